@@ -1,0 +1,15 @@
+//! `host schema`
+
+use std::process::ExitCode;
+
+/// Print the JSON Schema of host.yaml
+///
+/// Editors complete and check host.yaml with it: save it and put
+/// `# yaml-language-server: $schema=FILE` on the first line.
+#[derive(clap::Args)]
+pub(super) struct Arguments {}
+
+pub(super) fn run(_: Arguments) -> ExitCode {
+    println!("{:#}", crate::config::schema());
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,183 @@
+//! `host serve`
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::{Failure, exit};
+use crate::demo;
+use crate::reload::{self, Started};
+use crate::server;
+use crate::watch::Watcher;
+
+const CANNOT_START: u8 = 2;
+const NOT_DRAINED: u8 = 1;
+
+/// Serve the kube-apiserver
+///
+/// Without --config this is a demo: a whole small installation, with certificates made on the spot, is written into a
+/// folder and served from there.
+///
+/// Exit status: 0 after a clean drain (SIGTERM, Ctrl-C), 1 when reviews under way were cut off, 2 when the host cannot
+/// start.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The host.yaml of an installation
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["directory", "listen"])]
+    config: Option<PathBuf>,
+    /// Where to write the demo's files; they stay there [default: a temporary folder]
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// Where the demo listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1234")]
+    listen: SocketAddr,
+}
+
+pub(super) fn run(arguments: Arguments) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    exit(serve(arguments))
+}
+
+fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let Some(config) = arguments.config else { return serve_demo(arguments.directory, arguments.listen) };
+    serve_config(&config, |_| {})
+}
+
+fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr) -> Result<ExitCode, Failure> {
+    let failed = |error: std::io::Error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                "\nthe demo overwrites nothing: name another folder, or serve this one with --config"
+            }
+            _ => "",
+        };
+        Failure::new(CANNOT_START, format!("the demo's files cannot be written: {error}{hint}"))
+    };
+    let temporary = match directory {
+        Some(_) => None,
+        None => Some(tempfile::Builder::new().prefix("image-policy-host-").tempdir().map_err(failed)?),
+    };
+    let folder = match (directory, &temporary) {
+        (Some(directory), _) => std::path::absolute(directory).map_err(failed)?,
+        (None, Some(temporary)) => temporary.path().to_owned(),
+        (None, None) => return Err(Failure::new(CANNOT_START, "no folder for the demo's files")),
+    };
+    demo::write_installation(&folder, listen).map_err(failed)?;
+    let stays = temporary.is_none();
+    serve_config(&folder.join("host.yaml"), |listening| introduce(&folder, listening, stays))
+}
+
+/// What someone who sees the host for the first time needs to know.
+fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
+    let file = |name: &str| folder.join(name).display().to_string();
+    let fate = if stays { "They stay there." } else { "They go when it stops; --directory DIR keeps them." };
+    println!(
+        "The demo is at https://localhost:{port}, with everything it needs in {folder}.\n{fate}\n\n\
+         Ask it about nginx, as a kube-apiserver would:\n\n  \
+         curl --cacert {ca} --cert {certificate} --key {key} --data @{review} https://localhost:{port}\n\n\
+         Then edit {config} (add docker.io/library/* to `allow`, say) and ask again.",
+        port = listening.port(),
+        folder = folder.display(),
+        ca = file("external-ca.pem"),
+        certificate = file("apiserver-client-cert.pem"),
+        key = file("apiserver-client-key.pem"),
+        review = file(demo::REVIEW),
+        config = file("host.yaml"),
+    );
+}
+
+fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode, Failure> {
+    let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
+    let Started { reloader, config, policies, tls, problems } =
+        reload::start(path).map_err(|error| cannot_start(&error))?;
+    let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(CANNOT_START, format!("no threads to run on: {error}")))?;
+    let drained = runtime.block_on(async {
+        let listener = bind(serving.listen, "listen").await?;
+        let admin = bind(config.admin_listen, "admin.listen").await?;
+        let stop = stop_signal().map_err(|error| cannot_start(&error))?;
+
+        let (watcher, _stop_watching) = Watcher::new();
+        std::thread::Builder::new()
+            .name("reload".to_owned())
+            .spawn(move || reloader.run(watcher))
+            .map_err(|error| cannot_start(&error))?;
+
+        let listening = listener.local_addr().map_err(|error| cannot_start(&error))?;
+        let admin_listening = admin.local_addr().map_err(|error| cannot_start(&error))?;
+        tracing::info!(
+            "serving ImageReview at https://{listening}, health and status at http://{admin_listening}"
+        );
+        ready(listening);
+
+        let until = |mut stop: watch::Receiver<bool>| async move {
+            // An error means that whoever would say so is gone: stop as well.
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        let admin = server::serve_admin(admin, policies.clone(), problems, until(stop.clone()));
+        let admin = tokio::spawn(async move {
+            if let Err(error) = admin.await {
+                tracing::error!("health and status are gone: {error}");
+            }
+        });
+        let drained = server::serve(listener, tls, policies, until(stop)).await;
+        admin.abort();
+        Ok(drained)
+    })?;
+    runtime.shutdown_background();
+    if drained {
+        tracing::info!("stopped: every review under way was answered");
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Err(Failure::new(NOT_DRAINED, "stopped, but some reviews took too long to be finished"))
+    }
+}
+
+async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!(
+                ": another program listens there; `ss -ltnp 'sport = :{}'` shows which. Stop it, or choose another \
+                 address",
+                address.port()
+            ),
+            std::io::ErrorKind::PermissionDenied => ": ports below 1024 need a privilege; choose a higher one".to_owned(),
+            std::io::ErrorKind::AddrNotAvailable => ": this machine does not have that address".to_owned(),
+            _ => format!(": {error}"),
+        };
+        Failure::new(CANNOT_START, format!("cannot listen on {address} (`{key}`){hint}"))
+    })
+}
+
+/// Turns true at SIGTERM or Ctrl-C.
+fn stop_signal() -> std::io::Result<watch::Receiver<bool>> {
+    let (sender, receiver) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "Ctrl-C",
+        };
+        tracing::info!("{name}: finishing the reviews under way");
+        // An error means that the server is gone already.
+        let _ = sender.send(true);
+    });
+    Ok(receiver)
+}

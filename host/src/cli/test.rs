@@ -1,0 +1,88 @@
+//! `host test`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use super::{Failure, OnePolicy, exit, load};
+use crate::config::Config;
+use crate::suite::{self, Case, Suite};
+
+const FAILED: u8 = 1;
+const BROKEN: u8 = 2;
+const NOT_LOADED: u8 = 3;
+const NOTHING: u8 = 4;
+
+/// Run suites of fixture reviews through the policies
+///
+/// A suite is a folder with a host.yaml (only `policies` is needed) and fixtures: ImageReviews, as JSON or YAML, whose
+/// `status` is the answer expected: `allowed`, and where given a `reason` that the actual one contains and
+/// `auditAnnotations` that are among the actual ones. Each case is judged three times, with its images in order, in
+/// reverse, and each by an instance of its own; a difference fails it.
+///
+/// Exit status: 0 passed, 1 a case failed, 2 usage or a broken suite, 3 a policy failed to load, 4 nothing to run.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Suites: folders or single fixtures [default: the current folder]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The host.yaml to judge by, instead of the one beside the fixtures
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    policy: OnePolicy,
+}
+
+pub(super) fn run(arguments: Arguments) -> ExitCode {
+    exit(test(arguments))
+}
+
+fn test(Arguments { mut paths, config, policy }: Arguments) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let given = match config {
+        Some(path) => Some(Config::read(&path).map_err(|error| Failure::new(BROKEN, error))?),
+        None => policy.config(BROKEN)?,
+    };
+    if paths.is_empty() {
+        paths.push(PathBuf::from("."));
+    }
+    let suites = suite::find(&paths, given.is_some()).map_err(|error| Failure::new(BROKEN, error))?;
+    if suites.is_empty() {
+        let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        return Err(Failure::new(
+            NOTHING,
+            format!(
+                "there is no fixture in {}: write an ImageReview with the `status` that you expect, as .json or .yaml",
+                paths.join(", ")
+            ),
+        ));
+    }
+
+    let (mut passed, mut failed) = (0, 0);
+    for Suite { config, fixtures } in suites {
+        let config = match (&given, config) {
+            (Some(config), _) => config.clone(),
+            (None, Some(path)) => Config::read(&path).map_err(|error| Failure::new(BROKEN, error))?,
+            (None, None) => continue,
+        };
+        let cases: Result<Vec<_>, _> =
+            fixtures.iter().map(|path| Ok((path, Case::read(path, &config.limits)?))).collect();
+        let cases = cases.map_err(|error: suite::SuiteError| Failure::new(BROKEN, error))?;
+        let set = load(&config, NOT_LOADED)?;
+        for (path, case) in cases {
+            let differences = case.run(&set);
+            if differences.is_empty() {
+                passed += 1;
+                println!("ok   {}", path.display());
+                continue;
+            }
+            failed += 1;
+            println!("FAIL {}", path.display());
+            for line in differences {
+                println!("     {line}");
+            }
+        }
+    }
+    println!("\n{passed} passed, {failed} failed in {} ms", started.elapsed().as_millis());
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}

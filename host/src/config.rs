@@ -1,0 +1,338 @@
+//! `host.yaml` -> a checked `Config`.
+//!
+//! `raw` says what may be written, and its JSON Schema says so to editors. `shape` compares a document with
+//! that schema: unknown keys, wrong types. `check` turns the raw values into the types below: ranges, names,
+//! what excludes what. Either reports everything that it finds, each problem with its line.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::yaml::Document;
+pub use error::{ConfigError, Problem};
+pub use name::{NameError, PolicyName};
+pub use raw::schema;
+
+mod raw;
+mod shape;
+mod check;
+mod name;
+mod units;
+mod error;
+
+/// The only `apiVersion` of host.yaml.
+pub const API_VERSION: &str = "image-policy-host/v1alpha1";
+/// The only `kind` of host.yaml.
+pub const KIND: &str = "HostConfiguration";
+/// How large host.yaml may be, in bytes.
+pub const MAX_FILE: u64 = 1 << 20;
+
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1234);
+const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9234);
+
+/// A checked host.yaml. Every path in it is already resolved against `directory`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The file as it was named; empty where there is none.
+    pub path: PathBuf,
+    /// The folder of the file.
+    pub directory: PathBuf,
+    /// How to serve; none where `tls` is absent. Ask [`Config::require_serving`].
+    pub serving: Option<Serving>,
+    /// Health, metrics and status, plain HTTP; `127.0.0.1:9234`.
+    pub admin_listen: SocketAddr,
+    /// Compiled cache, last good set, control socket.
+    pub state_directory: Option<PathBuf>,
+    /// How decisions become a verdict.
+    pub rules: Rules,
+    /// Whether a policy set without policies may be published; false.
+    pub allow_empty: bool,
+    /// Every `*.wasm` in it is a policy.
+    pub policy_directory: Option<PathBuf>,
+    /// The entries, in the order of the file; names are distinct.
+    pub policies: Vec<PolicyConfig>,
+    /// Bounds of the host.
+    pub limits: HostLimits,
+    /// The file, for pointing into it.
+    document: Document,
+    /// The lines that `host serve` needs and the file lacks, besides `tls`.
+    missing: Vec<String>,
+}
+
+/// What the webhook needs to serve.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Serving {
+    /// `127.0.0.1:1234`.
+    pub listen: SocketAddr,
+    /// Certificates.
+    pub tls: TlsConfig,
+}
+
+/// Certificates of the webhook, as PEM files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsConfig {
+    /// The chain that the host shows, leaf first.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub private_key: PathBuf,
+    /// Who may ask.
+    pub client_auth: ClientAuth,
+}
+
+/// Who may ask for a verdict.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientAuth {
+    /// Who shows a certificate of this authority.
+    Required {
+        /// PEM file of the authorities.
+        ca: PathBuf,
+        /// The certificate must carry one of these names; empty: any.
+        names: Vec<String>,
+    },
+    /// Anyone who reaches the port. Never a default.
+    None,
+}
+
+/// How decisions become a verdict.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rules {
+    /// Of the whole host.
+    pub mode: Mode,
+    /// What happens to an image that no policy judged.
+    pub unjudged: Unjudged,
+    /// Namespaces whose images are allowed unseen.
+    pub exempt_namespaces: BTreeSet<String>,
+}
+
+/// Whether denials are in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Mode {
+    /// Denials deny.
+    #[default]
+    Enforce,
+    /// Denials are only reported.
+    Audit,
+}
+
+/// What happens to an image that no policy judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Unjudged {
+    /// It is denied.
+    #[default]
+    Deny,
+    /// It is allowed.
+    Allow,
+}
+
+/// What a malfunction of a policy means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FailurePolicy {
+    /// A denial.
+    #[default]
+    Fail,
+    /// An abstention.
+    Ignore,
+}
+
+/// One policy and how it is run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyConfig {
+    /// Distinct in a policy set.
+    pub name: PolicyName,
+    /// The component's file.
+    pub module: PathBuf,
+    /// For `configure`; `{}`.
+    pub settings: Value,
+    /// Where it applies; everywhere.
+    pub scope: Scope,
+    /// Whether its denials are in force; enforce.
+    pub mode: Mode,
+    /// What its malfunction means; Fail.
+    pub failure_policy: FailurePolicy,
+    /// Its bounds.
+    pub limits: PolicyLimits,
+    /// Imports that it is granted beyond `log`; none.
+    pub capabilities: Vec<String>,
+    /// JSON Pointer to its entry (`/policies/2`); empty for a bare file of `policyDirectory`.
+    pub pointer: String,
+}
+
+impl PolicyConfig {
+    /// A policy with the defaults, as a bare file of `policyDirectory` gets them.
+    #[must_use]
+    pub fn bare(name: PolicyName, module: PathBuf) -> Self {
+        Self {
+            name,
+            module,
+            settings: json!({}),
+            scope: Scope::default(),
+            mode: Mode::default(),
+            failure_policy: FailurePolicy::default(),
+            limits: PolicyLimits::default(),
+            capabilities: Vec::new(),
+            pointer: String::new(),
+        }
+    }
+}
+
+/// The namespaces that a policy applies to. The default is all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Scope {
+    /// Only these; none: all.
+    pub include: Option<BTreeSet<String>>,
+    /// But not these, even if included.
+    pub exclude: BTreeSet<String>,
+}
+
+impl Scope {
+    /// Whether a policy of this scope judges the images of a namespace.
+    #[must_use]
+    pub fn applies(&self, namespace: &str) -> bool {
+        let included = self.include.as_ref().is_none_or(|include| include.contains(namespace));
+        included && !self.exclude.contains(namespace)
+    }
+}
+
+/// Bounds of one policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyLimits {
+    /// Wall clock of one call; 1 s.
+    pub deadline: Duration,
+    /// Linear memory of an instance in bytes; 64 Mi.
+    pub memory: u64,
+    /// What is lifted from one result, in bytes; 256 Ki.
+    pub result: u64,
+    /// Log lines in a review; 64.
+    pub log_lines: u32,
+    /// Bytes of a log line; 1024.
+    pub log_line_bytes: u64,
+}
+
+impl Default for PolicyLimits {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(1),
+            memory: 64 << 20,
+            result: 256 << 10,
+            log_lines: 64,
+            log_line_bytes: 1 << 10,
+        }
+    }
+}
+
+/// Bounds of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostLimits {
+    /// Request body in bytes; 4 Mi, above the 3 Mi that the apiserver takes itself.
+    pub body: u64,
+    /// Images of a review; 256.
+    pub images: usize,
+    /// Annotations of a review in bytes, keys and values; 256 Ki, as Kubernetes bounds those of an object.
+    pub annotations: u64,
+    /// Wall clock of a review; 10 s. The apiserver gives up after 30 s.
+    pub review_deadline: Duration,
+    /// Reviews evaluated at once; as many as processors. Not serialized: a machine's size is no content of a
+    /// generation, whose digest is the same on every replica.
+    #[serde(skip)]
+    pub concurrent_reviews: usize,
+    /// Reviews that may wait; 1024.
+    pub queue: usize,
+    /// Open connections; 1024.
+    pub connections: usize,
+    /// Size of a module file in bytes; 32 Mi.
+    pub module: u64,
+    /// Policies in a set; 1000.
+    pub policies: usize,
+}
+
+impl Default for HostLimits {
+    fn default() -> Self {
+        Self {
+            body: 4 << 20,
+            images: 256,
+            annotations: 256 << 10,
+            review_deadline: Duration::from_secs(10),
+            concurrent_reviews: std::thread::available_parallelism().map_or(1, usize::from),
+            queue: 1024,
+            connections: 1024,
+            module: 32 << 20,
+            policies: 1000,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file. Only a regular file of at most [`MAX_FILE`] bytes is read.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(path, &error::read(path)?)
+    }
+
+    /// Checks the bytes of a file; `path` is for messages and for resolving relative paths.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
+        let document = Document::parse(bytes).map_err(|error| ConfigError::invalid(path, error.problems))?;
+        let host_yaml = shape::read(&document).map_err(|problems| ConfigError::invalid(path, problems))?;
+        check::config(path, document, host_yaml).map_err(|problems| ConfigError::invalid(path, problems))
+    }
+
+    /// A configuration without a file: these policies and the defaults.
+    #[must_use]
+    pub fn for_policies(policies: Vec<PolicyConfig>) -> Self {
+        Self {
+            path: PathBuf::new(),
+            directory: PathBuf::from("."),
+            serving: None,
+            admin_listen: ADMIN_LISTEN,
+            state_directory: None,
+            rules: Rules::default(),
+            allow_empty: false,
+            policy_directory: None,
+            policies,
+            limits: HostLimits::default(),
+            document: Document::default(),
+            missing: vec![
+                format!("`apiVersion: {API_VERSION}` is missing"),
+                format!("`kind: {KIND}` is missing"),
+            ],
+        }
+    }
+
+    /// What `host serve` needs besides policies; the error names every line that is missing.
+    pub fn require_serving(&self) -> Result<&Serving, ConfigError> {
+        match &self.serving {
+            Some(serving) if self.missing.is_empty() => Ok(serving),
+            serving => {
+                let tls =
+                    serving.is_none().then_some("`tls` is missing: it names `certificate` and `privateKey`");
+                let missing = self.missing.iter().map(String::as_str).chain(tls);
+                let at = self.document.locate("");
+                let problem = |line| crate::yaml::Problem::new(at, format!("{line} (`host serve` needs it)"));
+                Err(ConfigError::invalid(&self.path, missing.map(problem).collect()))
+            }
+        }
+    }
+
+    /// Where the value at a JSON Pointer stands (`host.yaml:12:5`), or its nearest existing parent; the
+    /// pointer itself where there is no file.
+    #[must_use]
+    pub fn locate(&self, pointer: &str) -> String {
+        if self.path.as_os_str().is_empty() {
+            return pointer.to_owned();
+        }
+        format!("{}:{}", self.path.display(), self.document.locate(pointer))
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::for_policies(Vec::new())
+    }
+}

@@ -1,0 +1,288 @@
+//! Raw values -> checked values. After a problem is noted some value is returned all the same, so that the
+//! checks go on; a configuration with a problem is never handed out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Number;
+
+use super::name::check_label;
+use super::raw::{self, ClientAuthKind, HostYaml, Quantity};
+use super::shape::place;
+use super::units::{format_quantity, parse_duration, parse_quantity};
+use super::{
+    API_VERSION, ClientAuth, Config, HostLimits, KIND, PolicyConfig, PolicyLimits, PolicyName, Rules, Scope,
+    Serving, TlsConfig,
+};
+use crate::yaml::{Document, Problem, quote};
+
+const KI: u64 = 1 << 10;
+const MI: u64 = 1 << 20;
+const GI: u64 = 1 << 30;
+
+/// Checks everything, and reports everything that is wrong.
+pub(super) fn config(path: &Path, document: Document, raw: HostYaml) -> Result<Config, Vec<Problem>> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let mut checker = Checker { document: &document, parent, problems: Vec::new() };
+    let limits = checker.host_limits(&raw.limits);
+    let listen = checker.address("/listen", &raw.listen);
+    let admin_listen = checker.address("/admin/listen", &raw.admin.listen);
+    if listen == admin_listen && listen.port() != 0 {
+        checker.problem("/admin/listen", "the same address as `listen`");
+    }
+    let missing = [("apiVersion", API_VERSION, raw.api_version), ("kind", KIND, raw.kind)];
+    let missing = missing.into_iter().filter(|(_, _, value)| value.is_none());
+    let config = Config {
+        path: path.to_owned(),
+        directory: if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() },
+        serving: raw.tls.and_then(|tls| checker.tls(&tls)).map(|tls| Serving { listen, tls }),
+        admin_listen,
+        state_directory: raw.state_directory.map(|path| checker.path("/stateDirectory", &path)),
+        rules: Rules {
+            mode: raw.mode,
+            unjudged: raw.unjudged,
+            exempt_namespaces: checker.labels("/exempt/namespaces", &raw.exempt.namespaces),
+        },
+        allow_empty: raw.allow_empty,
+        policy_directory: raw.policy_directory.map(|path| checker.path("/policyDirectory", &path)),
+        policies: checker.policies(raw.policies, limits.policies),
+        limits,
+        missing: missing.map(|(key, value, _)| format!("`{key}: {value}` is missing")).collect(),
+        document: Document::default(),
+    };
+    let problems = checker.problems;
+    if problems.is_empty() { Ok(Config { document, ..config }) } else { Err(problems) }
+}
+
+struct Checker<'a> {
+    document: &'a Document,
+    /// The folder of the file as `Path::parent` gives it: empty for a bare file name.
+    parent: &'a Path,
+    problems: Vec<Problem>,
+}
+
+impl Checker<'_> {
+    fn problem(&mut self, pointer: &str, message: impl std::fmt::Display) {
+        let message = format!("{}{message}", place(pointer));
+        self.problems.push(Problem::new(self.document.locate(pointer), message));
+    }
+
+    fn tls(&mut self, raw: &raw::Tls) -> Option<TlsConfig> {
+        let certificate = self.path("/tls/certificate", &raw.certificate);
+        let private_key = self.path("/tls/privateKey", &raw.private_key);
+        let client_auth = match raw.client_auth {
+            ClientAuthKind::Required => self.required(raw),
+            ClientAuthKind::None => self.anyone(raw),
+        };
+        Some(TlsConfig { certificate, private_key, client_auth: client_auth? })
+    }
+
+    fn required(&mut self, raw: &raw::Tls) -> Option<ClientAuth> {
+        let names = raw.client_names.clone().unwrap_or_default();
+        if raw.client_names.is_some() && names.is_empty() {
+            self.problem(
+                "/tls/clientNames",
+                "no name: remove the key to accept every certificate of `clientCA`",
+            );
+        }
+        for (index, _) in names.iter().enumerate().filter(|(_, name)| name.is_empty()) {
+            self.problem(&format!("/tls/clientNames/{index}"), "a name must not be empty");
+        }
+        let Some(ca) = &raw.client_ca else {
+            let message = "`clientCA` is missing: name the authority that signs the apiserver's client \
+                           certificate, or write `clientAuth: None` to let everyone ask who reaches the port";
+            self.problem("/tls", message);
+            return None;
+        };
+        Some(ClientAuth::Required { ca: self.path("/tls/clientCA", ca), names })
+    }
+
+    fn anyone(&mut self, raw: &raw::Tls) -> Option<ClientAuth> {
+        for (key, is_there) in
+            [("clientCA", raw.client_ca.is_some()), ("clientNames", raw.client_names.is_some())]
+        {
+            if is_there {
+                let at = self.document.locate_key(&format!("/tls/{key}"));
+                let message =
+                    format!("tls: `{key}` has no effect with `clientAuth: None`: remove one of the two");
+                self.problems.push(Problem::new(at, message));
+            }
+        }
+        Some(ClientAuth::None)
+    }
+
+    fn policies(&mut self, raw: Vec<raw::Policy>, most: usize) -> Vec<PolicyConfig> {
+        if raw.len() > most {
+            let message = format!("{} entries, but `limits.policies` is {most}", raw.len());
+            self.problem("/policies", message);
+        }
+        let mut policies = Vec::new();
+        let mut places: BTreeMap<PolicyName, String> = BTreeMap::new();
+        for (index, raw) in raw.into_iter().enumerate() {
+            let Some(policy) = self.policy(format!("/policies/{index}"), raw) else { continue };
+            let at = format!("{}/name", policy.pointer);
+            if let Some(first) = places.get(&policy.name) {
+                let first = self.document.locate(first);
+                self.problem(&at, format!("the name `{}` is taken: the first is at {first}", policy.name));
+            } else {
+                places.insert(policy.name.clone(), at);
+            }
+            policies.push(policy);
+        }
+        policies
+    }
+
+    fn policy(&mut self, pointer: String, raw: raw::Policy) -> Option<PolicyConfig> {
+        let name = PolicyName::try_from(raw.name.as_str());
+        if let Err(error) = &name {
+            self.problem(&format!("{pointer}/name"), error);
+        }
+        for (index, capability) in raw.capabilities.iter().enumerate() {
+            let message = format!("there is no capability {}: this version grants none", quote(capability));
+            self.problem(&format!("{pointer}/capabilities/{index}"), message);
+        }
+        let module = self.path(&format!("{pointer}/module"), &raw.module);
+        let scope = self.scope(&format!("{pointer}/match/namespaces"), &raw.scope.namespaces);
+        let limits = self.policy_limits(&format!("{pointer}/limits"), &raw.limits);
+        Some(PolicyConfig {
+            name: name.ok()?,
+            module,
+            settings: raw.settings,
+            scope,
+            mode: raw.mode,
+            failure_policy: raw.failure_policy,
+            limits,
+            capabilities: raw.capabilities,
+            pointer,
+        })
+    }
+
+    fn scope(&mut self, pointer: &str, raw: &raw::Namespaces) -> Scope {
+        let at = format!("{pointer}/include");
+        if raw.include.as_ref().is_some_and(Vec::is_empty) {
+            self.problem(&at, "an empty list includes no namespace: remove the key to include all");
+        }
+        Scope {
+            include: raw.include.as_ref().map(|names| self.labels(&at, names)),
+            exclude: self.labels(&format!("{pointer}/exclude"), &raw.exclude),
+        }
+    }
+
+    fn policy_limits(&mut self, at: &str, raw: &raw::PolicyBounds) -> PolicyLimits {
+        PolicyLimits {
+            deadline: self.duration(&format!("{at}/deadline"), &raw.deadline, 1..=10_000),
+            memory: self.quantity(&format!("{at}/memory"), &raw.memory, 64 * KI..=GI),
+            result: self.quantity(&format!("{at}/result"), &raw.result, KI..=16 * MI),
+            log_lines: self.count(&format!("{at}/logLines"), &raw.log_lines, 0..=10_000),
+            log_line_bytes: self.quantity(&format!("{at}/logLineBytes"), &raw.log_line_bytes, 64..=64 * KI),
+        }
+    }
+
+    fn host_limits(&mut self, raw: &raw::Limits) -> HostLimits {
+        let concurrent = raw.concurrent_reviews.as_ref();
+        let concurrent = concurrent.map(|count| self.count("/limits/concurrentReviews", count, 1..=1024));
+        HostLimits {
+            body: self.quantity("/limits/body", &raw.body, 64 * KI..=64 * MI),
+            images: self.size("/limits/images", &raw.images, 1..=10_000),
+            annotations: self.quantity("/limits/annotations", &raw.annotations, KI..=MI),
+            review_deadline: self.duration("/limits/reviewDeadline", &raw.review_deadline, 10..=25_000),
+            concurrent_reviews: concurrent.map_or(HostLimits::default().concurrent_reviews, |count| {
+                usize::try_from(count).unwrap_or(1)
+            }),
+            queue: self.size("/limits/queue", &raw.queue, 0..=65_536),
+            connections: self.size("/limits/connections", &raw.connections, 1..=65_536),
+            module: self.quantity("/limits/module", &raw.module, 64 * KI..=256 * MI),
+            policies: self.size("/limits/policies", &raw.policies, 1..=10_000),
+        }
+    }
+
+    fn address(&mut self, pointer: &str, text: &str) -> SocketAddr {
+        text.parse().unwrap_or_else(|_| {
+            let message = format!(
+                "expected ADDRESS:PORT such as `127.0.0.1:1234` or `[::1]:1234`, found {}",
+                quote(text)
+            );
+            self.problem(pointer, message);
+            SocketAddr::from(([0, 0, 0, 0], 0))
+        })
+    }
+
+    /// Resolved against the folder of the file, and without `.`, so that one file has one spelling.
+    fn path(&mut self, pointer: &str, text: &str) -> PathBuf {
+        if text.is_empty() {
+            self.problem(pointer, "a path must not be empty");
+        }
+        self.parent.join(text).components().filter(|component| *component != Component::CurDir).collect()
+    }
+
+    fn labels(&mut self, pointer: &str, names: &[String]) -> BTreeSet<String> {
+        for (index, name) in names.iter().enumerate() {
+            if let Err(error) = check_label(name) {
+                self.problem(&format!("{pointer}/{index}"), error);
+            }
+        }
+        names.iter().cloned().collect()
+    }
+
+    /// The range is in milliseconds.
+    fn duration(&mut self, pointer: &str, raw: &raw::DurationText, range: RangeInclusive<u64>) -> Duration {
+        let Some(duration) = parse_duration(&raw.0) else {
+            let message =
+                format!("expected a duration such as `500ms`, `1s` or `1m30s`, found {}", quote(&raw.0));
+            self.problem(pointer, message);
+            return Duration::ZERO;
+        };
+        let (least, most) = (Duration::from_millis(*range.start()), Duration::from_millis(*range.end()));
+        if !(least..=most).contains(&duration) {
+            let message = format!("{} is out of range: from `{least:?}` to `{most:?}`", quote(&raw.0));
+            self.problem(pointer, message);
+        }
+        duration
+    }
+
+    fn quantity(&mut self, pointer: &str, raw: &Quantity, range: RangeInclusive<u64>) -> u64 {
+        let (text, bytes) = match raw {
+            Quantity::Number(number) => (number.to_string(), number.as_u64()),
+            Quantity::Text(text) => {
+                let bytes = parse_quantity(text);
+                if bytes.is_none() {
+                    let message =
+                        format!("expected bytes such as `256Ki`, `64Mi` or `1Gi`, found {}", quote(text));
+                    self.problem(pointer, message);
+                    return 0;
+                }
+                (text.clone(), bytes)
+            }
+        };
+        self.in_range(pointer, &text, bytes, range, format_quantity)
+    }
+
+    fn count(&mut self, pointer: &str, raw: &Number, range: RangeInclusive<u32>) -> u32 {
+        let range = u64::from(*range.start())..=u64::from(*range.end());
+        let count = self.in_range(pointer, &raw.to_string(), raw.as_u64(), range, |count| count.to_string());
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    fn size(&mut self, pointer: &str, raw: &Number, range: RangeInclusive<u32>) -> usize {
+        usize::try_from(self.count(pointer, raw, range)).unwrap_or(usize::MAX)
+    }
+
+    fn in_range(
+        &mut self,
+        pointer: &str,
+        text: &str,
+        number: Option<u64>,
+        range: RangeInclusive<u64>,
+        show: fn(u64) -> String,
+    ) -> u64 {
+        if let Some(number) = number.filter(|number| range.contains(number)) {
+            return number;
+        }
+        let (least, most) = (show(*range.start()), show(*range.end()));
+        self.problem(pointer, format!("{} is out of range: from `{least}` to `{most}`", quote(text)));
+        *range.start()
+    }
+}

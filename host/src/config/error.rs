@@ -1,0 +1,93 @@
+//! What is wrong with a host.yaml, one line for each problem.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::MAX_FILE;
+use crate::yaml;
+
+/// How many problems are shown: a file with more is not the file that was meant.
+const MAX_SHOWN: usize = 50;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file as it was named.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// What is there could be no host.yaml.
+    #[error("{}: {reason}", path.display())]
+    Refused {
+        /// The file as it was named.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The file was read and is wrong.
+    #[error("{}", lines(problems, *hidden))]
+    Invalid {
+        /// In the order of the file.
+        problems: Vec<Problem>,
+        /// How many more there are.
+        hidden: usize,
+    },
+}
+
+/// One thing that is wrong in a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// The file as it was named; empty where there is none.
+    pub path: PathBuf,
+    /// Line, column and message.
+    pub problem: yaml::Problem,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.as_os_str().is_empty() {
+            write!(f, "{}:{}: ", self.path.display(), self.problem.at)?;
+        }
+        f.write_str(&self.problem.message)
+    }
+}
+
+impl ConfigError {
+    pub(super) fn invalid(path: &Path, mut problems: Vec<yaml::Problem>) -> Self {
+        // Stable, so that what stands at one place keeps its order.
+        problems.sort_by_key(|problem| problem.at);
+        let hidden = problems.len().saturating_sub(MAX_SHOWN);
+        let shown = problems.into_iter().take(MAX_SHOWN);
+        let problems = shown.map(|problem| Problem { path: path.to_owned(), problem }).collect();
+        Self::Invalid { problems, hidden }
+    }
+}
+
+fn lines(problems: &[Problem], hidden: usize) -> String {
+    let mut lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    if hidden > 0 {
+        lines.push(format!("and {hidden} more problems"));
+    }
+    lines.join("\n")
+}
+
+/// The bytes of a file of bounded size.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    let refused = |reason: &str| ConfigError::Refused { path: path.to_owned(), reason: reason.to_owned() };
+    // Asked before it is opened: opening a pipe would wait for a writer.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(refused("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(failed)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(refused("larger than 1 MiB"));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,320 @@
+//! host.yaml as it is written. The doc comments are the descriptions of its JSON Schema.
+
+use std::time::Duration;
+
+use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Number, Value, json};
+
+use super::units::{DURATION_PATTERN, QUANTITY_PATTERN, format_quantity};
+use super::{
+    ADMIN_LISTEN, API_VERSION, FailurePolicy, HostLimits, KIND, LISTEN, Mode, PolicyLimits, Unjudged,
+};
+
+/// Configuration of the image policy host. Relative paths start at the folder of this file.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(title = "host.yaml")]
+pub(super) struct HostYaml {
+    /// Version of this format. `host serve` needs it.
+    #[schemars(extend("const" = API_VERSION))]
+    pub(super) api_version: Option<String>,
+    /// What this file is. `host serve` needs it.
+    #[schemars(extend("const" = KIND))]
+    pub(super) kind: Option<String>,
+    /// ADDRESS:PORT of the webhook. A change needs a restart.
+    pub(super) listen: String,
+    /// Certificates of the webhook. `host serve` needs it.
+    pub(super) tls: Option<Tls>,
+    /// Health, metrics and status.
+    pub(super) admin: Admin,
+    /// Folder for the compiled cache, the last good set and the control socket. A change needs a restart.
+    pub(super) state_directory: Option<String>,
+    /// Mode of the whole host: in `audit` it never denies.
+    pub(super) mode: Mode,
+    /// What happens to an image that no policy judged.
+    pub(super) unjudged: Unjudged,
+    /// What no policy judges.
+    pub(super) exempt: Exempt,
+    /// Whether a policy set without policies may be in force.
+    pub(super) allow_empty: bool,
+    /// Folder in which every `*.wasm` is a policy, named after its file, with the defaults.
+    pub(super) policy_directory: Option<String>,
+    /// Policies with settings. An entry configures the file at its path, inside policyDirectory or elsewhere.
+    pub(super) policies: Vec<Policy>,
+    /// Bounds of the host.
+    pub(super) limits: Limits,
+}
+
+impl Default for HostYaml {
+    fn default() -> Self {
+        Self {
+            api_version: None,
+            kind: None,
+            listen: LISTEN.to_string(),
+            tls: None,
+            admin: Admin::default(),
+            state_directory: None,
+            mode: Mode::default(),
+            unjudged: Unjudged::default(),
+            exempt: Exempt::default(),
+            allow_empty: false,
+            policy_directory: None,
+            policies: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// PEM files. They are read again when they change.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Tls {
+    /// The certificate chain that the host shows, leaf first.
+    pub(super) certificate: String,
+    /// The key of the certificate.
+    pub(super) private_key: String,
+    /// Whether a client must show a certificate. `None` lets everyone ask who reaches the port.
+    #[serde(default)]
+    pub(super) client_auth: ClientAuthKind,
+    /// The authorities that sign client certificates. Needed unless clientAuth is None.
+    #[serde(rename = "clientCA", default)]
+    pub(super) client_ca: Option<String>,
+    /// A client certificate must carry one of these names. Absent: any name.
+    #[serde(default)]
+    pub(super) client_names: Option<Vec<String>>,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+pub(super) enum ClientAuthKind {
+    #[default]
+    Required,
+    None,
+}
+
+/// Health, metrics and status, over plain HTTP.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct Admin {
+    /// ADDRESS:PORT. A change needs a restart.
+    pub(super) listen: String,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: ADMIN_LISTEN.to_string() }
+    }
+}
+
+/// What no policy judges.
+#[derive(Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct Exempt {
+    /// Namespaces whose images are allowed.
+    pub(super) namespaces: Vec<String>,
+}
+
+/// One policy.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Policy {
+    /// A DNS label, distinct in this file: 1 to 63 of a-z, 0-9 and inner `-`.
+    #[schemars(regex(pattern = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"))]
+    pub(super) name: String,
+    /// The WebAssembly component.
+    pub(super) module: String,
+    /// Any value: the policy says what it wants.
+    #[serde(default = "no_settings")]
+    pub(super) settings: Value,
+    /// Where the policy applies. Absent: everywhere.
+    #[serde(rename = "match", default)]
+    pub(super) scope: Match,
+    /// Whether its denials are in force or only reported.
+    #[serde(default)]
+    pub(super) mode: Mode,
+    /// What a malfunction of the policy means.
+    #[serde(default)]
+    pub(super) failure_policy: FailurePolicy,
+    /// Bounds of the policy.
+    #[serde(default)]
+    pub(super) limits: PolicyBounds,
+    /// Capabilities that the policy is granted. This version grants none.
+    #[serde(default)]
+    pub(super) capabilities: Vec<String>,
+}
+
+fn no_settings() -> Value {
+    json!({})
+}
+
+/// Where a policy applies.
+#[derive(Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct Match {
+    /// By namespace.
+    pub(super) namespaces: Namespaces,
+}
+
+/// Namespaces that a policy applies to.
+#[derive(Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct Namespaces {
+    /// Only these. Absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) include: Option<Vec<String>>,
+    /// But not these, even if included.
+    pub(super) exclude: Vec<String>,
+}
+
+/// Bounds of one policy.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct PolicyBounds {
+    /// Wall clock of one call: 1ms to 10s.
+    pub(super) deadline: DurationText,
+    /// Linear memory of an instance: 64Ki to 1Gi.
+    pub(super) memory: Quantity,
+    /// What is taken from one result: 1Ki to 16Mi.
+    pub(super) result: Quantity,
+    /// Log lines in a review: 0 to 10000.
+    #[schemars(with = "u32")]
+    pub(super) log_lines: Number,
+    /// Bytes of a log line: 64 to 64Ki.
+    pub(super) log_line_bytes: Quantity,
+}
+
+impl Default for PolicyBounds {
+    fn default() -> Self {
+        let PolicyLimits { deadline, memory, result, log_lines, log_line_bytes } = PolicyLimits::default();
+        Self {
+            deadline: deadline.into(),
+            memory: memory.into(),
+            result: result.into(),
+            log_lines: log_lines.into(),
+            log_line_bytes: log_line_bytes.into(),
+        }
+    }
+}
+
+/// Bounds of the host.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct Limits {
+    /// Request body: 64Ki to 64Mi.
+    pub(super) body: Quantity,
+    /// Images of a review: 1 to 10000.
+    #[schemars(with = "u32")]
+    pub(super) images: Number,
+    /// Annotations of a review, keys and values together: 1Ki to 1Mi.
+    pub(super) annotations: Quantity,
+    /// Wall clock of a review: 10ms to 25s, since the apiserver gives up after 30s.
+    pub(super) review_deadline: DurationText,
+    /// Reviews evaluated at once: 1 to 1024. Absent: as many as processors.
+    #[schemars(with = "Option<u32>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) concurrent_reviews: Option<Number>,
+    /// Reviews that may wait: 0 to 65536.
+    #[schemars(with = "u32")]
+    pub(super) queue: Number,
+    /// Open connections: 1 to 65536.
+    #[schemars(with = "u32")]
+    pub(super) connections: Number,
+    /// Size of a module file: 64Ki to 256Mi.
+    pub(super) module: Quantity,
+    /// Policies in a set: 1 to 10000.
+    #[schemars(with = "u32")]
+    pub(super) policies: Number,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let limits = HostLimits::default();
+        Self {
+            body: limits.body.into(),
+            images: limits.images.into(),
+            annotations: limits.annotations.into(),
+            review_deadline: limits.review_deadline.into(),
+            concurrent_reviews: None,
+            queue: limits.queue.into(),
+            connections: limits.connections.into(),
+            module: limits.module.into(),
+            policies: limits.policies.into(),
+        }
+    }
+}
+
+/// A duration such as `500ms`, `1s` or `1m30s`.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(extend("examples" = ["500ms", "1s", "1m30s"]))]
+pub(super) struct DurationText(#[schemars(regex(pattern = DURATION_PATTERN))] pub(super) String);
+
+impl From<Duration> for DurationText {
+    fn from(duration: Duration) -> Self {
+        Self(format!("{duration:?}"))
+    }
+}
+
+/// Bytes, with or without a suffix.
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+pub(super) enum Quantity {
+    Number(Number),
+    Text(String),
+}
+
+impl From<u64> for Quantity {
+    fn from(bytes: u64) -> Self {
+        Self::Text(format_quantity(bytes))
+    }
+}
+
+impl JsonSchema for Quantity {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Quantity".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Bytes, plain or with a suffix.",
+            "examples": ["256Ki", "64Mi", "1Gi"],
+            "type": ["string", "integer"],
+            "pattern": QUANTITY_PATTERN,
+            "minimum": 0,
+        })
+    }
+}
+
+/// The JSON Schema of host.yaml.
+#[must_use]
+pub fn schema() -> Value {
+    let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(without_null));
+    settings.into_generator().into_root_schema_for::<HostYaml>().to_value()
+}
+
+/// An absent key is the way to say nothing, so null is not offered (though read as one, as Kubernetes does).
+fn without_null(schema: &mut Schema) {
+    if schema.get("default").is_some_and(Value::is_null) {
+        schema.remove("default");
+    }
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            schema.insert("type".to_owned(), only);
+        }
+    }
+    let Some(Value::Array(choices)) = schema.get("anyOf") else { return };
+    if let [Value::Object(only), null] = choices.as_slice()
+        && *null == json!({"type": "null"})
+    {
+        let only = only.clone();
+        schema.remove("anyOf");
+        for (key, value) in only {
+            schema.insert(key, value);
+        }
+    }
+}

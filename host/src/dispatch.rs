@@ -1,0 +1,99 @@
+//! Where evaluations run: a bounded number at a time, a bounded queue before them, and a refusal when both are full.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+
+use crate::config::HostLimits;
+use crate::evaluate::evaluate;
+use crate::policy::PolicySet;
+use crate::review::Review;
+use crate::verdict::Verdict;
+
+/// More reviews are waiting than the queue holds.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Overloaded;
+
+/// Runs evaluations off the threads that serve connections.
+pub struct Dispatcher {
+    gate: ArcSwap<Gate>,
+}
+
+struct Gate {
+    running: Arc<Semaphore>,
+    /// Reviews that run or wait.
+    admitted: AtomicUsize,
+    concurrent: usize,
+    queue: usize,
+}
+
+impl Gate {
+    fn new(limits: &HostLimits) -> Gate {
+        Gate {
+            running: Arc::new(Semaphore::new(limits.concurrent_reviews)),
+            admitted: AtomicUsize::new(0),
+            concurrent: limits.concurrent_reviews,
+            queue: limits.queue,
+        }
+    }
+}
+
+/// A place among the admitted, given back when dropped.
+struct Place(Arc<Gate>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.admitted.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Dispatcher {
+    /// With the bounds of `limits`; later reviews bring those of their own generation.
+    pub fn new(limits: &HostLimits) -> Dispatcher {
+        Dispatcher { gate: ArcSwap::from_pointee(Gate::new(limits)) }
+    }
+
+    /// Evaluates `review` by `set` when its turn comes.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: as many reviews are waiting as the queue holds.
+    pub async fn evaluate(&self, set: Arc<PolicySet>, review: Review) -> Result<Verdict, Overloaded> {
+        let gate = self.gate(&set.limits);
+        let place = Place(Arc::clone(&gate));
+        if gate.admitted.fetch_add(1, Ordering::Relaxed) >= gate.concurrent.saturating_add(gate.queue) {
+            return Err(Overloaded);
+        }
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(&gate.running).acquire_owned().await else { return Err(Overloaded) };
+        let evaluation = {
+            let set = Arc::clone(&set);
+            // The permit goes along: when the client hangs up the evaluation still runs to its end.
+            move || {
+                let _held = (permit, place);
+                evaluate(&set, &review)
+            }
+        };
+        let verdict = tokio::task::spawn_blocking(evaluation).await;
+        Ok(verdict.unwrap_or_else(|error| {
+            tracing::error!(%error, "the evaluation of a review panicked: please report this");
+            Verdict::refuse(
+                &set.rules,
+                &set.generation(),
+                "the policy host failed on this review; its log says why",
+            )
+        }))
+    }
+
+    /// The gate in force, replaced when a generation brings other bounds; what the old one admitted runs out.
+    fn gate(&self, limits: &HostLimits) -> Arc<Gate> {
+        let gate = self.gate.load_full();
+        if (gate.concurrent, gate.queue) == (limits.concurrent_reviews, limits.queue) {
+            return gate;
+        }
+        let gate = Arc::new(Gate::new(limits));
+        self.gate.store(Arc::clone(&gate));
+        gate
+    }
+}

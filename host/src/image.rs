@@ -1,0 +1,399 @@
+//! Image references: their grammar and their normal form, the way the container runtime reads them. Pure.
+//!
+//! ```text
+//! reference      := name [ ":" tag ] [ "@" digest ]
+//! name           := [ registry "/" ] repository
+//! registry       := host [ ":" port ]
+//! host           := host-part *( "." host-part ) | "[" IPv6 address "]"
+//! host-part      := /[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]/
+//! port           := /[0-9]+/
+//! repository     := component *( "/" component )             at most 255 bytes, with `library/`
+//! component      := alpha-numeric *( separator alpha-numeric )
+//! alpha-numeric  := /[a-z0-9]+/
+//! separator      := /[._]|__|[-]+/
+//! tag            := /[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}/
+//! digest         := algorithm ":" /[0-9a-f]+/                as many digits as the algorithm makes
+//! ```
+//!
+//! The grammar is that of <https://github.com/distribution/reference> (`reference.go`, `regexp.go`), the
+//! normal form its `ParseNormalizedNamed` and `TagNameOnly` (`normalize.go`), by which the container runtimes
+//! pull: a policy must judge the image that will run. One thing is kept that containerd drops
+//! (`ParseDockerRef`): the tag beside a digest, so that a policy may look at it. The digest alone is pulled.
+//!
+//! Refused although that grammar takes it, because two readers would disagree about which registry is meant,
+//! or because no registry can be there:
+//!
+//! - upper-case letters in a registry: parsers disagree whether `FOO/bar` names a host, and DNS ignores case
+//!   where a comparison does not;
+//! - `_` in what looks like a registry: upstream finds none in `foo_bar.com/app`, containerd pulls from it;
+//! - a port that is not 1 to 65535 or has leading zeros: `:0443` would hide from a rule about `:443`;
+//! - brackets around what is no IPv6 address, and host names longer than DNS allows.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use crate::text::printable;
+
+/// Longest reference that is looked at, in bytes; every reference in normal form is shorter than 1024.
+pub const MAX_REFERENCE: usize = 4096;
+/// `RepositoryNameTotalLengthMax` of distribution/reference, in bytes.
+const MAX_REPOSITORY: usize = 255;
+/// Longest tag of the grammar, in bytes.
+const MAX_TAG: usize = 128;
+/// Longest host name of DNS in dotted form, in bytes (RFC 1035 §2.3.4).
+const MAX_HOST: usize = 253;
+/// Most characters of user input that a message repeats.
+const MAX_EXCERPT: usize = 64;
+
+/// The digest algorithms of opencontainers/go-digest, and the hexadecimal digits each makes.
+const ALGORITHMS: [(&str, usize); 3] = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
+
+/// The registry of a reference that names none.
+const DOCKER_HUB: &str = "docker.io";
+/// What Docker Hub's registry was called before; still read as [`DOCKER_HUB`].
+const DOCKER_INDEX: &str = "index.docker.io";
+
+/// An image reference in normal form, as `image` of the contract (`wit/types.wit`).
+///
+/// Two references name the same image when all fields but `original` are equal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Image {
+    /// What was parsed, untouched: for messages, never for judging.
+    pub original: String,
+    /// Host, with its port if it has one, in lower case; `docker.io` where the reference names none.
+    pub registry: String,
+    /// Path below the registry; `library/nginx` for `nginx`.
+    pub repository: String,
+    /// The tag; `latest` where the reference has neither tag nor digest.
+    pub tag: Option<String>,
+    /// `ALGORITHM:HEX`. Where there is one the runtime ignores the tag.
+    pub digest: Option<String>,
+}
+
+impl Image {
+    /// Reads a reference and brings it into normal form.
+    pub fn parse(reference: &str) -> Result<Image, ImageError> {
+        refuse_other_notations(reference)?;
+        let (registry, rest) = split_registry(reference);
+        let (name, digest) = split_at_first(rest, '@');
+        let (path, tag) = split_at_first(name, ':');
+
+        let registry = normal_registry(registry)?;
+        let repository = normal_repository(registry, path)?;
+        tag.map_or(Ok(()), check_tag)?;
+        digest.map_or(Ok(()), check_digest)?;
+
+        let tag = if digest.is_none() { tag.or(Some("latest")) } else { tag };
+        Ok(Image {
+            original: reference.to_owned(),
+            registry: registry.to_owned(),
+            repository,
+            tag: tag.map(str::to_owned),
+            digest: digest.map(str::to_owned),
+        })
+    }
+}
+
+impl FromStr for Image {
+    type Err = ImageError;
+
+    fn from_str(reference: &str) -> Result<Image, ImageError> {
+        Image::parse(reference)
+    }
+}
+
+/// The normal form, `registry/repository[:tag][@digest]`: read again it gives the same fields but `original`.
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Splits off the registry by the rule of `splitDockerDomain` (`normalize.go`): what stands before the first
+/// slash is one if it is `localhost`, or has a `.`, a `:` or an upper-case letter; else it is repository.
+fn split_registry(reference: &str) -> (Option<&str>, &str) {
+    let is_registry = |first: &str| {
+        first == "localhost" || first.contains(['.', ':']) || first.contains(|c: char| c.is_ascii_uppercase())
+    };
+    match reference.split_once('/') {
+        Some((first, rest)) if is_registry(first) => (Some(first), rest),
+        // An address without a repository: said here, lest its colons be taken for a tag.
+        None if reference.starts_with('[') => (Some(reference), ""),
+        _ => (None, reference),
+    }
+}
+
+fn split_at_first(text: &str, separator: char) -> (&str, Option<&str>) {
+    text.split_once(separator).map_or((text, None), |(before, after)| (before, Some(after)))
+}
+
+/// Refuses what is no reference at all, so that what follows sees printable ASCII of bounded length.
+fn refuse_other_notations(reference: &str) -> Result<(), ImageError> {
+    if reference.is_empty() {
+        return Err(ImageError::Empty);
+    }
+    if reference.len() > MAX_REFERENCE {
+        return Err(ImageError::TooLong(reference.len()));
+    }
+    if reference.contains('$') || reference.contains("{{") {
+        return Err(ImageError::Template(Excerpt::of(reference)));
+    }
+    if let Some(blank) = reference.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        return Err(ImageError::Blank(u32::from(blank)));
+    }
+    if let Some(foreign) = reference.chars().find(|c| !c.is_ascii()) {
+        return Err(ImageError::NotAscii(Excerpt::of_char(foreign), u32::from(foreign)));
+    }
+    if let Some((scheme, rest)) = reference.split_once("://") {
+        return Err(ImageError::Scheme(Excerpt::of(scheme), Excerpt::of(rest)));
+    }
+    // Upstream's `identifier`, refused there too: an ID says which image, but not whose.
+    if reference.len() == 64 && reference.bytes().all(is_lower_hex) {
+        return Err(ImageError::ImageId(Excerpt::of(reference)));
+    }
+    Ok(())
+}
+
+fn normal_registry(registry: Option<&str>) -> Result<&str, ImageError> {
+    let Some(registry) = registry else { return Ok(DOCKER_HUB) };
+    if registry.contains('@') {
+        return Err(ImageError::AtBeforeSlash);
+    }
+    if registry.contains(|c: char| c.is_ascii_uppercase()) {
+        return Err(ImageError::RegistryUpperCase(Excerpt::of(registry)));
+    }
+    let (host, port) = match registry.rsplit_once(':') {
+        // The last colon of an address without a port is inside its brackets.
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (registry, None),
+    };
+    check_host(registry, host)?;
+    port.map_or(Ok(()), check_port)?;
+    Ok(if registry == DOCKER_INDEX { DOCKER_HUB } else { registry })
+}
+
+/// Checks the host of a registry; the messages show all of the registry.
+fn check_host(registry: &str, host: &str) -> Result<(), ImageError> {
+    if host.contains([':', '[', ']']) {
+        // Digits and colons only: the grammar takes neither zone (`%eth0`) nor dotted IPv4 part.
+        let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let plain = address.filter(|a| a.bytes().all(|b| is_lower_hex(b) || b == b':'));
+        return match plain.and_then(|a| a.parse::<Ipv6Addr>().ok()) {
+            Some(_) => Ok(()),
+            None => Err(ImageError::RegistryAddress(Excerpt::of(registry))),
+        };
+    }
+    if host.len() > MAX_HOST {
+        return Err(ImageError::RegistryTooLong(host.len()));
+    }
+    if let Some(c) = host.chars().find(|&c| !(c.is_ascii_alphanumeric() || c == '.' || c == '-')) {
+        return Err(ImageError::RegistryCharacter(Excerpt::of(registry), Excerpt::of_char(c)));
+    }
+    if host.split('.').any(|part| part.is_empty() || part.starts_with('-') || part.ends_with('-')) {
+        return Err(ImageError::RegistryPart(Excerpt::of(registry)));
+    }
+    Ok(())
+}
+
+fn check_port(port: &str) -> Result<(), ImageError> {
+    if port.is_empty() {
+        return Err(ImageError::NothingAfterColon("port"));
+    }
+    match port.parse::<u16>() {
+        // Printing it again refuses `+80` and `080`, which Rust and resolvers read as 80.
+        Ok(number) if number != 0 && number.to_string() == port => Ok(()),
+        _ => Err(ImageError::Port(Excerpt::of(port))),
+    }
+}
+
+fn normal_repository(registry: &str, path: &str) -> Result<String, ImageError> {
+    if path.is_empty() {
+        return Err(ImageError::RepositoryMissing);
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+    if let Some(c) = path.chars().find(|&c| !allowed(c)) {
+        return Err(ImageError::RepositoryCharacter(Excerpt::of(path), Excerpt::of_char(c)));
+    }
+    if path.contains(|c: char| c.is_ascii_uppercase()) {
+        return Err(ImageError::RepositoryUpperCase(Excerpt::of(path)));
+    }
+    if path.split('/').any(str::is_empty) {
+        return Err(ImageError::RepositorySlash(Excerpt::of(path)));
+    }
+    if let Some(component) = path.split('/').find(|component| !is_component(component)) {
+        return Err(ImageError::RepositoryComponent(Excerpt::of(component)));
+    }
+    let official = registry == DOCKER_HUB && !path.contains('/');
+    let repository = if official { format!("library/{path}") } else { path.to_owned() };
+    if repository.len() > MAX_REPOSITORY {
+        return Err(ImageError::RepositoryTooLong(repository.len()));
+    }
+    Ok(repository)
+}
+
+/// `component` of the grammar, for text that has only its characters.
+fn is_component(text: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_alphanumeric();
+    // Between two neighbouring letters the separator is the empty text.
+    let separator = |run: &str| matches!(run, "" | "." | "_" | "__") || run.bytes().all(|b| b == b'-');
+    text.starts_with(alphanumeric) && text.ends_with(alphanumeric) && text.split(alphanumeric).all(separator)
+}
+
+fn check_tag(tag: &str) -> Result<(), ImageError> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if tag.is_empty() {
+        return Err(ImageError::NothingAfterColon("tag"));
+    }
+    if let Some(c) = tag.chars().find(|&c| !(word(c) || c == '.' || c == '-')) {
+        return Err(ImageError::TagCharacter(Excerpt::of(tag), Excerpt::of_char(c)));
+    }
+    if !tag.starts_with(word) {
+        return Err(ImageError::TagStart(Excerpt::of(tag)));
+    }
+    if tag.len() > MAX_TAG {
+        return Err(ImageError::TagTooLong(tag.len()));
+    }
+    Ok(())
+}
+
+fn check_digest(digest: &str) -> Result<(), ImageError> {
+    let Some((algorithm, hex)) = digest.split_once(':') else {
+        return Err(ImageError::DigestForm(Excerpt::of(digest)));
+    };
+    let Some(&(algorithm, digits)) = ALGORITHMS.iter().find(|(name, _)| *name == algorithm) else {
+        return Err(ImageError::DigestAlgorithm(Excerpt::of(algorithm)));
+    };
+    if let Some(c) = hex.chars().find(|&c| !u8::try_from(c).is_ok_and(is_lower_hex)) {
+        return Err(ImageError::DigestCharacter(Excerpt::of_char(c)));
+    }
+    if hex.len() != digits {
+        return Err(ImageError::DigestLength(algorithm, digits, hex.len()));
+    }
+    Ok(())
+}
+
+fn is_lower_hex(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
+}
+
+/// What is wrong with a reference, said to the person whose pod was refused: one line, what is wrong, what to
+/// write instead. Of the reference itself a message carries only [`Excerpt`]s.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    /// Nothing was written.
+    #[error("the image reference is empty: write one, such as `registry.example/app:1.0`")]
+    Empty,
+    /// More than [`MAX_REFERENCE`] bytes; holds how many.
+    #[error("the image reference has {0} bytes: at most {MAX_REFERENCE} are allowed")]
+    TooLong(usize),
+    /// A variable or a template that was to be replaced by something.
+    #[error("`{0}` is an unfilled template: Kubernetes expands no variables here, write the image itself")]
+    Template(Excerpt),
+    /// White space or a control character; holds its code point.
+    #[error("the image reference has white space or a control character (U+{0:04X}): remove it")]
+    Blank(u32),
+    /// A character outside ASCII, and its code point: many look like a Latin letter.
+    #[error("`{0}` (U+{1:04X}) is not ASCII: remove or retype it, it may only look like what you mean")]
+    NotAscii(Excerpt, u32),
+    /// A URL; holds what stands before and after `://`.
+    #[error("`{0}://` does not belong in an image reference: write `{1}`")]
+    Scheme(Excerpt, Excerpt),
+    /// 64 hexadecimal digits and nothing else.
+    #[error("`{0}` looks like an image ID: write where it comes from, `registry/repository@sha256:...`")]
+    ImageId(Excerpt),
+    /// An `@` in what would be the registry.
+    #[error("`@` stands before a `/`: write no user name before the registry, and nothing after a digest")]
+    AtBeforeSlash,
+    /// A registry with upper-case letters.
+    #[error("registry `{0}` has upper-case letters: write it in lower case")]
+    RegistryUpperCase(Excerpt),
+    /// A character that no host name has.
+    #[error("registry `{0}` has `{1}`: a host name takes letters, digits, `-` and `.`")]
+    RegistryCharacter(Excerpt, Excerpt),
+    /// An empty part of a host name, or one with `-` at an edge.
+    #[error(
+        "registry `{0}` is no host name: what stands between dots begins and ends with a letter or digit"
+    )]
+    RegistryPart(Excerpt),
+    /// An IPv6 address in a spelling the grammar does not take.
+    #[error("registry `{0}` is no IPv6 address as references take it: write it like `[2001:db8::1]`")]
+    RegistryAddress(Excerpt),
+    /// A host name of more than 253 bytes; holds how many.
+    #[error("the registry's host name has {0} bytes: at most {MAX_HOST} are allowed")]
+    RegistryTooLong(usize),
+    /// A colon with no port or no tag after it; holds which.
+    #[error("the {0} after `:` is missing: write one, or leave out the `:`")]
+    NothingAfterColon(&'static str),
+    /// No port number.
+    #[error("port `{0}` is not a number from 1 to 65535 without leading zeros")]
+    Port(Excerpt),
+    /// Nothing where the repository should be.
+    #[error("the image reference has no repository: write `registry/repository:tag` or `repository:tag`")]
+    RepositoryMissing,
+    /// A repository with upper-case letters.
+    #[error("repository `{0}` has upper-case letters: write it in lower case")]
+    RepositoryUpperCase(Excerpt),
+    /// A character that no repository has.
+    #[error("repository `{0}` has `{1}`: it takes lower-case letters, digits, `.`, `_`, `-`, `/`")]
+    RepositoryCharacter(Excerpt, Excerpt),
+    /// A slash at an edge, or two in a row.
+    #[error("repository `{0}` has a `/` too many: write one, and only between two names")]
+    RepositorySlash(Excerpt),
+    /// A component with a separator at an edge, or with one the grammar does not know.
+    #[error("`{0}` is no part of a repository: put `.`, `_`, `__` or dashes only between letters and digits")]
+    RepositoryComponent(Excerpt),
+    /// A repository of more than 255 bytes, with `library/`; holds how many.
+    #[error("the repository has {0} bytes: at most {MAX_REPOSITORY} are allowed, `library/` included")]
+    RepositoryTooLong(usize),
+    /// A character that no tag has.
+    #[error("tag `{0}` has `{1}`: it takes letters, digits, `_`, `.` and `-`")]
+    TagCharacter(Excerpt, Excerpt),
+    /// A `.` or `-` at the beginning.
+    #[error("tag `{0}` begins with `.` or `-`: it must begin with a letter, a digit or `_`")]
+    TagStart(Excerpt),
+    /// A tag of more than 128 bytes; holds how many.
+    #[error("the tag has {0} bytes: at most {MAX_TAG} are allowed")]
+    TagTooLong(usize),
+    /// No algorithm, or nothing at all, after `@`.
+    #[error("`@{0}` is no digest: write `@sha256:` and 64 hexadecimal digits")]
+    DigestForm(Excerpt),
+    /// An algorithm the runtime does not know.
+    #[error("digest algorithm `{0}` is unknown: write `sha256`, `sha384` or `sha512`")]
+    DigestAlgorithm(Excerpt),
+    /// A character that is no lower-case hexadecimal digit.
+    #[error("the digest has `{0}`: after the algorithm write digits and the letters a to f, in lower case")]
+    DigestCharacter(Excerpt),
+    /// Algorithm, digits it makes, digits found.
+    #[error("the {0} digest has {2} hexadecimal digits, not {1}: copy all of it")]
+    DigestLength(&'static str, usize, usize),
+}
+
+/// User input fit for a message: at most 64 characters; control, bidirectional and format ones escaped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excerpt(String);
+
+impl Excerpt {
+    fn of(text: &str) -> Excerpt {
+        let head: String = text.chars().take(MAX_EXCERPT).collect();
+        let ellipsis = if head.len() < text.len() { "…" } else { "" };
+        Excerpt(printable(&head) + ellipsis)
+    }
+
+    fn of_char(character: char) -> Excerpt {
+        Excerpt(printable(character.encode_utf8(&mut [0; 4])))
+    }
+}
+
+impl fmt::Display for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,263 @@
+//! From hints that files changed to the next generation: read, load, check, swap; and what cannot be loaded never
+//! makes things worse.
+
+mod candidate;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+pub use self::candidate::{Before, Candidate, assemble};
+use crate::config::{Config, ConfigError};
+use crate::policy::{Engine, EngineError, PolicyReader, PolicyStore};
+use crate::state::StateDirectory;
+use crate::tls::{Material, TlsError, TlsReader, TlsStore};
+use crate::watch::Watcher;
+
+/// Something that is not as configured, and what that means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The policy or file that it is about.
+    pub subject: String,
+    /// What is wrong, where, and what is in force instead. One line.
+    pub message: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.subject, self.message)
+    }
+}
+
+/// The problems that there are now, for whoever shows them.
+#[derive(Clone)]
+pub struct ProblemsReader(Arc<ArcSwap<Vec<Problem>>>);
+
+impl ProblemsReader {
+    /// All of them, empty when everything is as configured.
+    pub fn current(&self) -> Arc<Vec<Problem>> {
+        self.0.load_full()
+    }
+}
+
+/// Why the host does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// host.yaml is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The TLS material cannot serve.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The machine cannot run policies.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Brings generations about.
+pub struct Reloader {
+    engine: Engine,
+    config: Config,
+    material: Material,
+    state: Option<StateDirectory>,
+    policies: PolicyStore,
+    tls: TlsStore,
+    problems: Arc<ArcSwap<Vec<Problem>>>,
+    /// What has been refused already, so that a file that stays broken is not compiled at every hint.
+    refused: candidate::Refused,
+}
+
+/// A host that is ready to serve.
+pub struct Started {
+    /// What brings the next generations.
+    pub reloader: Reloader,
+    /// The configuration that it started with.
+    pub config: Config,
+    /// Reads the set in force.
+    pub policies: PolicyReader,
+    /// Reads the TLS material in force.
+    pub tls: TlsReader,
+    /// Reads the problems.
+    pub problems: ProblemsReader,
+}
+
+/// Reads the configuration and loads the first generation. A policy that cannot be loaded does not prevent that: not
+/// listening would leave the decision to the apiserver's `defaultAllow`.
+///
+/// # Errors
+/// The configuration or the TLS material is wrong.
+pub fn start(path: &Path) -> Result<Started, StartError> {
+    let config = Config::read(path)?;
+    let material = Material::read(&config.require_serving()?.tls)?;
+    let server_config = material.server_config()?;
+    let engine = Engine::new()?;
+
+    let mut problems = Vec::new();
+    let state = config.state_directory.as_deref().and_then(|path| {
+        StateDirectory::open(path)
+            .inspect_err(|error| {
+                problems.push(Problem {
+                    subject: path.display().to_string(),
+                    message: format!(
+                        "the state directory cannot be used, so a policy that cannot be loaded at the next start has \
+                         no last good version to fall back on: {error}"
+                    ),
+                });
+            })
+            .ok()
+    });
+    let mut refused = candidate::Refused::default();
+    let first = assemble(&engine, &config, Before::Start(state.as_ref()), &mut refused);
+    let first = first.unwrap_or_else(|problem| Candidate::closed(&config, problem));
+
+    let (store, policies) = PolicyStore::new(first.set);
+    let (tls_store, tls) = TlsStore::new(server_config);
+    let published = Arc::new(ArcSwap::from_pointee(Vec::new()));
+    let reloader = Reloader {
+        engine,
+        config: config.clone(),
+        material,
+        state,
+        policies: store,
+        tls: tls_store,
+        problems: Arc::clone(&published),
+        refused,
+    };
+    tracing::info!("generation {} in force: {}", policies.current().generation(), names(&policies));
+    problems.extend(first.problems);
+    reloader.keep(&first.loaded, &mut problems);
+    reloader.report(problems);
+    Ok(Started { reloader, config, policies, tls, problems: ProblemsReader(published) })
+}
+
+fn names(policies: &PolicyReader) -> String {
+    let set = policies.current();
+    let names: Vec<_> = set.policies.iter().map(|entry| entry.name.as_str()).collect();
+    if names.is_empty() { "no policy".to_owned() } else { names.join(", ") }
+}
+
+impl Reloader {
+    /// Follows the files until the watcher is told to stop.
+    pub fn run(mut self, mut watcher: Watcher) {
+        loop {
+            watcher.watch(self.directories());
+            // What changed before the watch was there has given no hint.
+            self.reload();
+            watcher.watch(self.directories());
+            if !watcher.wait() {
+                return;
+            }
+        }
+    }
+
+    /// Looks at the configuration and all that it names, and puts in force what has changed and is sound.
+    pub fn reload(&mut self) {
+        let mut problems = Vec::new();
+        match self.try_reload(&mut problems) {
+            Ok(()) => {}
+            Err(problem) => problems.push(problem),
+        }
+        self.report(problems);
+    }
+
+    fn try_reload(&mut self, problems: &mut Vec<Problem>) -> Result<(), Problem> {
+        let stays = |subject: &Path, error: &dyn std::fmt::Display| Problem {
+            subject: subject.display().to_string(),
+            message: format!("{error} (the generation in force stays)"),
+        };
+        let path = self.config.path.clone();
+        let config = Config::read(&path).map_err(|error| stays(&path, &error))?;
+        let serving = config.require_serving().map_err(|error| stays(&path, &error))?;
+        let material = Material::read(&serving.tls).map_err(|error| stays(&path, &error))?;
+        let server_config = if material == self.material {
+            None
+        } else {
+            Some(material.server_config().map_err(|error| stays(&path, &error))?)
+        };
+        problems.extend(self.needs_restart(&config));
+
+        let current = self.policies.current();
+        let candidate = assemble(&self.engine, &config, Before::Running(&current), &mut self.refused)?;
+        if let Some(server_config) = server_config {
+            self.tls.publish(server_config);
+            self.material = material;
+            tracing::info!("new TLS material in force");
+        }
+        if candidate.set.digest() != current.digest() || candidate.set.limits != current.limits {
+            let set = self.policies.publish(candidate.set);
+            tracing::info!("generation {} in force", set.generation());
+        }
+        self.config = config;
+        problems.extend(candidate.problems);
+        self.keep(&candidate.loaded, problems);
+        Ok(())
+    }
+
+    /// Addresses and the state directory are bound to the process.
+    fn needs_restart(&self, new: &Config) -> Vec<Problem> {
+        let old = &self.config;
+        let listen = |config: &Config| config.serving.as_ref().map(|serving| serving.listen);
+        let changed = [
+            ("listen", listen(old) != listen(new)),
+            ("admin.listen", old.admin_listen != new.admin_listen),
+            ("stateDirectory", old.state_directory != new.state_directory),
+        ];
+        let changed = changed.into_iter().filter(|(_, changed)| *changed);
+        changed
+            .map(|(key, _)| Problem {
+                subject: new.path.display().to_string(),
+                message: format!("`{key}` has changed, which needs a restart; the rest is in force"),
+            })
+            .collect()
+    }
+
+    /// Records what was loaded as the last good version.
+    fn keep(&self, loaded: &[candidate::Loaded], problems: &mut Vec<Problem>) {
+        let Some(state) = &self.state else { return };
+        let in_force = self.policies.current();
+        let names: BTreeSet<_> = in_force.policies.iter().map(|entry| entry.name.clone()).collect();
+        let kept = loaded
+            .iter()
+            .try_for_each(|loaded| state.keep(&loaded.name, &loaded.component, &loaded.settings))
+            .and_then(|()| state.retain(&names));
+        if let Err(error) = kept {
+            problems.push(Problem {
+                subject: "state directory".to_owned(),
+                message: format!("the last good versions cannot be kept for the next start: {error}"),
+            });
+        }
+    }
+
+    /// Shows the problems that there are, and logs those that are new.
+    fn report(&self, problems: Vec<Problem>) {
+        let before = self.problems.load();
+        for problem in problems.iter().filter(|problem| !before.contains(problem)) {
+            tracing::error!("{problem}");
+        }
+        if problems.is_empty() && !before.is_empty() {
+            tracing::info!("all that is configured is in force again");
+        }
+        self.problems.store(Arc::new(problems));
+    }
+
+    /// The directories of all files that a generation is made of, and those above them, where a directory that is
+    /// deleted or swapped shows.
+    fn directories(&self) -> BTreeSet<PathBuf> {
+        let config = &self.config;
+        let modules = config.policies.iter().map(|policy| policy.module.as_path());
+        let files = modules.chain(self.material.files()).chain([config.path.as_path()]);
+        let mut directories: BTreeSet<PathBuf> =
+            files.filter_map(|file| absolute(file).parent().map(Path::to_owned)).collect();
+        directories.extend(config.policy_directory.as_deref().map(absolute));
+        let above: Vec<_> =
+            directories.iter().filter_map(|directory| directory.parent().map(Path::to_owned)).collect();
+        directories.extend(above);
+        directories
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}

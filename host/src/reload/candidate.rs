@@ -1,0 +1,354 @@
+//! A candidate for the next generation: every configured policy loaded, or what stands in for it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Problem;
+use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyLimits, PolicyName, Scope};
+use crate::policy::{Engine, Entry, LoadError, Policy, PolicySet, digest, prepare};
+use crate::state::StateDirectory;
+use crate::text;
+
+/// What stands in for a policy that cannot be loaded.
+#[derive(Clone, Copy)]
+pub enum Before<'a> {
+    /// The host starts: the last good version, where one was kept.
+    Start(Option<&'a StateDirectory>),
+    /// The host runs: what is in force.
+    Running(&'a PolicySet),
+}
+
+/// A set that could be put in force.
+pub struct Candidate {
+    /// The set.
+    pub set: PolicySet,
+    /// The policies of it that are not as configured.
+    pub problems: Vec<Problem>,
+    /// The policies that were loaded for it.
+    pub(super) loaded: Vec<Loaded>,
+}
+
+/// A policy that was loaded from its file.
+pub(super) struct Loaded {
+    pub(super) name: PolicyName,
+    pub(super) component: Vec<u8>,
+    pub(super) settings: Value,
+}
+
+/// The last refusal of each policy, with the digest of what was refused.
+#[derive(Default)]
+pub struct Refused(BTreeMap<PolicyName, (String, LoadError)>);
+
+impl Candidate {
+    /// A set that denies everything because of `problem`, for a host that has nothing else to start with.
+    pub fn closed(config: &Config, problem: Problem) -> Candidate {
+        let stand_in = stand_in(&problem);
+        Candidate {
+            set: PolicySet::new(config.rules.clone(), config.limits.clone(), stand_in.into_iter().collect()),
+            problems: vec![problem],
+            loaded: Vec::new(),
+        }
+    }
+}
+
+/// An entry that malfunctions on every image.
+fn stand_in(problem: &Problem) -> Option<Entry> {
+    Some(Entry {
+        name: PolicyName::try_from("policies").ok()?,
+        scope: Scope::default(),
+        mode: Mode::Enforce,
+        failure_policy: FailurePolicy::Fail,
+        loaded: Err(problem.to_string()),
+    })
+}
+
+/// Loads every policy that `config` names. What has not changed since `before` is taken over.
+///
+/// # Errors
+/// The set as a whole may not be put in force: a directory is gone, or no policy would be left.
+pub fn assemble(
+    engine: &Engine,
+    config: &Config,
+    before: Before<'_>,
+    refused: &mut Refused,
+) -> Result<Candidate, Problem> {
+    let mut problems = Vec::new();
+    let configured = configured(config, before, &mut problems)?;
+    let mut loaded = Vec::new();
+    let mut entries = Vec::with_capacity(configured.len());
+    for policy in &configured {
+        let entry = match load(engine, config, policy, before, refused) {
+            Ok((entry, new)) => {
+                refused.0.remove(&policy.name);
+                loaded.extend(new);
+                entry
+            }
+            Err(error) => {
+                let (entry, instead) = instead(engine, policy, before, &error);
+                let message = format!("{error} ({instead})");
+                problems.push(Problem { subject: format!("policy {}", policy.name), message });
+                match entry {
+                    Some(entry) => entry,
+                    None => continue,
+                }
+            }
+        };
+        entries.push(entry);
+    }
+    let set = PolicySet::new(config.rules.clone(), config.limits.clone(), entries);
+    Ok(Candidate { set, problems, loaded })
+}
+
+/// The policies of `policies`, then the other components in `policyDirectory`, each named after its file.
+fn configured(
+    config: &Config,
+    before: Before<'_>,
+    problems: &mut Vec<Problem>,
+) -> Result<Vec<PolicyConfig>, Problem> {
+    let mut policies = config.policies.clone();
+    if let Some(directory) = &config.policy_directory {
+        match components_in(directory) {
+            Ok(files) => policies.extend(bare(config, files, problems)),
+            Err(error) => {
+                let problem = Problem {
+                    subject: format!("policyDirectory {}", directory.display()),
+                    message: format!("it cannot be read: {error}"),
+                };
+                policies.extend(remembered(config, before, problem, problems)?);
+            }
+        }
+    }
+    if policies.is_empty() && !config.allow_empty {
+        return Err(Problem {
+            subject: config.path.display().to_string(),
+            message: "no policy is left, and an empty set is put in force only with `allowEmpty: true`"
+                .to_owned(),
+        });
+    }
+    if policies.len() > config.limits.policies {
+        return Err(Problem {
+            subject: config.path.display().to_string(),
+            message: format!(
+                "there are {} policies; this host takes at most {} (limits.policies)",
+                policies.len(),
+                config.limits.policies
+            ),
+        });
+    }
+    Ok(policies)
+}
+
+/// At a start without its policy directory: the policies that were in force from there. Without any, nothing may start
+/// as if there were none.
+fn remembered(
+    config: &Config,
+    before: Before<'_>,
+    problem: Problem,
+    problems: &mut Vec<Problem>,
+) -> Result<Vec<PolicyConfig>, Problem> {
+    let Before::Start(Some(state)) = before else { return Err(problem) };
+    let names = state.names().unwrap_or_default();
+    let remembered: Vec<_> = names
+        .into_iter()
+        .filter(|name| config.policies.iter().all(|policy| policy.name != *name))
+        .map(|name| {
+            let module = config.policy_directory.clone().unwrap_or_default().join(format!("{name}.wasm"));
+            PolicyConfig::bare(name, module)
+        })
+        .collect();
+    if remembered.is_empty() {
+        return Err(problem);
+    }
+    problems.push(problem);
+    Ok(remembered)
+}
+
+fn components_in(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|extension| extension == "wasm") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn bare(config: &Config, files: Vec<PathBuf>, problems: &mut Vec<Problem>) -> Vec<PolicyConfig> {
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let claimed: Vec<_> = config.policies.iter().map(|policy| (real(&policy.module), &policy.name)).collect();
+    let mut policies = Vec::new();
+    for file in files {
+        let (path, stem) =
+            (real(&file), file.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default());
+        if claimed.iter().any(|(claimed, _)| *claimed == path) {
+            continue;
+        }
+        let subject = || file.display().to_string();
+        match PolicyName::try_from(stem.as_ref()) {
+            Ok(name) if claimed.iter().any(|(_, claimed)| **claimed == name) => problems.push(Problem {
+                subject: subject(),
+                message: format!(
+                    "it is not in force: an entry of `policies` has its name, `{name}`, and another `module`; rename \
+                     one of them"
+                ),
+            }),
+            Ok(name) => policies.push(PolicyConfig::bare(name, file)),
+            Err(_) => problems.push(Problem {
+                subject: subject(),
+                message: format!(
+                    "it is not in force: `{}` is no policy name; rename it with lower-case letters, digits and `-`, \
+                     such as `{}.wasm`",
+                    text::cut(&text::printable(&stem), 64),
+                    suggestion(&stem)
+                ),
+            }),
+        }
+    }
+    policies
+}
+
+fn suggestion(stem: &str) -> String {
+    let name: String = stem
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(63)
+        .collect();
+    match name.trim_matches('-') {
+        "" => "my-policy".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+fn load(
+    engine: &Engine,
+    config: &Config,
+    policy: &PolicyConfig,
+    before: Before<'_>,
+    refused: &mut Refused,
+) -> Result<(Entry, Option<Loaded>), String> {
+    let module = policy.module.display();
+    let component =
+        read(&policy.module, config.limits.module).map_err(|error| format!("{module}: {error}"))?;
+    let settings = policy.settings.to_string();
+    let component_digest = digest(&component);
+
+    if let Before::Running(set) = before
+        && let Some(running) = set.policies.iter().find(|entry| entry.name == policy.name)
+        && let Ok(loaded) = &running.loaded
+        && (loaded.digest(), loaded.settings(), loaded.limits())
+            == (&component_digest, &settings, &policy.limits)
+    {
+        return Ok((entry(policy, Ok(Arc::clone(loaded))), None));
+    }
+
+    let attempt = attempt_digest(&component_digest, &settings, &policy.limits);
+    let known = refused
+        .0
+        .get(&policy.name)
+        .filter(|(refused, _)| *refused == attempt)
+        .map(|(_, error)| error.clone());
+    let result = match known {
+        Some(error) => Err(error),
+        None => prepare(engine, &component, &policy.settings, &policy.limits)
+            .and_then(|artifact| Policy::load(engine, artifact)),
+    };
+    match result {
+        Ok(loaded) => {
+            for line in loaded.load_log() {
+                tracing::info!(target: "policy", policy = %policy.name, "{}", line.message);
+            }
+            let new = Loaded { name: policy.name.clone(), component, settings: policy.settings.clone() };
+            Ok((entry(policy, Ok(Arc::new(loaded))), Some(new)))
+        }
+        Err(error) => {
+            let message = describe(config, policy, &error);
+            refused.0.insert(policy.name.clone(), (attempt, error));
+            Err(message)
+        }
+    }
+}
+
+fn attempt_digest(component: &str, settings: &str, limits: &PolicyLimits) -> String {
+    digest(format!("{component}\n{settings}\n{limits:?}").as_bytes())
+}
+
+/// Errors in the settings point into host.yaml, all others at the file.
+fn describe(config: &Config, policy: &PolicyConfig, error: &LoadError) -> String {
+    let LoadError::Settings(errors) = error else {
+        return format!("{}: {error}", policy.module.display());
+    };
+    let lines: Vec<_> = errors
+        .iter()
+        .map(|error| {
+            let place = config.locate(&format!("{}/settings{}", policy.pointer, error.pointer));
+            format!("{place}: settings{}: {}", error.pointer, error.message)
+        })
+        .collect();
+    lines.join("; ")
+}
+
+fn entry(policy: &PolicyConfig, loaded: Result<Arc<Policy>, String>) -> Entry {
+    Entry {
+        name: policy.name.clone(),
+        scope: policy.scope.clone(),
+        mode: policy.mode,
+        failure_policy: policy.failure_policy,
+        loaded,
+    }
+}
+
+/// What is in force instead of a policy that cannot be loaded, and words for it.
+fn instead(
+    engine: &Engine,
+    policy: &PolicyConfig,
+    before: Before<'_>,
+    error: &str,
+) -> (Option<Entry>, &'static str) {
+    match before {
+        Before::Running(set) => match set.policies.iter().find(|entry| entry.name == policy.name) {
+            Some(running) if running.loaded.is_ok() => {
+                (Some(running.clone()), "its last good version stays in force")
+            }
+            Some(running) => (Some(Entry { loaded: Err(error.to_owned()), ..running.clone() }), MALFUNCTIONS),
+            None => (None, "it is not in force"),
+        },
+        Before::Start(state) => {
+            let kept = state.and_then(|state| state.last_good(&policy.name)).and_then(|kept| {
+                let artifact = prepare(engine, &kept.component, &kept.settings, &policy.limits).ok()?;
+                Policy::load(engine, artifact).ok()
+            });
+            match kept {
+                Some(kept) => (
+                    Some(entry(policy, Ok(Arc::new(kept)))),
+                    "its last good version, from the state directory, is in force",
+                ),
+                None => (Some(entry(policy, Err(error.to_owned()))), MALFUNCTIONS),
+            }
+        }
+    }
+}
+
+const MALFUNCTIONS: &str = "no good version is known, so it malfunctions by its failurePolicy";
+
+/// Reads the whole file into memory: a file that others can write may be truncated at any time, which a mapping would
+/// not survive.
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let size = file.metadata().map_err(|error| error.to_string())?.len();
+    if size > limit {
+        return Err(LoadError::TooLarge(size, limit).to_string());
+    }
+    let mut bytes = Vec::new();
+    // A device or a growing file may hold more than its size says.
+    file.take(limit).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}

@@ -1,0 +1,360 @@
+//! `ImageReview` on the wire and the [`Review`] that policies judge. Pure.
+//!
+//! The wire form is `imagepolicy.k8s.io/v1alpha1` (k8s.io/api/imagepolicy/v1alpha1/types.go). Reading is as lenient as
+//! the apiserver's own decoder (unknown fields, `null` for absent, a prefilled `status`) but for what could hide an
+//! image from the policies: a key given twice is refused, as is a list or map of the wrong type.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::HostLimits;
+use crate::text;
+use crate::verdict::Verdict;
+
+/// The `apiVersion` of an ImageReview.
+pub const API_VERSION: &str = "imagepolicy.k8s.io/v1alpha1";
+const KIND: &str = "ImageReview";
+
+/// What the apiserver asks: may these images run in this namespace?
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Review {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// Annotations of the pod, sorted by key, keys distinct.
+    pub annotations: Vec<(String, String)>,
+    /// References as the pod spells them, in order, duplicates kept.
+    pub images: Vec<String>,
+}
+
+/// Why a body gives no [`Review`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReviewError {
+    /// Something else was sent: an error status tells the sender so.
+    #[error("{0}")]
+    NotAnImageReview(String),
+    /// An ImageReview that is malformed or over a bound. It is denied: an error status would let the pod in where the
+    /// apiserver's `defaultAllow` is true.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Review {
+    /// Reads a request's body.
+    ///
+    /// # Errors
+    /// [`ReviewError`] tells what to answer.
+    pub fn parse(body: &[u8], limits: &HostLimits) -> Result<Review, ReviewError> {
+        let wire: Wire = serde_json::from_slice(body).map_err(|error| classify(body, &error))?;
+        check_kind(wire.kind.as_deref(), wire.api_version.as_deref())?;
+        let Some(spec) = wire.spec else {
+            return Err(ReviewError::Refused("malformed ImageReview: it has no `spec`".to_owned()));
+        };
+        spec.bounded(limits)
+    }
+
+    /// The review that an apiserver would make of a Pod: containers, then initContainers
+    /// (plugin/pkg/admission/imagepolicy/admission.go), and after them ephemeralContainers, which it sends in a review
+    /// of their own. `namespace` is used where the Pod names none.
+    ///
+    /// # Errors
+    /// A field of the Pod has the wrong type, or a bound is exceeded.
+    pub fn of_pod(pod: Value, namespace: &str, limits: &HostLimits) -> Result<Review, ReviewError> {
+        let pod: Pod = serde_json::from_value(pod)
+            .map_err(|error| ReviewError::Refused(format!("malformed Pod: {error}")))?;
+        let lists = [pod.spec.containers, pod.spec.init_containers, pod.spec.ephemeral_containers];
+        let spec = WireSpec {
+            containers: Some(lists.into_iter().flatten().flatten().collect()),
+            annotations: pod.metadata.annotations.map(|Pairs(mut pairs)| {
+                pairs.retain(|(key, _)| key.contains(".image-policy.k8s.io/"));
+                Pairs(pairs)
+            }),
+            namespace: Some(pod.metadata.namespace.unwrap_or_else(|| namespace.to_owned())),
+        };
+        spec.bounded(limits)
+    }
+}
+
+/// What the apiserver is answered.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageReviewAnswer<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    status: AnswerStatus<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AnswerStatus<'a> {
+    allowed: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    audit_annotations: &'a BTreeMap<String, String>,
+}
+
+impl<'a> From<&'a Verdict> for ImageReviewAnswer<'a> {
+    fn from(verdict: &'a Verdict) -> Self {
+        ImageReviewAnswer {
+            api_version: API_VERSION,
+            kind: KIND,
+            status: AnswerStatus {
+                allowed: verdict.allowed,
+                reason: &verdict.reason,
+                audit_annotations: &verdict.audit_annotations,
+            },
+        }
+    }
+}
+
+/// A `metav1.Status` that reports a failure: kubectl shows its message.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailureStatus<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    status: &'static str,
+    message: &'a str,
+    reason: &'a str,
+    code: u16,
+}
+
+impl<'a> FailureStatus<'a> {
+    /// `reason` is one of Kubernetes' `StatusReason`s, such as `BadRequest`.
+    pub fn new(code: u16, reason: &'a str, message: &'a str) -> Self {
+        FailureStatus { api_version: "v1", kind: "Status", status: "Failure", message, reason, code }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire {
+    kind: Option<String>,
+    api_version: Option<String>,
+    spec: Option<WireSpec>,
+}
+
+#[derive(Deserialize)]
+struct WireSpec {
+    containers: Option<Vec<Container>>,
+    annotations: Option<Pairs>,
+    namespace: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Container {
+    image: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Pod {
+    #[serde(default)]
+    metadata: PodMetadata,
+    spec: PodSpec,
+}
+
+#[derive(Deserialize, Default)]
+struct PodMetadata {
+    namespace: Option<String>,
+    annotations: Option<Pairs>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodSpec {
+    containers: Option<Vec<Container>>,
+    init_containers: Option<Vec<Container>>,
+    ephemeral_containers: Option<Vec<Container>>,
+}
+
+impl WireSpec {
+    fn bounded(self, limits: &HostLimits) -> Result<Review, ReviewError> {
+        let containers = self.containers.unwrap_or_default();
+        if containers.len() > limits.images {
+            return Err(ReviewError::Refused(format!(
+                "the review has {} images; this host takes at most {} (limits.images)",
+                containers.len(),
+                limits.images
+            )));
+        }
+        let mut annotations = self.annotations.map(|Pairs(pairs)| pairs).unwrap_or_default();
+        let bytes = annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() as u64;
+        if bytes > limits.annotations {
+            return Err(ReviewError::Refused(format!(
+                "the review's annotations hold {bytes} bytes; this host takes at most {} (limits.annotations)",
+                limits.annotations
+            )));
+        }
+        annotations.sort();
+        if let Some(key) = annotations.windows(2).find_map(|pair| match pair {
+            [(first, _), (second, _)] if first == second => Some(first),
+            _ => None,
+        }) {
+            let key = text::cut(&text::printable(key), 128);
+            return Err(ReviewError::Refused(format!(
+                "malformed ImageReview: annotation `{key}` is given twice"
+            )));
+        }
+        Ok(Review {
+            namespace: self.namespace.unwrap_or_default(),
+            annotations,
+            images: containers.into_iter().map(|container| container.image.unwrap_or_default()).collect(),
+        })
+    }
+}
+
+fn check_kind(kind: Option<&str>, api_version: Option<&str>) -> Result<(), ReviewError> {
+    if (kind, api_version) == (Some(KIND), Some(API_VERSION)) {
+        return Ok(());
+    }
+    let shown = |value: Option<&str>| match value {
+        Some(value) => format!("`{}`", text::cut(&text::printable(value), 64)),
+        None => "none".to_owned(),
+    };
+    Err(ReviewError::NotAnImageReview(format!(
+        "this door takes ImageReview of {API_VERSION}; this is kind {} of apiVersion {}",
+        shown(kind),
+        shown(api_version)
+    )))
+}
+
+/// Tells a malformed ImageReview from what is none, by reading the body again without expecting anything.
+fn classify(body: &[u8], error: &serde_json::Error) -> ReviewError {
+    let Ok(value) = serde_json::from_slice::<Value>(body) else {
+        let what =
+            if body.trim_ascii().is_empty() { "the body is empty".to_owned() } else { error.to_string() };
+        return ReviewError::NotAnImageReview(format!("this door takes ImageReview as JSON: {what}"));
+    };
+    let field = |name| value.get(name).and_then(Value::as_str);
+    match check_kind(field("kind"), field("apiVersion")) {
+        Ok(()) => ReviewError::Refused(format!("malformed ImageReview: {error}")),
+        Err(error) => error,
+    }
+}
+
+/// A JSON map of strings as it stands, so that a key given twice is seen.
+struct Pairs(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some((key, value)) = map.next_entry::<String, Option<String>>()? {
+                    pairs.push((key, value.unwrap_or_default()));
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(body: &str) -> Result<Review, ReviewError> {
+        Review::parse(body.as_bytes(), &HostLimits { images: 3, annotations: 40, ..HostLimits::default() })
+    }
+
+    fn review(spec: &str) -> Result<Review, ReviewError> {
+        parse(&format!(
+            r#"{{"kind":"ImageReview","apiVersion":"{API_VERSION}","metadata":{{}},"spec":{spec}}}"#
+        ))
+    }
+
+    fn images(images: &[&str]) -> Review {
+        Review { images: images.iter().map(|&image| image.to_owned()).collect(), ..Review::default() }
+    }
+
+    #[test]
+    fn lenient_where_the_apiserver_is() {
+        for (spec, expected) in [
+            (r#"{}"#, images(&[])),
+            (r#"{"containers":null,"annotations":null,"namespace":null}"#, images(&[])),
+            (r#"{"containers":[]}"#, images(&[])),
+            (r#"{"containers":[{"image":"a"},{"image":"a"},{}]}"#, images(&["a", "a", ""])),
+            (r#"{"containers":[{"image":"a","name":"x"}],"surplus":{"a":[1,2,{}]}}"#, images(&["a"])),
+        ] {
+            assert_eq!(review(spec), Ok(expected), "{spec}");
+        }
+        let prefilled = format!(
+            "{{\"kind\":\"ImageReview\",\"apiVersion\":\"{API_VERSION}\",\"metadata\":{{\"creationTimestamp\":null}},\
+             \"spec\":{{\"containers\":[{{\"image\":\"a\"}}]}},\"status\":{{\"allowed\":true}}}}\n"
+        );
+        assert_eq!(parse(&prefilled), Ok(images(&["a"])));
+    }
+
+    #[test]
+    fn an_image_review_that_is_malformed_or_too_large_is_refused() {
+        for (spec, expected) in [
+            ("null", "no `spec`"),
+            ("[]", "invalid length 0"),
+            (r#"{"containers":{}}"#, "expected a sequence"),
+            (r#"{"containers":["nginx"]}"#, "malformed ImageReview"),
+            (r#"{"containers":[{"image":1}]}"#, "expected a string"),
+            (r#"{"containers":[{"image":"a","image":"b"}]}"#, "duplicate field `image`"),
+            (r#"{"containers":[],"containers":[{"image":"a"}]}"#, "duplicate field `containers`"),
+            (r#"{"annotations":{"a.b/c":"1","a.b/c":"2"}}"#, "annotation `a.b/c` is given twice"),
+            (r#"{"annotations":[]}"#, "expected a map of strings"),
+            (r#"{"containers":[{},{},{},{}]}"#, "4 images; this host takes at most 3 (limits.images)"),
+            (r#"{"annotations":{"x.image-policy.k8s.io/y":"123456789012345678"}}"#, "hold 41 bytes"),
+        ] {
+            match review(spec) {
+                Err(ReviewError::Refused(message)) => {
+                    assert!(message.contains(expected), "{spec}: {message}")
+                }
+                other => panic!("{spec}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_review_is_told_so() {
+        for (body, expected) in [
+            ("", "the body is empty"),
+            ("nginx", "expected value"),
+            ("{", "EOF while parsing"),
+            ("[]", "kind none"),
+            ("{}", "kind none"),
+            (r#"{"kind":"ImageReview"}"#, "apiVersion none"),
+            (r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}"#, "kind `AdmissionReview`"),
+            (r#"{"kind":"ImageReview","apiVersion":"imagepolicy.k8s.io/v1"}"#, "`imagepolicy.k8s.io/v1`"),
+            ("{\"kind\":\"a\\u001b[2J\\u202e\"}", "`a\\u{1b}[2J\\u{202e}`"),
+        ] {
+            match parse(body) {
+                Err(ReviewError::NotAnImageReview(message)) => {
+                    assert!(message.contains(expected), "{body}: {message}")
+                }
+                other => panic!("{body}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_pod_is_reviewed_as_the_apiserver_would() {
+        let pod = serde_json::json!({
+            "metadata": {"annotations": {"a.image-policy.k8s.io/b": "1", "image-policy.k8s.io/c": "2"}},
+            "spec": {
+                "initContainers": [{"image": "init"}],
+                "containers": [{"image": "one"}, {"image": "two"}],
+            },
+        });
+        let review = Review::of_pod(pod, "default", &HostLimits::default()).unwrap();
+        assert_eq!(review.images, ["one", "two", "init"]);
+        assert_eq!(review.namespace, "default");
+        assert_eq!(review.annotations, [("a.image-policy.k8s.io/b".to_owned(), "1".to_owned())]);
+    }
+}

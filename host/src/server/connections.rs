@@ -1,0 +1,150 @@
+//! Connections: accepted within a bound, through a TLS handshake, served, and drained at the end.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::{Host, routes};
+use crate::policy::PolicyReader;
+use crate::tls::{self, TlsReader};
+
+/// As long as Go's client waits for it (net/http, TLSHandshakeTimeout).
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// A connection on which nothing moves for this long is closed. The apiserver closes after 90 s (net/http,
+/// IdleConnTimeout), and a request that meets our close on its way fails and is not retried, so this must be longer.
+const IDLE_TIME: Duration = Duration::from_secs(180);
+/// How long reviews under way may take once the host was asked to stop.
+const DRAIN_TIME: Duration = Duration::from_secs(20);
+/// Streams that one HTTP/2 connection may have open.
+const STREAMS: u32 = 256;
+/// Bytes of a request's line and headers.
+const HEADER_BYTES: usize = 64 * 1024;
+
+/// Serves the door until `shutdown` comes, then finishes the reviews under way. Returns whether all were finished.
+pub async fn serve(
+    listener: TcpListener,
+    tls: TlsReader,
+    policies: PolicyReader,
+    shutdown: impl Future<Output = ()>,
+) -> bool {
+    let routes = routes(Arc::new(Host::new(policies.clone())));
+    let graceful = GracefulShutdown::new();
+    let open = Arc::new(Open::default());
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = async {
+            open.wait_for_room(|| policies.current().limits.connections).await;
+            listener.accept().await
+        };
+        let (stream, peer) = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accepted => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: others have to be closed first.
+                    tracing::error!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+        };
+        let connection = Connection { tls: tls.clone(), routes: routes.clone(), watcher: graceful.watcher() };
+        let place = Place::take(&open);
+        tokio::spawn(async move {
+            connection.serve(stream, peer).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    tokio::time::timeout(DRAIN_TIME, graceful.shutdown()).await.is_ok()
+}
+
+struct Connection {
+    tls: TlsReader,
+    routes: axum::Router,
+    watcher: Watcher,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, peer: SocketAddr) {
+        let Connection { tls, routes, watcher } = self;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
+        }
+        let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+        let stream = match tokio::time::timeout(HANDSHAKE_TIME, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::warn!(%peer, "TLS handshake refused: {}", tls::explain(&error));
+                return;
+            }
+            Err(_) => {
+                tracing::warn!(%peer, "TLS handshake refused: it took longer than {} s", HANDSHAKE_TIME.as_secs());
+                return;
+            }
+        };
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_read_timeout(Some(IDLE_TIME));
+        stream.set_write_timeout(Some(IDLE_TIME));
+
+        let mut server = auto::Builder::new(TokioExecutor::new());
+        // hyper's own time for headers also runs while a kept connection is idle.
+        server.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEADER_BYTES);
+        server
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEADER_BYTES as u32);
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = server.serve_connection(stream, TowerToHyperService::new(routes)).into_owned();
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%peer, "connection ended: {error}");
+        }
+    }
+}
+
+/// The connections that are open.
+#[derive(Default)]
+struct Open {
+    count: AtomicUsize,
+    closed: Notify,
+}
+
+impl Open {
+    async fn wait_for_room(&self, limit: impl Fn() -> usize) {
+        loop {
+            let closed = self.closed.notified();
+            if self.count.load(Ordering::Acquire) < limit() {
+                return;
+            }
+            closed.await;
+        }
+    }
+}
+
+struct Place(Arc<Open>);
+
+impl Place {
+    fn take(open: &Arc<Open>) -> Place {
+        open.count.fetch_add(1, Ordering::AcqRel);
+        Place(Arc::clone(open))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.closed.notify_one();
+    }
+}

@@ -1,0 +1,277 @@
+//! Suites: fixture reviews with the answer that is expected of a set of policies.
+//!
+//! A suite is a folder with a `host.yaml`, of which `policies` is enough. Every other `.json`, `.yaml` or `.yml` file
+//! in it and below is a case: an ImageReview whose `status` is the expected answer.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::config::HostLimits;
+use crate::evaluate::{Instances, evaluate_with};
+use crate::policy::PolicySet;
+use crate::review::{Review, ReviewError};
+use crate::verdict::{ImageVerdict, Outcome, Verdict};
+use crate::yaml;
+
+/// The largest fixture in bytes: larger than any request that the server reads by default.
+const FIXTURE_BYTES: u64 = 16 * 1024 * 1024;
+/// How deep folders are looked through.
+const DEPTH: usize = 32;
+
+/// Why a suite cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum SuiteError {
+    /// A file or folder cannot be read.
+    #[error("{}: {error}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// A fixture is none.
+    #[error("{}: {problem}", path.display())]
+    Fixture {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what is wanted.
+        problem: String,
+    },
+}
+
+/// Fixtures and the configuration that they are judged by.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Suite {
+    /// The host.yaml; none where the caller brings the policies.
+    pub config: Option<PathBuf>,
+    /// The cases' files, sorted.
+    pub fixtures: Vec<PathBuf>,
+}
+
+/// Finds the suites below `paths`. A file belongs to the nearest `host.yaml` above it, unless the caller brings the
+/// policies.
+///
+/// # Errors
+/// A path cannot be read, or a fixture has no `host.yaml` above it.
+pub fn find(paths: &[PathBuf], own_policies: bool) -> Result<Vec<Suite>, SuiteError> {
+    let mut suites: BTreeMap<Option<PathBuf>, Vec<PathBuf>> = BTreeMap::new();
+    for path in paths {
+        let mut files = Vec::new();
+        collect(path, DEPTH, &mut files)?;
+        for file in files {
+            let config = if own_policies { None } else { Some(config_above(&file)?) };
+            suites.entry(config).or_default().push(file);
+        }
+    }
+    let suite = |(config, mut fixtures): (_, Vec<PathBuf>)| {
+        fixtures.sort();
+        fixtures.dedup();
+        Suite { config, fixtures }
+    };
+    Ok(suites.into_iter().map(suite).collect())
+}
+
+fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), SuiteError> {
+    let failed = |error| SuiteError::Read { path: path.to_owned(), error };
+    if !fs::metadata(path).map_err(failed)?.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    if depth == 0 {
+        return Err(failed(std::io::Error::other(format!("folders are nested deeper than {DEPTH}"))));
+    }
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let path = entry.path();
+        let name = entry.file_name();
+        let fixture = path.extension().is_some_and(|e| e == "json" || e == "yaml" || e == "yml");
+        if name.as_encoded_bytes().starts_with(b".") || name == "host.yaml" {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, depth - 1, files)?;
+        } else if fixture {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn config_above(file: &Path) -> Result<PathBuf, SuiteError> {
+    let absolute =
+        std::path::absolute(file).map_err(|error| SuiteError::Read { path: file.to_owned(), error })?;
+    let found =
+        absolute.ancestors().skip(1).map(|folder| folder.join("host.yaml")).find(|path| path.is_file());
+    let Some(found) = found else {
+        return Err(SuiteError::Fixture {
+            path: file.to_owned(),
+            problem: "there is no host.yaml in its folder or above: write one with the `policies` to test, or give \
+                      `--policy FILE.wasm --settings FILE.yaml`"
+                .to_owned(),
+        });
+    };
+    // As short as the user wrote it, where that is possible.
+    let here = std::env::current_dir().unwrap_or_default();
+    Ok(found.strip_prefix(&here).map(Path::to_owned).unwrap_or(found))
+}
+
+/// One fixture.
+#[derive(Debug)]
+pub struct Case {
+    review: Result<Review, String>,
+    expected: Expected,
+}
+
+/// The answer that a fixture expects.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Expected {
+    allowed: bool,
+    reason: Option<String>,
+    #[serde(default)]
+    audit_annotations: BTreeMap<String, String>,
+}
+
+impl Case {
+    /// Reads a fixture.
+    ///
+    /// # Errors
+    /// It is no ImageReview, or its `status` expects nothing.
+    pub fn read(path: &Path, limits: &HostLimits) -> Result<Case, SuiteError> {
+        let failed = |error| SuiteError::Read { path: path.to_owned(), error };
+        let size = fs::metadata(path).map_err(failed)?.len();
+        if size > FIXTURE_BYTES {
+            return Err(failed(std::io::Error::other(format!(
+                "the fixture is larger than {FIXTURE_BYTES} bytes"
+            ))));
+        }
+        let bytes = fs::read(path).map_err(failed)?;
+        Case::parse(path, &bytes, limits)
+            .map_err(|problem| SuiteError::Fixture { path: path.to_owned(), problem })
+    }
+
+    fn parse(path: &Path, bytes: &[u8], limits: &HostLimits) -> Result<Case, String> {
+        // A JSON fixture is judged byte by byte as the server would, with all that is odd about it.
+        let json = if path.extension().is_some_and(|extension| extension == "json") {
+            bytes.to_vec()
+        } else {
+            let document = yaml::Document::parse(bytes).map_err(|error| error.to_string())?;
+            serde_json::to_vec(&document.value).map_err(|error| error.to_string())?
+        };
+        let review = match Review::parse(&json, limits) {
+            Ok(review) => Ok(review),
+            Err(ReviewError::Refused(reason)) => Err(reason),
+            Err(ReviewError::NotAnImageReview(problem)) => return Err(problem),
+        };
+        #[derive(Deserialize)]
+        struct Fixture {
+            status: Option<Expected>,
+        }
+        let fixture: Fixture =
+            serde_json::from_slice(&json).map_err(|error| format!("its `status`: {error}"))?;
+        let Some(expected) = fixture.status else {
+            return Err(
+                "it has no `status`: write the answer that you expect, such as `status: {allowed: false, \
+                        reason: \"not trusted\"}`"
+                    .to_owned(),
+            );
+        };
+        Ok(Case { review, expected })
+    }
+
+    /// Judges the case as the server would, and again with instances shared otherwise. What is not as expected comes
+    /// back in lines for the author; none when it passes.
+    pub fn run(&self, set: &PolicySet) -> Vec<String> {
+        let judge = |instances| match &self.review {
+            Ok(review) => evaluate_with(set, review, instances),
+            Err(reason) => Verdict::refuse(&set.rules, &set.generation(), reason),
+        };
+        let verdict = judge(Instances::Shared);
+        let mut lines = self.differences(&verdict);
+        for (instances, how) in [
+            (Instances::Reversed, "with its images asked in reverse order"),
+            (Instances::Isolated, "with an instance for each image"),
+        ] {
+            lines.extend(unlike(&verdict, &judge(instances), how));
+        }
+        lines
+    }
+
+    fn differences(&self, verdict: &Verdict) -> Vec<String> {
+        let Expected { allowed, reason, audit_annotations } = &self.expected;
+        let mut lines = Vec::new();
+        if *allowed != verdict.allowed {
+            lines.push(format!("allowed: expected {allowed}, got {}", verdict.allowed));
+        }
+        if let Some(reason) = reason
+            && !verdict.reason.contains(reason)
+        {
+            lines.push(format!("reason: expected it to contain {reason:?}, got {:?}", verdict.reason));
+        }
+        for (key, expected) in audit_annotations {
+            match verdict.audit_annotations.get(key) {
+                Some(actual) if actual == expected => {}
+                Some(actual) => {
+                    lines.push(format!("auditAnnotations[{key:?}]: expected {expected:?}, got {actual:?}"));
+                }
+                None => {
+                    let keys: Vec<_> = verdict.audit_annotations.keys().map(String::as_str).collect();
+                    lines.push(format!(
+                        "auditAnnotations[{key:?}]: expected {expected:?}, got none; there are {}",
+                        keys.join(", ")
+                    ));
+                }
+            }
+        }
+        if !lines.is_empty() {
+            lines.extend(explained(verdict));
+        }
+        lines
+    }
+}
+
+/// Who decided what, for a case that did not come out as expected.
+fn explained(verdict: &Verdict) -> Vec<String> {
+    let mut lines = Vec::new();
+    if verdict.images.is_empty() && !verdict.reason.is_empty() {
+        lines.push(format!("decided by the host: {}", verdict.reason));
+    }
+    for image in &verdict.images {
+        let name = crate::text::image(&image.judged.original);
+        let word = if image.allowed { "allowed" } else { "denied" };
+        let because = image.because.join("; ");
+        lines.push(format!("{word} {name}: {because}"));
+        for said in &image.judged.said {
+            lines.push(format!("  {} said {}: {}", said.policy, said.outcome(), said.reason()));
+            lines.extend(said.log.iter().map(|line| format!("  {} wrote: {}", said.policy, line.message)));
+        }
+    }
+    lines
+}
+
+/// The decisions that came out otherwise when instances were shared otherwise.
+fn unlike(shared: &Verdict, other: &Verdict, how: &str) -> Vec<String> {
+    let said = |image: &ImageVerdict| -> Vec<(String, Outcome, String)> {
+        image.judged.said.iter().map(|said| (said.policy.clone(), said.outcome(), said.reason())).collect()
+    };
+    let mut lines = Vec::new();
+    for (first, second) in shared.images.iter().zip(&other.images) {
+        for (before, after) in
+            said(first).into_iter().zip(said(second)).filter(|(before, after)| before != after)
+        {
+            lines.push(format!(
+                "{} is not a function of one image: of {} it said {} ({}), and {how} {} ({})",
+                before.0,
+                crate::text::image(&first.judged.original),
+                before.1,
+                before.2,
+                after.1,
+                after.2
+            ));
+        }
+    }
+    lines
+}

@@ -1,0 +1,88 @@
+//! Text from outside, made safe to print: escaped, and cut at a bound. Pure.
+
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+
+/// `text` on one line that shows what it holds: control, format (bidirectional marks and zero-width characters among
+/// them), line-separating, private and unassigned characters are written as `\u{202e}`, so that a string from a
+/// request can forge neither a second log line nor another reading of this one.
+pub fn printable(text: &str) -> String {
+    let mut printed = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_plain(character) {
+            printed.push(character);
+        } else {
+            printed.extend(character.escape_unicode());
+        }
+    }
+    printed
+}
+
+fn is_plain(character: char) -> bool {
+    use GeneralCategory as G;
+    character == ' '
+        || character.is_ascii_graphic()
+        || !character.is_ascii()
+            && !matches!(
+                character.general_category(),
+                G::Control
+                    | G::Format
+                    | G::LineSeparator
+                    | G::ParagraphSeparator
+                    | G::PrivateUse
+                    | G::Surrogate
+                    | G::Unassigned
+            )
+}
+
+/// The longest beginning of `text` of at most `bytes` bytes that ends on a character boundary; `…` stands for what
+/// was cut and is counted.
+pub fn cut(text: &str, bytes: usize) -> String {
+    const MARK: &str = "…";
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(bytes.saturating_sub(MARK.len()));
+    let mut kept = text.get(..end).unwrap_or_default().to_owned();
+    if bytes >= MARK.len() {
+        kept.push_str(MARK);
+    }
+    kept
+}
+
+/// What a person is shown of an image reference that came in a request: escaped, at most 256 bytes.
+pub fn image(reference: &str) -> String {
+    // An escape is at most ten bytes for one of input, so the rest of a longer reference can never be shown.
+    const SHOWN: usize = 256;
+    let end = reference.floor_char_boundary(2 * SHOWN);
+    cut(&printable(reference.get(..end).unwrap_or(reference)), SHOWN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_printed_can_forge_a_line() {
+        for (text, expected) in [
+            ("nginx:1.27", "nginx:1.27"),
+            ("a\nb", "a\\u{a}b"),
+            ("\u{1b}[31mred", "\\u{1b}[31mred"),
+            ("gpj.\u{202e}evil", "gpj.\\u{202e}evil"),
+            ("zero\u{200b}width", "zero\\u{200b}width"),
+            ("line\u{2028}break", "line\\u{2028}break"),
+            ("ünïcode", "ünïcode"),
+            ("nul\0", "nul\\u{0}"),
+        ] {
+            assert_eq!(printable(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_cut_ends_on_a_character() {
+        assert_eq!(cut("äöü", 6), "äöü");
+        assert_eq!(cut("äöüß", 6), "ä…");
+        assert_eq!(cut("abcdefgh", 5), "ab…");
+        assert_eq!(cut("abc", 0), "");
+        assert!(image(&"\n".repeat(100_000)).len() <= 256);
+    }
+}

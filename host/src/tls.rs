@@ -1,0 +1,353 @@
+//! TLS as the apiserver speaks it: certificates read and checked, clients verified, refusals explained.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore};
+use rustls::{ServerConfig, SignatureScheme};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+
+use crate::config::{ClientAuth, TlsConfig};
+use crate::text;
+
+/// Why TLS material cannot serve. Each message names the file and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file holds something else.
+    #[error("{}: {problem}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what is wanted.
+        problem: String,
+    },
+}
+
+/// The writing end of the TLS material in force.
+pub struct TlsStore(Arc<ArcSwap<ServerConfig>>);
+
+/// The reading end: each handshake takes what is in force then.
+#[derive(Clone)]
+pub struct TlsReader(Arc<ArcSwap<ServerConfig>>);
+
+impl TlsStore {
+    /// Puts the first material in force.
+    pub fn new(first: Arc<ServerConfig>) -> (TlsStore, TlsReader) {
+        let current = Arc::new(ArcSwap::new(first));
+        (TlsStore(Arc::clone(&current)), TlsReader(current))
+    }
+
+    /// Puts `config` in force for every handshake that begins after this.
+    pub fn publish(&mut self, config: Arc<ServerConfig>) {
+        self.0.store(config);
+    }
+}
+
+impl TlsReader {
+    /// The material in force.
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.0.load_full()
+    }
+}
+
+/// The material that a [`TlsConfig`] names, as bytes: what it is made of, and how a change is seen.
+#[derive(Clone, PartialEq)]
+pub struct Material {
+    config: TlsConfig,
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl Material {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// A file is missing, unreadable or larger than a mebibyte.
+    pub fn read(config: &TlsConfig) -> Result<Material, TlsError> {
+        let client_ca = match &config.client_auth {
+            ClientAuth::Required { ca, .. } => Some(read(ca)?),
+            ClientAuth::None => None,
+        };
+        Ok(Material {
+            config: config.clone(),
+            certificate: read(&config.certificate)?,
+            key: read(&config.private_key)?,
+            client_ca,
+        })
+    }
+
+    /// The files.
+    pub fn files(&self) -> Vec<&Path> {
+        let TlsConfig { certificate, private_key, client_auth } = &self.config;
+        let mut files = vec![certificate.as_path(), private_key.as_path()];
+        if let ClientAuth::Required { ca, .. } = client_auth {
+            files.push(ca);
+        }
+        files
+    }
+
+    /// Checks that it can serve an apiserver, TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
+    ///
+    /// # Errors
+    /// The first file that cannot serve, with the reason.
+    pub fn server_config(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        let TlsConfig { certificate, private_key, client_auth } = &self.config;
+        let chain = certificates(certificate, &self.certificate)?;
+        check_serving(certificate, &chain)?;
+        let key = private_key_in(private_key, &self.key)?;
+
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|error| unusable(certificate, error.to_string()))?;
+        let builder = match (client_auth, &self.client_ca) {
+            (ClientAuth::Required { ca, names }, Some(pem)) => {
+                let inner = client_verifier(ca, pem, &provider)?;
+                builder.with_client_cert_verifier(Arc::new(NamedClients { inner, names: names.clone() }))
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => unusable(
+                private_key,
+                format!("this key does not belong to the certificate in {}", certificate.display()),
+            ),
+            other => unusable(private_key, format!("the key cannot be used: {other}")),
+        })?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    const LIMIT: u64 = 1024 * 1024;
+    let read = || {
+        if std::fs::metadata(path)?.len() > LIMIT {
+            return Err(std::io::Error::other(
+                "the file is larger than a mebibyte: it is no PEM file of ours",
+            ));
+        }
+        std::fs::read(path)
+    };
+    read().map_err(|source| TlsError::Read { path: path.to_owned(), source })
+}
+
+fn unusable(path: &Path, problem: impl Into<String>) -> TlsError {
+    TlsError::Unusable { path: path.to_owned(), problem: problem.into() }
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        Ok(_) if contains(pem, "PRIVATE KEY-----") => Err(unusable(
+            path,
+            "it holds a private key where a certificate is wanted: are the two files swapped?",
+        )),
+        Ok(_) => Err(unusable(path, "it holds no PEM certificate (`-----BEGIN CERTIFICATE-----`)")),
+        Err(error) => Err(unusable(path, format!("it is no PEM file: {error}"))),
+    }
+}
+
+fn private_key_in(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
+        let problem = if contains(pem, "ENCRYPTED") {
+            "the key is encrypted: write it without a passphrase (`openssl pkey -in KEY -out PLAIN`)"
+                .to_owned()
+        } else if contains(pem, "BEGIN CERTIFICATE") {
+            "it holds a certificate where a private key is wanted: are the two files swapped?".to_owned()
+        } else {
+            format!("it holds no private key in PEM form: {error}")
+        };
+        unusable(path, problem)
+    })
+}
+
+fn contains(haystack: &[u8], needle: &str) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle.as_bytes())
+}
+
+/// What Go's client demands of a serving certificate (crypto/x509), so that a certificate that every apiserver would
+/// refuse is found here and not in a pod's denial.
+fn check_serving(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), TlsError> {
+    let Some(leaf) = chain.first() else { return Ok(()) };
+    let (_, leaf) = X509Certificate::from_der(leaf)
+        .map_err(|error| unusable(path, format!("its first certificate cannot be read: {error}")))?;
+    if leaf.version() != X509Version::V3 {
+        return Err(unusable(path, "its certificate is X.509 v1: make it v3, with subjectAltName"));
+    }
+    let validity = leaf.validity();
+    let now = x509_parser::time::ASN1Time::now();
+    if validity.not_after < now {
+        return Err(unusable(path, format!("its certificate expired on {}", validity.not_after)));
+    }
+    if validity.not_before > now {
+        return Err(unusable(
+            path,
+            format!(
+                "its certificate is not valid before {}: is this machine's clock right?",
+                validity.not_before
+            ),
+        ));
+    }
+    let names = leaf.subject_alternative_name().ok().flatten();
+    if names.is_none_or(|names| names.value.general_names.is_empty()) {
+        return Err(unusable(
+            path,
+            "its certificate has no subjectAltName, and Go's clients do not look at the common name: make one with \
+             `-addext subjectAltName=DNS:localhost,IP:127.0.0.1`",
+        ));
+    }
+    if let Ok(Some(usage)) = leaf.extended_key_usage()
+        && !usage.value.server_auth
+        && !usage.value.any
+    {
+        return Err(unusable(path, "its certificate is not for servers: extendedKeyUsage lacks serverAuth"));
+    }
+    Ok(())
+}
+
+fn client_verifier(
+    path: &Path,
+    pem: &[u8],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path, pem)? {
+        roots.add(certificate).map_err(|error| {
+            unusable(path, format!("a certificate in it cannot be a certificate authority: {error}"))
+        })?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|error| unusable(path, error.to_string()))
+}
+
+/// A client with a certificate of the CA and, where names are configured, one of those names.
+#[derive(Debug)]
+struct NamedClients {
+    inner: Arc<dyn ClientCertVerifier>,
+    names: Vec<String>,
+}
+
+/// The certificate's names are none of `clientNames`.
+#[derive(Debug, thiserror::Error)]
+#[error("the client's certificate is for {0}, which is not among tls.clientNames")]
+struct WrongName(String);
+
+impl ClientCertVerifier for NamedClients {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
+        if self.names.is_empty() {
+            return Ok(verified);
+        }
+        let names = names_of(end_entity);
+        if names.iter().any(|name| self.names.contains(name)) {
+            return Ok(verified);
+        }
+        let shown: Vec<_> = names.iter().map(|name| text::cut(&text::printable(name), 128)).collect();
+        let wrong = WrongName(shown.join(", "));
+        Err(CertificateError::Other(OtherError(Arc::new(wrong))).into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// The common name, and the DNS names among the alternative names.
+fn names_of(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
+    let common = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+    let mut names: Vec<String> = common.map(str::to_owned).collect();
+    if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
+        names.extend(alternative.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        }));
+    }
+    names
+}
+
+/// Why a handshake failed, for the log: what was wrong and what to do, where that is known.
+pub fn explain(error: &std::io::Error) -> String {
+    let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => "the client hung up during the handshake".to_owned(),
+            _ => error.to_string(),
+        };
+    };
+    let plain = error.to_string();
+    let advice = match error {
+        rustls::Error::NoCertificatesPresented => {
+            "the client sent no certificate: in the apiserver's kubeconfig the context must name a user that has \
+             client-certificate and client-key"
+        }
+        rustls::Error::InvalidMessage(_) => "the client does not speak TLS: its URL must begin with https://",
+        rustls::Error::AlertReceived(_) => {
+            "the client refused this host's certificate: is it signed by the certificate-authority of the \
+             apiserver's kubeconfig, and for the host name in its `server`?"
+        }
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the client's certificate is not signed by tls.clientCA"
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
+        ) => {
+            "the client's certificate is not for clients: extendedKeyUsage lacks clientAuth (kubeadm's apiserver.crt \
+             is a serving certificate; apiserver-kubelet-client.crt is for clients)"
+        }
+        _ if plain.contains("UnsupportedCertVersion") => {
+            "the client's certificate is X.509 v1: make it v3 (openssl x509 -req needs -extfile)"
+        }
+        _ if plain.contains("CaUsedAsEndEntity") => {
+            "the client's certificate is a certificate authority's own: sign one for the client that is not CA:TRUE"
+        }
+        _ => return text::printable(&plain),
+    };
+    format!("{advice} ({})", text::printable(&plain))
+}

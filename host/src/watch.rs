@@ -1,0 +1,107 @@
+//! Tells that something in a set of directories may have changed. Hints only: whoever gets one looks for himself.
+//!
+//! Directories are watched, never files: a file that is replaced by renaming takes its watch away with it, and a
+//! Kubernetes volume changes by swapping the symbolic link `..data` beside the file.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+
+/// Changes come in bursts; this much quiet ends one.
+const QUIET: Duration = Duration::from_millis(50);
+/// A burst that does not end is answered all the same.
+const LONGEST: Duration = Duration::from_millis(500);
+/// Events get lost (network and overlay file systems, full queues), so a hint is given this often without any.
+const POLL: Duration = Duration::from_secs(10);
+
+/// Watches directories.
+pub struct Watcher {
+    /// None where the system gives no more watches: then polling alone must do.
+    events: Option<RecommendedWatcher>,
+    watched: BTreeSet<PathBuf>,
+    hints: Receiver<Hint>,
+    sender: Sender<Hint>,
+}
+
+enum Hint {
+    Changed,
+    Stop,
+}
+
+/// Ends the watching when dropped.
+pub struct StopWatching(Sender<Hint>);
+
+impl Drop for StopWatching {
+    fn drop(&mut self) {
+        // An error means that the watcher is gone already.
+        let _ = self.0.send(Hint::Stop);
+    }
+}
+
+impl Watcher {
+    /// A watcher that watches nothing yet.
+    pub fn new() -> (Watcher, StopWatching) {
+        let (sender, hints) = channel();
+        let changed = sender.clone();
+        // A read is no change, and the reload reads what is watched: it would wake itself for ever.
+        let handler = move |event: notify::Result<notify::Event>| {
+            if event.map_or(true, |event| !event.kind.is_access()) {
+                let _ = changed.send(Hint::Changed);
+            }
+        };
+        let events = notify::recommended_watcher(handler)
+            .inspect_err(|error| {
+                tracing::warn!(
+                    "file changes are not reported by the system, so they are looked for every {} s: {error}",
+                    POLL.as_secs()
+                );
+            })
+            .ok();
+        let stop = StopWatching(sender.clone());
+        (Watcher { events, watched: BTreeSet::new(), hints, sender }, stop)
+    }
+
+    /// Watches these directories and no others. One that does not exist, or cannot be watched, is left to polling.
+    pub fn watch(&mut self, directories: BTreeSet<PathBuf>) {
+        let Some(events) = &mut self.events else { return };
+        for gone in self.watched.difference(&directories) {
+            // It may be gone from the file system too, and its watch with it.
+            let _ = events.unwatch(gone);
+        }
+        let mut watched = BTreeSet::new();
+        for directory in directories {
+            // Watching again is how a directory that was deleted and made anew is found.
+            match events.watch(&directory, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    watched.insert(directory);
+                }
+                Err(error) => tracing::debug!("{}: left to polling: {error}", directory.display()),
+            }
+        }
+        self.watched = watched;
+    }
+
+    /// Waits until something may have changed and a burst of changes is over. False when it is time to stop.
+    pub fn wait(&self) -> bool {
+        match self.hints.recv_timeout(POLL) {
+            Ok(Hint::Changed) => {}
+            Ok(Hint::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => return true,
+        }
+        let burst = Instant::now();
+        while let Some(left) = LONGEST.checked_sub(burst.elapsed()) {
+            match self.hints.recv_timeout(QUIET.min(left)) {
+                Ok(Hint::Changed) => {}
+                Ok(Hint::Stop) => {
+                    let _ = self.sender.send(Hint::Stop);
+                    return true;
+                }
+                Err(_) => return true,
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,110 @@
+//! An image is named by its digest, so that what was looked at is what runs.
+//!
+//! ```json
+//! { "requireDigest": true, "forbiddenTags": ["latest"], "except": ["registry.k8s.io/**"] }
+//! ```
+//!
+//! | the image | outcome | code |
+//! |---|---|---|
+//! | matches an `except` pattern | abstain | `exempt` |
+//! | has a digest | allow | `pinned` |
+//! | has none, and `requireDigest` is true | deny | `not-pinned` |
+//! | has none, and its tag matches one of `forbiddenTags` | deny | `forbidden-tag` |
+//! | has none, and its tag is another | allow | `tag-allowed` |
+//!
+//! The first row that fits decides. So `forbiddenTags` only counts where `requireDigest` is false: who is told to write
+//! another tag, and then to write a digest, is told too late. It never counts beside a digest, since the runtime then
+//! ignores the tag.
+//!
+//! An exempt image is not allowed but left to the other policies: this policy has nothing to say of it.
+//! The pattern that exempts is the audit annotation `pattern`. Patterns are those of [`image_pattern`].
+
+pub mod guest;
+
+use std::fmt;
+
+use image_pattern::settings::{Mistake, Settings};
+use image_pattern::{Pattern, TagPattern, shorten};
+
+pub use guest::bindings::image_policy::host::types::{Decision, Image, Outcome};
+
+/// In characters: one name inside a reason.
+const MAX_NAME: usize = 120;
+
+/// The settings, read.
+#[derive(Debug)]
+pub struct Rules {
+    require_digest: bool,
+    forbidden_tags: Vec<TagPattern>,
+    except: Vec<Pattern>,
+}
+
+impl Rules {
+    /// Reads the settings, or tells every mistake in them.
+    pub fn parse(json: &str) -> Result<Self, Vec<Mistake>> {
+        let mut settings = Settings::read(json)?;
+        let require_digest = settings.flag("requireDigest").unwrap_or(true);
+        let forbidden_tags = settings.list("forbiddenTags", TagPattern::parse);
+        let except = settings.list("except", Pattern::parse).unwrap_or_default();
+        if !require_digest && forbidden_tags.as_ref().is_some_and(Vec::is_empty) && settings.is_sound() {
+            settings.mistake("", "nothing is required: leave requireDigest out, or list forbiddenTags");
+        }
+        let latest = || TagPattern::parse("latest").into_iter().collect();
+        let forbidden_tags = forbidden_tags.unwrap_or_else(latest);
+        settings.finish(Self { require_digest, forbidden_tags, except })
+    }
+
+    /// What this policy says of one image.
+    pub fn judge(&self, image: &Image) -> Decision {
+        let Image { registry, repository, tag, digest, .. } = image;
+        let (tag, digest) = (tag.as_deref(), digest.as_deref());
+        if let Some(pattern) = self.except.iter().find(|p| p.matches(registry, repository, tag, digest)) {
+            let reason = format!("pattern {} is exempt", shorten(&pattern.to_string(), MAX_NAME));
+            let audit_annotations = vec![("pattern".to_owned(), pattern.to_string())];
+            return Decision { audit_annotations, ..decision(Outcome::Abstain, "exempt", reason) };
+        }
+        // The host gives an image without a digest its tag; should it ever not, the runtime pulls `latest`.
+        let tag = tag.unwrap_or("latest");
+        if digest.is_some() {
+            decision(Outcome::Allow, "pinned", "it is named by a digest".into())
+        } else if self.require_digest {
+            decision(Outcome::Deny, "not-pinned", format!("it has no digest: {}", how_to_pin(image)))
+        } else if self.forbidden_tags.iter().any(|forbidden| forbidden.matches(tag)) {
+            let tag = shorten(tag, MAX_NAME);
+            decision(
+                Outcome::Deny,
+                "forbidden-tag",
+                format!("tag {tag} is forbidden: write a version, or a digest"),
+            )
+        } else {
+            decision(
+                Outcome::Allow,
+                "tag-allowed",
+                format!("tag {} is not forbidden", shorten(tag, MAX_NAME)),
+            )
+        }
+    }
+}
+
+impl fmt::Display for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.require_digest {
+            true => write!(f, "a digest is required")?,
+            false => write!(f, "{} tag patterns are forbidden", self.forbidden_tags.len())?,
+        }
+        write!(f, ", {} patterns are exempt", self.except.len())
+    }
+}
+
+/// What to write instead, spelled as the pod spells it: a digest goes after the tag. A name too long to be
+/// repeated whole is left out, since half a command helps nobody.
+fn how_to_pin(image: &Image) -> String {
+    let name = image.original.as_str();
+    let fits = !name.is_empty() && shorten(name, MAX_NAME) == name;
+    let name = if fits { name } else { "IMAGE" };
+    format!("write {name}@sha256:…, which `crane digest {name}` prints")
+}
+
+fn decision(outcome: Outcome, code: &str, reason: String) -> Decision {
+    Decision { outcome, code: code.to_owned(), reason, audit_annotations: Vec::new(), warnings: Vec::new() }
+}

@@ -1,0 +1,136 @@
+//! An image comes from a registry and a repository that the settings name.
+//!
+//! ```json
+//! { "allow": ["ghcr.io/acme/**"], "deny": ["ghcr.io/acme/legacy"], "message": "see https://wiki.example/images" }
+//! ```
+//!
+//! | the image matches | outcome | code |
+//! |---|---|---|
+//! | a `deny` pattern, whatever else it matches | deny | `denied-registry` |
+//! | an `allow` pattern | allow | `trusted-registry` |
+//! | neither, and there is an `allow` list | deny | `untrusted-registry` |
+//! | neither, and there is only a `deny` list | abstain | `not-denied` |
+//!
+//! The pattern that decided is the audit annotation `pattern`. Patterns are those of [`image_pattern`].
+
+pub mod guest;
+
+use std::fmt;
+
+use image_pattern::settings::{Mistake, Settings};
+use image_pattern::{Pattern, shorten};
+
+pub use guest::bindings::image_policy::host::types::{Decision, Image, Outcome};
+
+/// In bytes: the line appended to denials.
+const MAX_MESSAGE: usize = 300;
+/// In characters: one name inside a reason.
+const MAX_NAME: usize = 120;
+
+/// The settings, read.
+#[derive(Debug)]
+pub struct Rules {
+    /// None: this policy only denies.
+    allow: Option<Vec<Pattern>>,
+    deny: Vec<Pattern>,
+    message: Option<String>,
+}
+
+impl Rules {
+    /// Reads the settings, or tells every mistake in them.
+    pub fn parse(json: &str) -> Result<Self, Vec<Mistake>> {
+        let mut settings = Settings::read(json)?;
+        let allow = settings.list("allow", Pattern::parse);
+        let deny = settings.list("deny", Pattern::parse);
+        let message = settings.line("message", MAX_MESSAGE);
+        if allow.is_none() && deny.as_ref().is_none_or(Vec::is_empty) && settings.is_sound() {
+            settings.mistake("", "nothing to judge by: write allow: [\"ghcr.io/acme/**\"], or deny, or both");
+        }
+        if allow.as_ref().is_some_and(Vec::is_empty) && settings.is_sound() {
+            settings.mistake(
+                "/allow",
+                "an empty list would deny every image: list patterns, or leave the key out",
+            );
+        }
+        settings.finish(Self { allow, deny: deny.unwrap_or_default(), message })
+    }
+
+    /// What this policy says of one image.
+    pub fn judge(&self, image: &Image) -> Decision {
+        if let Some(pattern) = first_match(&self.deny, image) {
+            let reason =
+                self.denial(format!("pattern {} is denied", shorten(&pattern.to_string(), MAX_NAME)));
+            return decision(Outcome::Deny, "denied-registry", reason, Some(pattern));
+        }
+        let Some(allow) = &self.allow else {
+            return decision(Outcome::Abstain, "not-denied", "no deny pattern matches".into(), None);
+        };
+        match first_match(allow, image) {
+            Some(pattern) => {
+                let reason = format!("pattern {} is trusted", shorten(&pattern.to_string(), MAX_NAME));
+                decision(Outcome::Allow, "trusted-registry", reason, Some(pattern))
+            }
+            None => decision(Outcome::Deny, "untrusted-registry", self.denial(untrusted(allow, image)), None),
+        }
+    }
+
+    fn denial(&self, reason: String) -> String {
+        match &self.message {
+            Some(message) => format!("{reason} ({message})"),
+            None => reason,
+        }
+    }
+}
+
+impl fmt::Display for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.allow {
+            Some(allow) => write!(f, "{} allow and {} deny patterns", allow.len(), self.deny.len()),
+            None => {
+                write!(f, "{} deny patterns and no allow list: this policy allows no image", self.deny.len())
+            }
+        }
+    }
+}
+
+fn first_match<'a>(patterns: &'a [Pattern], image: &Image) -> Option<&'a Pattern> {
+    let Image { registry, repository, tag, digest, .. } = image;
+    patterns.iter().find(|pattern| pattern.matches(registry, repository, tag.as_deref(), digest.as_deref()))
+}
+
+/// Names what is trusted nearest to the image: the patterns of its repository, else of its registry, else all.
+fn untrusted(allow: &[Pattern], image: &Image) -> String {
+    let Image { registry, repository, .. } = image;
+    let (host, path) = (shorten(registry, MAX_NAME), shorten(repository, MAX_NAME));
+    let of_name = |pattern: &&Pattern| pattern.matches_name(registry, repository);
+    let of_registry = |pattern: &&Pattern| pattern.matches_registry(registry);
+    if let Some(trusted) = list(allow.iter().filter(of_name)) {
+        let hint = match image.digest {
+            Some(_) => "; where there is a digest the tag does not count",
+            None => "",
+        };
+        format!("this version of {host}/{path} is not trusted: allowed of it {trusted}{hint}")
+    } else if let Some(trusted) = list(allow.iter().filter(of_registry)) {
+        format!("{host}/{path} is not trusted: allowed of {host} {trusted}")
+    } else {
+        format!("registry {host} is not trusted: allowed {}", list(allow.iter()).unwrap_or_default())
+    }
+}
+
+/// `is A`, `are A and B`, `are A and 2 more`; none where there is nothing.
+fn list<'a>(mut patterns: impl Iterator<Item = &'a Pattern>) -> Option<String> {
+    let mut name = || patterns.next().map(|pattern| shorten(&pattern.to_string(), MAX_NAME));
+    Some(match (name()?, name()) {
+        (first, None) => format!("is {first}"),
+        (first, Some(second)) => match patterns.count() {
+            0 => format!("are {first} and {second}"),
+            more => format!("are {first} and {} more", more.saturating_add(1)),
+        },
+    })
+}
+
+fn decision(outcome: Outcome, code: &str, reason: String, pattern: Option<&Pattern>) -> Decision {
+    let audit_annotations =
+        pattern.iter().map(|pattern| ("pattern".to_owned(), pattern.to_string())).collect();
+    Decision { outcome, code: code.to_owned(), reason, audit_annotations, warnings: Vec::new() }
+}
