@@ -242,8 +242,7 @@ impl Reloader {
         self.problems.store(Arc::new(problems));
     }
 
-    /// The directories of all files that a generation is made of, and those above them, where a directory that is
-    /// deleted or swapped shows.
+    /// The directories of all files that a generation is made of.
     fn directories(&self) -> BTreeSet<PathBuf> {
         let config = &self.config;
         let modules = config.policies.iter().map(|policy| policy.module.as_path());
@@ -251,9 +250,6 @@ impl Reloader {
         let mut directories: BTreeSet<PathBuf> =
             files.filter_map(|file| absolute(file).parent().map(Path::to_owned)).collect();
         directories.extend(config.policy_directory.as_deref().map(absolute));
-        let above: Vec<_> =
-            directories.iter().filter_map(|directory| directory.parent().map(Path::to_owned)).collect();
-        directories.extend(above);
         directories
     }
 }
