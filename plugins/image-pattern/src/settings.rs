@@ -4,6 +4,9 @@ use serde_json::{Map, Value};
 
 use crate::shorten;
 
+/// How many mistakes are told at a time.
+const MISTAKES: usize = 32;
+
 /// One thing that is wrong in the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
@@ -89,9 +92,12 @@ impl Settings {
         None
     }
 
-    /// Adds a mistake; one that spoils all of it has the empty pointer.
+    /// Adds a mistake; one that spoils all of it has the empty pointer. The host shows the first [`MISTAKES`], and takes
+    /// no list without end.
     pub fn mistake(&mut self, pointer: &str, message: impl Into<String>) {
-        self.mistakes.push(Mistake { pointer: pointer.to_owned(), message: message.into() });
+        if self.mistakes.len() < MISTAKES {
+            self.mistakes.push(Mistake { pointer: pointer.to_owned(), message: message.into() });
+        }
     }
 
     /// Whether nothing asked for so far is wrong.
