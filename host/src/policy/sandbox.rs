@@ -9,7 +9,7 @@ use super::bindings::exports::image_policy::host::policy as wire;
 use super::bindings::image_policy::host::types;
 use super::bindings::{ImagePolicy, ImagePolicyPre};
 use super::engine::{Engine, ticks};
-use super::store::State;
+use super::store::{HANDLES, State};
 use crate::config::PolicyLimits;
 use crate::image::Image;
 use crate::text;
@@ -21,8 +21,6 @@ const LIST: usize = 32;
 const TEXT_BYTES: usize = 1024;
 /// The longest code of a decision, in bytes: a metric's label.
 const CODE_BYTES: usize = 63;
-/// Handles to host resources that a policy can hold at a time.
-const HANDLES: usize = 1_000;
 
 /// One running instance of a policy. It is of no use after a malfunction.
 pub(crate) struct Instance {

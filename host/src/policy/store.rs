@@ -21,6 +21,8 @@ use crate::verdict::{Level, LogLine};
 const PARTS: usize = 64;
 /// Elements of all its tables.
 const TABLE_ELEMENTS: usize = 100_000;
+/// Handles to host resources that a policy can hold at a time.
+pub(super) const HANDLES: usize = 1_000;
 /// Random bytes that a policy can ask for at a time.
 const RANDOM_BYTES: u64 = 64 * 1024;
 
@@ -34,6 +36,8 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(limits: &PolicyLimits) -> State {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES);
         State {
             memory: Memory {
                 limit: usize::try_from(limits.memory).unwrap_or(usize::MAX),
@@ -42,7 +46,7 @@ impl State {
                 refused: false,
             },
             log: Log::new(limits),
-            table: ResourceTable::new(),
+            table,
             wasi: None,
         }
     }
