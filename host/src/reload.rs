@@ -213,7 +213,8 @@ impl Reloader {
             .collect()
     }
 
-    /// Records what was loaded as the last good version.
+    /// Records what was loaded as the last good version. What is in force no more is forgotten only when all is as
+    /// configured: until then it may be wanted again.
     fn keep(&self, loaded: &[candidate::Loaded], problems: &mut Vec<Problem>) {
         let Some(state) = &self.state else { return };
         let in_force = self.policies.current();
@@ -221,7 +222,7 @@ impl Reloader {
         let kept = loaded
             .iter()
             .try_for_each(|loaded| state.keep(&loaded.name, &loaded.component, &loaded.settings))
-            .and_then(|()| state.retain(&names));
+            .and_then(|()| if problems.is_empty() { state.retain(&names) } else { Ok(()) });
         if let Err(error) = kept {
             problems.push(Problem {
                 subject: "state directory".to_owned(),
