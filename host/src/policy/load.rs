@@ -42,7 +42,7 @@ pub enum LoadError {
     )]
     CoreModule,
     /// Truncated, damaged, or using a feature that policies may not.
-    #[error("the file is no valid component: {0}")]
+    #[error("the file is no valid component (damaged, or not copied whole?): {0}")]
     Invalid(String),
     /// A component of another world.
     #[error("it is a component of another world: it does not export `{POLICY}`, but {0}")]
