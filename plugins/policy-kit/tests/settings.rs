@@ -1,7 +1,8 @@
 //! Every mistake in the settings is told, with its place.
 
-use image_pattern::settings::{Mistake, Settings};
-use image_pattern::{Pattern, TagPattern};
+use policy_kit::contract::SettingsError;
+use policy_kit::settings::Settings;
+use policy_kit::{Pattern, TagPattern};
 
 fn mistakes(json: &str) -> Vec<(String, String)> {
     let read = || {
@@ -12,7 +13,7 @@ fn mistakes(json: &str) -> Vec<(String, String)> {
         settings.line("line", 10);
         settings.finish(())
     };
-    let told = |Mistake { pointer, message }| (pointer, message);
+    let told = |SettingsError { pointer, message }| (pointer, message);
     read().err().unwrap_or_default().into_iter().map(told).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Tables of patterns: what matches what, and what is refused with which words.
 
-use image_pattern::{Pattern, TagPattern, shorten};
+use policy_kit::{Pattern, TagPattern, shorten};
 
 const MATCHES: &str = include_str!("matches.txt");
 const MISTAKES: &str = include_str!("mistakes.txt");

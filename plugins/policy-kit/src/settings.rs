@@ -2,32 +2,24 @@
 
 use serde_json::{Map, Value};
 
+use crate::contract::SettingsError;
 use crate::shorten;
 
 /// How many mistakes are told at a time.
 const MISTAKES: usize = 32;
-
-/// One thing that is wrong in the settings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// RFC 6901 JSON Pointer (`/allow/3`; the empty string is all of it).
-    pub pointer: String,
-    /// What is wrong and what is wanted, in one line.
-    pub message: String,
-}
 
 /// Settings being read: ask for every key there may be, then [`finish`](Settings::finish).
 #[derive(Debug)]
 pub struct Settings {
     values: Map<String, Value>,
     keys: Vec<&'static str>,
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<SettingsError>,
 }
 
 impl Settings {
     /// Settings are one JSON object.
-    pub fn read(json: &str) -> Result<Self, Vec<Mistake>> {
-        let whole = |message: String| vec![Mistake { pointer: String::new(), message }];
+    pub fn read(json: &str) -> Result<Self, Vec<SettingsError>> {
+        let whole = |message: String| vec![SettingsError { pointer: String::new(), message }];
         match serde_json::from_str(json) {
             Ok(Value::Object(values)) => Ok(Self { values, keys: Vec::new(), mistakes: Vec::new() }),
             Ok(other) => Err(whole(format!("wanted a mapping, found {}", kind(&other)))),
@@ -96,7 +88,7 @@ impl Settings {
     /// no list without end.
     pub fn mistake(&mut self, pointer: &str, message: impl Into<String>) {
         if self.mistakes.len() < MISTAKES {
-            self.mistakes.push(Mistake { pointer: pointer.to_owned(), message: message.into() });
+            self.mistakes.push(SettingsError { pointer: pointer.to_owned(), message: message.into() });
         }
     }
 
@@ -106,7 +98,7 @@ impl Settings {
     }
 
     /// What was read, if there is nothing wrong with it, nor any key left that nobody asked for.
-    pub fn finish<T>(mut self, read: T) -> Result<T, Vec<Mistake>> {
+    pub fn finish<T>(mut self, read: T) -> Result<T, Vec<SettingsError>> {
         let keys = self.keys.join(", ");
         for key in std::mem::take(&mut self.values).keys() {
             let pointer = format!("/{}", key.replace('~', "~0").replace('/', "~1"));

@@ -1,6 +1,6 @@
 //! Patterns against a model that is slow and plain.
 
-use image_pattern::Pattern;
+use policy_kit::Pattern;
 use proptest::prelude::*;
 
 /// Tries everything.

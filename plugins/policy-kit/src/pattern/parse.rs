@@ -1,7 +1,8 @@
 //! From text to a [`Pattern`]. Most of this is about the mistake: each says what to write instead.
 
-use super::{Pattern, Registry, TagPattern, Version, shorten};
-use crate::glob::Glob;
+use super::glob::Glob;
+use super::{Pattern, Registry, TagPattern, Version};
+use crate::shorten;
 
 /// More than the longest reference there is: 255 bytes of registry, 255 of path, 128 of tag, 135 of digest.
 const MAX_BYTES: usize = 1024;

@@ -25,13 +25,12 @@
 
 mod glob;
 mod parse;
-pub mod settings;
 
 use std::fmt;
 
 use glob::Glob;
 
-/// Which images: see the [crate's page](crate) for the form.
+/// Which images: see the [module's page](self) for the form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: String,
@@ -120,19 +119,4 @@ impl TagPattern {
     pub fn matches(&self, tag: &str) -> bool {
         self.0.matches(tag)
     }
-}
-
-/// The text fit for a message: at most `most` characters, `…` in place of the rest, and no control character.
-pub fn shorten(text: &str, most: usize) -> String {
-    let mut rest = text.chars();
-    let mut short: String = rest
-        .by_ref()
-        .take(most)
-        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
-        .collect();
-    if rest.next().is_some() {
-        short.pop();
-        short.push('…');
-    }
-    short
 }
