@@ -2,3 +2,9 @@
 
 mod config;
 mod image;
+
+// `cfg(test)` tells Clippy that helpers beside the tests may unwrap as they do.
+#[cfg(test)]
+mod dispatch;
+#[cfg(test)]
+mod support;
