@@ -13,7 +13,8 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 
 pub use self::engine::{Engine, EngineError};
-pub use self::load::{Artifact, LoadError, Policy, digest, prepare};
+pub(crate) use self::load::check_header;
+pub use self::load::{Artifact, LoadError, Policy, check, digest, prepare};
 pub use self::sandbox::SettingsError;
 pub(crate) use self::sandbox::{Context, Instance};
 use crate::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub(crate) use self::candidate::MALFUNCTIONS;
 pub use self::candidate::{Before, Candidate, assemble};
 use crate::config::{Config, ConfigError};
 use crate::policy::{Engine, EngineError, PolicyReader, PolicyStore};

@@ -96,13 +96,7 @@ pub fn prepare(
     settings: &Value,
     limits: &PolicyLimits,
 ) -> Result<Artifact, LoadError> {
-    check_header(component)?;
-    // The compiler has panicked on hostile input before, which wasmtime does not count as a vulnerability.
-    let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&engine.engine, component)))
-        .map_err(|_| LoadError::Invalid("the compiler panicked on it".to_owned()))?
-        .map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
-    check_world(engine, &compiled)?;
-    let policy = link(engine, &compiled)?;
+    let (compiled, policy) = compile(engine, component)?;
     let settings = settings.to_string();
     let mut instance = Instance::start(engine, &policy, &settings, limits, limits.deadline).map_err(
         |error| match error {
@@ -117,6 +111,25 @@ pub fn prepare(
         digest: digest(component),
         log: instance.take_log(),
     })
+}
+
+/// Checks that a component is a policy, whatever settings it takes.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn check(engine: &Engine, component: &[u8]) -> Result<(), LoadError> {
+    compile(engine, component).map(|_| ())
+}
+
+fn compile(engine: &Engine, component: &[u8]) -> Result<(Component, ImagePolicyPre<State>), LoadError> {
+    check_header(component)?;
+    // The compiler has panicked on hostile input before, which wasmtime does not count as a vulnerability.
+    let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&engine.engine, component)))
+        .map_err(|_| LoadError::Invalid("the compiler panicked on it".to_owned()))?
+        .map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
+    check_world(engine, &compiled)?;
+    let policy = link(engine, &compiled)?;
+    Ok((compiled, policy))
 }
 
 /// A loaded policy: every review starts a fresh instance of it.
@@ -198,7 +211,7 @@ pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
+pub(crate) fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
     // The preamble: magic, version and layer (component-model/design/mvp/Binary.md). Version 1 in layer 0 is a module.
     match bytes {
         [] => Err(LoadError::Empty),

@@ -293,8 +293,14 @@ fn describe(config: &Config, policy: &PolicyConfig, error: &LoadError) -> String
     let lines: Vec<_> = errors
         .iter()
         .map(|error| {
-            let place = config.locate(&format!("{}/settings{}", policy.pointer, error.pointer));
-            format!("{place}: settings{}: {}", error.pointer, error.message)
+            let message = format!("settings{}: {}", error.pointer, error.message);
+            // A policy of the command line stands in no file.
+            match policy.pointer.as_str() {
+                "" => message,
+                entry => {
+                    format!("{}: {message}", config.locate(&format!("{entry}/settings{}", error.pointer)))
+                }
+            }
         })
         .collect();
     lines.join("; ")
@@ -343,7 +349,7 @@ fn instead(
     Some(instead)
 }
 
-const MALFUNCTIONS: &str = "no good version is known, so it malfunctions by its failurePolicy";
+pub(crate) const MALFUNCTIONS: &str = "no good version is known, so it malfunctions by its failurePolicy";
 
 /// Reads the whole file into memory: a file that others can write may be truncated at any time, which a mapping would
 /// not survive.
