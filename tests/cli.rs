@@ -12,8 +12,6 @@
 //! UPDATE=1 cargo test --test tests cli; git diff tests/cases/cli
 //! ```
 
-#![cfg(test)]
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,16 @@
 //! The one integration test: each module says what belongs in it.
 
-mod cli;
 mod config;
 mod image;
+
+// `cfg(test)` tells Clippy that helpers beside the tests may unwrap as they do.
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod dispatch;
+#[cfg(test)]
 mod plugins;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
 mod tidy;

@@ -4,10 +4,8 @@
 //! instead, as for freshly built ones:
 //!
 //! ```text
-//! plugins/build /tmp/policies && POLICIES_DIR=/tmp/policies cargo test --test tests plugins
+//! plugins/build plugins /tmp/policies && POLICIES_DIR=/tmp/policies cargo test --test tests plugins
 //! ```
-
-#![cfg(test)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -89,8 +87,8 @@ fn sources(name: &str) -> String {
     for start in [
         &format!("plugins/{name}/Cargo.toml"),
         &format!("plugins/{name}/src"),
-        "plugins/image-pattern/Cargo.toml",
-        "plugins/image-pattern/src",
+        "plugins/policy-kit/Cargo.toml",
+        "plugins/policy-kit/src",
         "wit",
         "plugins/build",
     ] {

@@ -1,7 +1,5 @@
 //! What must hold of the sources themselves, and can be read off them.
 
-#![cfg(test)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

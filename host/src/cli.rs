@@ -144,7 +144,7 @@ fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {
 /// Loads every policy of `config`; each one that cannot be loaded is told.
 fn load(config: &Config, status: u8) -> Result<PolicySet, Failure> {
     let engine = Engine::new().map_err(|error| Failure::new(status, error))?;
-    let candidate = assemble(&engine, config, Before::Start(None), &mut Default::default())
+    let candidate = assemble(&engine, config, Before::Nothing, &mut Default::default())
         .map_err(|problem| Failure::new(status, problem))?;
     if candidate.problems.is_empty() {
         return Ok(candidate.set);

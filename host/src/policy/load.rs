@@ -9,7 +9,8 @@ use wasmtime::component::Component;
 
 use super::bindings::ImagePolicyPre;
 use super::engine::Engine;
-use super::sandbox::{Instance, StartError, State};
+use super::sandbox::{Instance, SettingsError, StartError};
+use super::store::State;
 use crate::config::PolicyLimits;
 use crate::text;
 use crate::verdict::{LogLine, Malfunction};
@@ -21,15 +22,6 @@ const GRANTED: [&str; 2] = ["image-policy:host/types@0.1.0", "image-policy:host/
 /// Packages of WASI 0.2 that are satisfied without access to anything.
 const INERT: [&str; 6] =
     ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
-
-/// One thing that is wrong in a policy's settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingsError {
-    /// RFC 6901 JSON Pointer into the settings.
-    pub pointer: String,
-    /// What is wrong and what is wanted.
-    pub message: String,
-}
 
 /// Why a component is no policy that can be put in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +42,7 @@ pub enum LoadError {
     )]
     CoreModule,
     /// Truncated, damaged, or using a feature that policies may not.
-    #[error("the file is no valid component: {0}")]
+    #[error("the file is no valid component (damaged, or not copied whole?): {0}")]
     Invalid(String),
     /// A component of another world.
     #[error("it is a component of another world: it does not export `{POLICY}`, but {0}")]

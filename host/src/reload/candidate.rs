@@ -17,6 +17,8 @@ use crate::text;
 /// What stands in for a policy that cannot be loaded.
 #[derive(Clone, Copy)]
 pub enum Before<'a> {
+    /// Nothing: the policies are loaded to be tried, not to serve.
+    Nothing,
     /// The host starts: the last good version, where one was kept.
     Start(Option<&'a StateDirectory>),
     /// The host runs: what is in force.
@@ -89,8 +91,10 @@ pub fn assemble(
                 entry
             }
             Err(error) => {
-                let (entry, instead) = instead(engine, policy, before, &error);
-                let message = format!("{error} ({instead})");
+                let (entry, message) = match instead(engine, policy, before, &error) {
+                    Some((entry, instead)) => (entry, format!("{error} ({instead})")),
+                    None => (None, error),
+                };
                 problems.push(Problem { subject: format!("policy {}", policy.name), message });
                 match entry {
                     Some(entry) => entry,
@@ -312,14 +316,15 @@ fn entry(policy: &PolicyConfig, loaded: Result<Arc<Policy>, String>) -> Entry {
     }
 }
 
-/// What is in force instead of a policy that cannot be loaded, and words for it.
+/// What is in force instead of a policy that cannot be loaded, and words for it; none where nothing is in force.
 fn instead(
     engine: &Engine,
     policy: &PolicyConfig,
     before: Before<'_>,
     error: &str,
-) -> (Option<Entry>, &'static str) {
-    match before {
+) -> Option<(Option<Entry>, &'static str)> {
+    let instead = match before {
+        Before::Nothing => return None,
         Before::Running(set) => match set.policies.iter().find(|entry| entry.name == policy.name) {
             Some(running) if running.loaded.is_ok() => {
                 (Some(running.clone()), "its last good version stays in force")
@@ -340,7 +345,8 @@ fn instead(
                 None => (Some(entry(policy, Err(error.to_owned()))), MALFUNCTIONS),
             }
         }
-    }
+    };
+    Some(instead)
 }
 
 pub(crate) const MALFUNCTIONS: &str = "no good version is known, so it malfunctions by its failurePolicy";

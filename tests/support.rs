@@ -1,0 +1,65 @@
+//! What the tests of a running set share: one engine for the process, and sets made of a host.yaml in a string.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use host::config::{Config, PolicyLimits};
+use host::policy::{Engine, LoadError, Policy, PolicySet, prepare};
+use host::reload::{Before, Candidate, assemble};
+use host::review::Review;
+use serde_json::{Value, json};
+
+/// The engine of all tests: its clock is a thread.
+pub(crate) fn engine() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| Engine::new().unwrap())
+}
+
+/// A file or folder of this project.
+pub(crate) fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// The file of the policy that does what its settings say (`tests/guests/scripted`).
+pub(crate) fn scripted() -> PathBuf {
+    project("tests/guests/dist/scripted.wasm")
+}
+
+/// A component loaded as the host loads it.
+pub(crate) fn load(component: &[u8], settings: &Value, limits: &PolicyLimits) -> Result<Policy, LoadError> {
+    prepare(engine(), component, settings, limits).and_then(|artifact| Policy::load(engine(), artifact))
+}
+
+/// A host.yaml of which policies without a `module` are the scripted one.
+pub(crate) fn config(mut host: Value) -> Config {
+    for policy in host["policies"].as_array_mut().into_iter().flatten() {
+        let policy = policy.as_object_mut().unwrap();
+        policy.entry("module").or_insert_with(|| scripted().display().to_string().into());
+    }
+    // JSON is YAML.
+    Config::parse(Path::new("host.yaml"), host.to_string().as_bytes()).unwrap()
+}
+
+/// The first generation of a host.yaml, with its problems.
+pub(crate) fn candidate(host: Value) -> Candidate {
+    let candidate = assemble(engine(), &config(host), Before::Start(None), &mut Default::default());
+    candidate.unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+/// The first generation of a host.yaml without problems.
+pub(crate) fn set(host: Value) -> PolicySet {
+    let candidate = candidate(host);
+    assert!(candidate.problems.is_empty(), "{:?}", candidate.problems);
+    candidate.set
+}
+
+/// A set of one scripted policy with the name `scripted`; `settings` are its `images`.
+pub(crate) fn scripted_set(images: Value) -> PolicySet {
+    set(json!({ "policies": [{ "name": "scripted", "settings": { "images": images } }] }))
+}
+
+/// A review without annotations.
+pub(crate) fn review(namespace: &str, images: &[&str]) -> Review {
+    let images = images.iter().map(|&image| image.to_owned()).collect();
+    Review { namespace: namespace.to_owned(), annotations: Vec::new(), images }
+}
