@@ -5,6 +5,12 @@ mod image;
 
 // `cfg(test)` tells Clippy that helpers beside the tests may unwrap as they do.
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod dispatch;
 #[cfg(test)]
+mod plugins;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tidy;

@@ -1,5 +1,6 @@
 //! `host review`
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -212,41 +213,47 @@ fn to_json(verdict: &Verdict) -> Value {
 }
 
 fn image_json(image: &ImageVerdict) -> Value {
-    let mut object = json!({
+    let common = json!({
         "image": image.judged.original,
         "allowed": image.allowed,
         "because": image.because,
         "policies": image.judged.said.iter().map(said_json).collect::<Vec<_>>(),
     });
-    match &image.judged.image {
-        Ok(parsed) => {
-            object["registry"] = json!(parsed.registry);
-            object["repository"] = json!(parsed.repository);
-            object["tag"] = json!(parsed.tag);
-            object["digest"] = json!(parsed.digest);
-        }
-        Err(error) => object["error"] = json!(error),
-    }
-    object
+    let parsed = match &image.judged.image {
+        Ok(parsed) => json!({
+            "registry": parsed.registry,
+            "repository": parsed.repository,
+            "tag": parsed.tag,
+            "digest": parsed.digest,
+        }),
+        Err(error) => json!({ "error": error }),
+    };
+    joined(common, parsed)
 }
 
 fn said_json(said: &Said) -> Value {
-    let mut object = json!({
+    let common = json!({
         "name": said.policy,
         "mode": said.mode,
         "outcome": said.outcome(),
         "log": said.log,
     });
-    match &said.judgement {
-        Ok(decision) => {
-            object["code"] = json!(decision.code);
-            object["reason"] = json!(decision.reason);
-            object["auditAnnotations"] = json!(
-                decision.audit_annotations.iter().cloned().collect::<std::collections::BTreeMap<_, _>>()
-            );
-            object["warnings"] = json!(decision.warnings);
-        }
-        Err(malfunction) => object["malfunction"] = json!(malfunction.to_string()),
+    let judgement = match &said.judgement {
+        Ok(decision) => json!({
+            "code": decision.code,
+            "reason": decision.reason,
+            "auditAnnotations": decision.audit_annotations.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "warnings": decision.warnings,
+        }),
+        Err(malfunction) => json!({ "malfunction": malfunction.to_string() }),
+    };
+    joined(common, judgement)
+}
+
+/// One object of two.
+fn joined(mut object: Value, more: Value) -> Value {
+    if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
+        object.extend(more);
     }
     object
 }
