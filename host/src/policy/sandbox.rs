@@ -115,6 +115,17 @@ impl Instance {
         }
     }
 
+    /// Forgets what was logged so far, and leaves room for so many lines: `configure` was written when the policy was
+    /// loaded, and the bound is that of a review, whose images may have had other instances before this one.
+    pub(crate) fn begin_log(&mut self, room: u32) {
+        self.store.data_mut().log.begin(room);
+    }
+
+    /// How many lines it may still log.
+    pub(crate) fn log_room(&self) -> u32 {
+        self.store.data().log.lines().room
+    }
+
     /// What the instance has logged since it was last asked for it.
     pub(crate) fn take_log(&mut self) -> Vec<LogLine> {
         self.store.data_mut().log.take()
@@ -330,6 +341,11 @@ impl Log {
         }
     }
 
+    fn begin(&self, room: u32) {
+        self.take();
+        self.lines().room = room;
+    }
+
     fn last_line(&self) -> Option<String> {
         let mut lines = self.lines();
         lines.finish();
@@ -339,6 +355,8 @@ impl Log {
     fn take(&self) -> Vec<LogLine> {
         let mut lines = self.lines();
         lines.finish();
+        // The last words are of the call that failed, not of one before it.
+        lines.last = None;
         let mut taken = std::mem::take(&mut lines.kept);
         match std::mem::take(&mut lines.dropped) {
             0 => {}
