@@ -5,6 +5,8 @@ mod image;
 
 // `cfg(test)` tells Clippy that helpers beside the tests may unwrap as they do.
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod dispatch;
 #[cfg(test)]
 mod support;
