@@ -9,4 +9,6 @@ mod bounds;
 #[cfg(test)]
 mod dispatch;
 #[cfg(test)]
+mod load;
+#[cfg(test)]
 mod support;
