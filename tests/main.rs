@@ -5,12 +5,17 @@ mod image;
 
 // `cfg(test)` tells Clippy that helpers beside the tests may unwrap as they do.
 #[cfg(test)]
+mod support;
+
+#[cfg(test)]
+mod bounds;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod dispatch;
 #[cfg(test)]
-mod plugins;
+mod load;
 #[cfg(test)]
-mod support;
+mod plugins;
 #[cfg(test)]
 mod tidy;

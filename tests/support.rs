@@ -30,11 +30,46 @@ pub(crate) fn load(component: &[u8], settings: &Value, limits: &PolicyLimits) ->
     prepare(engine(), component, settings, limits).and_then(|artifact| Policy::load(engine(), artifact))
 }
 
-/// A host.yaml of which policies without a `module` are the scripted one.
+/// The component of a policy that a file of `cases` writes into `guests/policy.wat`.
+pub(crate) fn wat_policy(file: &Path) -> Vec<u8> {
+    let template = std::fs::read_to_string(project("tests/guests/policy.wat")).unwrap();
+    let case = std::fs::read_to_string(file).unwrap();
+    let (_, case) = case.split_once(";; --- component\n").unwrap();
+    let (component, core) = case.split_once(";; --- core\n").unwrap();
+    let text = template.replace(";; MARK component", component).replace(";; MARK core", core);
+    wat::parse_str(text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// Where components are put that are made while testing; it stays until the process ends.
+fn made() -> &'static Path {
+    static MADE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    MADE.get_or_init(|| tempfile::tempdir().unwrap()).path()
+}
+
+/// `text` with `MODULE` for the files of policies.
+pub(crate) fn without_paths(text: &str) -> String {
+    let word = |word: &str| match word.strip_suffix(':') {
+        Some(path) if path.ends_with(".wasm") => "MODULE:".to_owned(),
+        _ => word.to_owned(),
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// A host.yaml of which policies without a `module` are the scripted one, and a `module` `FOLDER/NAME.wat` is of
+/// `cases`.
 pub(crate) fn config(mut host: Value) -> Config {
     for policy in host["policies"].as_array_mut().into_iter().flatten() {
         let policy = policy.as_object_mut().unwrap();
-        policy.entry("module").or_insert_with(|| scripted().display().to_string().into());
+        let module = match policy.get("module").and_then(Value::as_str) {
+            None => scripted(),
+            Some(module) if module.ends_with(".wat") => {
+                let file = made().join(module.replace('/', "-")).with_extension("wasm");
+                std::fs::write(&file, wat_policy(&project("tests/cases").join(module))).unwrap();
+                file
+            }
+            Some(module) => module.into(),
+        };
+        policy.insert("module".to_owned(), module.display().to_string().into());
     }
     // JSON is YAML.
     Config::parse(Path::new("host.yaml"), host.to_string().as_bytes()).unwrap()

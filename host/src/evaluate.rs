@@ -73,6 +73,7 @@ fn ask<'a>(
     instances: Instances,
 ) {
     let limit = entry.loaded.as_ref().map_or(Duration::MAX, |policy| policy.limits().deadline);
+    let mut room = entry.loaded.as_ref().map_or(0, |policy| policy.limits().log_lines);
     let mut running: Option<policy::Instance> = None;
     for judged in images {
         let Ok(image) = &judged.image else { continue };
@@ -87,10 +88,10 @@ fn ask<'a>(
                 Ok(instance) => instance,
                 Err(malfunction) => return Some(Err(malfunction)),
             };
-            // Lines of `configure` were written when the policy was loaded.
-            instance.take_log();
+            instance.begin_log(room);
             let decision = instance.evaluate(image, context, deadline()?);
             log = instance.take_log();
+            room = instance.log_room();
             if decision.is_ok() {
                 running = Some(instance);
             }

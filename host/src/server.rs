@@ -86,6 +86,7 @@ async fn review(host: &Host, body: Body) -> Response {
             (String::new(), Verdict::refuse(&set.rules, &set.generation(), &reason))
         }
         Err(ReviewError::NotAnImageReview(message)) => {
+            let message = format!("this door takes ImageReview: {message}");
             tracing::warn!("refused a request: {message}");
             return failure(StatusCode::BAD_REQUEST, "BadRequest", &message);
         }

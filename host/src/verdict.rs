@@ -74,8 +74,8 @@ pub enum Malfunction {
     /// It asked for more memory than its limit, in bytes.
     #[error("it needs more memory than its limit of {0} bytes")]
     Memory(u64),
-    /// Its answer is larger than the limit, in bytes.
-    #[error("its answer is larger than the limit of {0} bytes")]
+    /// Its answer, or one line for its log, is larger than the limit, in bytes.
+    #[error("it says more at once than the limit of {0} bytes (limits.result)")]
     Result(u64),
     /// It trapped, or its answer breaks the component model's rules.
     #[error("it failed: {0}")]

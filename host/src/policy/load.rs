@@ -42,10 +42,12 @@ pub enum LoadError {
     )]
     CoreModule,
     /// Truncated, damaged, or using a feature that policies may not.
-    #[error("the file is no valid component (damaged, or not copied whole?): {0}")]
+    #[error("the file is no valid component, or not all of it: {0}")]
     Invalid(String),
     /// A component of another world.
-    #[error("it is a component of another world: it does not export `{POLICY}`, but {0}")]
+    #[error(
+        "it is a component of another world: it does not export `{POLICY}`, but {0}; build it against `wit/`, world image-policy"
+    )]
     World(String),
     /// An import that is not granted.
     #[error(
@@ -54,7 +56,7 @@ pub enum LoadError {
     )]
     Import(String),
     /// Its exports or imports have the right names and other types.
-    #[error("it does not fit the contract of {POLICY}: {0}")]
+    #[error("it does not fit the contract of {POLICY}: {0}; build it against this host's `wit/`")]
     Contract(String),
     /// `configure` refused the settings.
     #[error("its settings are refused: {}", settings_errors(.0))]
@@ -100,6 +102,7 @@ pub fn prepare(
     let settings = settings.to_string();
     let mut instance = Instance::start(engine, &policy, &settings, limits, limits.deadline).map_err(
         |error| match error {
+            StartError::Contract(how) => LoadError::Contract(how),
             StartError::Settings(errors) => LoadError::Settings(errors),
             StartError::Malfunction(malfunction) => LoadError::Configure(malfunction),
         },
@@ -179,6 +182,7 @@ impl Policy {
         Instance::start(&self.engine, &self.pre, &self.settings, &self.limits, deadline).map_err(|error| {
             match error {
                 StartError::Malfunction(malfunction) => malfunction,
+                StartError::Contract(how) => Malfunction::Contract(how),
                 StartError::Settings(errors) => Malfunction::Contract(format!(
                     "`configure` refused settings that it had taken when it was loaded: {}",
                     settings_errors(&errors)

@@ -40,6 +40,8 @@ pub struct SettingsError {
 
 /// Why an instance did not start.
 pub(super) enum StartError {
+    /// Its functions have the right names and other types.
+    Contract(String),
     /// `configure` refused the settings.
     Settings(Vec<SettingsError>),
     /// It did not get as far.
@@ -61,9 +63,11 @@ impl Instance {
         store.set_max_component_handles(HANDLES);
         store.set_epoch_deadline(ticks(deadline));
 
-        let bindings = guarded(|| policy.instantiate(&mut store));
-        let bindings = bindings.map_err(|error| malfunction(error, &store, limits, deadline));
-        let bindings = bindings.map_err(StartError::Malfunction)?;
+        let bindings =
+            guarded(|| policy.instantiate(&mut store)).map_err(|error| match wrong_type(&error) {
+                Some(how) => StartError::Contract(how),
+                None => StartError::Malfunction(malfunction(error, &store, limits, deadline)),
+            })?;
         let mut instance = Instance { store, bindings, limits: limits.clone() };
 
         let Instance { store, bindings, .. } = &mut instance;
@@ -109,6 +113,17 @@ impl Instance {
         }
     }
 
+    /// Forgets what was logged so far, and leaves room for so many lines: `configure` was written when the policy was
+    /// loaded, and the bound is that of a review, whose images may have had other instances before this one.
+    pub(crate) fn begin_log(&mut self, room: u32) {
+        self.store.data_mut().log.begin(room);
+    }
+
+    /// How many lines it may still log.
+    pub(crate) fn log_room(&self) -> u32 {
+        self.store.data().log.room()
+    }
+
     /// What the instance has logged since it was last asked for it.
     pub(crate) fn take_log(&mut self) -> Vec<LogLine> {
         self.store.data_mut().log.take()
@@ -128,6 +143,14 @@ impl Context {
 fn guarded<T>(call: impl FnOnce() -> wasmtime::Result<T>) -> wasmtime::Result<T> {
     catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|_| Err(wasmtime::Error::msg("the host panicked in this call")))
+}
+
+/// How `configure` or `evaluate` differs from the contract, which the bindings look at only now. Other errors have none.
+fn wrong_type(error: &wasmtime::Error) -> Option<String> {
+    // wasmtime 48 has no type for it (runtime/component/instance.rs).
+    let mut causes = error.chain().map(ToString::to_string);
+    let how = || bounded(&format!("`configure` or `evaluate` has another type: {}", error.root_cause()));
+    causes.any(|cause| cause == "failed to convert function to given type").then(how)
 }
 
 /// Words for the person who reads the denial: which bound, with its figure, or what the guest did.

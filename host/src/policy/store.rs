@@ -164,6 +164,17 @@ impl Log {
         }
     }
 
+    /// Forgets what was logged, and takes `room` more lines.
+    pub(super) fn begin(&self, room: u32) {
+        self.take();
+        self.lines().room = room;
+    }
+
+    /// How many more lines it takes.
+    pub(super) fn room(&self) -> u32 {
+        self.lines().room
+    }
+
     pub(super) fn last_line(&self) -> Option<String> {
         let mut lines = self.lines();
         lines.finish();
@@ -173,6 +184,8 @@ impl Log {
     pub(super) fn take(&self) -> Vec<LogLine> {
         let mut lines = self.lines();
         lines.finish();
+        // The last words are of the call that failed, not of one before it.
+        lines.last = None;
         let mut taken = std::mem::take(&mut lines.kept);
         match std::mem::take(&mut lines.dropped) {
             0 => {}

@@ -354,13 +354,18 @@ pub(crate) const MALFUNCTIONS: &str = "no good version is known, so it malfuncti
 /// Reads the whole file into memory: a file that others can write may be truncated at any time, which a mapping would
 /// not survive.
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let size = file.metadata().map_err(|error| error.to_string())?.len();
+    // Asked before it is opened: to open a pipe would wait until someone writes to it.
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
+    let size = metadata.len();
     if size > limit {
         return Err(LoadError::TooLarge(size, limit).to_string());
     }
+    let file = File::open(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
-    // A device or a growing file may hold more than its size says.
+    // A growing file may hold more than its size says.
     file.take(limit).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     Ok(bytes)
 }

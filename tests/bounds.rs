@@ -1,0 +1,73 @@
+//! What an instance may use up, and what it gets to see: every `.yaml` of `cases/bounds` is a case as those of
+//! `dispatch`; a `.wat` beside it is its policy. A bound that no verdict shows has a test below.
+
+use host::evaluate::{Instances, evaluate, evaluate_with};
+use host::suite::Case;
+use host::verdict::Verdict;
+use serde_json::json;
+
+use crate::{dispatch, support};
+
+#[test]
+fn bounds_cases() {
+    dispatch::hold("tests/cases/bounds", 40);
+}
+
+/// What each policy said of each image.
+fn reasons(verdict: &Verdict) -> Vec<String> {
+    verdict.images.iter().flat_map(|image| &image.judged.said).map(host::verdict::Said::reason).collect()
+}
+
+#[test]
+fn nothing_survives_a_review() {
+    let set = support::scripted_set(json!({ "*": { "outcome": "allow", "denyFromCall": 3 } }));
+    let review = support::review("default", &["x.io/a", "x.io/b"]);
+    for _ in 0..3 {
+        let verdict = evaluate(&set, &review);
+        assert!(verdict.allowed);
+        assert_eq!(reasons(&verdict), ["call 1", "call 2"]);
+    }
+    let isolated = evaluate_with(&set, &review, Instances::Isolated);
+    assert_eq!(reasons(&isolated), ["call 1", "call 1"]);
+    let reversed = evaluate_with(&set, &review, Instances::Reversed);
+    assert_eq!(reasons(&reversed), ["call 2", "call 1"]);
+}
+
+#[test]
+fn the_three_runs_of_a_suite_find_state_between_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("case.yaml");
+    let fixture = json!({
+        "apiVersion": host::review::API_VERSION,
+        "kind": "ImageReview",
+        "spec": { "namespace": "default", "containers": [{ "image": "x.io/a" }, { "image": "x.io/b" }] },
+        "status": { "allowed": false, "reason": "x.io/b: call 2 (policy scripted)" },
+    });
+    std::fs::write(&path, fixture.to_string()).unwrap();
+    let case = Case::read(&path, &Default::default()).unwrap();
+    let set = support::scripted_set(json!({ "*": { "outcome": "allow", "denyFromCall": 2 } }));
+    let lines = case.run(&set);
+    assert_eq!(
+        lines,
+        [
+            "scripted is not a function of one image: of x.io/a it said allow (call 1), and with its images asked \
+             in reverse order deny (call 2)",
+            "scripted is not a function of one image: of x.io/b it said deny (call 2), and with its images asked \
+             in reverse order allow (call 1)",
+            "scripted is not a function of one image: of x.io/b it said deny (call 2), and with an instance for \
+             each image allow (call 1)",
+        ]
+    );
+}
+
+#[test]
+fn random_numbers_are_the_same_in_every_instance() {
+    let policy = json!({ "name": "p", "module": "bounds/wasi-random-repeats-in-each-instance.wat" });
+    let set = support::set(json!({ "policies": [policy] }));
+    let review = support::review("default", &["x.io/a", "x.io/b"]);
+    let first = reasons(&evaluate(&set, &review));
+    assert_ne!(first[0], first[1]);
+    assert_eq!(first, reasons(&evaluate(&set, &review)));
+    let isolated = reasons(&evaluate_with(&set, &review, Instances::Isolated));
+    assert_eq!(isolated, [first[0].clone(), first[0].clone()]);
+}

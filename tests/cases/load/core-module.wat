@@ -1,0 +1,2 @@
+;; What compilers make.
+(module (func (export "evaluate")))

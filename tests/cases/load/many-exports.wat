@@ -1,0 +1,2 @@
+;; Eight of them are told.
+(component (instance $i) (export "a:b/c0@1.0.0" (instance $i)) (export "a:b/c1@1.0.0" (instance $i)) (export "a:b/c2@1.0.0" (instance $i)) (export "a:b/c3@1.0.0" (instance $i)) (export "a:b/c4@1.0.0" (instance $i)) (export "a:b/c5@1.0.0" (instance $i)) (export "a:b/c6@1.0.0" (instance $i)) (export "a:b/c7@1.0.0" (instance $i)) (export "a:b/c8@1.0.0" (instance $i)) (export "a:b/c9@1.0.0" (instance $i)) (export "a:b/c10@1.0.0" (instance $i)) (export "a:b/c11@1.0.0" (instance $i)))

@@ -1,0 +1,2 @@
+;; A later version of the contract.
+(component (instance $policy) (export "image-policy:host/policy@0.2.0" (instance $policy)))

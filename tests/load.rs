@@ -1,0 +1,145 @@
+//! What is no policy is told so, with what to do: every `.wat` of `cases/load` is refused with the words of the `.txt`
+//! beside it. What WAT cannot write is below.
+
+use std::path::Path;
+
+use host::config::PolicyLimits;
+use proptest::prelude::*;
+use serde_json::json;
+
+use crate::support;
+
+/// Why these bytes are no policy.
+fn refusal(bytes: &[u8]) -> String {
+    let loaded = support::load(bytes, &json!({}), &PolicyLimits::default());
+    loaded.map_or_else(|error| error.to_string(), |_| "it is loaded".to_owned())
+}
+
+#[test]
+fn load_cases() {
+    let mut files: Vec<_> = std::fs::read_dir(support::project("tests/cases/load"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|file| file.extension().is_some_and(|extension| extension == "wat"))
+        .collect();
+    files.sort();
+    assert!(files.len() >= 10, "only {} cases", files.len());
+    let difference = |file: &Path| {
+        let component = wat::parse_file(file).unwrap();
+        let expected = std::fs::read_to_string(file.with_extension("txt")).unwrap();
+        let found = refusal(&component);
+        let name = file.file_stem().unwrap().display();
+        (found != expected.trim_end()).then(|| format!("{name}\nexpected {expected}found    {found}"))
+    };
+    let differences: Vec<_> = files.iter().filter_map(|file| difference(file)).collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n\n"));
+}
+
+#[test]
+fn what_is_no_webassembly() {
+    let html = b"<!DOCTYPE html><title>404</title>";
+    let elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0";
+    assert_eq!(refusal(b""), "the file is empty: is it still being written?");
+    let other: [&[u8]; 7] = [b"\0", b"\0as", b"hello", html, elf, b"PK\x03\x04", b"(component)"];
+    for bytes in other {
+        assert_eq!(refusal(bytes), "the file is no WebAssembly: it does not begin with `\\0asm`");
+    }
+}
+
+#[test]
+fn a_component_cut_anywhere_is_refused() {
+    let whole = std::fs::read(support::scripted()).unwrap();
+    // At each of the first bytes, then wherever a copy may have stopped.
+    let ends = (1..64).chain((64..whole.len()).step_by(4096)).chain([whole.len() - 1]);
+    for end in ends {
+        let found = refusal(&whole[..end]);
+        match end {
+            ..4 => assert!(found.starts_with("the file is no WebAssembly: "), "{end}: {found}"),
+            // The sections that are there may be whole: a component then, but of nothing that a policy has.
+            _ => assert!(
+                found.starts_with("the file is no valid component, or not all of it: ")
+                    || found.starts_with("it is a component of another world: "),
+                "{end}: {found}"
+            ),
+        }
+        assert!(found.len() <= 600 && !found.contains('\n'), "{end}: {found}");
+    }
+}
+
+#[test]
+fn a_file_over_its_limit_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p.wasm");
+    let host = || json!({ "limits": { "module": "64Ki" }, "policies": [{ "name": "p", "module": file.display().to_string() }] });
+    // Sparse: nobody could read all of it.
+    std::fs::File::create(&file).unwrap().set_len(1 << 40).unwrap();
+    let problems = support::candidate(host()).problems;
+    let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+    assert_eq!(
+        problem.to_string(),
+        format!(
+            "policy p: {}: the file has 1099511627776 bytes, the limit is 65536 (limits.module) (no good version is \
+             known, so it malfunctions by its failurePolicy)",
+            file.display()
+        )
+    );
+
+    let small = b"x".repeat(64 << 10);
+    std::fs::write(&file, small).unwrap();
+    let problems = support::candidate(host()).problems;
+    assert!(problems[0].message.contains("the file is no WebAssembly"), "{problems:?}");
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let made = std::process::Command::new("mkfifo").arg(file("pipe.wasm")).status().unwrap();
+    assert!(made.success());
+    std::fs::create_dir(file("folder.wasm")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", file("device.wasm")).unwrap();
+    std::os::unix::fs::symlink("nowhere", file("dangling.wasm")).unwrap();
+    let host = json!({ "policyDirectory": folder.path().display().to_string() });
+    let found: Vec<_> = support::candidate(host).problems.iter().map(ToString::to_string).collect();
+    let expected = [
+        ("dangling", "No such file or directory (os error 2)"),
+        ("device", "it is no regular file"),
+        ("folder", "it is no regular file"),
+        ("pipe", "it is no regular file"),
+    ]
+    .map(|(name, why)| {
+        format!(
+            "policy {name}: {}: {why} (no good version is known, so it malfunctions by its failurePolicy)",
+            file(&format!("{name}.wasm")).display()
+        )
+    });
+    assert_eq!(found, expected);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_refused_in_one_line(bytes in prop::collection::vec(any::<u8>(), 0..256), header in 0..3) {
+        let header: &[u8] = match header {
+            0 => b"",
+            1 => b"\0asm\x0d\0\x01\0",
+            _ => b"\0asm",
+        };
+        let found = refusal(&[header, &bytes].concat());
+        prop_assert!(found.starts_with("the file is ") || found.starts_with("it is a component of"), "{found}");
+        prop_assert_eq!(&host::text::printable(&found), &found);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    /// Refused or loaded, but never more: the host's own checks come before anything runs.
+    #[test]
+    fn a_damaged_component_harms_nobody(at in any::<prop::sample::Index>(), bit in 0..8) {
+        let mut component = std::fs::read(support::scripted()).unwrap();
+        *at.get_mut(&mut component) ^= 1_u8 << bit;
+        let found = refusal(&component);
+        prop_assert_eq!(&host::text::printable(&found), &found);
+        prop_assert!(found.len() < 2048);
+    }
+}
