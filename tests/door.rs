@@ -257,6 +257,25 @@ async fn the_reason_names_each_image_that_is_refused() {
     assert_eq!(answer["status"]["allowed"], true, "{answer}");
 }
 
+/// `mode: audit` of the host denies nothing, not even what is over a bound, and tells what it would have denied.
+#[tokio::test]
+async fn a_host_in_audit_mode_only_reports() {
+    let installation = Installation::new(json!({ "mode": "audit", "limits": { "body": "64Ki" } }));
+    let server = installation.serve().await;
+    let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
+    for (body, would_deny) in [
+        (review_of("nginx"), "nginx: "),
+        (" ".repeat(1 << 17), "limits.body"),
+        (review_of("a\nb"), "a\\u{a}b: "),
+    ] {
+        let request = Request::post("https://localhost/").body(full(body)).unwrap();
+        let answer = connection.send(request).await.unwrap().json();
+        assert_eq!(answer["status"]["allowed"], true, "{answer}");
+        let reported = answer["status"]["auditAnnotations"]["would-deny"].as_str().unwrap();
+        assert!(reported.contains(would_deny), "{reported}");
+    }
+}
+
 /// What cannot be sent whole is answered or cut off, and the host serves on.
 #[tokio::test]
 async fn a_body_far_over_every_bound() {

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::Installation;
-use crate::support::client::{Protocol, review_of};
+use crate::support::client::{Connection, Protocol, full, post, review_of};
 use crate::support::process::{HOST, Process};
 
 async fn stops_cleanly(signal: Signal, name: &str) {
@@ -222,6 +222,45 @@ async fn overload_is_429_without_retry_after() {
     assert_eq!(denied, 1);
     let after = client.connect(server.address, Protocol::Http2).await.unwrap().review("nginx").await.unwrap();
     assert_eq!(after.status, 200, "the place was not given back");
+}
+
+/// A review that began under the limits of an older generation counts among those of the newer one.
+#[tokio::test]
+async fn limits_hold_across_a_reload() {
+    let changes = json!({ "limits": { "queue": 0, "concurrentReviews": 1 } });
+    let installation = Installation::never_ending("2s", changes);
+    let mut server = installation.serve().await;
+    let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
+    let mut begun = Vec::new();
+    for _ in 0..2 {
+        let (sender, body) = Channel::<Bytes>::new(1);
+        let request = Request::post("https://localhost/").body(body.boxed()).unwrap();
+        begun.push((sender, tokio::spawn(connection.another().send_request(request))));
+    }
+    arrived(&mut connection).await;
+
+    let host_yaml = std::fs::read_to_string(installation.path("host.yaml")).unwrap();
+    installation.write("host.yaml", host_yaml.replace(r#""queue":0"#, r#""queue":1"#).as_bytes());
+    server.reloader.reload();
+
+    // One is evaluated and one waits, which leaves no room for those that began before.
+    let newer = [(); 2].map(|()| tokio::spawn(connection.another().send_request(post(review_of("nginx")))));
+    arrived(&mut connection).await;
+    for (mut sender, answer) in begun {
+        sender.send_data(review_of("nginx").into()).await.unwrap();
+        drop(sender);
+        assert_eq!(answer.await.unwrap().unwrap().status(), 429);
+    }
+    for answer in newer {
+        assert_eq!(answer.await.unwrap().unwrap().status(), 200);
+    }
+}
+
+/// Waits until what was sent before over this connection is in the hands of the host: later requests are answered.
+async fn arrived(connection: &mut Connection) {
+    for _ in 0..3 {
+        connection.send(Request::get("https://localhost/").body(full("")).unwrap()).await.unwrap();
+    }
 }
 
 /// A plain GET of the listener for health and status.

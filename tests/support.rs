@@ -136,7 +136,7 @@ impl Installation {
         let policies = started.policies;
         tokio::spawn(server::serve_admin(admin, policies.clone(), started.problems, until(stopping.clone())));
         let serving = tokio::spawn(server::serve(listener, started.tls, policies, until(stopping)));
-        Server { address, admin: admin_address, stop, serving, _reloader: started.reloader }
+        Server { address, admin: admin_address, stop, serving, reloader: started.reloader }
     }
 
     /// Starts the program on it.
@@ -151,7 +151,7 @@ pub(crate) struct Server {
     pub(crate) admin: SocketAddr,
     stop: watch::Sender<bool>,
     serving: JoinHandle<bool>,
-    _reloader: Reloader,
+    pub(crate) reloader: Reloader,
 }
 
 impl Server {
