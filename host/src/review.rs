@@ -325,7 +325,7 @@ mod tests {
     fn what_is_no_image_review_is_told_so() {
         for (body, expected) in [
             ("", "the body is empty"),
-            ("nginx", "expected value"),
+            ("nginx", "expected ident"),
             ("{", "EOF while parsing"),
             ("[]", "kind none"),
             ("{}", "kind none"),
