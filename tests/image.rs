@@ -220,3 +220,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_runtime_would_take_for_an_image_id_is_refused_before_it_is_judged() {
+    let whole = format!("sha256:{}", "f".repeat(64));
+    let refused = |reference| host::image::refuse_image_id(reference).is_err();
+    for reference in ["sha256:ffff", "sha512:abcdef0123456789", &whole] {
+        assert!(refused(reference), "{reference}");
+    }
+    for reference in
+        ["nginx", "sha256", "docker.io/library/sha256:ffff", "nginx@sha256:ffff", "a/sha256:ffff"]
+    {
+        assert!(!refused(reference), "{reference}");
+    }
+}

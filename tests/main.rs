@@ -1,13 +1,16 @@
 //! The one integration test: each module says what belongs in it.
 
-#[cfg(test)]
-mod support;
-
 mod config;
+mod image;
+
+// `cfg(test)` tells Clippy that helpers beside the tests may unwrap as they do.
+#[cfg(test)]
+mod dispatch;
 #[cfg(test)]
 mod door;
-mod image;
 #[cfg(test)]
 mod serve;
+#[cfg(test)]
+mod support;
 #[cfg(test)]
 mod tls;

@@ -2,30 +2,54 @@
 
 use wit_component::ComponentEncoder;
 
+use crate::policy::{Engine, EngineError, LoadError, check, check_header};
+
 /// Why a core module gives no policy.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The module was not compiled against the contract.
-    #[error(
-        "it cannot be made a component: {0}; was it compiled with bindings of `wit/` (world image-policy), for \
-         wasm32-unknown-unknown?"
-    )]
+    /// Nothing can be checked here.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// It is no WebAssembly, or a component that is no policy.
+    #[error(transparent)]
+    NoPolicy(#[from] LoadError),
+    /// The module does not fit the world that it carries.
+    #[error("it cannot be made a component: {0}; {BINDINGS}")]
     Encode(String),
+    /// The module makes a component that is no policy, for instance because it carries no world.
+    #[error("the component made of it is no policy: {0}; {BINDINGS}")]
+    Made(LoadError),
 }
 
-/// Makes a component of a core module that carries its world, as the bindings of wit-bindgen do. A component is given
-/// back as it is.
+const BINDINGS: &str =
+    "was it compiled with bindings of `wit/` (world image-policy), for wasm32-unknown-unknown?";
+
+/// Makes a policy of a core module that carries its world, as the bindings of wit-bindgen do. A component is checked,
+/// and given back as it is.
 ///
 /// # Errors
-/// The module carries no world, or does not fit it.
+/// The module carries no world, does not fit it, or what comes out is no policy that the host would load.
 pub fn component(module: &[u8]) -> Result<Vec<u8>, BuildError> {
-    const COMPONENT: [u8; 8] = [0, b'a', b's', b'm', 0x0d, 0, 1, 0];
-    if module.starts_with(&COMPONENT) {
-        return Ok(module.to_vec());
+    let engine = Engine::new()?;
+    match check_header(module) {
+        Err(LoadError::CoreModule) => {
+            let component = encode(module)?;
+            check(&engine, &component).map_err(BuildError::Made)?;
+            Ok(component)
+        }
+        other => {
+            other?;
+            check(&engine, module)?;
+            Ok(module.to_vec())
+        }
     }
-    ComponentEncoder::default()
-        .validate(true)
-        .module(module)
-        .and_then(|encoder| encoder.encode())
-        .map_err(|error| BuildError::Encode(format!("{error:#}")))
+}
+
+fn encode(module: &[u8]) -> Result<Vec<u8>, BuildError> {
+    let encoded =
+        ComponentEncoder::default().validate(true).module(module).and_then(|encoder| encoder.encode());
+    encoded.map_err(|error| {
+        let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+        BuildError::Encode(line)
+    })
 }

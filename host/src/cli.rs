@@ -1,5 +1,4 @@
 //! The command line: one file a verb. Only here is anything printed.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
 
 mod build;
 mod review;
@@ -7,15 +6,20 @@ mod schema;
 mod serve;
 mod test;
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, PolicyConfig, PolicyName};
 use crate::policy::{Engine, PolicySet};
-use crate::reload::{Before, assemble};
+use crate::reload::{Before, MALFUNCTIONS, Problem, assemble};
 use crate::yaml;
+
+/// The largest file of settings: as large as a host.yaml may be.
+const SETTINGS_BYTES: u64 = 1024 * 1024;
 
 /// A policy host for container images in Kubernetes: the backend of the kube-apiserver's ImagePolicyWebhook, with
 /// policies that are WebAssembly components.
@@ -53,7 +57,7 @@ struct Failure {
 }
 
 impl Failure {
-    fn new(status: u8, message: impl std::fmt::Display) -> Failure {
+    fn new(status: u8, message: impl Display) -> Failure {
         Failure { status, message: message.to_string() }
     }
 }
@@ -62,10 +66,43 @@ impl Failure {
 fn exit(result: Result<ExitCode, Failure>) -> ExitCode {
     result.unwrap_or_else(|Failure { status, message }| {
         for line in message.lines() {
-            eprintln!("host: {line}");
+            // An error means that nobody listens there: the status still tells.
+            let _ = writeln!(io::stderr(), "host: {line}");
         }
         ExitCode::from(status)
     })
+}
+
+/// Writes `text` and a line's end to standard output. A reader that has seen enough (`| head`) is no failure: the
+/// exit status still tells.
+fn say(text: impl Display) -> Result<(), Failure> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(2, format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A file as messages name it.
+fn named(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+/// A file of bounded size; a pipe too, and `-` is standard input.
+fn read(path: &Path, bytes: u64) -> Result<Vec<u8>, Failure> {
+    let failed = |error: &dyn Display| Failure::new(2, format!("{}: {error}", named(path)));
+    let reader: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(|error| failed(&error))?)
+    };
+    let mut content = Vec::new();
+    reader.take(bytes + 1).read_to_end(&mut content).map_err(|error| failed(&error))?;
+    if content.len() as u64 > bytes {
+        return Err(failed(&format!("it is larger than {} MiB", bytes >> 20)));
+    }
+    Ok(content)
 }
 
 /// One policy from the command line instead of a host.yaml.
@@ -90,24 +127,34 @@ impl OnePolicy {
         let name = name.map_err(|error| Failure::new(status, error))?;
         let mut policy = PolicyConfig::bare(name, module.clone());
         if let Some(path) = &self.settings {
-            let bytes = std::fs::read(path)
-                .map_err(|error| Failure::new(status, format!("{}: {error}", path.display())))?;
-            let document = yaml::Document::parse(&bytes)
-                .map_err(|error| Failure::new(status, format!("{}:{error}", path.display())))?;
-            policy.settings = document.value;
+            policy.settings = parse_yaml(path, &read(path, SETTINGS_BYTES)?)?.value;
         }
         Ok(Some(Config::for_policies(vec![policy])))
     }
 }
 
+fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {
+    yaml::Document::parse(bytes).map_err(|error| {
+        let lines: Vec<_> =
+            error.problems.iter().map(|problem| format!("{}:{problem}", named(path))).collect();
+        Failure::new(2, lines.join("\n"))
+    })
+}
+
 /// Loads every policy of `config`; each one that cannot be loaded is told.
 fn load(config: &Config, status: u8) -> Result<PolicySet, Failure> {
     let engine = Engine::new().map_err(|error| Failure::new(status, error))?;
-    let candidate = assemble(&engine, config, Before::Start(None), &mut Default::default())
+    let candidate = assemble(&engine, config, Before::Nothing, &mut Default::default())
         .map_err(|problem| Failure::new(status, problem))?;
     if candidate.problems.is_empty() {
         return Ok(candidate.set);
     }
-    let problems: Vec<_> = candidate.problems.iter().map(ToString::to_string).collect();
+    // What a server would do without the policy is of no interest here.
+    let instead = format!(" ({MALFUNCTIONS})");
+    let line = |problem: &Problem| {
+        let problem = problem.to_string();
+        problem.strip_suffix(&instead).unwrap_or(&problem).to_owned()
+    };
+    let problems: Vec<_> = candidate.problems.iter().map(line).collect();
     Err(Failure::new(status, problems.join("\n")))
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::config::Mode;
-use crate::image::Image;
+use crate::image::{self, Image};
 use crate::policy::{self, Context, Entry, PolicySet};
 use crate::review::Review;
 use crate::verdict::{Judged, Malfunction, Said, Verdict};
@@ -55,7 +55,9 @@ fn distinct_images(review: &Review) -> Vec<Judged> {
         .filter(|original| seen.insert(original.as_str()))
         .map(|original| Judged {
             original: original.clone(),
-            image: Image::parse(original).map_err(|error| error.to_string()),
+            image: image::refuse_image_id(original)
+                .and_then(|()| Image::parse(original))
+                .map_err(|error| error.to_string()),
             said: Vec::new(),
             exhausted: None,
         })

@@ -95,6 +95,22 @@ impl Image {
     }
 }
 
+/// Refuses a reference that reads as one but that a container runtime, given it as it stands, takes for the ID of an
+/// image that happens to be on the node, whatever registry that came from: containerd looks up `sha256:HEX` by ID, the
+/// digits in full or not (internal/cri/server/images/service.go, LocalResolve), and the kubelet hands it on because it
+/// seems to have a tag. A rule on `docker.io/library/**` must not let such an image in.
+///
+/// # Errors
+/// [`ImageError::ImageId`].
+pub fn refuse_image_id(reference: &str) -> Result<(), ImageError> {
+    match reference.split_once(':') {
+        Some((algorithm, _)) if ALGORITHMS.iter().any(|(name, _)| *name == algorithm) => {
+            Err(ImageError::ImageId(Excerpt::of(reference)))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl FromStr for Image {
     type Err = ImageError;
 
@@ -306,7 +322,7 @@ pub enum ImageError {
     /// A URL; holds what stands before and after `://`.
     #[error("`{0}://` does not belong in an image reference: write `{1}`")]
     Scheme(Excerpt, Excerpt),
-    /// 64 hexadecimal digits and nothing else.
+    /// 64 hexadecimal digits and nothing else, or an algorithm and digits.
     #[error("`{0}` looks like an image ID: write where it comes from, `registry/repository@sha256:...`")]
     ImageId(Excerpt),
     /// An `@` in what would be the registry.

@@ -1,9 +1,10 @@
 //! Policies and the set of them that is in force: written at one end, read at the other.
 
 mod bindings;
+mod store;
 mod engine;
-mod load;
 mod sandbox;
+mod load;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,9 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 
 pub use self::engine::{Engine, EngineError};
-pub use self::load::{Artifact, LoadError, Policy, SettingsError, digest, prepare};
+pub(crate) use self::load::check_header;
+pub use self::load::{Artifact, LoadError, Policy, check, digest, prepare};
+pub use self::sandbox::SettingsError;
 pub(crate) use self::sandbox::{Context, Instance};
 use crate::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
 use crate::verdict::Malfunction;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub(crate) use self::candidate::MALFUNCTIONS;
 pub use self::candidate::{Before, Candidate, assemble};
 use crate::config::{Config, ConfigError};
 use crate::policy::{Engine, EngineError, PolicyReader, PolicyStore};
@@ -213,7 +214,8 @@ impl Reloader {
             .collect()
     }
 
-    /// Records what was loaded as the last good version.
+    /// Records what was loaded as the last good version. What is in force no more is forgotten only when all is as
+    /// configured: until then it may be wanted again.
     fn keep(&self, loaded: &[candidate::Loaded], problems: &mut Vec<Problem>) {
         let Some(state) = &self.state else { return };
         let in_force = self.policies.current();
@@ -221,7 +223,7 @@ impl Reloader {
         let kept = loaded
             .iter()
             .try_for_each(|loaded| state.keep(&loaded.name, &loaded.component, &loaded.settings))
-            .and_then(|()| state.retain(&names));
+            .and_then(|()| if problems.is_empty() { state.retain(&names) } else { Ok(()) });
         if let Err(error) = kept {
             problems.push(Problem {
                 subject: "state directory".to_owned(),
@@ -242,8 +244,7 @@ impl Reloader {
         self.problems.store(Arc::new(problems));
     }
 
-    /// The directories of all files that a generation is made of, and those above them, where a directory that is
-    /// deleted or swapped shows.
+    /// The directories of all files that a generation is made of.
     fn directories(&self) -> BTreeSet<PathBuf> {
         let config = &self.config;
         let modules = config.policies.iter().map(|policy| policy.module.as_path());
@@ -251,9 +252,6 @@ impl Reloader {
         let mut directories: BTreeSet<PathBuf> =
             files.filter_map(|file| absolute(file).parent().map(Path::to_owned)).collect();
         directories.extend(config.policy_directory.as_deref().map(absolute));
-        let above: Vec<_> =
-            directories.iter().filter_map(|directory| directory.parent().map(Path::to_owned)).collect();
-        directories.extend(above);
         directories
     }
 }

@@ -216,7 +216,7 @@ fn check_kind(kind: Option<&str>, api_version: Option<&str>) -> Result<(), Revie
         None => "none".to_owned(),
     };
     Err(ReviewError::NotAnImageReview(format!(
-        "this door takes ImageReview of {API_VERSION}; this is kind {} of apiVersion {}",
+        "wanted is an ImageReview of {API_VERSION}; this is kind {} of apiVersion {}",
         shown(kind),
         shown(api_version)
     )))
@@ -227,7 +227,7 @@ fn classify(body: &[u8], error: &serde_json::Error) -> ReviewError {
     let Ok(value) = serde_json::from_slice::<Value>(body) else {
         let what =
             if body.trim_ascii().is_empty() { "the body is empty".to_owned() } else { error.to_string() };
-        return ReviewError::NotAnImageReview(format!("this door takes ImageReview as JSON: {what}"));
+        return ReviewError::NotAnImageReview(format!("wanted is an ImageReview as JSON: {what}"));
     };
     let field = |name| value.get(name).and_then(Value::as_str);
     match check_kind(field("kind"), field("apiVersion")) {

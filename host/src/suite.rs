@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use crate::config::HostLimits;
+use crate::config::{HostLimits, Mode};
 use crate::evaluate::{Instances, evaluate_with};
 use crate::policy::PolicySet;
 use crate::review::{Review, ReviewError};
@@ -40,6 +41,14 @@ pub enum SuiteError {
         /// What is wrong and what is wanted.
         problem: String,
     },
+    /// A fixture is no YAML.
+    #[error("{}", error.problems.iter().map(|problem| format!("{}:{problem}", path.display())).collect::<Vec<_>>().join("\n"))]
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        error: yaml::YamlError,
+    },
 }
 
 /// Fixtures and the configuration that they are judged by.
@@ -62,6 +71,8 @@ pub fn find(paths: &[PathBuf], own_policies: bool) -> Result<Vec<Suite>, SuiteEr
         let mut files = Vec::new();
         collect(path, DEPTH, &mut files)?;
         for file in files {
+            // As the user would write it: `.` is what is searched when nothing is named.
+            let file = file.strip_prefix(".").map(Path::to_owned).unwrap_or(file);
             let config = if own_policies { None } else { Some(config_above(&file)?) };
             suites.entry(config).or_default().push(file);
         }
@@ -127,7 +138,7 @@ pub struct Case {
 
 /// The answer that a fixture expects.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Expected {
     allowed: bool,
     reason: Option<String>,
@@ -142,37 +153,45 @@ impl Case {
     /// It is no ImageReview, or its `status` expects nothing.
     pub fn read(path: &Path, limits: &HostLimits) -> Result<Case, SuiteError> {
         let failed = |error| SuiteError::Read { path: path.to_owned(), error };
-        let size = fs::metadata(path).map_err(failed)?.len();
-        if size > FIXTURE_BYTES {
-            return Err(failed(std::io::Error::other(format!(
-                "the fixture is larger than {FIXTURE_BYTES} bytes"
-            ))));
+        let file = fs::metadata(path).map_err(failed)?;
+        // Asked before it is opened: opening a pipe would wait for a writer, and a device may never end.
+        if !file.is_file() {
+            return Err(failed(std::io::Error::other("it is no regular file")));
+        }
+        if file.len() > FIXTURE_BYTES {
+            let limit = FIXTURE_BYTES >> 20;
+            return Err(failed(std::io::Error::other(format!("it is larger than {limit} MiB"))));
         }
         let bytes = fs::read(path).map_err(failed)?;
-        Case::parse(path, &bytes, limits)
-            .map_err(|problem| SuiteError::Fixture { path: path.to_owned(), problem })
-    }
-
-    fn parse(path: &Path, bytes: &[u8], limits: &HostLimits) -> Result<Case, String> {
         // A JSON fixture is judged byte by byte as the server would, with all that is odd about it.
         let json = if path.extension().is_some_and(|extension| extension == "json") {
-            bytes.to_vec()
+            bytes
         } else {
-            let document = yaml::Document::parse(bytes).map_err(|error| error.to_string())?;
-            serde_json::to_vec(&document.value).map_err(|error| error.to_string())?
+            let document = yaml::Document::parse(&bytes)
+                .map_err(|error| SuiteError::Yaml { path: path.to_owned(), error })?;
+            document.value.to_string().into_bytes()
         };
-        let review = match Review::parse(&json, limits) {
+        Case::parse(&json, limits).map_err(|problem| SuiteError::Fixture { path: path.to_owned(), problem })
+    }
+
+    fn parse(json: &[u8], limits: &HostLimits) -> Result<Case, String> {
+        if json.starts_with("\u{feff}".as_bytes()) {
+            return Err(
+                "it begins with a byte order mark, with which it is no JSON: save it without".to_owned()
+            );
+        }
+        let review = match Review::parse(json, limits) {
             Ok(review) => Ok(review),
             Err(ReviewError::Refused(reason)) => Err(reason),
-            Err(ReviewError::NotAnImageReview(problem)) => return Err(problem),
+            Err(ReviewError::NotAnImageReview(problem)) => {
+                return Err(problem);
+            }
         };
-        #[derive(Deserialize)]
-        struct Fixture {
-            status: Option<Expected>,
-        }
-        let fixture: Fixture =
-            serde_json::from_slice(&json).map_err(|error| format!("its `status`: {error}"))?;
-        let Some(expected) = fixture.status else {
+        // By way of a value, since a line and a column of the JSON made of YAML would lead nowhere.
+        let fixture: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let expected = fixture.get("status").map(Option::<Expected>::deserialize).transpose();
+        let expected = expected.map_err(|error| format!("its `status`: {error}"))?.flatten();
+        let Some(expected) = expected else {
             return Err(
                 "it has no `status`: write the answer that you expect, such as `status: {allowed: false, \
                         reason: \"not trusted\"}`"
@@ -209,7 +228,8 @@ impl Case {
         if let Some(reason) = reason
             && !verdict.reason.contains(reason)
         {
-            lines.push(format!("reason: expected it to contain {reason:?}, got {:?}", verdict.reason));
+            lines.push(format!("reason: expected one that contains {reason:?}"));
+            lines.push(format!("        got {:?}", verdict.reason));
         }
         for (key, expected) in audit_annotations {
             match verdict.audit_annotations.get(key) {
@@ -242,8 +262,16 @@ fn explained(verdict: &Verdict) -> Vec<String> {
     for image in &verdict.images {
         let name = crate::text::image(&image.judged.original);
         let word = if image.allowed { "allowed" } else { "denied" };
-        let because = image.because.join("; ");
-        lines.push(format!("{word} {name}: {because}"));
+        lines.push(format!("{name}: {word}"));
+        // Where no policy decided, the host says why.
+        let by_policy = image
+            .judged
+            .said
+            .iter()
+            .any(|said| said.mode == Mode::Enforce && said.outcome() != Outcome::Abstain);
+        if !by_policy {
+            lines.extend(image.because.iter().map(|because| format!("  {because}")));
+        }
         for said in &image.judged.said {
             lines.push(format!("  {} said {}: {}", said.policy, said.outcome(), said.reason()));
             lines.extend(said.log.iter().map(|line| format!("  {} wrote: {}", said.policy, line.message)));

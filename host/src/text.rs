@@ -53,6 +53,9 @@ pub fn cut(text: &str, bytes: usize) -> String {
 pub fn image(reference: &str) -> String {
     // An escape is at most ten bytes for one of input, so the rest of a longer reference can never be shown.
     const SHOWN: usize = 256;
+    if reference.is_empty() {
+        return "\"\"".to_owned();
+    }
     let end = reference.floor_char_boundary(2 * SHOWN);
     cut(&printable(reference.get(..end).unwrap_or(reference)), SHOWN)
 }
@@ -83,6 +86,7 @@ mod tests {
         assert_eq!(cut("äöüß", 6), "ä…");
         assert_eq!(cut("abcdefgh", 5), "ab…");
         assert_eq!(cut("abc", 0), "");
+        assert_eq!(image(""), "\"\"");
         assert!(image(&"\n".repeat(100_000)).len() <= 256);
     }
 }

@@ -11,6 +11,9 @@ use crate::text;
 
 /// The longest reason in bytes: events and terminals cut longer ones.
 const REASON_BYTES: usize = 1024;
+/// The longest part of it that one policy gives, in bytes: with the image before it and the policy's name after it that
+/// is still less than all, so the name is never what is cut.
+const SAID_BYTES: usize = 640;
 /// The longest value of an audit annotation in bytes.
 const ANNOTATION_BYTES: usize = 1024;
 /// The most audit annotations of one verdict; what is over is left out, the last in order first.
@@ -236,7 +239,7 @@ fn decide(rules: &Rules, namespace: &str, judged: Judged) -> ImageVerdict {
 
 fn by_policies(rules: &Rules, namespace: &str, said: &[Said]) -> (bool, Vec<String>) {
     let in_force = || said.iter().filter(|said| said.mode == Mode::Enforce);
-    let line = |said: &Said| format!("{} (policy {})", said.reason(), said.policy);
+    let line = |said: &Said| format!("{} (policy {})", text::cut(&said.reason(), SAID_BYTES), said.policy);
     let with = |outcome| in_force().filter(move |said| said.outcome() == outcome);
 
     let denials: Vec<_> = with(Outcome::Deny).map(line).collect();
@@ -320,13 +323,13 @@ fn annotations_of(images: &[ImageVerdict]) -> Vec<(String, String)> {
             }
         }
     }
-    values.into_iter().map(|(key, values)| (key, in_one(&values))).collect()
+    values.into_iter().map(|(key, values)| (key, in_one(&values, images.len()))).collect()
 }
 
-/// One value for all images: alone where they agree, otherwise each with its image.
-fn in_one(values: &[(&str, String)]) -> String {
+/// One value for all `images`: alone where it is that of each, otherwise each with its image.
+fn in_one(values: &[(&str, String)], images: usize) -> String {
     match values {
-        [(_, first), rest @ ..] if rest.iter().all(|(_, value)| value == first) => {
+        [(_, first), rest @ ..] if values.len() == images && rest.iter().all(|(_, value)| value == first) => {
             text::cut(first, ANNOTATION_BYTES)
         }
         _ => {

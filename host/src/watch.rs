@@ -1,11 +1,13 @@
 //! Tells that something in a set of directories may have changed. Hints only: whoever gets one looks for himself.
 //!
 //! Directories are watched, never files: a file that is replaced by renaming takes its watch away with it, and a
-//! Kubernetes volume changes by swapping the symbolic link `..data` beside the file.
+//! Kubernetes volume changes by swapping the symbolic link `..data` beside the file. The directory above each is watched
+//! too, where one that is deleted, swapped or made anew shows.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -21,7 +23,10 @@ const POLL: Duration = Duration::from_secs(10);
 pub struct Watcher {
     /// None where the system gives no more watches: then polling alone must do.
     events: Option<RecommendedWatcher>,
+    /// Where the system was asked to look.
     watched: BTreeSet<PathBuf>,
+    /// What is asked for: an event elsewhere, in a directory above, is none of ours.
+    wanted: Arc<Mutex<BTreeSet<PathBuf>>>,
     hints: Receiver<Hint>,
     sender: Sender<Hint>,
 }
@@ -45,10 +50,12 @@ impl Watcher {
     /// A watcher that watches nothing yet.
     pub fn new() -> (Watcher, StopWatching) {
         let (sender, hints) = channel();
-        let changed = sender.clone();
-        // A read is no change, and the reload reads what is watched: it would wake itself for ever.
+        let (changed, wanted) = (sender.clone(), Arc::<Mutex<BTreeSet<PathBuf>>>::default());
+        let asked_for = Arc::clone(&wanted);
         let handler = move |event: notify::Result<notify::Event>| {
-            if event.map_or(true, |event| !event.kind.is_access()) {
+            if event.map_or(true, |event| {
+                concerns(&asked_for.lock().unwrap_or_else(PoisonError::into_inner), &event)
+            }) {
                 let _ = changed.send(Hint::Changed);
             }
         };
@@ -61,24 +68,28 @@ impl Watcher {
             })
             .ok();
         let stop = StopWatching(sender.clone());
-        (Watcher { events, watched: BTreeSet::new(), hints, sender }, stop)
+        (Watcher { events, watched: BTreeSet::new(), wanted, hints, sender }, stop)
     }
 
     /// Watches these directories and no others. One that does not exist, or cannot be watched, is left to polling.
     pub fn watch(&mut self, directories: BTreeSet<PathBuf>) {
+        let above = directories.iter().filter_map(|directory| directory.parent()).map(Path::to_owned);
+        let places: BTreeSet<_> = directories.iter().cloned().chain(above).collect();
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = directories;
+
         let Some(events) = &mut self.events else { return };
-        for gone in self.watched.difference(&directories) {
+        for gone in self.watched.difference(&places) {
             // It may be gone from the file system too, and its watch with it.
             let _ = events.unwatch(gone);
         }
         let mut watched = BTreeSet::new();
-        for directory in directories {
+        for place in places {
             // Watching again is how a directory that was deleted and made anew is found.
-            match events.watch(&directory, RecursiveMode::NonRecursive) {
+            match events.watch(&place, RecursiveMode::NonRecursive) {
                 Ok(()) => {
-                    watched.insert(directory);
+                    watched.insert(place);
                 }
-                Err(error) => tracing::debug!("{}: left to polling: {error}", directory.display()),
+                Err(error) => tracing::debug!("{}: left to polling: {error}", place.display()),
             }
         }
         self.watched = watched;
@@ -104,4 +115,13 @@ impl Watcher {
         }
         true
     }
+}
+
+/// Whether an event is about one of the directories or something in it. A read is no change, and the reload reads what is
+/// watched: it would wake itself for ever. An event without a path may be about anything.
+fn concerns(directories: &BTreeSet<PathBuf>, event: &notify::Event) -> bool {
+    let ours = |path: &PathBuf| {
+        directories.contains(path) || path.parent().is_some_and(|parent| directories.contains(parent))
+    };
+    !event.kind.is_access() && (event.paths.is_empty() || event.paths.iter().any(ours))
 }

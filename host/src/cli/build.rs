@@ -1,15 +1,19 @@
 //! `host build`
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Failure, exit};
+use super::{Failure, exit, read, say};
 use crate::build;
+
+/// The largest module: far above any that a policy would be made of.
+const MODULE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Make a policy component of a core module
 ///
-/// Takes what a compiler makes for wasm32-unknown-unknown with bindings of `wit/`.
+/// Takes what a compiler makes for wasm32-unknown-unknown with bindings of `wit/`, and checks that the host would load
+/// what comes out. A component is only checked, and copied.
+///
 /// Exit status: 0 built, 2 not.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -26,12 +30,14 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn write(Arguments { module, output }: Arguments) -> Result<ExitCode, Failure> {
-    let bytes =
-        fs::read(&module).map_err(|error| Failure::new(2, format!("{}: {error}", module.display())))?;
+    let bytes = read(&module, MODULE_BYTES)?;
     let component = build::component(&bytes)
         .map_err(|error| Failure::new(2, format!("{}: {error}", module.display())))?;
     // By renaming, because a host may be watching.
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
+    if !folder.is_dir() {
+        return Err(Failure::new(2, format!("{}: there is no such folder: make it first", folder.display())));
+    }
     let write = || -> std::io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder)?;
         std::io::Write::write_all(&mut file, &component)?;
@@ -42,6 +48,6 @@ fn write(Arguments { module, output }: Arguments) -> Result<ExitCode, Failure> {
         Ok(())
     };
     write().map_err(|error| Failure::new(2, format!("{}: {error}", output.display())))?;
-    println!("{}: {} bytes", output.display(), component.len());
+    say(format_args!("{}: {} bytes", output.display(), component.len()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,13 +1,13 @@
 //! `host review`
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::{Failure, OnePolicy, exit, load};
+use super::{Failure, OnePolicy, exit, load, named, parse_yaml, read, say};
 use crate::config::{Config, Mode};
 use crate::demo;
 use crate::evaluate::evaluate;
@@ -15,7 +15,6 @@ use crate::policy::PolicySet;
 use crate::review::{Review, ReviewError};
 use crate::text;
 use crate::verdict::{ImageVerdict, Said, Verdict};
-use crate::yaml;
 
 const DENIED: u8 = 1;
 const BROKEN: u8 = 2;
@@ -82,7 +81,7 @@ fn review(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
     }
     let review = match &arguments.file {
-        Some(path) => read(path, &arguments.namespace, &config)?,
+        Some(path) => of_file(path, &arguments.namespace, &config)?,
         None => of_images(&arguments)?,
     };
     let verdict = match review {
@@ -90,8 +89,8 @@ fn review(arguments: Arguments) -> Result<ExitCode, Failure> {
         Err(reason) => Verdict::refuse(&set.rules, &set.generation(), &reason),
     };
     match arguments.format {
-        Format::Text => print_text(&set, &verdict),
-        Format::Json => println!("{:#}", to_json(&verdict)),
+        Format::Text => say(in_text(&set, &verdict))?,
+        Format::Json => say(format_args!("{:#}", to_json(&verdict)))?,
     }
     Ok(if verdict.allowed { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
 }
@@ -107,26 +106,14 @@ fn of_images(arguments: &Arguments) -> Result<Result<Review, String>, Failure> {
 }
 
 /// The review that a file holds; `Err` inside is the reason why the server would refuse it.
-fn read(path: &Path, namespace: &str, config: &Config) -> Result<Result<Review, String>, Failure> {
-    let failure =
-        |error: &dyn std::fmt::Display| Failure::new(BROKEN, format!("{}: {error}", path.display()));
-    let mut bytes = Vec::new();
-    let reader: Box<dyn Read> = if path == Path::new("-") {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(std::fs::File::open(path).map_err(|error| failure(&error))?)
-    };
-    reader.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| failure(&error))?;
-    if bytes.len() as u64 > FILE_BYTES {
-        return Err(failure(&format!("the file is larger than {FILE_BYTES} bytes")));
-    }
+fn of_file(path: &Path, namespace: &str, config: &Config) -> Result<Result<Review, String>, Failure> {
+    let failure = |error: &dyn std::fmt::Display| Failure::new(BROKEN, format!("{}: {error}", named(path)));
+    let bytes = read(path, FILE_BYTES)?;
     // JSON is read as the server reads it, so that duplicated keys are seen.
-    let json = if bytes.trim_ascii_start().starts_with(b"{") {
+    let json = if serde_json::from_slice::<IgnoredAny>(&bytes).is_ok() {
         bytes
     } else {
-        let document = yaml::Document::parse(&bytes)
-            .map_err(|error| Failure::new(BROKEN, format!("{}:{error}", path.display())))?;
-        serde_json::to_vec(&document.value).map_err(|error| failure(&error))?
+        serde_json::to_vec(&parse_yaml(path, &bytes)?.value).map_err(|error| failure(&error))?
     };
     let kind = serde_json::from_slice::<Value>(&json).ok().and_then(|value| {
         Some((value.get("apiVersion")?.as_str()?.to_owned(), value.get("kind")?.as_str()?.to_owned()))
@@ -139,7 +126,8 @@ fn read(path: &Path, namespace: &str, config: &Config) -> Result<Result<Review, 
         Some((_, "ImageReview")) => Review::parse(&json, &config.limits),
         Some((version, kind)) => {
             let problem = format!(
-                "it holds {} of {}; this takes an ImageReview or a Pod",
+                "it holds a {} of {}; this takes an ImageReview or a Pod (for a workload, a Pod with the metadata and \
+                 spec of its template)",
                 text::cut(&text::printable(kind), 64),
                 text::cut(&text::printable(version), 64)
             );
@@ -158,36 +146,37 @@ fn read(path: &Path, namespace: &str, config: &Config) -> Result<Result<Review, 
     }
 }
 
-fn print_text(set: &PolicySet, verdict: &Verdict) {
+fn in_text(set: &PolicySet, verdict: &Verdict) -> String {
     let width = set.policies.iter().map(|entry| entry.name.as_str().len()).max().unwrap_or_default();
+    let mut lines = Vec::new();
     for image in &verdict.images {
-        println!("{}", title(image));
+        lines.push(title(image));
         for said in &image.judged.said {
-            println!("  {:width$}  {}", said.policy, in_words(said));
-            for line in &said.log {
-                println!("  {:width$}  wrote: {}", "", line.message);
-            }
+            lines.push(format!("  {:width$}  {}", said.policy, in_words(said)));
+            lines.extend(said.log.iter().map(|line| format!("  {:width$}  wrote: {}", "", line.message)));
         }
         let word = if image.allowed { "allowed" } else { "denied" };
         match image.because.as_slice() {
-            [because] => println!("  -> {word}: {because}"),
+            [because] => lines.push(format!("  -> {word}: {because}")),
             many => {
-                println!("  -> {word}:");
-                many.iter().for_each(|because| println!("     {because}"));
+                lines.push(format!("  -> {word}:"));
+                lines.extend(many.iter().map(|because| format!("     {because}")));
             }
         }
     }
     if verdict.images.is_empty() {
-        println!("no image was judged");
+        lines.push("no image was judged".to_owned());
     }
+    lines.push(String::new());
     if verdict.allowed {
-        println!("\nverdict: allowed");
+        lines.push("verdict: allowed".to_owned());
         if let Some(reason) = verdict.audit_annotations.get("would-deny") {
-            println!("would be denied if `mode` were enforce: {reason}");
+            lines.push(format!("would be denied if `mode` were enforce: {reason}"));
         }
     } else {
-        println!("\nverdict: denied\nreason: {}", verdict.reason);
+        lines.push(format!("verdict: denied\nreason: {}", verdict.reason));
     }
+    lines.join("\n")
 }
 
 /// The reference as given, and as it is judged.

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use super::{exit, say};
+
 /// Print the JSON Schema of host.yaml
 ///
 /// Editors complete and check host.yaml with it: save it and put
@@ -10,6 +12,5 @@ use std::process::ExitCode;
 pub(super) struct Arguments {}
 
 pub(super) fn run(_: Arguments) -> ExitCode {
-    println!("{:#}", crate::config::schema());
-    ExitCode::SUCCESS
+    exit(say(format_args!("{:#}", crate::config::schema())).map(|()| ExitCode::SUCCESS))
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{Failure, exit};
+use super::{Failure, exit, say};
 use crate::demo;
 use crate::reload::{self, Started};
 use crate::server;
@@ -34,8 +34,12 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// Where the demo listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1234")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1234", value_parser = address)]
     listen: SocketAddr,
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:1234")
 }
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
@@ -46,6 +50,8 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // A line that cannot be written would be reported on standard error, which panics when that is what is gone.
+        .log_internal_errors(false)
         .init();
     exit(serve(arguments))
 }
@@ -83,7 +89,7 @@ fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr) -> Result<ExitCode
 fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
     let file = |name: &str| folder.join(name).display().to_string();
     let fate = if stays { "They stay there." } else { "They go when it stops; --directory DIR keeps them." };
-    println!(
+    let text = format!(
         "The demo is at https://localhost:{port}, with everything it needs in {folder}.\n{fate}\n\n\
          Ask it about nginx, as a kube-apiserver would:\n\n  \
          curl --cacert {ca} --cert {certificate} --key {key} --data @{review} https://localhost:{port}\n\n\
@@ -96,6 +102,8 @@ fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
         review = file(demo::REVIEW),
         config = file("host.yaml"),
     );
+    // The demo serves, whether anyone reads this or not.
+    let _ = say(text);
 }
 
 fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode, Failure> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::{Failure, OnePolicy, exit, load};
+use super::{Failure, OnePolicy, exit, load, say};
 use crate::config::Config;
 use crate::suite::{self, Case, Suite};
 
@@ -27,7 +27,7 @@ pub(super) struct Arguments {
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// The host.yaml to judge by, instead of the one beside the fixtures
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     policy: OnePolicy,
@@ -73,16 +73,17 @@ fn test(Arguments { mut paths, config, policy }: Arguments) -> Result<ExitCode, 
             let differences = case.run(&set);
             if differences.is_empty() {
                 passed += 1;
-                println!("ok   {}", path.display());
+                say(format_args!("ok   {}", path.display()))?;
                 continue;
             }
             failed += 1;
-            println!("FAIL {}", path.display());
+            say(format_args!("FAIL {}", path.display()))?;
             for line in differences {
-                println!("     {line}");
+                say(format_args!("     {line}"))?;
             }
         }
     }
-    println!("\n{passed} passed, {failed} failed in {} ms", started.elapsed().as_millis());
+    let took = started.elapsed().as_millis();
+    say(format_args!("\n{passed} passed, {failed} failed in {took} ms"))?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }

@@ -6,7 +6,7 @@ use wasmtime::component::{HasSelf, Linker, Resource};
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 use super::bindings::ImagePolicy;
-use super::sandbox::State;
+use super::store::State;
 
 /// The clock that deadlines are counted in ticks like this.
 const TICK: Duration = Duration::from_millis(1);

@@ -9,7 +9,8 @@ use wasmtime::component::Component;
 
 use super::bindings::ImagePolicyPre;
 use super::engine::Engine;
-use super::sandbox::{Instance, StartError, State};
+use super::sandbox::{Instance, SettingsError, StartError};
+use super::store::State;
 use crate::config::PolicyLimits;
 use crate::text;
 use crate::verdict::{LogLine, Malfunction};
@@ -21,15 +22,6 @@ const GRANTED: [&str; 2] = ["image-policy:host/types@0.1.0", "image-policy:host/
 /// Packages of WASI 0.2 that are satisfied without access to anything.
 const INERT: [&str; 6] =
     ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
-
-/// One thing that is wrong in a policy's settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingsError {
-    /// RFC 6901 JSON Pointer into the settings.
-    pub pointer: String,
-    /// What is wrong and what is wanted.
-    pub message: String,
-}
 
 /// Why a component is no policy that can be put in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +42,7 @@ pub enum LoadError {
     )]
     CoreModule,
     /// Truncated, damaged, or using a feature that policies may not.
-    #[error("the file is no valid component: {0}")]
+    #[error("the file is no valid component (damaged, or not copied whole?): {0}")]
     Invalid(String),
     /// A component of another world.
     #[error("it is a component of another world: it does not export `{POLICY}`, but {0}")]
@@ -104,13 +96,7 @@ pub fn prepare(
     settings: &Value,
     limits: &PolicyLimits,
 ) -> Result<Artifact, LoadError> {
-    check_header(component)?;
-    // The compiler has panicked on hostile input before, which wasmtime does not count as a vulnerability.
-    let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&engine.engine, component)))
-        .map_err(|_| LoadError::Invalid("the compiler panicked on it".to_owned()))?
-        .map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
-    check_world(engine, &compiled)?;
-    let policy = link(engine, &compiled)?;
+    let (compiled, policy) = compile(engine, component)?;
     let settings = settings.to_string();
     let mut instance = Instance::start(engine, &policy, &settings, limits, limits.deadline).map_err(
         |error| match error {
@@ -125,6 +111,25 @@ pub fn prepare(
         digest: digest(component),
         log: instance.take_log(),
     })
+}
+
+/// Checks that a component is a policy, whatever settings it takes.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn check(engine: &Engine, component: &[u8]) -> Result<(), LoadError> {
+    compile(engine, component).map(|_| ())
+}
+
+fn compile(engine: &Engine, component: &[u8]) -> Result<(Component, ImagePolicyPre<State>), LoadError> {
+    check_header(component)?;
+    // The compiler has panicked on hostile input before, which wasmtime does not count as a vulnerability.
+    let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&engine.engine, component)))
+        .map_err(|_| LoadError::Invalid("the compiler panicked on it".to_owned()))?
+        .map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
+    check_world(engine, &compiled)?;
+    let policy = link(engine, &compiled)?;
+    Ok((compiled, policy))
 }
 
 /// A loaded policy: every review starts a fresh instance of it.
@@ -206,7 +211,7 @@ pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
+pub(crate) fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
     // The preamble: magic, version and layer (component-model/design/mvp/Binary.md). Version 1 in layer 0 is a module.
     match bytes {
         [] => Err(LoadError::Empty),

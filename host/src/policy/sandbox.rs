@@ -1,27 +1,19 @@
-//! Fresh instances of a policy, bounded in memory, time, answer and log, with no access to anything.
+//! Fresh instances of a policy: started, configured, asked, and what went wrong told in words.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use wasmtime::component::ResourceTable;
-use wasmtime::{ResourceLimiter, Store, Trap};
-use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime::{Store, Trap};
 
 use super::bindings::exports::image_policy::host::policy as wire;
-use super::bindings::image_policy::host::{log, types};
+use super::bindings::image_policy::host::types;
 use super::bindings::{ImagePolicy, ImagePolicyPre};
 use super::engine::{Engine, ticks};
-use super::load::SettingsError;
+use super::store::{HANDLES, State};
 use crate::config::PolicyLimits;
 use crate::image::Image;
 use crate::text;
-use crate::verdict::{Decision, Level, LogLine, Malfunction, Outcome};
+use crate::verdict::{Decision, LogLine, Malfunction, Outcome};
 
 /// The most entries in each of a decision's lists.
 const LIST: usize = 32;
@@ -29,20 +21,21 @@ const LIST: usize = 32;
 const TEXT_BYTES: usize = 1024;
 /// The longest code of a decision, in bytes: a metric's label.
 const CODE_BYTES: usize = 63;
-/// Tables, memories and core instances of one policy instance; the largest toolchain needs about forty.
-const PARTS: usize = 64;
-/// Elements of all its tables.
-const TABLE_ELEMENTS: usize = 100_000;
-/// Random bytes that a policy can ask for at a time.
-const RANDOM_BYTES: u64 = 64 * 1024;
-/// Handles to host resources that a policy can hold at a time.
-const HANDLES: usize = 1_000;
 
 /// One running instance of a policy. It is of no use after a malfunction.
 pub(crate) struct Instance {
     store: Store<State>,
     bindings: ImagePolicy,
     limits: PolicyLimits,
+}
+
+/// One thing that is wrong in a policy's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsError {
+    /// RFC 6901 JSON Pointer into the settings.
+    pub pointer: String,
+    /// What is wrong and what is wanted.
+    pub message: String,
 }
 
 /// Why an instance did not start.
@@ -99,6 +92,7 @@ impl Instance {
         deadline: Duration,
     ) -> Result<Decision, Malfunction> {
         self.store.set_epoch_deadline(ticks(deadline));
+        self.store.data_mut().memory.refused = false;
         let image = types::Image {
             original: image.original.clone(),
             registry: image.registry.clone(),
@@ -193,275 +187,4 @@ fn checked(decision: wire::Decision) -> Result<Decision, Malfunction> {
 /// A guest's text as it may be shown.
 fn bounded(text: &str) -> String {
     text::cut(&text::printable(&text::cut(text, TEXT_BYTES)), TEXT_BYTES)
-}
-
-/// What a store holds for its instance.
-pub(super) struct State {
-    memory: Memory,
-    log: Log,
-    pub(super) table: ResourceTable,
-    wasi: Option<WasiCtx>,
-}
-
-impl State {
-    fn new(limits: &PolicyLimits) -> State {
-        State {
-            memory: Memory {
-                limit: usize::try_from(limits.memory).unwrap_or(usize::MAX),
-                used: 0,
-                elements: 0,
-                refused: false,
-            },
-            log: Log::new(limits),
-            table: ResourceTable::new(),
-            wasi: None,
-        }
-    }
-}
-
-/// Counts the bytes of all memories of an instance together.
-struct Memory {
-    limit: usize,
-    used: usize,
-    elements: usize,
-    refused: bool,
-}
-
-impl ResourceLimiter for Memory {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let used = self.used.saturating_add(desired.saturating_sub(current));
-        if used > self.limit {
-            self.refused = true;
-            return Ok(false);
-        }
-        self.used = used;
-        Ok(true)
-    }
-
-    fn table_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
-        let elements = self.elements.saturating_add(desired.saturating_sub(current));
-        if elements > TABLE_ELEMENTS {
-            return Ok(false);
-        }
-        self.elements = elements;
-        Ok(true)
-    }
-
-    fn instances(&self) -> usize {
-        PARTS
-    }
-
-    fn tables(&self) -> usize {
-        PARTS
-    }
-
-    fn memories(&self) -> usize {
-        PARTS
-    }
-}
-
-impl log::Host for State {
-    fn log(&mut self, level: log::Level, message: String) {
-        let level = match level {
-            log::Level::Debug => Level::Debug,
-            log::Level::Info => Level::Info,
-            log::Level::Warn => Level::Warn,
-            log::Level::Error => Level::Error,
-        };
-        self.log.write(level, &message);
-    }
-}
-
-impl types::Host for State {}
-
-/// The lines of one instance: what is over a bound is cut and counted.
-#[derive(Clone)]
-struct Log(Arc<Mutex<Lines>>);
-
-struct Lines {
-    kept: Vec<LogLine>,
-    last: Option<String>,
-    room: u32,
-    dropped: u64,
-    line_bytes: usize,
-    unfinished: String,
-}
-
-impl Log {
-    fn new(limits: &PolicyLimits) -> Log {
-        Log(Arc::new(Mutex::new(Lines {
-            kept: Vec::new(),
-            last: None,
-            room: limits.log_lines,
-            dropped: 0,
-            line_bytes: usize::try_from(limits.log_line_bytes).unwrap_or(usize::MAX),
-            unfinished: String::new(),
-        })))
-    }
-
-    fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self, level: Level, message: &str) {
-        self.lines().push(level, message);
-    }
-
-    /// Bytes of stdout or stderr: a line at each newline.
-    fn write_bytes(&self, bytes: &[u8]) {
-        let mut lines = self.lines();
-        for (index, piece) in String::from_utf8_lossy(bytes).split('\n').enumerate() {
-            if index > 0 {
-                let line = std::mem::take(&mut lines.unfinished);
-                lines.push(Level::Info, &line);
-            }
-            let room = lines.line_bytes.saturating_sub(lines.unfinished.len());
-            lines.unfinished.push_str(&text::cut(piece, room));
-        }
-    }
-
-    fn last_line(&self) -> Option<String> {
-        let mut lines = self.lines();
-        lines.finish();
-        lines.last.clone()
-    }
-
-    fn take(&self) -> Vec<LogLine> {
-        let mut lines = self.lines();
-        lines.finish();
-        let mut taken = std::mem::take(&mut lines.kept);
-        match std::mem::take(&mut lines.dropped) {
-            0 => {}
-            dropped => taken.push(LogLine {
-                level: Level::Warn,
-                message: format!("{dropped} more lines were dropped (limits.logLines)"),
-            }),
-        }
-        taken
-    }
-}
-
-impl Lines {
-    fn push(&mut self, level: Level, message: &str) {
-        let message = text::cut(message.trim_end(), self.line_bytes);
-        let message = text::cut(&text::printable(&message), self.line_bytes);
-        self.last = Some(message.clone());
-        if self.room == 0 {
-            self.dropped += 1;
-            return;
-        }
-        self.room -= 1;
-        self.kept.push(LogLine { level, message });
-    }
-
-    fn finish(&mut self) {
-        if !self.unfinished.is_empty() {
-            let line = std::mem::take(&mut self.unfinished);
-            self.push(Level::Info, &line);
-        }
-    }
-}
-
-impl WasiView for State {
-    /// Made when a guest first asks, since most import WASI and never do.
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        let log = &self.log;
-        WasiCtxView { ctx: self.wasi.get_or_insert_with(|| inert(log)), table: &mut self.table }
-    }
-}
-
-/// WASI that gives access to nothing: no files, environment, arguments or network; the clocks stand still, random
-/// numbers are the same in every instance, and what is printed goes to the policy's log.
-fn inert(log: &Log) -> WasiCtx {
-    const SEED: u64 = 0x001A_6E90_11C7;
-    let random = || StdRng::seed_from_u64(SEED);
-    let mut builder = WasiCtx::builder();
-    builder
-        .stdout(LogStream(log.clone()))
-        .stderr(LogStream(log.clone()))
-        .secure_random(random())
-        .insecure_random(random())
-        .insecure_random_seed(u128::from(SEED))
-        .max_random_size(RANDOM_BYTES)
-        .wall_clock(Still)
-        .monotonic_clock(Still)
-        .allow_tcp(false)
-        .allow_udp(false)
-        .allow_ip_name_lookup(false);
-    builder.build()
-}
-
-/// A clock that stands at the beginning of 2026.
-struct Still;
-
-impl Still {
-    const NOW: Duration = Duration::from_secs(1_767_225_600);
-}
-
-impl wasmtime_wasi::HostWallClock for Still {
-    fn resolution(&self) -> Duration {
-        Duration::from_secs(1)
-    }
-
-    fn now(&self) -> Duration {
-        Still::NOW
-    }
-}
-
-impl wasmtime_wasi::HostMonotonicClock for Still {
-    fn resolution(&self) -> u64 {
-        1_000_000_000
-    }
-
-    fn now(&self) -> u64 {
-        0
-    }
-}
-
-struct LogStream(Log);
-
-impl IsTerminal for LogStream {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for LogStream {
-    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
-        Box::new(tokio::io::sink())
-    }
-
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(LogStream(self.0.clone()))
-    }
-}
-
-impl OutputStream for LogStream {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.0.write_bytes(&bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(4096)
-    }
-}
-
-#[wasmtime_wasi::async_trait]
-impl Pollable for LogStream {
-    async fn ready(&mut self) {}
 }

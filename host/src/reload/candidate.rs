@@ -17,6 +17,8 @@ use crate::text;
 /// What stands in for a policy that cannot be loaded.
 #[derive(Clone, Copy)]
 pub enum Before<'a> {
+    /// Nothing: the policies are loaded to be tried, not to serve.
+    Nothing,
     /// The host starts: the last good version, where one was kept.
     Start(Option<&'a StateDirectory>),
     /// The host runs: what is in force.
@@ -89,8 +91,10 @@ pub fn assemble(
                 entry
             }
             Err(error) => {
-                let (entry, instead) = instead(engine, policy, before, &error);
-                let message = format!("{error} ({instead})");
+                let (entry, message) = match instead(engine, policy, before, &error) {
+                    Some((entry, instead)) => (entry, format!("{error} ({instead})")),
+                    None => (None, error),
+                };
                 problems.push(Problem { subject: format!("policy {}", policy.name), message });
                 match entry {
                     Some(entry) => entry,
@@ -289,8 +293,14 @@ fn describe(config: &Config, policy: &PolicyConfig, error: &LoadError) -> String
     let lines: Vec<_> = errors
         .iter()
         .map(|error| {
-            let place = config.locate(&format!("{}/settings{}", policy.pointer, error.pointer));
-            format!("{place}: settings{}: {}", error.pointer, error.message)
+            let message = format!("settings{}: {}", error.pointer, error.message);
+            // A policy of the command line stands in no file.
+            match policy.pointer.as_str() {
+                "" => message,
+                entry => {
+                    format!("{}: {message}", config.locate(&format!("{entry}/settings{}", error.pointer)))
+                }
+            }
         })
         .collect();
     lines.join("; ")
@@ -306,14 +316,15 @@ fn entry(policy: &PolicyConfig, loaded: Result<Arc<Policy>, String>) -> Entry {
     }
 }
 
-/// What is in force instead of a policy that cannot be loaded, and words for it.
+/// What is in force instead of a policy that cannot be loaded, and words for it; none where nothing is in force.
 fn instead(
     engine: &Engine,
     policy: &PolicyConfig,
     before: Before<'_>,
     error: &str,
-) -> (Option<Entry>, &'static str) {
-    match before {
+) -> Option<(Option<Entry>, &'static str)> {
+    let instead = match before {
+        Before::Nothing => return None,
         Before::Running(set) => match set.policies.iter().find(|entry| entry.name == policy.name) {
             Some(running) if running.loaded.is_ok() => {
                 (Some(running.clone()), "its last good version stays in force")
@@ -334,10 +345,11 @@ fn instead(
                 None => (Some(entry(policy, Err(error.to_owned()))), MALFUNCTIONS),
             }
         }
-    }
+    };
+    Some(instead)
 }
 
-const MALFUNCTIONS: &str = "no good version is known, so it malfunctions by its failurePolicy";
+pub(crate) const MALFUNCTIONS: &str = "no good version is known, so it malfunctions by its failurePolicy";
 
 /// Reads the whole file into memory: a file that others can write may be truncated at any time, which a mapping would
 /// not survive.

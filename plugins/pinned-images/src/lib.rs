@@ -17,16 +17,14 @@
 //! ignores the tag.
 //!
 //! An exempt image is not allowed but left to the other policies: this policy has nothing to say of it.
-//! The pattern that exempts is the audit annotation `pattern`. Patterns are those of [`image_pattern`].
-
-pub mod guest;
+//! The pattern that exempts is the audit annotation `pattern`. Patterns are those of [`policy_kit::pattern`].
 
 use std::fmt;
 
-use image_pattern::settings::{Mistake, Settings};
-use image_pattern::{Pattern, TagPattern, shorten};
+use policy_kit::settings::Settings;
+use policy_kit::{Pattern, TagPattern, shorten};
 
-pub use guest::bindings::image_policy::host::types::{Decision, Image, Outcome};
+pub use policy_kit::contract::{Context, Decision, Image, Outcome, Policy, SettingsError};
 
 /// In characters: one name inside a reason.
 const MAX_NAME: usize = 120;
@@ -39,9 +37,10 @@ pub struct Rules {
     except: Vec<Pattern>,
 }
 
-impl Rules {
-    /// Reads the settings, or tells every mistake in them.
-    pub fn parse(json: &str) -> Result<Self, Vec<Mistake>> {
+policy_kit::export_policy!(crate::Rules);
+
+impl Policy for Rules {
+    fn parse(json: &str) -> Result<Self, Vec<SettingsError>> {
         let mut settings = Settings::read(json)?;
         let require_digest = settings.flag("requireDigest").unwrap_or(true);
         let forbidden_tags = settings.list("forbiddenTags", TagPattern::parse);
@@ -54,8 +53,7 @@ impl Rules {
         settings.finish(Self { require_digest, forbidden_tags, except })
     }
 
-    /// What this policy says of one image.
-    pub fn judge(&self, image: &Image) -> Decision {
+    fn judge(&self, image: &Image, _: &Context) -> Decision {
         let Image { registry, repository, tag, digest, .. } = image;
         let (tag, digest) = (tag.as_deref(), digest.as_deref());
         if let Some(pattern) = self.except.iter().find(|p| p.matches(registry, repository, tag, digest)) {

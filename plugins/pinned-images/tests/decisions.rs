@@ -1,6 +1,10 @@
 //! What the policy says of which image, under which settings.
 
-use pinned_images::{Image, Outcome, Rules};
+use pinned_images::{Context, Image, Outcome, Policy, Rules};
+
+fn context() -> Context {
+    Context { namespace: "default".into(), annotations: Vec::new() }
+}
 
 /// An image of `registry.k8s.io/pause`, spelled so.
 fn image(tag: Option<&str>, digest: Option<&str>) -> Image {
@@ -75,7 +79,7 @@ fn decisions() {
         ),
     ] {
         let rules = Rules::parse(settings).unwrap_or_else(|mistakes| panic!("{settings}: {mistakes:?}"));
-        let decision = rules.judge(&image(tag, digest));
+        let decision = rules.judge(&image(tag, digest), &context());
         assert_eq!(decision.outcome, outcome, "{settings} {tag:?}");
         assert_eq!((decision.code.as_str(), decision.reason.as_str()), (code, reason), "{settings} {tag:?}");
         assert_eq!(decision.audit_annotations.len(), usize::from(outcome == Abstain), "{settings} {tag:?}");
@@ -87,11 +91,11 @@ fn decisions() {
 fn a_name_that_is_long_or_unprintable_is_not_repeated() {
     let rules = Rules::parse("{}").unwrap();
     for original in ["x".repeat(4096), "a\nb".into(), String::new()] {
-        let reason = rules.judge(&Image { original, ..image(Some("1"), None) }).reason;
+        let reason = rules.judge(&Image { original, ..image(Some("1"), None) }, &context()).reason;
         assert_eq!(reason, "it has no digest: write IMAGE@sha256:…, which `crane digest IMAGE` prints");
     }
     let rules = Rules::parse(r#"{"requireDigest":false,"forbiddenTags":["*"]}"#).unwrap();
-    let reason = rules.judge(&image(Some(&"x\n".repeat(4096)), None)).reason;
+    let reason = rules.judge(&image(Some(&"x\n".repeat(4096)), None), &context()).reason;
     assert!(reason.len() < 700 && !reason.contains('\n'), "{reason}");
 }
 

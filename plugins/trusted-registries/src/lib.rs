@@ -11,16 +11,14 @@
 //! | neither, and there is an `allow` list | deny | `untrusted-registry` |
 //! | neither, and there is only a `deny` list | abstain | `not-denied` |
 //!
-//! The pattern that decided is the audit annotation `pattern`. Patterns are those of [`image_pattern`].
-
-pub mod guest;
+//! The pattern that decided is the audit annotation `pattern`. Patterns are those of [`policy_kit::pattern`].
 
 use std::fmt;
 
-use image_pattern::settings::{Mistake, Settings};
-use image_pattern::{Pattern, shorten};
+use policy_kit::settings::Settings;
+use policy_kit::{Pattern, shorten};
 
-pub use guest::bindings::image_policy::host::types::{Decision, Image, Outcome};
+pub use policy_kit::contract::{Context, Decision, Image, Outcome, Policy, SettingsError};
 
 /// In bytes: the line appended to denials.
 const MAX_MESSAGE: usize = 300;
@@ -36,9 +34,10 @@ pub struct Rules {
     message: Option<String>,
 }
 
-impl Rules {
-    /// Reads the settings, or tells every mistake in them.
-    pub fn parse(json: &str) -> Result<Self, Vec<Mistake>> {
+policy_kit::export_policy!(crate::Rules);
+
+impl Policy for Rules {
+    fn parse(json: &str) -> Result<Self, Vec<SettingsError>> {
         let mut settings = Settings::read(json)?;
         let allow = settings.list("allow", Pattern::parse);
         let deny = settings.list("deny", Pattern::parse);
@@ -55,8 +54,7 @@ impl Rules {
         settings.finish(Self { allow, deny: deny.unwrap_or_default(), message })
     }
 
-    /// What this policy says of one image.
-    pub fn judge(&self, image: &Image) -> Decision {
+    fn judge(&self, image: &Image, _: &Context) -> Decision {
         if let Some(pattern) = first_match(&self.deny, image) {
             let reason =
                 self.denial(format!("pattern {} is denied", shorten(&pattern.to_string(), MAX_NAME)));
@@ -73,7 +71,9 @@ impl Rules {
             None => decision(Outcome::Deny, "untrusted-registry", self.denial(untrusted(allow, image)), None),
         }
     }
+}
 
+impl Rules {
     fn denial(&self, reason: String) -> String {
         match &self.message {
             Some(message) => format!("{reason} ({message})"),

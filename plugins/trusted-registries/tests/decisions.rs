@@ -1,7 +1,10 @@
 //! What the policy says of which image, under which settings.
 
-use image_pattern::settings::Mistake;
-use trusted_registries::{Decision, Image, Outcome, Rules};
+use trusted_registries::{Context, Decision, Image, Outcome, Policy, Rules, SettingsError};
+
+fn context() -> Context {
+    Context { namespace: "default".into(), annotations: Vec::new() }
+}
 
 /// `REGISTRY REPOSITORY TAG DIGEST`, `-` for none.
 fn image(fields: &str) -> Image {
@@ -11,8 +14,8 @@ fn image(fields: &str) -> Image {
     Image { original: "for messages only".into(), registry, repository, tag: next(), digest: next() }
 }
 
-fn judge(settings: &str, fields: &str) -> Result<Decision, Vec<Mistake>> {
-    Ok(Rules::parse(settings)?.judge(&image(fields)))
+fn judge(settings: &str, fields: &str) -> Result<Decision, Vec<SettingsError>> {
+    Ok(Rules::parse(settings)?.judge(&image(fields), &context()))
 }
 
 const ALLOW: &str = r#"{"allow":["registry.k8s.io/**","ghcr.io/acme/**","ghcr.io/tools/app:v*"]}"#;

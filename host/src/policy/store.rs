@@ -1,0 +1,301 @@
+//! What a wasmtime store holds for one instance: how much memory it uses, its log, and WASI that gives access to nothing.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::bindings::image_policy::host::{log, types};
+use crate::config::PolicyLimits;
+use crate::text;
+use crate::verdict::{Level, LogLine};
+
+/// Tables, memories and core instances of one policy instance; the largest toolchain needs about forty.
+const PARTS: usize = 64;
+/// Elements of all its tables.
+const TABLE_ELEMENTS: usize = 100_000;
+/// Handles to host resources that a policy can hold at a time.
+pub(super) const HANDLES: usize = 1_000;
+/// Random bytes that a policy can ask for at a time.
+const RANDOM_BYTES: u64 = 64 * 1024;
+
+/// What a store holds for its instance.
+pub(super) struct State {
+    pub(super) memory: Memory,
+    pub(super) log: Log,
+    pub(super) table: ResourceTable,
+    wasi: Option<WasiCtx>,
+}
+
+impl State {
+    pub(super) fn new(limits: &PolicyLimits) -> State {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES);
+        State {
+            memory: Memory {
+                limit: usize::try_from(limits.memory).unwrap_or(usize::MAX),
+                used: 0,
+                elements: 0,
+                refused: false,
+            },
+            log: Log::new(limits),
+            table,
+            wasi: None,
+        }
+    }
+}
+
+/// Counts the bytes of all memories of an instance together.
+pub(super) struct Memory {
+    limit: usize,
+    used: usize,
+    elements: usize,
+    /// More was asked for than the limit.
+    pub(super) refused: bool,
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let used = self.used.saturating_add(desired.saturating_sub(current));
+        if used > self.limit {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.used = used;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let elements = self.elements.saturating_add(desired.saturating_sub(current));
+        if elements > TABLE_ELEMENTS {
+            return Ok(false);
+        }
+        self.elements = elements;
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        PARTS
+    }
+
+    fn tables(&self) -> usize {
+        PARTS
+    }
+
+    fn memories(&self) -> usize {
+        PARTS
+    }
+}
+
+impl log::Host for State {
+    fn log(&mut self, level: log::Level, message: String) {
+        let level = match level {
+            log::Level::Debug => Level::Debug,
+            log::Level::Info => Level::Info,
+            log::Level::Warn => Level::Warn,
+            log::Level::Error => Level::Error,
+        };
+        self.log.write(level, &message);
+    }
+}
+
+impl types::Host for State {}
+
+/// The lines of one instance: what is over a bound is cut and counted.
+#[derive(Clone)]
+pub(super) struct Log(Arc<Mutex<Lines>>);
+
+struct Lines {
+    kept: Vec<LogLine>,
+    last: Option<String>,
+    room: u32,
+    dropped: u64,
+    line_bytes: usize,
+    unfinished: String,
+}
+
+impl Log {
+    fn new(limits: &PolicyLimits) -> Log {
+        Log(Arc::new(Mutex::new(Lines {
+            kept: Vec::new(),
+            last: None,
+            room: limits.log_lines,
+            dropped: 0,
+            line_bytes: usize::try_from(limits.log_line_bytes).unwrap_or(usize::MAX),
+            unfinished: String::new(),
+        })))
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, level: Level, message: &str) {
+        self.lines().push(level, message);
+    }
+
+    /// Bytes of stdout or stderr: a line at each newline.
+    fn write_bytes(&self, bytes: &[u8]) {
+        let mut lines = self.lines();
+        for (index, piece) in String::from_utf8_lossy(bytes).split('\n').enumerate() {
+            if index > 0 {
+                let line = std::mem::take(&mut lines.unfinished);
+                lines.push(Level::Info, &line);
+            }
+            let room = lines.line_bytes.saturating_sub(lines.unfinished.len());
+            lines.unfinished.push_str(&text::cut(piece, room));
+        }
+    }
+
+    pub(super) fn last_line(&self) -> Option<String> {
+        let mut lines = self.lines();
+        lines.finish();
+        lines.last.clone()
+    }
+
+    pub(super) fn take(&self) -> Vec<LogLine> {
+        let mut lines = self.lines();
+        lines.finish();
+        let mut taken = std::mem::take(&mut lines.kept);
+        match std::mem::take(&mut lines.dropped) {
+            0 => {}
+            dropped => taken.push(LogLine {
+                level: Level::Warn,
+                message: format!("{dropped} more lines were dropped (limits.logLines)"),
+            }),
+        }
+        taken
+    }
+}
+
+impl Lines {
+    fn push(&mut self, level: Level, message: &str) {
+        let message = text::cut(message.trim_end(), self.line_bytes);
+        let message = text::cut(&text::printable(&message), self.line_bytes);
+        self.last = Some(message.clone());
+        if self.room == 0 {
+            self.dropped += 1;
+            return;
+        }
+        self.room -= 1;
+        self.kept.push(LogLine { level, message });
+    }
+
+    fn finish(&mut self) {
+        if !self.unfinished.is_empty() {
+            let line = std::mem::take(&mut self.unfinished);
+            self.push(Level::Info, &line);
+        }
+    }
+}
+
+impl WasiView for State {
+    /// Made when a guest first asks, since most import WASI and never do.
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let log = &self.log;
+        WasiCtxView { ctx: self.wasi.get_or_insert_with(|| inert(log)), table: &mut self.table }
+    }
+}
+
+/// WASI that gives access to nothing: no files, environment, arguments or network; the clocks stand still, random
+/// numbers are the same in every instance, and what is printed goes to the policy's log.
+fn inert(log: &Log) -> WasiCtx {
+    const SEED: u64 = 0x001A_6E90_11C7;
+    let random = || StdRng::seed_from_u64(SEED);
+    let mut builder = WasiCtx::builder();
+    builder
+        .stdout(LogStream(log.clone()))
+        .stderr(LogStream(log.clone()))
+        .secure_random(random())
+        .insecure_random(random())
+        .insecure_random_seed(u128::from(SEED))
+        .max_random_size(RANDOM_BYTES)
+        .wall_clock(Still)
+        .monotonic_clock(Still)
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false);
+    builder.build()
+}
+
+/// A clock that stands at the beginning of 2026.
+struct Still;
+
+impl Still {
+    const NOW: Duration = Duration::from_secs(1_767_225_600);
+}
+
+impl wasmtime_wasi::HostWallClock for Still {
+    fn resolution(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    fn now(&self) -> Duration {
+        Still::NOW
+    }
+}
+
+impl wasmtime_wasi::HostMonotonicClock for Still {
+    fn resolution(&self) -> u64 {
+        1_000_000_000
+    }
+
+    fn now(&self) -> u64 {
+        0
+    }
+}
+
+struct LogStream(Log);
+
+impl IsTerminal for LogStream {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for LogStream {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(LogStream(self.0.clone()))
+    }
+}
+
+impl OutputStream for LogStream {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.0.write_bytes(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(4096)
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for LogStream {
+    async fn ready(&mut self) {}
+}

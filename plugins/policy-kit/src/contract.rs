@@ -1,0 +1,61 @@
+//! The contract in Rust, generated from `wit/`, and what makes a policy component of a set of rules.
+
+pub use bindings::image_policy::host::types::{Context, Decision, Image, Outcome, SettingsError};
+
+/// What wit-bindgen makes of the world `image-policy`.
+#[expect(missing_docs, reason = "generated: the documentation is in wit/")]
+pub mod bindings {
+    wit_bindgen::generate!({ path: "../../wit", world: "image-policy", pub_export_macro: true });
+}
+
+/// A policy with its settings, read. What it displays as is logged when it is loaded.
+pub trait Policy: Sized + std::fmt::Display {
+    /// Reads the settings, or tells every mistake in them.
+    fn parse(settings: &str) -> Result<Self, Vec<SettingsError>>;
+
+    /// Judges one image.
+    fn judge(&self, image: &Image, context: &Context) -> Decision;
+}
+
+/// Makes the crate a policy component of a type that is a [`Policy`](crate::contract::Policy).
+///
+/// Elsewhere than on wasm32 it does nothing: a symbol with the name of a WIT function does not link, and nobody would
+/// call it.
+#[macro_export]
+macro_rules! export_policy {
+    ($policy:ty) => {
+        #[cfg(target_arch = "wasm32")]
+        #[expect(unsafe_code, reason = "the exported functions take raw pointers, as the canonical ABI has it")]
+        mod export {
+            use std::sync::OnceLock;
+
+            use $crate::contract::bindings;
+            use $crate::contract::bindings::exports::image_policy::host::policy::Guest;
+            use $crate::contract::bindings::image_policy::host::log::{Level, log};
+            use $crate::contract::{Context, Decision, Image, Policy, SettingsError};
+
+            /// What `configure` leaves behind: nothing that lives in one instance only.
+            static POLICY: OnceLock<$policy> = OnceLock::new();
+
+            struct Component;
+
+            impl Guest for Component {
+                fn configure(settings: String) -> Result<(), Vec<SettingsError>> {
+                    let policy = <$policy>::parse(&settings)?;
+                    log(Level::Info, &policy.to_string());
+                    POLICY.set(policy).map_err(|_| {
+                        let message = "configure was called a second time".to_owned();
+                        vec![SettingsError { pointer: String::new(), message }]
+                    })
+                }
+
+                fn evaluate(image: Image, context: Context) -> Result<Decision, String> {
+                    let policy = POLICY.get().ok_or("evaluate was called before configure")?;
+                    Ok(policy.judge(&image, &context))
+                }
+            }
+
+            bindings::export!(Component with_types_in bindings);
+        }
+    };
+}
