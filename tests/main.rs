@@ -14,8 +14,14 @@ mod cli;
 #[cfg(test)]
 mod dispatch;
 #[cfg(test)]
+mod door;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod plugins;
 #[cfg(test)]
+mod serve;
+#[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod tls;

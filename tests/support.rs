@@ -1,4 +1,10 @@
-//! What the tests of a running set share: one engine for the process, and sets made of a host.yaml in a string.
+//! What the tests share: one engine for the process and sets made of a host.yaml in a string; and for the edges, a
+//! folder to serve from, the host serving it, and clients that speak to it as an apiserver does.
+
+pub(crate) mod certificates;
+pub(crate) mod client;
+mod installation;
+pub(crate) mod process;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -8,6 +14,8 @@ use host::policy::{Engine, LoadError, Policy, PolicySet, prepare};
 use host::reload::{Before, Candidate, assemble};
 use host::review::Review;
 use serde_json::{Value, json};
+
+pub(crate) use self::installation::{Installation, assert_none, cases};
 
 /// The engine of all tests: its clock is a thread.
 pub(crate) fn engine() -> &'static Engine {

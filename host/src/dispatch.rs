@@ -27,15 +27,18 @@ struct Gate {
     admitted: AtomicUsize,
     concurrent: usize,
     queue: usize,
+    /// Of the generation that brought these bounds.
+    number: u64,
 }
 
 impl Gate {
-    fn new(limits: &HostLimits) -> Gate {
+    fn new(limits: &HostLimits, number: u64) -> Gate {
         Gate {
             running: Arc::new(Semaphore::new(limits.concurrent_reviews)),
             admitted: AtomicUsize::new(0),
             concurrent: limits.concurrent_reviews,
             queue: limits.queue,
+            number,
         }
     }
 }
@@ -50,9 +53,9 @@ impl Drop for Place {
 }
 
 impl Dispatcher {
-    /// With the bounds of `limits`; later reviews bring those of their own generation.
-    pub fn new(limits: &HostLimits) -> Dispatcher {
-        Dispatcher { gate: ArcSwap::from_pointee(Gate::new(limits)) }
+    /// With the bounds of `set`; reviews of later generations bring their own.
+    pub fn new(set: &PolicySet) -> Dispatcher {
+        Dispatcher { gate: ArcSwap::from_pointee(Gate::new(&set.limits, set.number())) }
     }
 
     /// Evaluates `review` by `set` when its turn comes.
@@ -60,7 +63,7 @@ impl Dispatcher {
     /// # Errors
     /// [`Overloaded`]: as many reviews are waiting as the queue holds.
     pub async fn evaluate(&self, set: Arc<PolicySet>, review: Review) -> Result<Verdict, Overloaded> {
-        let gate = self.gate(&set.limits);
+        let gate = self.gate(&set);
         let place = Place(Arc::clone(&gate));
         if gate.admitted.fetch_add(1, Ordering::Relaxed) >= gate.concurrent.saturating_add(gate.queue) {
             return Err(Overloaded);
@@ -86,14 +89,20 @@ impl Dispatcher {
         }))
     }
 
-    /// The gate in force, replaced when a generation brings other bounds; what the old one admitted runs out.
-    fn gate(&self, limits: &HostLimits) -> Arc<Gate> {
-        let gate = self.gate.load_full();
-        if (gate.concurrent, gate.queue) == (limits.concurrent_reviews, limits.queue) {
-            return gate;
+    /// The gate in force, replaced when a generation brings other bounds; what the old one admitted runs out. A review
+    /// that began under an older generation takes the newer gate: it may not bring the old one back, empty.
+    fn gate(&self, set: &PolicySet) -> Arc<Gate> {
+        let PolicySet { limits, .. } = set;
+        let fits = |gate: &Gate| {
+            gate.number >= set.number()
+                || (gate.concurrent, gate.queue) == (limits.concurrent_reviews, limits.queue)
+        };
+        let gate = self.gate.load();
+        if fits(&gate) {
+            return Arc::clone(&gate);
         }
-        let gate = Arc::new(Gate::new(limits));
-        self.gate.store(Arc::clone(&gate));
-        gate
+        let new = Arc::new(Gate::new(limits, set.number()));
+        self.gate.rcu(|gate| if fits(gate) { Arc::clone(gate) } else { Arc::clone(&new) });
+        self.gate.load_full()
     }
 }

@@ -39,7 +39,7 @@ pub struct Host {
 impl Host {
     /// A door that judges by what `policies` reads.
     pub fn new(policies: PolicyReader) -> Host {
-        let dispatcher = Dispatcher::new(&policies.current().limits);
+        let dispatcher = Dispatcher::new(&policies.current());
         Host { policies, dispatcher }
     }
 }

@@ -341,6 +341,11 @@ pub fn explain(error: &std::io::Error) -> String {
             "the client's certificate is not for clients: extendedKeyUsage lacks clientAuth (kubeadm's apiserver.crt \
              is a serving certificate; apiserver-kubelet-client.crt is for clients)"
         }
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause)))
+            if cause.is::<WrongName>() =>
+        {
+            return cause.to_string();
+        }
         _ if plain.contains("UnsupportedCertVersion") => {
             "the client's certificate is X.509 v1: make it v3 (openssl x509 -req needs -extfile)"
         }

@@ -11,7 +11,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -41,6 +41,7 @@ pub async fn serve(
     let routes = routes(Arc::new(Host::new(policies.clone())));
     let graceful = GracefulShutdown::new();
     let open = Arc::new(Open::default());
+    let (stopping, is_stopping) = watch::channel(());
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = async {
@@ -59,7 +60,12 @@ pub async fn serve(
                 }
             },
         };
-        let connection = Connection { tls: tls.clone(), routes: routes.clone(), watcher: graceful.watcher() };
+        let connection = Connection {
+            tls: tls.clone(),
+            routes: routes.clone(),
+            watcher: graceful.watcher(),
+            stopping: is_stopping.clone(),
+        };
         let place = Place::take(&open);
         tokio::spawn(async move {
             connection.serve(stream, peer).await;
@@ -67,6 +73,7 @@ pub async fn serve(
         });
     }
     drop(listener);
+    drop(stopping);
     tokio::time::timeout(DRAIN_TIME, graceful.shutdown()).await.is_ok()
 }
 
@@ -74,16 +81,23 @@ struct Connection {
     tls: TlsReader,
     routes: axum::Router,
     watcher: Watcher,
+    /// Its sender is dropped when the host stops.
+    stopping: watch::Receiver<()>,
 }
 
 impl Connection {
     async fn serve(self, stream: TcpStream, peer: SocketAddr) {
-        let Connection { tls, routes, watcher } = self;
+        let Connection { tls, routes, watcher, mut stopping } = self;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
         let handshake = TlsAcceptor::from(tls.current()).accept(stream);
-        let stream = match tokio::time::timeout(HANDSHAKE_TIME, handshake).await {
+        let handshake = tokio::select! {
+            handshake = tokio::time::timeout(HANDSHAKE_TIME, handshake) => handshake,
+            // No review is under way on it, so there is nothing to wait for.
+            _ = stopping.changed() => return,
+        };
+        let stream = match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::warn!(%peer, "TLS handshake refused: {}", tls::explain(&error));

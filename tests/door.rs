@@ -1,0 +1,373 @@
+//! The door for ImageReview: what an apiserver sends, what it never would, and what either is answered. Every file of
+//! `cases/door` is a test, over HTTP/1.1 and HTTP/2; `fixtures/apiserver` holds what real apiservers sent.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::channel::Channel;
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper::body::Frame;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::client::{Answer, BOTH, Body, Protocol, full, review_of};
+use crate::support::{Installation, assert_none, cases};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Case {
+    #[expect(dead_code, reason = "for the reader of the case")]
+    why: String,
+    request: Sent,
+    answer: Expected,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Sent {
+    #[serde(default = "post")]
+    method: String,
+    #[serde(default = "root")]
+    path: String,
+    /// Over `content-type: application/json`; null takes one away.
+    #[serde(default)]
+    headers: BTreeMap<String, Option<String>>,
+    #[serde(default)]
+    body: Vec<Part>,
+    /// The body is sent in pieces of this many bytes, without a length.
+    piece: Option<usize>,
+}
+
+fn post() -> String {
+    "POST".to_owned()
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Part {
+    Text(String),
+    Hex { hex: String },
+    Repeated { repeat: String, times: usize },
+    Json { json: Value },
+}
+
+impl Part {
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Part::Text(text) => text.clone().into_bytes(),
+            Part::Hex { hex } => {
+                hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+            }
+            Part::Repeated { repeat, times } => repeat.repeat(*times).into_bytes(),
+            Part::Json { json } => json.to_string().into_bytes(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Expected {
+    status: u16,
+    /// Of an ImageReview.
+    allowed: Option<bool>,
+    /// Parts of its reason, of the Status' message, or of a plain body.
+    #[serde(default)]
+    says: Vec<String>,
+}
+
+impl Sent {
+    fn request(&self) -> Request<Body> {
+        let mut headers = BTreeMap::from([("content-type".to_owned(), Some("application/json".to_owned()))]);
+        headers.extend(self.headers.clone());
+        let mut request =
+            Request::builder().method(self.method.as_str()).uri(format!("https://localhost{}", self.path));
+        for (name, value) in headers {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        let bytes: Vec<u8> = self.body.iter().flat_map(Part::bytes).collect();
+        let body = match self.piece {
+            None => full(bytes),
+            Some(piece) => in_pieces(&bytes, piece),
+        };
+        request.body(body).unwrap()
+    }
+}
+
+fn in_pieces(bytes: &[u8], piece: usize) -> Body {
+    let (mut sender, body) = Channel::new(1);
+    let pieces: Vec<Bytes> = bytes.chunks(piece).map(Bytes::copy_from_slice).collect();
+    tokio::spawn(async move {
+        for piece in pieces {
+            sender.send_data(piece).await.unwrap();
+        }
+    });
+    body.boxed()
+}
+
+/// What differs from `expected`, and from what holds for every answer.
+fn differences(expected: &Expected, answer: &Answer, head: bool) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut check = |holds: bool, what: String| {
+        if !holds {
+            found.push(what);
+        }
+    };
+    let status = answer.status.as_u16();
+    check(status == expected.status, format!("status {status}, not {}", expected.status));
+    check(!answer.headers.contains_key("retry-after"), "Retry-After makes apiservers retry too often".into());
+    let json = answer.json();
+    let line = if let Some(allowed) = expected.allowed {
+        check(json["kind"] == "ImageReview", format!("kind {}", json["kind"]));
+        check(json["apiVersion"] == "imagepolicy.k8s.io/v1alpha1", format!("{}", json["apiVersion"]));
+        check(json["status"]["allowed"] == allowed, format!("allowed {}", json["status"]["allowed"]));
+        let reason = json["status"]["reason"].as_str().unwrap_or_default();
+        check(allowed == reason.is_empty(), format!("allowed {allowed}, reason {reason:?}"));
+        check(json["status"]["auditAnnotations"]["generation"].is_string(), "no generation".into());
+        reason.to_owned()
+    } else if status >= 400 {
+        check(json["kind"] == "Status" && json["apiVersion"] == "v1", format!("no Status: {json}"));
+        check(json["status"] == "Failure" && json["code"] == status, format!("no failure: {json}"));
+        check(json["reason"].is_string(), format!("no reason: {json}"));
+        json["message"].as_str().unwrap_or_default().to_owned()
+    } else {
+        answer.text().to_owned()
+    };
+    if expected.allowed.is_some() || status >= 400 {
+        check(answer.headers["content-type"] == "application/json", "not told that it is JSON".into());
+        check(line.len() <= 1024, format!("{} bytes of reason", line.len()));
+        let forged =
+            |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}');
+        check(!line.contains(forged), format!("not one plain line: {line:?}"));
+    }
+    check(!head || answer.body.is_empty(), "a body for HEAD".into());
+    for part in &expected.says {
+        check(line.contains(part), format!("{line:?} does not say {part:?}"));
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_case() {
+    let installation = Installation::new(json!({ "limits": { "body": "1Mi" } }));
+    let server = installation.serve().await;
+    let cases = cases::<Case>("cases/door");
+    assert!(cases.len() >= 60, "only {} cases", cases.len());
+    let mut found = Vec::new();
+    for protocol in BOTH {
+        let mut connection = installation.client().connect(server.address, protocol).await.unwrap();
+        for (name, case) in &cases {
+            match connection.send(case.request.request()).await {
+                Ok(answer) => found.extend(
+                    differences(&case.answer, &answer, case.request.method == "HEAD")
+                        .iter()
+                        .map(|difference| format!("{name}, {protocol:?}: {difference}")),
+                ),
+                Err(error) => {
+                    found.push(format!("{name}, {protocol:?}: {error}"));
+                    connection = installation.client().connect(server.address, protocol).await.unwrap();
+                }
+            }
+        }
+    }
+    assert_none(&found);
+}
+
+/// One thing that was done with kubectl, and what the apiserver sent because of it.
+#[derive(Deserialize)]
+struct Recorded {
+    exit: i32,
+    requests: Vec<RecordedRequest>,
+}
+
+#[derive(Deserialize)]
+struct RecordedRequest {
+    path: String,
+    headers: BTreeMap<String, String>,
+    raw: String,
+}
+
+impl RecordedRequest {
+    fn replay(&self, path: &str) -> Request<Body> {
+        let mut request = Request::post(format!("https://localhost{path}"));
+        for (name, value) in &self.headers {
+            request = request.header(name.as_str(), value.as_str());
+        }
+        request.body(full(self.raw.clone())).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn what_apiservers_sent() {
+    let installation = Installation::new(json!({}));
+    let server = installation.serve().await;
+    let (mut image_reviews, mut admission_reviews, mut found) = (0, 0, Vec::new());
+    for version in ["v1.31.0", "v1.37.2"] {
+        let mut connection = installation.client().connect(server.address, Protocol::Http1).await.unwrap();
+        for (name, recorded) in cases::<Recorded>(&format!("fixtures/apiserver/{version}")) {
+            for request in &recorded.requests {
+                let body: Value = serde_json::from_str(&request.raw).unwrap();
+                let answer = connection.send(request.replay(&request.path)).await.unwrap();
+                let mut check = |answer: &Answer, expected: Expected| {
+                    let differences = differences(&expected, answer, false);
+                    found.extend(
+                        differences.iter().map(|difference| format!("{version} {name}: {difference}")),
+                    );
+                };
+                if body["kind"] == "ImageReview" {
+                    image_reviews += 1;
+                    // The backend that was recorded trusted `registry.k8s.io` and nothing else.
+                    let allowed = Some(recorded.exit == 0);
+                    check(&answer, Expected { status: 200, allowed, says: Vec::new() });
+                } else {
+                    admission_reviews += 1;
+                    let says = vec!["the door for ImageReview is /".to_owned()];
+                    check(&answer, Expected { status: 404, allowed: None, says });
+                    let answer = connection.send(request.replay("/?timeout=10s")).await.unwrap();
+                    let says = vec![
+                        "wanted is an ImageReview".to_owned(),
+                        "this is kind `AdmissionReview`".to_owned(),
+                    ];
+                    check(&answer, Expected { status: 400, allowed: None, says });
+                }
+            }
+        }
+    }
+    assert_none(&found);
+    assert_eq!((image_reviews, admission_reviews), (14, 11), "recordings are missing");
+}
+
+#[tokio::test]
+async fn the_reason_names_each_image_that_is_refused() {
+    let installation = Installation::new(json!({}));
+    let server = installation.serve().await;
+    let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
+    let answer = connection.review("nginx").await.unwrap().json();
+    let reason = answer["status"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("nginx: ") && reason.ends_with("(policy trusted-registries)"), "{reason}");
+    let answer = connection.review("registry.k8s.io/pause:3.10").await.unwrap().json();
+    assert_eq!(answer["status"]["allowed"], true, "{answer}");
+}
+
+/// `mode: audit` of the host denies nothing, not even what is over a bound, and tells what it would have denied.
+#[tokio::test]
+async fn a_host_in_audit_mode_only_reports() {
+    let installation = Installation::new(json!({ "mode": "audit", "limits": { "body": "64Ki" } }));
+    let server = installation.serve().await;
+    let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
+    for (body, would_deny) in [
+        (review_of("nginx"), "nginx: "),
+        (" ".repeat(1 << 17), "limits.body"),
+        (review_of("a\nb"), "a\\u{a}b: "),
+    ] {
+        let request = Request::post("https://localhost/").body(full(body)).unwrap();
+        let answer = connection.send(request).await.unwrap().json();
+        assert_eq!(answer["status"]["allowed"], true, "{answer}");
+        let reported = answer["status"]["auditAnnotations"]["would-deny"].as_str().unwrap();
+        assert!(reported.contains(would_deny), "{reported}");
+    }
+}
+
+/// What cannot be sent whole is answered or cut off, and the host serves on.
+#[tokio::test]
+async fn a_body_far_over_every_bound() {
+    let installation = Installation::new(json!({ "limits": { "body": "64Ki" } }));
+    let server = installation.serve().await;
+    for protocol in BOTH {
+        let mut connection = installation.client().connect(server.address, protocol).await.unwrap();
+        let (mut sender, body) = Channel::<Bytes>::new(1);
+        let piece = Bytes::from(vec![b' '; 1 << 20]);
+        let feeding = tokio::spawn(async move {
+            // Without an end: it stops when the host takes no more.
+            while sender.send_data(piece.clone()).await.is_ok() {}
+        });
+        let request = Request::post("https://localhost/").body(body.boxed()).unwrap();
+        if let Ok(answer) = connection.send(request).await {
+            let says = vec!["limits.body".to_owned()];
+            assert_none(&differences(&Expected { status: 200, allowed: Some(false), says }, &answer, false));
+        }
+        drop(connection);
+        feeding.await.unwrap();
+        let mut connection = installation.client().connect(server.address, protocol).await.unwrap();
+        assert_eq!(
+            connection.review("registry.k8s.io/pause").await.unwrap().json()["status"]["allowed"],
+            true
+        );
+    }
+}
+
+/// A client that has to be told of the bound must be able to send everything first.
+#[tokio::test]
+async fn a_body_over_its_bound_is_read_to_its_end() {
+    let installation = Installation::new(json!({ "limits": { "body": "64Ki" } }));
+    let server = installation.serve().await;
+    for protocol in BOTH {
+        let mut connection = installation.client().connect(server.address, protocol).await.unwrap();
+        let body = Full::new(Bytes::from(vec![b' '; 32 << 20])).boxed();
+        let answer = connection.send(Request::post("https://localhost/").body(body).unwrap()).await.unwrap();
+        let says = vec!["limits.body".to_owned()];
+        assert_none(&differences(&Expected { status: 200, allowed: Some(false), says }, &answer, false));
+        let again = connection.review("registry.k8s.io/pause").await.unwrap();
+        assert_eq!(again.json()["status"]["allowed"], true, "the connection is as good as before");
+    }
+}
+
+/// The head of a request whose client waits for `100 Continue`, and so knows that its body is being waited for.
+fn head(length: usize) -> String {
+    format!("POST / HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_half_way() {
+    let installation = Installation::new(json!({}));
+    let server = installation.serve().await;
+    let body = review_of("registry.k8s.io/pause");
+    let mut stream = installation.client().handshake(server.address, &["http/1.1"]).await.unwrap();
+    stream.write_all(head(body.len()).as_bytes()).await.unwrap();
+    let mut buffer = [0; 1024];
+    let read = stream.read(&mut buffer).await.unwrap();
+    assert!(buffer[..read].starts_with(b"HTTP/1.1 100"));
+    stream.write_all(&body.as_bytes()[..20]).await.unwrap();
+    drop(stream);
+
+    let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
+    let (mut sender, channel) = Channel::<Bytes>::new(1);
+    let request = Request::post("https://localhost/").body(channel.boxed()).unwrap();
+    let mut another = connection.another();
+    let cut_off = tokio::spawn(async move { another.send_request(request).await });
+    sender.send(Frame::data(Bytes::from_static(b"{\"kind\""))).await.unwrap();
+    assert!(connection.review("registry.k8s.io/pause").await.is_ok(), "frames are read in order");
+    cut_off.abort();
+    drop(sender);
+    let answer = connection.review("registry.k8s.io/pause").await.unwrap();
+    assert_eq!(answer.json()["status"]["allowed"], true);
+}
+
+#[tokio::test]
+async fn a_client_that_stalls_half_way_is_denied() {
+    let installation = Installation::new(json!({}));
+    let server = installation.serve().await;
+    let mut stream = installation.client().handshake(server.address, &["http/1.1"]).await.unwrap();
+    stream.write_all(head(1000).as_bytes()).await.unwrap();
+    let mut buffer = [0; 4096];
+    let read = stream.read(&mut buffer).await.unwrap();
+    assert!(buffer[..read].starts_with(b"HTTP/1.1 100"));
+    stream.write_all(b"{").await.unwrap();
+    // From here on the clock jumps whenever there is nothing else to do.
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("\"allowed\":false"), "{answer}");
+    assert!(answer.contains("did not arrive within 10 s"), "{answer}");
+    assert!(began.elapsed() < Duration::from_secs(30), "the apiserver has given up: {:?}", began.elapsed());
+}

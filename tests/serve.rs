@@ -1,0 +1,346 @@
+//! `host serve` as a process and as a whole: starting, refusing to start, overload, stopping, health and status.
+
+use std::process::Command;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use http_body_util::channel::Channel;
+use hyper::Request;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::Installation;
+use crate::support::client::{Connection, Protocol, full, post, review_of};
+use crate::support::process::{HOST, Process};
+
+async fn stops_cleanly(signal: Signal, name: &str) {
+    let installation = Installation::new(json!({}));
+    let mut process = installation.start();
+    let (address, _) = process.addresses();
+    let client = installation.client();
+    let allowed = "registry.k8s.io/pause";
+
+    let mut idle1 = client.connect(address, Protocol::Http1).await.unwrap();
+    let mut idle2 = client.connect(address, Protocol::Http2).await.unwrap();
+    for idle in [&mut idle1, &mut idle2] {
+        assert_eq!(idle.review(allowed).await.unwrap().status, 200);
+    }
+    let mut silent = client.handshake(address, &["h2"]).await.unwrap();
+
+    // A review under way over HTTP/1.1: the host has said that it waits for the body.
+    let body = review_of(allowed);
+    let mut busy1 = client.handshake(address, &["http/1.1"]).await.unwrap();
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    busy1.write_all(head.as_bytes()).await.unwrap();
+    let mut buffer = [0; 1024];
+    let read = busy1.read(&mut buffer).await.unwrap();
+    assert!(buffer[..read].starts_with(b"HTTP/1.1 100"));
+    // And over HTTP/2: a later request has been answered, so this one has arrived.
+    let mut busy2 = client.connect(address, Protocol::Http2).await.unwrap();
+    let (mut sender, channel) = Channel::<Bytes>::new(1);
+    let under_way =
+        busy2.another().send_request(Request::post("https://localhost/").body(channel.boxed()).unwrap());
+    let under_way = tokio::spawn(under_way);
+    sender.send_data(Bytes::copy_from_slice(&body.as_bytes()[..10])).await.unwrap();
+    assert_eq!(busy2.review(allowed).await.unwrap().status, 200);
+
+    process.signal(signal);
+    process.wait_for(&format!("{name}: finishing the reviews under way"));
+    idle1.closed().await;
+    idle2.closed().await;
+    // Closed, whether with TLS' own farewell or without.
+    let mut farewell = Vec::new();
+    let _ = silent.read_to_end(&mut farewell).await;
+    assert!(
+        farewell.is_empty() || farewell.starts_with(&[0, 0]),
+        "no more than HTTP/2's settings: {farewell:?}"
+    );
+    assert!(TcpStream::connect(address).await.is_err(), "it still listens");
+
+    busy1.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    busy1.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"allowed\":true"), "{answer}");
+    sender.send_data(Bytes::copy_from_slice(&body.as_bytes()[10..])).await.unwrap();
+    drop(sender);
+    let answer = under_way.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(serde_json::from_slice::<Value>(&answer).unwrap()["status"]["allowed"], true);
+    busy2.closed().await;
+
+    let (status, said) = process.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("stopped: every review under way was answered"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_drains() {
+    stops_cleanly(Signal::TERM, "SIGTERM").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_drains() {
+    stops_cleanly(Signal::INT, "Ctrl-C").await;
+}
+
+/// Whoever connects and says nothing (a port probe does) holds no review.
+#[tokio::test]
+async fn stopping_does_not_wait_for_handshakes() {
+    let installation = Installation::bare(json!({}));
+    let server = installation.serve().await;
+    let _silent = TcpStream::connect(server.address).await.unwrap();
+    let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
+    assert_eq!(connection.review("nginx").await.unwrap().status, 200, "connections are accepted in order");
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    assert!(server.stop().await.unwrap());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_ever() {
+    let installation = Installation::bare(json!({}));
+    let server = installation.serve().await;
+    let client = installation.client();
+    let mut stalled = client.handshake(server.address, &["http/1.1"]).await.unwrap();
+    stalled.write_all(b"POST / HTTP/1.1\r\nhost: local").await.unwrap();
+    for _ in 0..3 {
+        let mut connection = client.connect(server.address, Protocol::Http2).await.unwrap();
+        assert_eq!(connection.review("nginx").await.unwrap().status, 200);
+    }
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    assert!(!server.stop().await.unwrap(), "a request that never came whole was answered");
+    assert!(began.elapsed() < Duration::from_secs(30), "kubelet kills after 30 s: {:?}", began.elapsed());
+}
+
+#[test]
+fn a_start_that_is_refused_is_explained() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    for (what, changes, expected) in [
+        (
+            "the door's port is taken",
+            json!({ "listen": taken }),
+            format!("host: cannot listen on {taken} (`listen`): another program listens there"),
+        ),
+        (
+            "the port for health and status is taken",
+            json!({ "admin": { "listen": taken } }),
+            format!("host: cannot listen on {taken} (`admin.listen`): another program listens there"),
+        ),
+        (
+            "an address of another machine",
+            json!({ "listen": "192.0.2.1:1234" }),
+            "host: cannot listen on 192.0.2.1:1234 (`listen`): this machine does not have that address"
+                .to_owned(),
+        ),
+        (
+            "a key that is unknown",
+            json!({ "lisen": "" }),
+            "unknown key `lisen`: did you mean `listen`?".to_owned(),
+        ),
+        ("no certificates", json!({ "tls": null }), "`tls` is missing".to_owned()),
+    ] {
+        let installation = Installation::bare(changes);
+        let (status, said) = installation.start().end();
+        assert_eq!(status.code(), Some(2), "{what}: {said}");
+        assert!(said.contains(&expected), "{what}: {said}");
+        let told: Vec<_> = said.lines().filter(|line| line.starts_with("host: ")).collect();
+        assert_eq!(told.len(), 1, "{what}: {said}");
+    }
+}
+
+#[test]
+fn a_host_yaml_that_cannot_be_read_is_named() {
+    let installation = Installation::bare(json!({}));
+    installation.write("host.yaml", b"listen: [\n");
+    installation.write("two.yaml", b"lisen: a\npolicis: []\n");
+    for (file, expected) in [
+        ("host.yaml", "host.yaml:"),
+        ("missing.yaml", "missing.yaml: No such file or directory"),
+        ("policies", "policies: not a regular file"),
+        ("two.yaml", "two.yaml:2:1: unknown key `policis`: did you mean `policies`?"),
+    ] {
+        let path = installation.path(file);
+        let mut process = Process::start(Command::new(HOST).arg("serve").arg("--config").arg(&path));
+        let (status, said) = process.end();
+        assert_eq!(status.code(), Some(2), "{file}: {said}");
+        assert!(said.contains(expected), "{file}: {said}");
+        assert!(
+            said.lines().all(|line| line.starts_with(&format!("host: {}", path.display()))),
+            "{file}: {said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn overload_is_429_without_retry_after() {
+    let changes = json!({ "limits": { "queue": 0, "concurrentReviews": 1 } });
+    let installation = Installation::never_ending("3s", changes);
+    let server = installation.serve().await;
+    let client = installation.client();
+    // One place: of several reviews at once one is evaluated, until its policy is cut off.
+    let reviews: Vec<_> = (0..3)
+        .map(|number| {
+            let (client, address) = (client.clone(), server.address);
+            let protocol = if number == 0 { Protocol::Http1 } else { Protocol::Http2 };
+            tokio::spawn(async move {
+                client.connect(address, protocol).await.unwrap().review("nginx").await.unwrap()
+            })
+        })
+        .collect();
+    let mut denied = 0;
+    for review in reviews {
+        let answer = review.await.unwrap();
+        let json = answer.json();
+        if answer.status == 200 {
+            denied += 1;
+            assert_eq!(json["status"]["allowed"], false);
+            let reason = json["status"]["reason"].as_str().unwrap();
+            assert!(reason.contains("(policy never-ending)"), "{reason}");
+            continue;
+        }
+        assert_eq!(answer.status, 429);
+        assert_eq!(answer.headers.get("retry-after"), None);
+        assert_eq!(answer.headers["content-type"], "application/json");
+        let expected = json!({
+            "apiVersion": "v1",
+            "kind": "Status",
+            "status": "Failure",
+            "message": "this image policy host has too many reviews waiting",
+            "reason": "TooManyRequests",
+            "code": 429,
+        });
+        assert_eq!(json, expected);
+    }
+    assert_eq!(denied, 1);
+    let after = client.connect(server.address, Protocol::Http2).await.unwrap().review("nginx").await.unwrap();
+    assert_eq!(after.status, 200, "the place was not given back");
+}
+
+/// A review that began under the limits of an older generation counts among those of the newer one.
+#[tokio::test]
+async fn limits_hold_across_a_reload() {
+    let changes = json!({ "limits": { "queue": 0, "concurrentReviews": 1 } });
+    let installation = Installation::never_ending("2s", changes);
+    let mut server = installation.serve().await;
+    let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
+    let mut begun = Vec::new();
+    for _ in 0..2 {
+        let (sender, body) = Channel::<Bytes>::new(1);
+        let request = Request::post("https://localhost/").body(body.boxed()).unwrap();
+        begun.push((sender, tokio::spawn(connection.another().send_request(request))));
+    }
+    arrived(&mut connection).await;
+
+    let host_yaml = std::fs::read_to_string(installation.path("host.yaml")).unwrap();
+    installation.write("host.yaml", host_yaml.replace(r#""queue":0"#, r#""queue":1"#).as_bytes());
+    server.reloader.reload();
+
+    // One is evaluated and one waits, which leaves no room for those that began before.
+    let newer = [(); 2].map(|()| tokio::spawn(connection.another().send_request(post(review_of("nginx")))));
+    arrived(&mut connection).await;
+    for (mut sender, answer) in begun {
+        sender.send_data(review_of("nginx").into()).await.unwrap();
+        drop(sender);
+        assert_eq!(answer.await.unwrap().unwrap().status(), 429);
+    }
+    for answer in newer {
+        assert_eq!(answer.await.unwrap().unwrap().status(), 200);
+    }
+}
+
+/// Waits until what was sent before over this connection is in the hands of the host: later requests are answered.
+async fn arrived(connection: &mut Connection) {
+    for _ in 0..3 {
+        connection.send(Request::get("https://localhost/").body(full("")).unwrap()).await.unwrap();
+    }
+}
+
+/// A plain GET of the listener for health and status.
+async fn get(address: std::net::SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test]
+async fn health_and_status() {
+    let installation = Installation::new(json!({}));
+    let server = installation.serve().await;
+    assert_eq!(get(server.admin, "/livez").await, (200, "ok".to_owned()));
+    assert_eq!(get(server.admin, "/readyz").await, (200, "ok".to_owned()));
+    let (status, verbose) = get(server.admin, "/readyz?verbose").await;
+    assert_eq!(status, 200);
+    assert!(verbose.contains("[+]policy trusted-registries ok\n"), "{verbose}");
+    assert!(verbose.ends_with("readyz check passed\n") && !verbose.contains("[-]"), "{verbose}");
+    let (status, body) = get(server.admin, "/status").await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &body["degraded"], &body["mode"]), (200, &json!(false), &json!("enforce")));
+    assert_eq!(body["generation"]["number"], 1);
+    assert_eq!(body["policies"][0]["name"], "trusted-registries");
+    assert_eq!(body["policies"][0]["error"], Value::Null);
+    assert_eq!(get(server.admin, "/nothing").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_policy_that_is_broken_shows_and_denies() {
+    let installation = Installation::new(json!({}));
+    installation.write("policies/trusted-registries.wasm", b"no component");
+    let server = installation.serve().await;
+    let (status, verbose) = get(server.admin, "/readyz?verbose").await;
+    assert_eq!(status, 200, "it denies, which is better than not being asked");
+    assert!(verbose.contains("[-]policy trusted-registries failed: not loaded\n"), "{verbose}");
+    let body: Value = serde_json::from_str(&get(server.admin, "/status").await.1).unwrap();
+    assert_eq!(body["degraded"], true);
+    assert!(body["policies"][0]["error"].as_str().unwrap().contains("no WebAssembly"), "{body}");
+    assert!(body["problems"][0]["message"].as_str().unwrap().contains("no WebAssembly"), "{body}");
+    let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
+    let answer = connection.review("registry.k8s.io/pause").await.unwrap().json();
+    assert_eq!(answer["status"]["allowed"], false);
+    assert!(answer["status"]["reason"].as_str().unwrap().contains("no WebAssembly"), "{answer}");
+}
+
+#[test]
+fn the_demo_can_be_tried_as_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("demo");
+    let serve = || {
+        let mut command = Command::new(HOST);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--directory"]).arg(&directory);
+        Process::start(&mut command)
+    };
+    let mut process = serve();
+    let line = process.wait_for("curl ");
+    let output = Command::new("sh")
+        .args(["-c", &format!("{} --silent --show-error --noproxy '*'", line.trim())])
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_ne!(output.status.code(), Some(127), "this test needs the program `curl`: {complaint}");
+    assert!(output.status.success(), "{line}\n{complaint}");
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["kind"], "ImageReview");
+    assert_eq!(answer["status"]["allowed"], false);
+    let reason = answer["status"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("nginx: ") && reason.contains("(policy trusted-registries)"), "{reason}");
+
+    // Nothing of a folder that is in use is overwritten.
+    let (status, said) = serve().end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("the demo overwrites nothing"), "{said}");
+
+    process.signal(Signal::TERM);
+    let (status, said) = process.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+}

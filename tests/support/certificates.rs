@@ -1,0 +1,193 @@
+//! Certificates with any defect that a test wants, from an authority made on the spot.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, PublicKeyData as _, SigningKey as _,
+};
+use serde::Deserialize;
+use time::{Duration, OffsetDateTime};
+
+/// What a certificate is to be like. The default is sound, and good for nothing.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Wanted {
+    pub(crate) common_name: String,
+    /// DNS names and addresses of the subjectAltName; empty: there is none.
+    pub(crate) names: Vec<String>,
+    /// Of extendedKeyUsage; empty: there is none.
+    pub(crate) usages: Vec<Usage>,
+    /// CA:TRUE
+    pub(crate) authority: bool,
+    pub(crate) valid: Validity,
+    pub(crate) signer: Signer,
+    /// X.509 v1, signed by itself, without any extension.
+    pub(crate) version1: bool,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Usage {
+    ServerAuth,
+    ClientAuth,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Validity {
+    #[default]
+    Now,
+    Expired,
+    NotYet,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Signer {
+    /// The authority that both sides trust.
+    #[default]
+    Authority,
+    /// One that it has signed; its certificate is appended to the chain.
+    Intermediate,
+    /// One that nobody trusts.
+    Stranger,
+    Itself,
+}
+
+impl Wanted {
+    pub(crate) fn server() -> Wanted {
+        let names = ["localhost", "127.0.0.1"].map(str::to_owned).to_vec();
+        Wanted {
+            common_name: "image-policy-host".to_owned(),
+            names,
+            usages: vec![Usage::ServerAuth],
+            ..Wanted::default()
+        }
+    }
+
+    pub(crate) fn client() -> Wanted {
+        Wanted {
+            common_name: "kube-apiserver".to_owned(),
+            usages: vec![Usage::ClientAuth],
+            ..Wanted::default()
+        }
+    }
+}
+
+/// A chain, leaf first, and the leaf's private key, in PEM form.
+pub(crate) struct Identity {
+    pub(crate) chain: String,
+    pub(crate) key: String,
+}
+
+/// The authorities of a test.
+pub(crate) struct Pki {
+    authority: CertifiedIssuer<'static, KeyPair>,
+    intermediate: CertifiedIssuer<'static, KeyPair>,
+    stranger: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Pki {
+    pub(crate) fn new() -> Pki {
+        let named = |common_name: &str| {
+            let authority = true;
+            parameters(&Wanted { common_name: common_name.to_owned(), authority, ..Wanted::default() })
+        };
+        let key = || KeyPair::generate().unwrap();
+        let authority = CertifiedIssuer::self_signed(named("authority"), key()).unwrap();
+        let intermediate = CertifiedIssuer::signed_by(named("intermediate"), key(), &authority).unwrap();
+        let stranger = CertifiedIssuer::self_signed(named("stranger"), key()).unwrap();
+        Pki { authority, intermediate, stranger }
+    }
+
+    /// The certificate of the authority that both sides trust, in PEM form.
+    pub(crate) fn authority(&self) -> String {
+        self.authority.pem()
+    }
+
+    pub(crate) fn issue(&self, wanted: &Wanted) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let parameters = parameters(wanted);
+        let chain = match wanted.signer {
+            _ if wanted.version1 => version1(&wanted.common_name, &key),
+            Signer::Authority => parameters.signed_by(&key, &self.authority).unwrap().pem(),
+            Signer::Intermediate => {
+                let leaf = parameters.signed_by(&key, &self.intermediate).unwrap();
+                leaf.pem() + &self.intermediate.pem()
+            }
+            Signer::Stranger => parameters.signed_by(&key, &self.stranger).unwrap().pem(),
+            Signer::Itself => parameters.self_signed(&key).unwrap().pem(),
+        };
+        Identity { chain, key: key.serialize_pem() }
+    }
+}
+
+fn parameters(wanted: &Wanted) -> CertificateParams {
+    let mut parameters = CertificateParams::new(wanted.names.clone()).unwrap();
+    parameters.distinguished_name.push(DnType::CommonName, wanted.common_name.as_str());
+    parameters.extended_key_usages = wanted
+        .usages
+        .iter()
+        .map(|usage| match usage {
+            Usage::ServerAuth => ExtendedKeyUsagePurpose::ServerAuth,
+            Usage::ClientAuth => ExtendedKeyUsagePurpose::ClientAuth,
+        })
+        .collect();
+    if wanted.authority {
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    }
+    let (from, to) = match wanted.valid {
+        Validity::Now => (-1, 1),
+        Validity::Expired => (-3, -1),
+        Validity::NotYet => (1, 3),
+    };
+    let now = OffsetDateTime::now_utc();
+    parameters.not_before = now + Duration::days(from);
+    parameters.not_after = now + Duration::days(to);
+    parameters
+}
+
+/// A certificate of X.509 v1, as `openssl x509 -req` makes without `-extfile`. rcgen makes v3 only.
+fn version1(common_name: &str, key: &KeyPair) -> String {
+    let ecdsa_with_sha256 = der(0x30, &[&[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]]);
+    let name = der(
+        0x30,
+        &[&der(0x31, &[&der(0x30, &[&[0x06, 3, 0x55, 4, 3], &der(0x0c, &[common_name.as_bytes()])])])],
+    );
+    let time = |text: &str| der(0x17, &[text.as_bytes()]);
+    let validity = der(0x30, &[&time("200101000000Z"), &time("491231235959Z")]);
+    let serial = [0x02, 1, 1];
+    let public_key = key.subject_public_key_info();
+    let to_sign = der(0x30, &[&serial, &ecdsa_with_sha256, &name, &validity, &name, &public_key]);
+    let signature = key.sign(&to_sign).unwrap();
+    let certificate = der(0x30, &[&to_sign, &ecdsa_with_sha256, &der(0x03, &[&[0], &signature])]);
+    pem("CERTIFICATE", &certificate)
+}
+
+fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let length = u16::try_from(content.len()).unwrap();
+    let [high, low] = length.to_be_bytes();
+    let mut encoded = match length {
+        0..128 => vec![tag, low],
+        128..256 => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
+    };
+    encoded.extend(content);
+    encoded
+}
+
+/// PEM of `der`, on one long line of base64, which readers take.
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut base64 = String::new();
+    for chunk in der.chunks(3) {
+        let bits =
+            chunk.iter().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        for index in 0..4 {
+            let digit = ALPHABET[(bits >> (18 - 6 * index) & 63) as usize];
+            base64.push(if index <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    format!("-----BEGIN {label}-----\n{base64}\n-----END {label}-----\n")
+}

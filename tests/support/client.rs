@@ -1,0 +1,207 @@
+//! A client as the apiserver's: rustls and hyper, HTTP/1.1 or HTTP/2 as ALPN decides.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::{http1, http2};
+use hyper::header::HeaderMap;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::certificates::{Pki, Wanted};
+
+pub(crate) type Body = BoxBody<Bytes, std::convert::Infallible>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+pub(crate) const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+
+/// What a client shows and trusts.
+#[derive(Clone)]
+pub(crate) struct Client(ClientConfig);
+
+impl Client {
+    /// With a certificate of `wanted`, or none.
+    pub(crate) fn new(pki: &Pki, wanted: Option<&Wanted>) -> Client {
+        Client::speaking(pki, wanted, &[&rustls::version::TLS13, &rustls::version::TLS12])
+    }
+
+    pub(crate) fn speaking(
+        pki: &Pki,
+        wanted: Option<&Wanted>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Client {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(pki.authority().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots);
+        Client(match wanted {
+            None => builder.with_no_client_auth(),
+            Some(wanted) => {
+                let identity = pki.issue(wanted);
+                let chain = CertificateDer::pem_slice_iter(identity.chain.as_bytes()).map(Result::unwrap);
+                let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+                let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
+                // The usual way checks the certificate, and here it may be one that no check passes.
+                let certified = rustls::sign::CertifiedKey::new(chain.collect(), key);
+                builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)))
+            }
+        })
+    }
+
+    /// A TLS connection that offers these protocols.
+    pub(crate) async fn handshake(
+        &self,
+        address: SocketAddr,
+        protocols: &[&str],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut config = self.0.clone();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let tcp = TcpStream::connect(address).await?;
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
+    }
+
+    pub(crate) async fn connect(
+        &self,
+        address: SocketAddr,
+        protocol: Protocol,
+    ) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+        let alpn = match protocol {
+            Protocol::Http1 => "http/1.1",
+            Protocol::Http2 => "h2",
+        };
+        let stream = self.handshake(address, &[alpn]).await?;
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn.as_bytes()));
+        Connection::over(stream, protocol).await
+    }
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+/// A kept connection.
+pub(crate) struct Connection {
+    sender: Sender,
+    driver: JoinHandle<Result<(), hyper::Error>>,
+}
+
+/// A response, whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> &str {
+        str::from_utf8(&self.body).unwrap()
+    }
+
+    /// The body as JSON; null where it is none.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+impl Connection {
+    pub(crate) async fn over(
+        stream: TlsStream<TcpStream>,
+        protocol: Protocol,
+    ) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+        let io = TokioIo::new(stream);
+        Ok(match protocol {
+            Protocol::Http1 => {
+                let (sender, connection) = http1::handshake(io).await?;
+                Connection { sender: Sender::Http1(sender), driver: tokio::spawn(connection) }
+            }
+            Protocol::Http2 => {
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+                Connection { sender: Sender::Http2(sender), driver: tokio::spawn(connection) }
+            }
+        })
+    }
+
+    /// Sends a request for `https://localhost/…`; HTTP/1.1 puts the path alone on its first line.
+    pub(crate) async fn send(&mut self, mut request: Request<Body>) -> Result<Answer, hyper::Error> {
+        let response = match &mut self.sender {
+            Sender::Http1(sender) => {
+                let path = request.uri().path_and_query().unwrap().as_str().parse().unwrap();
+                *request.uri_mut() = path;
+                request.headers_mut().entry("host").or_insert("localhost".parse().unwrap());
+                sender.ready().await?;
+                sender.send_request(request).await?
+            }
+            Sender::Http2(sender) => {
+                request.headers_mut().remove("host");
+                sender.ready().await?;
+                sender.send_request(request).await?
+            }
+        };
+        let (parts, body) = response.into_parts();
+        Ok(Answer { status: parts.status, headers: parts.headers, body: body.collect().await?.to_bytes() })
+    }
+
+    /// Posts a review of one image.
+    pub(crate) async fn review(&mut self, image: &str) -> Result<Answer, hyper::Error> {
+        self.send(post(review_of(image))).await
+    }
+
+    /// Another sender of requests to the same connection. HTTP/2 only.
+    pub(crate) fn another(&self) -> http2::SendRequest<Body> {
+        match &self.sender {
+            Sender::Http2(sender) => sender.clone(),
+            Sender::Http1(_) => panic!("HTTP/1.1 has one request at a time"),
+        }
+    }
+
+    /// Waits until the connection is at its end: closed by the server, as long as `self` is kept.
+    pub(crate) async fn closed(&mut self) {
+        // An error is an end as well.
+        let _ = (&mut self.driver).await.unwrap();
+    }
+}
+
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).boxed()
+}
+
+/// The POST of an apiserver.
+pub(crate) fn post(body: impl Into<Bytes>) -> Request<Body> {
+    Request::post("https://localhost/?timeout=30s")
+        .header("content-type", "application/json")
+        .header("accept", "application/json, */*")
+        .body(full(body))
+        .unwrap()
+}
+
+pub(crate) fn review_of(image: &str) -> String {
+    let review = serde_json::json!({
+        "kind": "ImageReview",
+        "apiVersion": "imagepolicy.k8s.io/v1alpha1",
+        "metadata": {},
+        "spec": { "containers": [{ "image": image }], "namespace": "default" },
+        "status": { "allowed": false },
+    });
+    format!("{review}\n")
+}

@@ -1,0 +1,184 @@
+//! A folder to serve from, and the host serving it, in this process or as the program.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use host::reload::{self, Reloader};
+use host::server;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::certificates::{Pki, Wanted};
+use super::client::Client;
+use super::process::{self, Process};
+use super::project;
+
+/// The cases in a folder of `tests/`, one a JSON file, sorted by name.
+pub(crate) fn cases<T: serde::de::DeserializeOwned>(folder: &str) -> Vec<(String, T)> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(project("tests").join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let read = |file: PathBuf| {
+        let case = serde_json::from_slice(&fs::read(&file).unwrap())
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        (file.file_stem().unwrap().display().to_string(), case)
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// Fails when any case differs from what is expected, telling of all that do.
+pub(crate) fn assert_none(differences: &[String]) {
+    assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
+}
+
+/// A folder with all that a host serves from, and the authority that signed its certificates.
+pub(crate) struct Installation {
+    folder: tempfile::TempDir,
+    pub(crate) pki: Pki,
+}
+
+impl Installation {
+    /// With the standard policies, of which `trusted-registries` trusts `registry.k8s.io/**`. `changes` to host.yaml
+    /// are a JSON merge patch.
+    pub(crate) fn new(changes: Value) -> Installation {
+        Installation::changed([changes])
+    }
+
+    fn changed(changes: impl IntoIterator<Item = Value>) -> Installation {
+        let installation = Installation { folder: tempfile::tempdir().unwrap(), pki: Pki::new() };
+        fs::create_dir(installation.path("policies")).unwrap();
+        for (name, component) in host::demo::POLICIES {
+            installation.write(&format!("policies/{name}.wasm"), component);
+        }
+        let server = installation.pki.issue(&Wanted::server());
+        for (file, content) in [
+            ("external-cert.pem", &server.chain),
+            ("external-key.pem", &server.key),
+            ("apiserver-client-ca.pem", &installation.pki.authority()),
+        ] {
+            installation.write(file, content.as_bytes());
+        }
+        let mut host_yaml = json!({
+            "apiVersion": "image-policy-host/v1alpha1",
+            "kind": "HostConfiguration",
+            "listen": "127.0.0.1:0",
+            "admin": { "listen": "127.0.0.1:0" },
+            "tls": {
+                "certificate": "external-cert.pem",
+                "privateKey": "external-key.pem",
+                "clientCA": "apiserver-client-ca.pem",
+            },
+            "policies": [{
+                "name": "trusted-registries",
+                "module": "policies/trusted-registries.wasm",
+                "settings": { "allow": ["registry.k8s.io/**"] },
+            }],
+        });
+        for changes in changes {
+            merge(&mut host_yaml, changes);
+        }
+        installation.write("host.yaml", host_yaml.to_string().as_bytes());
+        installation
+    }
+
+    /// Without policies, so that it starts at once: for what happens before a policy is asked. It allows every image.
+    pub(crate) fn bare(changes: Value) -> Installation {
+        let bare = json!({ "policies": [], "allowEmpty": true, "unjudged": "Allow" });
+        Installation::changed([bare, changes])
+    }
+
+    /// With one policy that never ends its evaluation, which is cut off after `deadline`.
+    pub(crate) fn never_ending(deadline: &str, changes: Value) -> Installation {
+        let slow = json!({ "policies": [{
+            "name": "never-ending", "module": "never-ending.wasm", "limits": { "deadline": deadline },
+        }]});
+        let installation = Installation::changed([slow, changes]);
+        installation.write("never-ending.wasm", &policy("never-ending"));
+        installation
+    }
+
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join(file)
+    }
+
+    pub(crate) fn write(&self, file: &str, content: &[u8]) {
+        fs::write(self.path(file), content).unwrap();
+    }
+
+    /// The certificates of an apiserver that this installation serves.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.pki, Some(&Wanted::client()))
+    }
+
+    /// Serves in this process, from a port that the system chooses.
+    pub(crate) async fn serve(&self) -> Server {
+        let started = reload::start(&self.path("host.yaml")).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
+        let (stop, stopping) = watch::channel(false);
+        let until = |mut stopping: watch::Receiver<bool>| async move {
+            stopping.wait_for(|stop| *stop).await.unwrap();
+        };
+        let policies = started.policies;
+        tokio::spawn(server::serve_admin(admin, policies.clone(), started.problems, until(stopping.clone())));
+        let serving = tokio::spawn(server::serve(listener, started.tls, policies, until(stopping)));
+        Server { address, admin: admin_address, stop, serving, reloader: started.reloader }
+    }
+
+    /// Starts the program on it.
+    pub(crate) fn start(&self) -> Process {
+        Process::start(Command::new(process::HOST).arg("serve").arg("--config").arg(self.path("host.yaml")))
+    }
+}
+
+/// A host that serves in this process. It stops when the test does.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<bool>,
+    pub(crate) reloader: Reloader,
+}
+
+impl Server {
+    /// Asks it to stop. Awaiting what this gives tells whether every review was answered.
+    pub(crate) fn stop(self) -> JoinHandle<bool> {
+        self.stop.send(true).unwrap();
+        self.serving
+    }
+}
+
+/// The policy `tests/fixtures/policies/NAME.wat`, as a component.
+pub(crate) fn policy(name: &str) -> Vec<u8> {
+    let mut module = wat::parse_file(project(&format!("tests/fixtures/policies/{name}.wat"))).unwrap();
+    let mut wit = wit_parser::Resolve::default();
+    let (package, _) = wit.push_dir(project("wit")).unwrap();
+    let world = wit.select_world(&[package], Some("image-policy")).unwrap();
+    let encoding = wit_component::StringEncoding::UTF8;
+    wit_component::embed_component_metadata(&mut module, &wit, world, encoding, false).unwrap();
+    host::build::component(&module).unwrap()
+}
+
+/// JSON merge patch (RFC 7386).
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let Some(target) = target.as_object_mut() else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            target.remove(&key);
+        } else {
+            merge(target.entry(key).or_insert(Value::Null), value);
+        }
+    }
+}
