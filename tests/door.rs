@@ -233,7 +233,7 @@ async fn what_apiservers_sent() {
                     check(&answer, Expected { status: 404, allowed: None, says });
                     let answer = connection.send(request.replay("/?timeout=10s")).await.unwrap();
                     let says = vec![
-                        "wanted is an ImageReview".to_owned(),
+                        "this door takes ImageReview".to_owned(),
                         "this is kind `AdmissionReview`".to_owned(),
                     ];
                     check(&answer, Expected { status: 400, allowed: None, says });
