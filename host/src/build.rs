@@ -17,7 +17,7 @@ pub enum BuildError {
     #[error("it cannot be made a component: {0}; {BINDINGS}")]
     Encode(String),
     /// The module makes a component that is no policy, for instance because it carries no world.
-    #[error("the component made of it is no policy: {0}; {BINDINGS}")]
+    #[error("the component made of it is no policy: {0}")]
     Made(LoadError),
 }
 
