@@ -11,4 +11,6 @@ mod dispatch;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod support;
