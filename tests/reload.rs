@@ -260,7 +260,7 @@ fn a_settings_error_points_into_host_yaml() {
     let good = "    images: { '*': { outcome: allow, reason: good } }";
     let bad = "    images: {}\n    configure:\n      errors:\n      - { pointer: /images, message: no image }\n      \
                - { pointer: /configure/errors/1, message: not this one }\n      - { pointer: '', message: all wrong }";
-    let expected = "policy s: host.yaml:10:13: settings/images: no image; host.yaml:14:9: settings/configure/errors/1: \
+    let expected = "host.yaml:10:13: settings/images: no image; host.yaml:14:9: settings/configure/errors/1: \
                     not this one; host.yaml:10:5: settings: all wrong";
 
     let installation = Installation::new(&scripted_yaml(good));
@@ -270,7 +270,7 @@ fn a_settings_error_points_into_host_yaml() {
     assert_eq!(said(&started.policies), ["s: good"]);
     assert_eq!(
         installation.problems(&started),
-        [format!("{expected} (its last good version stays in force)")]
+        [format!("policy s: {expected} (its last good version stays in force)")]
     );
 
     // At a start without a last good version it is what kubectl shows.
@@ -278,7 +278,7 @@ fn a_settings_error_points_into_host_yaml() {
     let verdict = evaluate(&started.policies.current(), &support::review("default", &["x.io/a"]));
     assert_eq!(
         installation.shortened(&verdict.reason),
-        format!("x.io/a: the policy is not loaded: {} (policy s)", &expected["policy s: ".len()..])
+        format!("x.io/a: the policy is not loaded: {expected} (policy s)")
     );
 }
 
