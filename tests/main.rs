@@ -20,6 +20,8 @@ mod load;
 #[cfg(test)]
 mod plugins;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod serve;
 #[cfg(test)]
 mod tidy;

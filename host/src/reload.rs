@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 pub(crate) use self::candidate::MALFUNCTIONS;
 pub use self::candidate::{Before, Candidate, assemble};
 use crate::config::{Config, ConfigError};
-use crate::policy::{Engine, EngineError, PolicyReader, PolicyStore};
+use crate::policy::{Engine, EngineError, PolicyReader, PolicySet, PolicyStore};
 use crate::state::StateDirectory;
 use crate::tls::{Material, TlsError, TlsReader, TlsStore};
 use crate::watch::Watcher;
@@ -60,11 +60,15 @@ pub enum StartError {
 /// Brings generations about.
 pub struct Reloader {
     engine: Engine,
+    /// The configuration that the process started with, and is bound to in part.
+    bound: Config,
     config: Config,
     material: Material,
     state: Option<StateDirectory>,
     policies: PolicyStore,
     tls: TlsStore,
+    /// No set could be put in force yet but one that denies everything, so the last good versions still count.
+    closed: bool,
     problems: Arc<ArcSwap<Vec<Problem>>>,
     /// What has been refused already, so that a file that stays broken is not compiled at every hint.
     refused: candidate::Refused,
@@ -111,6 +115,7 @@ pub fn start(path: &Path) -> Result<Started, StartError> {
     });
     let mut refused = candidate::Refused::default();
     let first = assemble(&engine, &config, Before::Start(state.as_ref()), &mut refused);
+    let closed = first.is_err();
     let first = first.unwrap_or_else(|problem| Candidate::closed(&config, problem));
 
     let (store, policies) = PolicyStore::new(first.set);
@@ -118,11 +123,13 @@ pub fn start(path: &Path) -> Result<Started, StartError> {
     let published = Arc::new(ArcSwap::from_pointee(Vec::new()));
     let reloader = Reloader {
         engine,
+        bound: config.clone(),
         config: config.clone(),
         material,
         state,
         policies: store,
         tls: tls_store,
+        closed,
         problems: Arc::clone(&published),
         refused,
     };
@@ -131,6 +138,15 @@ pub fn start(path: &Path) -> Result<Started, StartError> {
     reloader.keep(&first.loaded, &mut problems);
     reloader.report(problems);
     Ok(Started { reloader, config, policies, tls, problems: ProblemsReader(published) })
+}
+
+/// Whether anything would change with `new`: its verdicts, the host's limits, or what a denial tells of a policy that is
+/// not loaded.
+fn differ(new: &PolicySet, current: &PolicySet) -> bool {
+    let errors = |set: &PolicySet| -> Vec<_> {
+        set.policies.iter().map(|entry| entry.loaded.as_ref().err().cloned()).collect()
+    };
+    new.digest() != current.digest() || new.limits != current.limits || errors(new) != errors(current)
 }
 
 fn names(policies: &PolicyReader) -> String {
@@ -180,13 +196,18 @@ impl Reloader {
         problems.extend(self.needs_restart(&config));
 
         let current = self.policies.current();
-        let candidate = assemble(&self.engine, &config, Before::Running(&current), &mut self.refused)?;
+        let before = match self.closed {
+            true => Before::Start(self.state.as_ref()),
+            false => Before::Running(&current),
+        };
+        let candidate = assemble(&self.engine, &config, before, &mut self.refused)?;
+        self.closed = false;
         if let Some(server_config) = server_config {
             self.tls.publish(server_config);
             self.material = material;
             tracing::info!("new TLS material in force");
         }
-        if candidate.set.digest() != current.digest() || candidate.set.limits != current.limits {
+        if differ(&candidate.set, &current) {
             let set = self.policies.publish(candidate.set);
             tracing::info!("generation {} in force", set.generation());
         }
@@ -198,7 +219,7 @@ impl Reloader {
 
     /// Addresses and the state directory are bound to the process.
     fn needs_restart(&self, new: &Config) -> Vec<Problem> {
-        let old = &self.config;
+        let old = &self.bound;
         let listen = |config: &Config| config.serving.as_ref().map(|serving| serving.listen);
         let changed = [
             ("listen", listen(old) != listen(new)),
@@ -217,7 +238,7 @@ impl Reloader {
     /// Records what was loaded as the last good version. What is in force no more is forgotten only when all is as
     /// configured: until then it may be wanted again.
     fn keep(&self, loaded: &[candidate::Loaded], problems: &mut Vec<Problem>) {
-        let Some(state) = &self.state else { return };
+        let Some(state) = self.state.as_ref().filter(|_| !self.closed) else { return };
         let in_force = self.policies.current();
         let names: BTreeSet<_> = in_force.policies.iter().map(|entry| entry.name.clone()).collect();
         let kept = loaded

@@ -13,6 +13,7 @@ use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyLimits, Pol
 use crate::policy::{Engine, Entry, LoadError, Policy, PolicySet, digest, prepare};
 use crate::state::StateDirectory;
 use crate::text;
+use crate::verdict::Malfunction;
 
 /// What stands in for a policy that cannot be loaded.
 #[derive(Clone, Copy)]
@@ -275,7 +276,10 @@ fn load(
         }
         Err(error) => {
             let message = describe(config, policy, &error);
-            refused.0.insert(policy.name.clone(), (attempt, error));
+            // A busy machine may have been late, which is no fault of the file: that is tried again.
+            if !matches!(error, LoadError::Configure(Malfunction::Deadline(_))) {
+                refused.0.insert(policy.name.clone(), (attempt, error));
+            }
             Err(message)
         }
     }

@@ -153,8 +153,10 @@ impl Script {
         if self.log_bytes > 0 {
             log(&"x".repeat(self.log_bytes));
         }
-        while self.spin {
-            std::hint::spin_loop();
+        if self.spin {
+            loop {
+                std::hint::spin_loop();
+            }
         }
         if self.allocate {
             let mut kept: Vec<Vec<u8>> = Vec::new();

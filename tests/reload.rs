@@ -1,0 +1,608 @@
+//! From files to the generation in force. Most tests ask for the reload themselves, so that nothing depends on time; the
+//! last ones have a watcher.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use host::config::Unjudged;
+use host::evaluate::evaluate;
+use host::pki::{self, Pki};
+use host::policy::PolicyReader;
+use host::reload::{Started, start};
+use host::watch::Watcher;
+
+use crate::support::{self, logged, version};
+
+/// A folder with host.yaml, certificates and a policy directory.
+struct Installation(tempfile::TempDir);
+
+impl Installation {
+    /// `more` are lines of host.yaml.
+    fn new(more: &str) -> Installation {
+        let installation = Installation(tempfile::tempdir().unwrap());
+        fs::create_dir(installation.path("policies")).unwrap();
+        installation.certificates(pki());
+        installation.host_yaml(more);
+        installation
+    }
+
+    /// With the policy `a` in its first version.
+    fn with_a() -> Installation {
+        let installation = Installation::new("policyDirectory: policies");
+        installation.policy("a", &version("version1"));
+        installation
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn certificates(&self, pki: &Pki) {
+        fs::write(self.path("cert.pem"), &pki.server.certificate).unwrap();
+        fs::write(self.path("key.pem"), &pki.server.key).unwrap();
+        fs::write(self.path("ca.pem"), &pki.authority).unwrap();
+    }
+
+    fn host_yaml(&self, more: &str) {
+        let text = format!(
+            "apiVersion: image-policy-host/v1alpha1\nkind: HostConfiguration\nlisten: 127.0.0.1:0\n\
+             admin: {{ listen: 127.0.0.1:0 }}\n\
+             tls: {{ certificate: cert.pem, privateKey: key.pem, clientCA: ca.pem }}\n{more}\n"
+        );
+        fs::write(self.path("host.yaml"), text).unwrap();
+    }
+
+    /// Puts a policy there, whole.
+    fn policy(&self, name: &str, component: &[u8]) {
+        put(&self.path("policies"), name, component);
+    }
+
+    fn start(&self) -> Started {
+        start(&self.path("host.yaml")).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// `text` without the path of this folder.
+    fn shortened(&self, text: impl ToString) -> String {
+        text.to_string().replace(&format!("{}/", self.0.path().display()), "")
+    }
+
+    fn problems(&self, started: &Started) -> Vec<String> {
+        started.problems.current().iter().map(|problem| self.shortened(problem)).collect()
+    }
+}
+
+fn put(folder: &Path, name: &str, component: &[u8]) {
+    let beside = folder.join(format!(".{name}"));
+    fs::write(&beside, component).unwrap();
+    fs::rename(beside, folder.join(format!("{name}.wasm"))).unwrap();
+}
+
+fn pki() -> &'static Pki {
+    static PKI: OnceLock<Pki> = OnceLock::new();
+    PKI.get_or_init(|| pki::make().unwrap())
+}
+
+/// `NAME: reason` of each policy in force, for one image.
+fn said(policies: &PolicyReader) -> Vec<String> {
+    let verdict = evaluate(&policies.current(), &support::review("default", &["x.io/a"]));
+    let said = verdict.images.iter().flat_map(|image| &image.judged.said);
+    said.map(|said| format!("{}: {}", said.policy, said.reason())).collect()
+}
+
+#[test]
+fn files_that_come_change_and_go() {
+    let installation = Installation::with_a();
+    let mut started = installation.start();
+    let number = |started: &Started| started.policies.current().number();
+    assert_eq!((said(&started.policies), number(&started)), (vec!["a: version1".to_owned()], 1));
+
+    installation.policy("b", &version("version1"));
+    assert_eq!(said(&started.policies), ["a: version1"], "nothing happens by itself");
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version1", "b: version1"]);
+
+    let before = started.policies.current();
+    installation.policy("a", &version("version2"));
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version2", "b: version1"]);
+    let verdict = evaluate(&before, &support::review("default", &["x.io/a"]));
+    assert_eq!(
+        verdict.images[0].because,
+        ["version1 (policy a)"],
+        "a review keeps the set that it began with"
+    );
+
+    fs::remove_file(installation.path("policies/b.wasm")).unwrap();
+    started.reloader.reload();
+    assert_eq!((said(&started.policies), number(&started)), (vec!["a: version2".to_owned()], 4));
+
+    // The same bytes in a new file, what is no policy, and no change at all.
+    installation.policy("a", &version("version2"));
+    fs::write(installation.path("policies/README.md"), "hello").unwrap();
+    fs::write(installation.path("policies/.a.wasm"), "half written").unwrap();
+    fs::write(installation.path("policies/a.wasm.part"), "half written").unwrap();
+    started.reloader.reload();
+    started.reloader.reload();
+    assert_eq!(number(&started), 4);
+    assert_eq!(installation.problems(&started), [""; 0]);
+
+    // The first content again has the first digest and another number.
+    let first = before.digest().to_owned();
+    installation.policy("a", &version("version1"));
+    installation.policy("b", &version("version1"));
+    started.reloader.reload();
+    assert_eq!(started.policies.current().generation(), format!("5-{first}"));
+}
+
+#[test]
+fn a_broken_file_changes_nothing_and_holds_nobody_up() {
+    let installation = Installation::with_a();
+    let mut started = installation.start();
+    let good = version("version1");
+    let broken: [(&[u8], &str); 5] = [
+        (b"", "the file is empty: is it still being written?"),
+        (b"garbage", "the file is no WebAssembly: it does not begin with `\\0asm`"),
+        (&good[..good.len() / 2], "the file is no valid component, or not all of it: "),
+        (b"\0asm\x01\0\0\0", "the file is a WebAssembly core module, not a component: "),
+        (b"\0asm\x0d\0\x01\0", "it is a component of another world: "),
+    ];
+    for (index, (bytes, why)) in broken.into_iter().enumerate() {
+        let other = format!("version{index}");
+        installation.policy("a", bytes);
+        installation.policy("b", &version(&other));
+        let log = logged(|| started.reloader.reload());
+        assert_eq!(said(&started.policies), ["a: version1".to_owned(), format!("b: {other}")]);
+        let problems = installation.problems(&started);
+        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        assert!(problem.starts_with(&format!("policy a: policies/a.wasm: {why}")), "{problem}");
+        assert!(problem.ends_with(" (its last good version stays in force)"), "{problem}");
+        assert!(log.contains("ERROR") && installation.shortened(&log).contains(problem), "{log}");
+
+        // A problem that stays is logged once.
+        let generation = started.policies.current().generation();
+        let log = logged(|| started.reloader.reload());
+        assert_eq!(log, "");
+        assert_eq!(installation.problems(&started), problems);
+        assert_eq!(started.policies.current().generation(), generation);
+    }
+    installation.policy("a", &version("version9"));
+    let log = logged(|| started.reloader.reload());
+    assert!(log.contains("all that is configured is in force again"), "{log}");
+    assert_eq!(said(&started.policies), ["a: version9", "b: version4"]);
+    assert_eq!(installation.problems(&started), [""; 0]);
+}
+
+#[test]
+fn a_new_policy_that_cannot_be_loaded_is_not_in_force() {
+    let installation = Installation::with_a();
+    let mut started = installation.start();
+    installation.policy("b", b"garbage");
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version1"]);
+    assert_eq!(
+        installation.problems(&started),
+        [
+            "policy b: policies/b.wasm: the file is no WebAssembly: it does not begin with `\\0asm` (it is not in force)"
+        ]
+    );
+}
+
+#[test]
+fn a_removed_file_of_an_entry_leaves_the_entry_in_force() {
+    let installation = Installation::new("policies: [{ name: a, module: policies/a.wasm }]");
+    installation.policy("a", &version("version1"));
+    let mut started = installation.start();
+    fs::remove_file(installation.path("policies/a.wasm")).unwrap();
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version1"]);
+    assert_eq!(
+        installation.problems(&started),
+        [
+            "policy a: policies/a.wasm: No such file or directory (os error 2) (its last good version stays in force)"
+        ]
+    );
+}
+
+#[test]
+fn host_yaml_is_followed_whole_or_not_at_all() {
+    let installation = Installation::with_a();
+    let mut started = installation.start();
+    installation
+        .host_yaml("policyDirectory: policies\nunjudged: Allow\nexempt: { namespaces: [kube-system] }");
+    started.reloader.reload();
+    let set = started.policies.current();
+    assert_eq!(set.number(), 2);
+    assert!(set.rules.exempt_namespaces.contains("kube-system"));
+
+    let broken = [
+        ("policyDirectory: policies\nunjudgd: Allow", "host.yaml:7:1: unknown key `unjudgd`"),
+        ("policyDirectory: policies\nunjudged: Perhaps", "host.yaml:7:11: unjudged: "),
+        ("policyDirectory: [", "host.yaml:"),
+    ];
+    for (text, why) in broken {
+        installation.host_yaml(text);
+        installation.policy("a", &version("version2"));
+        let log = logged(|| started.reloader.reload());
+        assert_eq!(started.policies.current().generation(), set.generation());
+        assert_eq!(said(&started.policies), ["a: version1"]);
+        let problems = installation.problems(&started);
+        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        assert!(problem.starts_with("host.yaml: ") && problem.contains(why), "{problem}");
+        assert!(problem.ends_with(" (the generation in force stays)"), "{problem}");
+        assert!(log.contains("ERROR"), "{log}");
+    }
+    fs::remove_file(installation.path("host.yaml")).unwrap();
+    started.reloader.reload();
+    assert_eq!(started.policies.current().generation(), set.generation());
+    assert!(
+        installation.problems(&started)[0].contains("No such file"),
+        "{:?}",
+        installation.problems(&started)
+    );
+
+    installation.host_yaml("policyDirectory: policies");
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version2"]);
+    assert_eq!(installation.problems(&started), [""; 0]);
+}
+
+/// host.yaml with the scripted policy, whose settings are these lines.
+fn scripted_yaml(settings: &str) -> String {
+    let module = fs::canonicalize(support::scripted()).unwrap();
+    format!("policies:\n- name: s\n  module: {}\n  settings:\n{settings}", module.display())
+}
+
+#[test]
+fn a_settings_error_points_into_host_yaml() {
+    let good = "    images: { '*': { outcome: allow, reason: good } }";
+    let bad = "    images: {}\n    configure:\n      errors:\n      - { pointer: /images, message: no image }\n      \
+               - { pointer: /configure/errors/1, message: not this one }\n      - { pointer: '', message: all wrong }";
+    let expected = "host.yaml:10:13: settings/images: no image; host.yaml:14:9: settings/configure/errors/1: \
+                    not this one; host.yaml:10:5: settings: all wrong";
+
+    let installation = Installation::new(&scripted_yaml(good));
+    let mut started = installation.start();
+    installation.host_yaml(&scripted_yaml(bad));
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["s: good"]);
+    assert_eq!(
+        installation.problems(&started),
+        [format!("policy s: {expected} (its last good version stays in force)")]
+    );
+
+    // At a start without a last good version it is what kubectl shows.
+    let started = installation.start();
+    let verdict = evaluate(&started.policies.current(), &support::review("default", &["x.io/a"]));
+    assert_eq!(
+        installation.shortened(&verdict.reason),
+        format!("x.io/a: the policy is not loaded: {expected} (policy s)")
+    );
+}
+
+#[test]
+fn a_start_falls_back_to_the_last_good_version() {
+    let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");
+    installation.policy("a", &version("version1"));
+    drop(installation.start());
+    installation.policy("a", b"garbage");
+
+    let mut started = installation.start();
+    assert_eq!(said(&started.policies), ["a: version1"]);
+    let problem = "policy a: policies/a.wasm: the file is no WebAssembly: it does not begin with `\\0asm`";
+    let at_start = format!("{problem} (its last good version, from the state directory, is in force)");
+    assert_eq!(installation.problems(&started), [at_start.as_str()]);
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version1"]);
+    assert_eq!(
+        installation.problems(&started),
+        [format!("{problem} (its last good version stays in force)")]
+    );
+
+    // It is there at the next start too, and the folder that it came from need not be.
+    drop(started);
+    fs::rename(installation.path("policies"), installation.path("elsewhere")).unwrap();
+    let started = installation.start();
+    assert_eq!(said(&started.policies), ["a: version1"]);
+    let problems = installation.problems(&started);
+    assert!(problems[0].starts_with("policyDirectory "), "{problems:?}");
+    assert!(problems[0].contains("No such file or directory"), "{problems:?}");
+
+    // A folder that is empty for a while, perhaps not mounted yet, is no reason to forget them.
+    drop(started);
+    fs::create_dir(installation.path("policies")).unwrap();
+    let mut started = installation.start();
+    let review = support::review("default", &["x.io/a"]);
+    assert!(!evaluate(&started.policies.current(), &review).allowed);
+    started.reloader.reload();
+    assert!(!evaluate(&started.policies.current(), &review).allowed);
+    installation.policy("a", b"garbage");
+    installation.policy("b", &version("version2"));
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version1", "b: version2"]);
+    assert_eq!(installation.problems(&started), [at_start]);
+}
+
+#[test]
+fn a_start_without_a_last_good_version_malfunctions_by_the_failure_policy() {
+    let entry = |more: &str| format!("policies: [{{ name: a, module: policies/a.wasm{more} }}]");
+    let installation = Installation::new(&entry(""));
+    installation.policy("a", b"garbage");
+    let mut started = installation.start();
+    let review = support::review("default", &["x.io/a"]);
+    let reason =
+        |started: &Started| installation.shortened(evaluate(&started.policies.current(), &review).reason);
+    let why = "the policy is not loaded: policies/a.wasm: the file is no WebAssembly: it does not begin with `\\0asm`";
+    assert_eq!(reason(&started), format!("x.io/a: {why} (policy a)"));
+    assert_eq!(started.problems.current().len(), 1);
+
+    // The reason follows the file.
+    installation.policy("a", b"");
+    started.reloader.reload();
+    assert!(reason(&started).contains("the file is empty"), "{}", reason(&started));
+    installation.policy("a", &version("version1"));
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version1"]);
+
+    installation.policy("a", b"garbage");
+    installation.host_yaml(&entry(", failurePolicy: Ignore"));
+    let started = installation.start();
+    assert_eq!(
+        reason(&started),
+        format!(
+            "x.io/a: no policy judged it in namespace default; a malfunctioned and its failurePolicy is Ignore: {why} \
+             (in host.yaml, `unjudged` and `exempt.namespaces` decide what happens then)"
+        )
+    );
+}
+
+#[test]
+fn a_set_does_not_become_empty_by_accident() {
+    let installation = Installation::with_a();
+    let mut started = installation.start();
+    let folder = installation.path("policies");
+    fs::rename(&folder, installation.path("elsewhere")).unwrap();
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version1"]);
+    let problems = installation.problems(&started);
+    assert!(problems[0].contains("it cannot be read: No such file or directory"), "{problems:?}");
+
+    fs::create_dir(&folder).unwrap();
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version1"]);
+    let empty = "host.yaml: no policy is left, and an empty set is put in force only with `allowEmpty: true`";
+    assert_eq!(installation.problems(&started), [empty]);
+    let denied = installation.start();
+    let review = support::review("default", &["x.io/a"]);
+    assert_eq!(
+        installation.shortened(evaluate(&denied.policies.current(), &review).reason),
+        format!("x.io/a: the policy is not loaded: {empty} (policy policies)")
+    );
+
+    installation.host_yaml("policyDirectory: policies\nallowEmpty: true");
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), [""; 0]);
+    assert_eq!(installation.problems(&started), [""; 0]);
+}
+
+#[test]
+fn a_file_whose_name_is_none_for_a_policy() {
+    let installation = Installation::new(
+        "policyDirectory: policies\npolicies: [{ name: a, module: elsewhere.wasm }, { name: b, module: policies/c.wasm }]",
+    );
+    fs::write(installation.path("elsewhere.wasm"), version("version1")).unwrap();
+    for name in ["a", "c", "My_Policy", "_"] {
+        installation.policy(name, &version("version2"));
+    }
+    let started = installation.start();
+    assert_eq!(said(&started.policies), ["a: version1", "b: version2"], "c.wasm is the module of b");
+    let bad = |name: &str, instead: &str| {
+        format!(
+            "policies/{name}.wasm: it is not in force: `{name}` is no policy name; rename it with lower-case letters, \
+             digits and `-`, such as `{instead}.wasm`"
+        )
+    };
+    assert_eq!(
+        installation.problems(&started),
+        [
+            bad("My_Policy", "my-policy"),
+            bad("_", "my-policy"),
+            "policies/a.wasm: it is not in force: an entry of `policies` has its name, `a`, and another `module`; \
+             rename one of them"
+                .to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn the_digest_is_of_the_content() {
+    let more =
+        "policyDirectory: policies\npolicies: [{ name: b, module: policies/b.wasm, settings: { x: [1] } }]";
+    let make = |more: &str| {
+        let installation = Installation::new(more);
+        installation.policy("a", &version("version1"));
+        installation.policy("b", &version("version2"));
+        installation.start().policies.current().generation()
+    };
+    let first = make(more);
+    assert!(first.starts_with("1-") && first.len() == 14, "{first}");
+    assert_eq!(first, make(&format!("# Another folder, and a remark.\nstateDirectory: state\n{more}")));
+    for changed in [
+        more.replace("[1]", "[2]"),
+        more.replace("name: b,", "name: b, mode: audit,"),
+        more.replace("name: b,", "name: b, failurePolicy: Ignore,"),
+        more.replace("name: b,", "name: b, limits: { deadline: 2s },"),
+        more.replace("name: b,", "name: b, match: { namespaces: { exclude: [shop] } },"),
+        format!("{more}\nunjudged: Allow"),
+        format!("{more}\nmode: audit"),
+        format!("{more}\nlimits: {{ reviewDeadline: 9s }}"),
+    ] {
+        assert_ne!(first, make(&changed), "{changed}");
+    }
+}
+
+#[test]
+fn certificates_are_followed_whole_or_not_at_all() {
+    let installation = Installation::with_a();
+    let mut started = installation.start();
+    let first = started.tls.current();
+    started.reloader.reload();
+    assert!(Arc::ptr_eq(&first, &started.tls.current()));
+
+    let other = pki::make().unwrap();
+    installation.certificates(&other);
+    started.reloader.reload();
+    let second = started.tls.current();
+    assert!(!Arc::ptr_eq(&first, &second));
+    assert_eq!(started.policies.current().number(), 1, "policies are as they were");
+
+    // A key that does not belong to the certificate, and no certificate: as when only a part has been replaced.
+    for (file, content) in
+        [("key.pem", pki().server.key.as_str()), ("cert.pem", "nothing"), ("ca.pem", "nothing")]
+    {
+        installation.certificates(&other);
+        fs::write(installation.path(file), content).unwrap();
+        installation.policy("b", &version("version2"));
+        let log = logged(|| started.reloader.reload());
+        assert!(Arc::ptr_eq(&second, &started.tls.current()));
+        assert_eq!(said(&started.policies), ["a: version1"]);
+        let problems = installation.problems(&started);
+        assert!(problems[0].contains(file), "{problems:?}");
+        assert!(problems[0].ends_with(" (the generation in force stays)"), "{problems:?}");
+        assert!(log.contains("ERROR"), "{log}");
+    }
+    installation.certificates(&other);
+    started.reloader.reload();
+    assert_eq!(installation.problems(&started), [""; 0]);
+    assert_eq!(said(&started.policies), ["a: version1", "b: version2"]);
+}
+
+#[test]
+fn what_is_bound_to_the_process_needs_a_restart() {
+    let installation = Installation::with_a();
+    let mut started = installation.start();
+    let text = fs::read_to_string(installation.path("host.yaml")).unwrap();
+    let text = text.replace("127.0.0.1:0", "127.0.0.1:4711").replace("4711 }", "4712 }");
+    fs::write(installation.path("host.yaml"), format!("{text}stateDirectory: state\nunjudged: Allow\n"))
+        .unwrap();
+    let expected = ["listen", "admin.listen", "stateDirectory"]
+        .map(|key| format!("host.yaml: `{key}` has changed, which needs a restart; the rest is in force"));
+    // For as long as it is so.
+    for _ in 0..2 {
+        started.reloader.reload();
+        assert_eq!(started.policies.current().number(), 2);
+        assert_eq!(installation.problems(&started), expected);
+    }
+}
+
+#[test]
+fn a_review_sees_exactly_one_generation() {
+    const SWAPS: usize = 30;
+    let installation = Installation::with_a();
+    installation.policy("b", &version("version1"));
+    let Started { mut reloader, policies, .. } = installation.start();
+    let over = AtomicBool::new(false);
+    let review = support::review("default", &["x.io/a", "x.io/b", "x.io/c"]);
+    let evaluations = std::thread::scope(|scope| {
+        let judge = || {
+            let (mut evaluations, mut last) = (0_usize, 0);
+            while !over.load(Ordering::Relaxed) {
+                let set = policies.current();
+                let verdict = evaluate(&set, &review);
+                // Each generation has both policies in the same version: even numbers 2, odd ones 1.
+                let expected = if set.number() % 2 == 0 { "version2" } else { "version1" };
+                for said in verdict.images.iter().flat_map(|image| &image.judged.said) {
+                    assert_eq!(said.reason(), expected, "generation {}", set.generation());
+                }
+                assert_eq!(verdict.audit_annotations.get("generation"), Some(&set.generation()));
+                assert!(set.number() >= last, "numbers only grow");
+                last = set.number();
+                evaluations += 1;
+            }
+            evaluations
+        };
+        let judges: Vec<_> = (0..2).map(|_| scope.spawn(judge)).collect();
+        for swap in 0..SWAPS {
+            let next = version(if swap % 2 == 0 { "version2" } else { "version1" });
+            installation.policy("a", &next);
+            installation.policy("b", &next);
+            reloader.reload();
+        }
+        over.store(true, Ordering::Relaxed);
+        judges.into_iter().map(|judge| judge.join().unwrap()).sum::<usize>()
+    });
+    assert_eq!(policies.current().number() as usize, SWAPS + 1);
+    println!("{evaluations} evaluations during {SWAPS} swaps");
+}
+
+/// Less than the watcher takes to look without a hint.
+const SOON: Duration = Duration::from_secs(9);
+
+fn soon(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < SOON, "not {what} after {SOON:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    println!("{what} after {:?}", begun.elapsed());
+}
+
+/// Runs `act` while a watcher follows the files.
+fn watched(started: Started, act: impl FnOnce(&PolicyReader)) {
+    let Started { reloader, policies, .. } = started;
+    let (watcher, stop) = Watcher::new();
+    let following = std::thread::spawn(move || reloader.run(watcher));
+    act(&policies);
+    drop(stop);
+    following.join().unwrap();
+}
+
+#[test]
+fn a_watcher_follows_files_and_folders() {
+    let installation = Installation::with_a();
+    let folder = installation.path("policies");
+    watched(installation.start(), |policies| {
+        let says = |expected: &[&str]| said(policies) == expected;
+        installation.policy("a", &version("version2"));
+        soon("a replaced file", || says(&["a: version2"]));
+        fs::write(folder.join("a.wasm"), version("version3")).unwrap();
+        soon("a file written in place", || says(&["a: version3"]));
+        installation.policy("b", &version("version1"));
+        soon("a new file", || says(&["a: version3", "b: version1"]));
+        fs::remove_file(folder.join("b.wasm")).unwrap();
+        soon("a removed file", || says(&["a: version3"]));
+        installation.host_yaml("policyDirectory: policies\nunjudged: Allow");
+        soon("a changed host.yaml", || policies.current().rules.unjudged == Unjudged::Allow);
+
+        fs::remove_dir_all(&folder).unwrap();
+        fs::create_dir(&folder).unwrap();
+        installation.policy("a", &version("version4"));
+        soon("a folder made anew", || says(&["a: version4"]));
+        installation.policy("a", &version("version5"));
+        soon("a file in the new folder", || says(&["a: version5"]));
+    });
+}
+
+#[test]
+fn a_watcher_follows_a_kubernetes_volume() {
+    let installation = Installation::new("policyDirectory: policies");
+    let volume = installation.path("policies");
+    // As the kubelet does it: files are links through `..data`, which is swapped by a rename.
+    let publish = |name: &str, component: &[u8]| {
+        let folder = volume.join(format!("..{name}"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("a.wasm"), component).unwrap();
+        std::os::unix::fs::symlink(format!("..{name}"), volume.join("..data_tmp")).unwrap();
+        fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+    };
+    publish("first", &version("version1"));
+    std::os::unix::fs::symlink("..data/a.wasm", volume.join("a.wasm")).unwrap();
+    watched(installation.start(), |policies| {
+        assert_eq!(said(policies), ["a: version1"]);
+        publish("second", &version("version2"));
+        fs::remove_dir_all(volume.join("..first")).unwrap();
+        soon("a swapped volume", || said(policies) == ["a: version2"]);
+    });
+}
