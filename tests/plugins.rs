@@ -68,25 +68,25 @@ fn every_policy_has_a_suite_and_a_component() {
 
 #[test]
 fn dist_is_of_today() {
-    let dist = root().join("plugins/dist");
-    for (name, built) in manifest(&dist)["policies"].as_object().unwrap() {
-        let component = fs::read(dist.join(format!("{name}.wasm"))).unwrap();
-        assert_eq!(built["component"], digest(&component), "plugins/dist/{name}.wasm: run plugins/build");
-        assert_eq!(built["bytes"], component.len(), "plugins/dist/{name}.wasm: run plugins/build");
-        assert_eq!(
-            built["sources"],
-            sources(name),
-            "the sources of {name} changed since plugins/dist/{name}.wasm was built: run plugins/build"
-        );
+    for folder in ["plugins", "tests/guests"] {
+        let dist = root().join(folder).join("dist");
+        for (name, built) in manifest(&dist)["policies"].as_object().unwrap() {
+            let component = fs::read(dist.join(format!("{name}.wasm"))).unwrap();
+            let remedy =
+                format!("{folder}/dist/{name}.wasm is not of these sources: run plugins/build {folder}");
+            assert_eq!(built["component"], digest(&component), "{remedy}");
+            assert_eq!(built["bytes"], component.len(), "{remedy}");
+            assert_eq!(built["sources"], sources(folder, name), "{remedy}");
+        }
     }
 }
 
 /// The hash of a policy's sources, as the header of `plugins/build` defines it.
-fn sources(name: &str) -> String {
+fn sources(folder: &str, name: &str) -> String {
     let mut files = BTreeMap::new();
     for start in [
-        &format!("plugins/{name}/Cargo.toml"),
-        &format!("plugins/{name}/src"),
+        &format!("{folder}/{name}/Cargo.toml"),
+        &format!("{folder}/{name}/src"),
         "plugins/policy-kit/Cargo.toml",
         "plugins/policy-kit/src",
         "wit",

@@ -3,6 +3,8 @@
 //!
 //! `cargo bench -p host --bench door` prints one table; ratios are what to look at, since machines differ.
 
+#![expect(clippy::print_stdout, reason = "a bench prints its table")]
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;

@@ -139,7 +139,12 @@ impl Material {
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     const LIMIT: u64 = 1024 * 1024;
     let read = || {
-        if std::fs::metadata(path)?.len() > LIMIT {
+        let metadata = std::fs::metadata(path)?;
+        // Opening a pipe would wait for its writer.
+        if !metadata.is_file() {
+            return Err(std::io::Error::other("it is no regular file"));
+        }
+        if metadata.len() > LIMIT {
             return Err(std::io::Error::other(
                 "the file is larger than a mebibyte: it is no PEM file of ours",
             ));
