@@ -388,6 +388,22 @@ fn a_set_does_not_become_empty_by_accident() {
 }
 
 #[test]
+fn a_set_does_not_become_empty_because_what_replaces_it_is_broken() {
+    let installation = Installation::with_a();
+    let mut started = installation.start();
+    fs::rename(installation.path("policies/a.wasm"), installation.path("policies/b.wasm")).unwrap();
+    fs::write(installation.path("policies/b.wasm"), "garbage").unwrap();
+    for more in ["", "\nallowEmpty: true"] {
+        installation.host_yaml(&format!("policyDirectory: policies\nunjudged: Allow{more}"));
+        started.reloader.reload();
+        assert_eq!(said(&started.policies), ["a: version1"]);
+        let problems = installation.problems(&started);
+        assert!(problems[0].contains("no policy is left"), "{problems:?}");
+        assert!(problems[0].contains("policies/b.wasm: the file is no WebAssembly"), "{problems:?}");
+    }
+}
+
+#[test]
 fn a_file_whose_name_is_none_for_a_policy() {
     let installation = Installation::new(
         "policyDirectory: policies\npolicies: [{ name: a, module: elsewhere.wasm }, { name: b, module: policies/c.wasm }]",

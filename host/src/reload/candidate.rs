@@ -105,9 +105,18 @@ pub fn assemble(
         };
         entries.push(entry);
     }
+    if entries.is_empty() && !configured.is_empty() && matches!(before, Before::Running(_)) {
+        let why: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        return Err(Problem {
+            subject: config.path.display().to_string(),
+            message: format!("{NOTHING_LEFT}: {}", why.join("; ")),
+        });
+    }
     let set = PolicySet::new(config.rules.clone(), config.limits.clone(), entries);
     Ok(Candidate { set, problems, loaded })
 }
+
+const NOTHING_LEFT: &str = "no policy is left, and an empty set is put in force only with `allowEmpty: true`";
 
 /// The policies of `policies`, then the other components in `policyDirectory`, each named after its file.
 fn configured(
@@ -129,11 +138,7 @@ fn configured(
         }
     }
     if policies.is_empty() && !config.allow_empty {
-        return Err(Problem {
-            subject: config.path.display().to_string(),
-            message: "no policy is left, and an empty set is put in force only with `allowEmpty: true`"
-                .to_owned(),
-        });
+        return Err(Problem { subject: config.path.display().to_string(), message: NOTHING_LEFT.to_owned() });
     }
     if policies.len() > config.limits.policies {
         return Err(Problem {
