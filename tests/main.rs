@@ -27,3 +27,5 @@ mod serve;
 mod tidy;
 #[cfg(test)]
 mod tls;
+#[cfg(test)]
+mod watch;

@@ -1,27 +1,23 @@
-//! From files to the generation in force. Most tests ask for the reload themselves, so that nothing depends on time; the
-//! last ones have a watcher.
+//! From files to the generation in force, when the reload is asked for: nothing depends on time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
 
-use host::config::Unjudged;
 use host::evaluate::evaluate;
 use host::pki::{self, Pki};
 use host::policy::PolicyReader;
 use host::reload::{Started, start};
-use host::watch::Watcher;
 
 use crate::support::{self, logged, version};
 
 /// A folder with host.yaml, certificates and a policy directory.
-struct Installation(tempfile::TempDir);
+pub(crate) struct Installation(tempfile::TempDir);
 
 impl Installation {
     /// `more` are lines of host.yaml.
-    fn new(more: &str) -> Installation {
+    pub(crate) fn new(more: &str) -> Installation {
         let installation = Installation(tempfile::tempdir().unwrap());
         fs::create_dir(installation.path("policies")).unwrap();
         installation.certificates(pki());
@@ -30,13 +26,13 @@ impl Installation {
     }
 
     /// With the policy `a` in its first version.
-    fn with_a() -> Installation {
+    pub(crate) fn with_a() -> Installation {
         let installation = Installation::new("policyDirectory: policies");
         installation.policy("a", &version("version1"));
         installation
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -46,7 +42,7 @@ impl Installation {
         fs::write(self.path("ca.pem"), &pki.authority).unwrap();
     }
 
-    fn host_yaml(&self, more: &str) {
+    pub(crate) fn host_yaml(&self, more: &str) {
         let text = format!(
             "apiVersion: image-policy-host/v1alpha1\nkind: HostConfiguration\nlisten: 127.0.0.1:0\n\
              admin: {{ listen: 127.0.0.1:0 }}\n\
@@ -56,11 +52,11 @@ impl Installation {
     }
 
     /// Puts a policy there, whole.
-    fn policy(&self, name: &str, component: &[u8]) {
+    pub(crate) fn policy(&self, name: &str, component: &[u8]) {
         put(&self.path("policies"), name, component);
     }
 
-    fn start(&self) -> Started {
+    pub(crate) fn start(&self) -> Started {
         start(&self.path("host.yaml")).unwrap_or_else(|error| panic!("{error}"))
     }
 
@@ -86,7 +82,7 @@ fn pki() -> &'static Pki {
 }
 
 /// `NAME: reason` of each policy in force, for one image.
-fn said(policies: &PolicyReader) -> Vec<String> {
+pub(crate) fn said(policies: &PolicyReader) -> Vec<String> {
     let verdict = evaluate(&policies.current(), &support::review("default", &["x.io/a"]));
     let said = verdict.images.iter().flat_map(|image| &image.judged.said);
     said.map(|said| format!("{}: {}", said.policy, said.reason())).collect()
@@ -551,74 +547,4 @@ fn a_review_sees_exactly_one_generation() {
     });
     assert_eq!(policies.current().number() as usize, SWAPS + 1);
     println!("{evaluations} evaluations during {SWAPS} swaps");
-}
-
-/// Less than the watcher takes to look without a hint.
-const SOON: Duration = Duration::from_secs(9);
-
-fn soon(what: &str, holds: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < SOON, "not {what} after {SOON:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    println!("{what} after {:?}", begun.elapsed());
-}
-
-/// Runs `act` while a watcher follows the files.
-fn watched(started: Started, act: impl FnOnce(&PolicyReader)) {
-    let Started { reloader, policies, .. } = started;
-    let (watcher, stop) = Watcher::new();
-    let following = std::thread::spawn(move || reloader.run(watcher));
-    act(&policies);
-    drop(stop);
-    following.join().unwrap();
-}
-
-#[test]
-fn a_watcher_follows_files_and_folders() {
-    let installation = Installation::with_a();
-    let folder = installation.path("policies");
-    watched(installation.start(), |policies| {
-        let says = |expected: &[&str]| said(policies) == expected;
-        installation.policy("a", &version("version2"));
-        soon("a replaced file", || says(&["a: version2"]));
-        fs::write(folder.join("a.wasm"), version("version3")).unwrap();
-        soon("a file written in place", || says(&["a: version3"]));
-        installation.policy("b", &version("version1"));
-        soon("a new file", || says(&["a: version3", "b: version1"]));
-        fs::remove_file(folder.join("b.wasm")).unwrap();
-        soon("a removed file", || says(&["a: version3"]));
-        installation.host_yaml("policyDirectory: policies\nunjudged: Allow");
-        soon("a changed host.yaml", || policies.current().rules.unjudged == Unjudged::Allow);
-
-        fs::remove_dir_all(&folder).unwrap();
-        fs::create_dir(&folder).unwrap();
-        installation.policy("a", &version("version4"));
-        soon("a folder made anew", || says(&["a: version4"]));
-        installation.policy("a", &version("version5"));
-        soon("a file in the new folder", || says(&["a: version5"]));
-    });
-}
-
-#[test]
-fn a_watcher_follows_a_kubernetes_volume() {
-    let installation = Installation::new("policyDirectory: policies");
-    let volume = installation.path("policies");
-    // As the kubelet does it: files are links through `..data`, which is swapped by a rename.
-    let publish = |name: &str, component: &[u8]| {
-        let folder = volume.join(format!("..{name}"));
-        fs::create_dir(&folder).unwrap();
-        fs::write(folder.join("a.wasm"), component).unwrap();
-        std::os::unix::fs::symlink(format!("..{name}"), volume.join("..data_tmp")).unwrap();
-        fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
-    };
-    publish("first", &version("version1"));
-    std::os::unix::fs::symlink("..data/a.wasm", volume.join("a.wasm")).unwrap();
-    watched(installation.start(), |policies| {
-        assert_eq!(said(policies), ["a: version1"]);
-        publish("second", &version("version2"));
-        fs::remove_dir_all(volume.join("..first")).unwrap();
-        soon("a swapped volume", || said(policies) == ["a: version2"]);
-    });
 }
