@@ -124,6 +124,7 @@ fn differences(expected: &Expected, answer: &Answer, head: bool) -> Vec<String> 
     let status = answer.status.as_u16();
     check(status == expected.status, format!("status {status}, not {}", expected.status));
     check(!answer.headers.contains_key("retry-after"), "Retry-After makes apiservers retry too often".into());
+    check(answer.headers.contains_key("allow") == (answer.status == 405), "Allow goes with 405".into());
     let json = answer.json();
     let line = if let Some(allowed) = expected.allowed {
         check(json["kind"] == "ImageReview", format!("kind {}", json["kind"]));

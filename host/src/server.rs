@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http_body_util::BodyExt;
@@ -60,7 +60,10 @@ async fn door(State(host): State<Arc<Host>>, method: Method, body: Body) -> Resp
         Method::GET | Method::HEAD => ABOUT.into_response(),
         method => {
             let message = format!("this door takes POST of an ImageReview, not {method}");
-            failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", &message)
+            let mut answer = failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", &message);
+            // RFC 9110 §15.5.6 wants it.
+            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
+            answer
         }
     }
 }
