@@ -17,7 +17,7 @@ pub trait Policy: Sized + std::fmt::Display {
     fn judge(&self, image: &Image, context: &Context) -> Decision;
 }
 
-/// Makes the crate a policy component of a type that is a [`Policy`](crate::contract::Policy).
+/// Makes the crate a policy component of a type that is a [`Policy`].
 ///
 /// Elsewhere than on wasm32 it does nothing: a symbol with the name of a WIT function does not link, and nobody would
 /// call it.

@@ -96,6 +96,11 @@ impl Pattern {
         let mut rest = segments.peekable();
         named && rest.peek().is_some() == self.deep && rest.all(|segment| !segment.is_empty())
     }
+
+    /// Whether it means a version by its tag.
+    pub fn is_of_tag(&self) -> bool {
+        matches!(self.version, Version::Tag(_))
+    }
 }
 
 impl fmt::Display for Pattern {

@@ -84,8 +84,8 @@ impl Settings {
         None
     }
 
-    /// Adds a mistake; one that spoils all of it has the empty pointer. The host shows the first [`MISTAKES`], and takes
-    /// no list without end.
+    /// Adds a mistake; one that spoils all of it has the empty pointer. The host shows the first 32, and takes no list
+    /// without end.
     pub fn mistake(&mut self, pointer: &str, message: impl Into<String>) {
         if self.mistakes.len() < MISTAKES {
             self.mistakes.push(SettingsError { pointer: pointer.to_owned(), message: message.into() });

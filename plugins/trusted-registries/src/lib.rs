@@ -105,10 +105,8 @@ fn untrusted(allow: &[Pattern], image: &Image) -> String {
     let of_name = |pattern: &&Pattern| pattern.matches_name(registry, repository);
     let of_registry = |pattern: &&Pattern| pattern.matches_registry(registry);
     if let Some(trusted) = list(allow.iter().filter(of_name)) {
-        let hint = match image.digest {
-            Some(_) => "; where there is a digest the tag does not count",
-            None => "",
-        };
+        let by_tag = image.digest.is_some() && allow.iter().filter(of_name).any(Pattern::is_of_tag);
+        let hint = if by_tag { "; where there is a digest the tag does not count" } else { "" };
         format!("this version of {host}/{path} is not trusted: allowed of it {trusted}{hint}")
     } else if let Some(trusted) = list(allow.iter().filter(of_registry)) {
         format!("{host}/{path} is not trusted: allowed of {host} {trusted}")
