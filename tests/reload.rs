@@ -154,7 +154,10 @@ fn a_broken_file_changes_nothing_and_holds_nobody_up() {
         let problems = installation.problems(&started);
         let [problem] = problems.as_slice() else { panic!("{problems:?}") };
         assert!(problem.starts_with(&format!("policy a: policies/a.wasm: {why}")), "{problem}");
-        assert!(problem.ends_with(" (its last good version stays in force)"), "{problem}");
+        assert!(
+            problem.ends_with(" (its last good version stays in force, as it was configured)"),
+            "{problem}"
+        );
         assert!(log.contains("ERROR") && installation.shortened(&log).contains(problem), "{log}");
 
         // A problem that stays is logged once.
@@ -197,7 +200,7 @@ fn a_removed_file_of_an_entry_leaves_the_entry_in_force() {
     assert_eq!(
         installation.problems(&started),
         [
-            "policy a: policies/a.wasm: No such file or directory (os error 2) (its last good version stays in force)"
+            "policy a: policies/a.wasm: No such file or directory (os error 2) (its last good version stays in force, as it was configured)"
         ]
     );
 }
@@ -266,7 +269,7 @@ fn a_settings_error_points_into_host_yaml() {
     assert_eq!(said(&started.policies), ["s: good"]);
     assert_eq!(
         installation.problems(&started),
-        [format!("policy s: {expected} (its last good version stays in force)")]
+        [format!("policy s: {expected} (its last good version stays in force, as it was configured)")]
     );
 
     // At a start without a last good version it is what kubectl shows.
@@ -294,7 +297,7 @@ fn a_start_falls_back_to_the_last_good_version() {
     assert_eq!(said(&started.policies), ["a: version1"]);
     assert_eq!(
         installation.problems(&started),
-        [format!("{problem} (its last good version stays in force)")]
+        [format!("{problem} (its last good version stays in force, as it was configured)")]
     );
 
     // It is there at the next start too, and the folder that it came from need not be.
@@ -369,7 +372,7 @@ fn a_set_does_not_become_empty_by_accident() {
     started.reloader.reload();
     assert_eq!(said(&started.policies), ["a: version1"]);
     let empty = "host.yaml: no policy is left, and an empty set is put in force only with `allowEmpty: true`";
-    assert_eq!(installation.problems(&started), [empty]);
+    assert_eq!(installation.problems(&started), [format!("{empty} (the generation in force stays)")]);
     let denied = installation.start();
     let review = support::review("default", &["x.io/a"]);
     assert_eq!(
@@ -384,7 +387,8 @@ fn a_set_does_not_become_empty_by_accident() {
 }
 
 #[test]
-fn a_set_does_not_become_empty_because_what_replaces_it_is_broken() {
+fn what_goes_stays_while_what_comes_is_broken() {
+    // Another name of the file, with and without room for an empty set.
     let installation = Installation::with_a();
     let mut started = installation.start();
     fs::rename(installation.path("policies/a.wasm"), installation.path("policies/b.wasm")).unwrap();
@@ -394,9 +398,88 @@ fn a_set_does_not_become_empty_because_what_replaces_it_is_broken() {
         started.reloader.reload();
         assert_eq!(said(&started.policies), ["a: version1"]);
         let problems = installation.problems(&started);
-        assert!(problems[0].contains("no policy is left"), "{problems:?}");
         assert!(problems[0].contains("policies/b.wasm: the file is no WebAssembly"), "{problems:?}");
+        assert!(
+            problems[1].starts_with("policy a: it is configured no more, and stays in force"),
+            "{problems:?}"
+        );
+        assert!(problems[1].contains("as long as b cannot be loaded"), "{problems:?}");
     }
+    installation.policy("b", &version("version2"));
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["b: version2"]);
+    assert_eq!(installation.problems(&started), [""; 0]);
+
+    // Another name of the entry, and settings that are refused.
+    installation.host_yaml(&scripted_yaml("    images: {}").replace("name: s", "name: old"));
+    started.reloader.reload();
+    installation.host_yaml(&scripted_yaml("    imagse: {}").replace("name: s", "name: new"));
+    started.reloader.reload();
+    let names = |started: &Started| -> Vec<String> {
+        started.policies.current().policies.iter().map(|entry| entry.name.to_string()).collect()
+    };
+    assert_eq!(names(&started), ["old"]);
+    assert_eq!(installation.problems(&started).len(), 2);
+}
+
+#[test]
+fn a_policy_without_a_good_version_takes_other_rules() {
+    let installation = Installation::with_a();
+    fs::write(installation.path("policies/b.wasm"), "garbage").unwrap();
+    let mut started = installation.start();
+    let review = support::review("default", &["x.io/a"]);
+    assert!(!evaluate(&started.policies.current(), &review).allowed);
+    installation.host_yaml(
+        "policyDirectory: policies\npolicies: [{ name: b, module: policies/b.wasm, failurePolicy: Ignore }]",
+    );
+    started.reloader.reload();
+    assert!(evaluate(&started.policies.current(), &review).allowed);
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_stays_told() {
+    let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");
+    installation.policy("a", &version("version1"));
+    fs::write(installation.path("state"), "a file").unwrap();
+    let mut started = installation.start();
+    for _ in 0..2 {
+        let problems = installation.problems(&started);
+        assert!(problems[0].starts_with("state: the state directory cannot be used"), "{problems:?}");
+        started.reloader.reload();
+    }
+}
+
+#[test]
+fn what_could_not_be_kept_is_kept_later() {
+    let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");
+    installation.policy("a", &version("version1"));
+    let mut started = installation.start();
+    // A folder where the record belongs.
+    let record = installation.path("state/last-good/a.json");
+    fs::remove_file(&record).unwrap();
+    fs::create_dir_all(record.join("in-the-way")).unwrap();
+    installation.policy("a", &version("version2"));
+    for _ in 0..2 {
+        started.reloader.reload();
+        let problems = installation.problems(&started);
+        assert!(problems[0].contains("the last good versions cannot be kept"), "{problems:?}");
+    }
+    fs::remove_dir_all(&record).unwrap();
+    started.reloader.reload();
+    assert_eq!(installation.problems(&started), [""; 0]);
+    fs::write(installation.path("policies/a.wasm"), "garbage").unwrap();
+    assert_eq!(said(&installation.start().policies), ["a: version2"]);
+}
+
+#[test]
+fn a_start_without_its_policy_directory_has_what_was_in_force() {
+    let installation = Installation::new(
+        "policyDirectory: policies\nstateDirectory: state\npolicies: [{ name: a, module: policies/a.wasm }]",
+    );
+    installation.policy("a", &version("version1"));
+    installation.start();
+    fs::remove_dir_all(installation.path("policies")).unwrap();
+    assert_eq!(said(&installation.start().policies), ["a: version1"]);
 }
 
 #[test]

@@ -44,9 +44,9 @@ pub struct Config {
     pub directory: PathBuf,
     /// How to serve; none where `tls` is absent. Ask [`Config::require_serving`].
     pub serving: Option<Serving>,
-    /// Health, metrics and status, plain HTTP; `127.0.0.1:9234`.
+    /// Health and status, plain HTTP; `127.0.0.1:9234`.
     pub admin_listen: SocketAddr,
-    /// Compiled cache, last good set, control socket.
+    /// The last good version of each policy.
     pub state_directory: Option<PathBuf>,
     /// How decisions become a verdict.
     pub rules: Rules,

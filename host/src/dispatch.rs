@@ -68,8 +68,16 @@ impl Dispatcher {
         if gate.admitted.fetch_add(1, Ordering::Relaxed) >= gate.concurrent.saturating_add(gate.queue) {
             return Err(Overloaded);
         }
+        let turn = Arc::clone(&gate.running).acquire_owned();
+        let Ok(turn) = tokio::time::timeout(set.limits.review_deadline, turn).await else {
+            let budget = humantime::format_duration(set.limits.review_deadline);
+            let reason = format!(
+                "the review waited for its turn longer than its budget of {budget} (limits.reviewDeadline)"
+            );
+            return Ok(Verdict::refuse(&set.rules, &set.generation(), &reason));
+        };
         // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&gate.running).acquire_owned().await else { return Err(Overloaded) };
+        let Ok(permit) = turn else { return Err(Overloaded) };
         let evaluation = {
             let set = Arc::clone(&set);
             // The permit goes along: when the client hangs up the evaluation still runs to its end.

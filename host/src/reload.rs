@@ -3,7 +3,7 @@
 
 mod candidate;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 
 pub(crate) use self::candidate::MALFUNCTIONS;
 pub use self::candidate::{Before, Candidate, assemble};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, PolicyName};
 use crate::policy::{Engine, EngineError, PolicyReader, PolicySet, PolicyStore};
 use crate::state::StateDirectory;
 use crate::tls::{Material, TlsError, TlsReader, TlsStore};
@@ -65,6 +65,10 @@ pub struct Reloader {
     config: Config,
     material: Material,
     state: Option<StateDirectory>,
+    /// Why there is no `state` though one is configured.
+    no_state: Option<Problem>,
+    /// What is in force and could not be recorded yet as the last good version.
+    unkept: BTreeMap<PolicyName, candidate::Loaded>,
     policies: PolicyStore,
     tls: TlsStore,
     /// No set could be put in force yet but one that denies everything, so the last good versions still count.
@@ -99,15 +103,15 @@ pub fn start(path: &Path) -> Result<Started, StartError> {
     let server_config = material.server_config()?;
     let engine = Engine::new()?;
 
-    let mut problems = Vec::new();
+    let mut no_state = None;
     let state = config.state_directory.as_deref().and_then(|path| {
         StateDirectory::open(path)
             .inspect_err(|error| {
-                problems.push(Problem {
+                no_state = Some(Problem {
                     subject: path.display().to_string(),
                     message: format!(
                         "the state directory cannot be used, so a policy that cannot be loaded at the next start has \
-                         no last good version to fall back on: {error}"
+                         no last good version to fall back on: {error} (mend it, and restart)"
                     ),
                 });
             })
@@ -121,12 +125,14 @@ pub fn start(path: &Path) -> Result<Started, StartError> {
     let (store, policies) = PolicyStore::new(first.set);
     let (tls_store, tls) = TlsStore::new(server_config);
     let published = Arc::new(ArcSwap::from_pointee(Vec::new()));
-    let reloader = Reloader {
+    let mut reloader = Reloader {
         engine,
         bound: config.clone(),
         config: config.clone(),
         material,
         state,
+        no_state,
+        unkept: BTreeMap::new(),
         policies: store,
         tls: tls_store,
         closed,
@@ -134,8 +140,8 @@ pub fn start(path: &Path) -> Result<Started, StartError> {
         refused,
     };
     tracing::info!("generation {} in force: {}", policies.current().generation(), names(&policies));
-    problems.extend(first.problems);
-    reloader.keep(&first.loaded, &mut problems);
+    let mut problems = first.problems;
+    reloader.keep(first.loaded, &mut problems);
     reloader.report(problems);
     Ok(Started { reloader, config, policies, tls, problems: ProblemsReader(published) })
 }
@@ -187,12 +193,10 @@ impl Reloader {
         let path = self.config.path.clone();
         let config = Config::read(&path).map_err(|error| stays(&path, &error))?;
         let serving = config.require_serving().map_err(|error| stays(&path, &error))?;
-        let material = Material::read(&serving.tls).map_err(|error| stays(&path, &error))?;
-        let server_config = if material == self.material {
-            None
-        } else {
-            Some(material.server_config().map_err(|error| stays(&path, &error))?)
-        };
+        let tls = |error: TlsError| stays(Path::new("tls"), &error);
+        let material = Material::read(&serving.tls).map_err(tls)?;
+        let server_config =
+            if material == self.material { None } else { Some(material.server_config().map_err(tls)?) };
         problems.extend(self.needs_restart(&config));
 
         let current = self.policies.current();
@@ -200,7 +204,9 @@ impl Reloader {
             true => Before::Start(self.state.as_ref()),
             false => Before::Running(&current),
         };
-        let candidate = assemble(&self.engine, &config, before, &mut self.refused)?;
+        let candidate = assemble(&self.engine, &config, before, &mut self.refused).map_err(|problem| {
+            Problem { message: format!("{} (the generation in force stays)", problem.message), ..problem }
+        })?;
         self.closed = false;
         if let Some(server_config) = server_config {
             self.tls.publish(server_config);
@@ -213,7 +219,7 @@ impl Reloader {
         }
         self.config = config;
         problems.extend(candidate.problems);
-        self.keep(&candidate.loaded, problems);
+        self.keep(candidate.loaded, problems);
         Ok(())
     }
 
@@ -237,14 +243,19 @@ impl Reloader {
 
     /// Records what was loaded as the last good version. What is in force no more is forgotten only when all is as
     /// configured: until then it may be wanted again.
-    fn keep(&self, loaded: &[candidate::Loaded], problems: &mut Vec<Problem>) {
+    fn keep(&mut self, loaded: Vec<candidate::Loaded>, problems: &mut Vec<Problem>) {
         let Some(state) = self.state.as_ref().filter(|_| !self.closed) else { return };
         let in_force = self.policies.current();
         let names: BTreeSet<_> = in_force.policies.iter().map(|entry| entry.name.clone()).collect();
-        let kept = loaded
-            .iter()
-            .try_for_each(|loaded| state.keep(&loaded.name, &loaded.component, &loaded.settings))
-            .and_then(|()| if problems.is_empty() { state.retain(&names) } else { Ok(()) });
+        self.unkept.extend(loaded.into_iter().map(|loaded| (loaded.name.clone(), loaded)));
+        let mut kept = Ok(());
+        self.unkept.retain(|_, loaded| {
+            if kept.is_ok() {
+                kept = state.keep(&loaded.name, &loaded.component, &loaded.settings);
+            }
+            kept.is_err()
+        });
+        let kept = kept.and_then(|()| if problems.is_empty() { state.retain(&names) } else { Ok(()) });
         if let Err(error) = kept {
             problems.push(Problem {
                 subject: "state directory".to_owned(),
@@ -254,7 +265,8 @@ impl Reloader {
     }
 
     /// Shows the problems that there are, and logs those that are new.
-    fn report(&self, problems: Vec<Problem>) {
+    fn report(&self, mut problems: Vec<Problem>) {
+        problems.extend(self.no_state.clone());
         let before = self.problems.load();
         for problem in problems.iter().filter(|problem| !before.contains(problem)) {
             tracing::error!("{problem}");

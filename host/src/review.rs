@@ -2,7 +2,7 @@
 //!
 //! The wire form is `imagepolicy.k8s.io/v1alpha1` (k8s.io/api/imagepolicy/v1alpha1/types.go). Reading is as lenient as
 //! the apiserver's own decoder (unknown fields, `null` for absent, a prefilled `status`) but for what could hide an
-//! image from the policies: a key given twice is refused, as is a list or map of the wrong type.
+//! image from the policies: a key given twice is refused.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +18,8 @@ use crate::verdict::Verdict;
 /// The `apiVersion` of an ImageReview.
 pub const API_VERSION: &str = "imagepolicy.k8s.io/v1alpha1";
 const KIND: &str = "ImageReview";
+/// How much of what is wrong with a body is told, in bytes.
+const SHOWN: usize = 256;
 
 /// What the apiserver asks: may these images run in this namespace?
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,8 +66,8 @@ impl Review {
     /// A field of the Pod has the wrong type, or a bound is exceeded.
     pub fn of_pod(pod: Value, namespace: &str, limits: &HostLimits) -> Result<Review, ReviewError> {
         let pod: Pod = serde_json::from_value(pod)
-            .map_err(|error| ReviewError::Refused(format!("malformed Pod: {error}")))?;
-        let lists = [pod.spec.containers, pod.spec.init_containers, pod.spec.ephemeral_containers];
+            .map_err(|error| ReviewError::NotAnImageReview(format!("malformed Pod: {}", shown(&error))))?;
+        let lists = [Some(pod.spec.containers), pod.spec.init_containers, pod.spec.ephemeral_containers];
         let spec = WireSpec {
             containers: Some(lists.into_iter().flatten().flatten().collect()),
             annotations: pod.metadata.annotations.map(|Pairs(mut pairs)| {
@@ -166,7 +168,7 @@ struct PodMetadata {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PodSpec {
-    containers: Option<Vec<Container>>,
+    containers: Vec<Container>,
     init_containers: Option<Vec<Container>>,
     ephemeral_containers: Option<Vec<Container>>,
 }
@@ -224,16 +226,27 @@ fn check_kind(kind: Option<&str>, api_version: Option<&str>) -> Result<(), Revie
 
 /// Tells a malformed ImageReview from what is none, by reading the body again without expecting anything.
 fn classify(body: &[u8], error: &serde_json::Error) -> ReviewError {
-    let Ok(value) = serde_json::from_slice::<Value>(body) else {
-        let what =
-            if body.trim_ascii().is_empty() { "the body is empty".to_owned() } else { error.to_string() };
-        return ReviewError::NotAnImageReview(format!("this is no JSON: {what}"));
+    let value = match serde_json::from_slice::<Value>(body) {
+        Ok(value) => value,
+        Err(_) if body.trim_ascii().is_empty() => {
+            return ReviewError::NotAnImageReview("this is no JSON: the body is empty".to_owned());
+        }
+        Err(error) => return ReviewError::NotAnImageReview(format!("this is no JSON: {}", shown(&error))),
     };
     let field = |name| value.get(name).and_then(Value::as_str);
     match check_kind(field("kind"), field("apiVersion")) {
-        Ok(()) => ReviewError::Refused(format!("malformed ImageReview: {error}")),
+        Ok(()) => ReviewError::Refused(format!("malformed ImageReview: {}", shown(error))),
         Err(error) => error,
     }
+}
+
+/// serde_json repeats what it did not expect, however long that is; the place stands at the end.
+fn shown(error: &serde_json::Error) -> String {
+    let message = text::printable(&error.to_string());
+    if message.len() <= SHOWN {
+        return message;
+    }
+    format!("{} at line {} column {}", text::cut(&message, SHOWN), error.line(), error.column())
 }
 
 /// A JSON map of strings as it stands, so that a key given twice is seen.

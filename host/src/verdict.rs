@@ -197,27 +197,28 @@ impl Verdict {
             .collect();
         let mut annotations = annotations_of(&images);
         annotations.truncate(ANNOTATIONS);
-        Verdict::finish(rules, generation, denials, annotations.into_iter().collect(), images)
+        let allowed = images.iter().all(|image| image.allowed);
+        Verdict::finish(rules, generation, allowed, &denials, annotations.into_iter().collect(), images)
     }
 
     /// A denial of the review as a whole, for a `reason` that no policy gave: a bound, or a malformed ImageReview.
     pub fn refuse(rules: &Rules, generation: &str, reason: &str) -> Verdict {
-        Verdict::finish(rules, generation, vec![text::printable(reason)], BTreeMap::new(), Vec::new())
+        Verdict::finish(rules, generation, false, &[text::printable(reason)], BTreeMap::new(), Vec::new())
     }
 
     fn finish(
         rules: &Rules,
         generation: &str,
-        denials: Vec<String>,
+        allowed: bool,
+        denials: &[String],
         mut audit_annotations: BTreeMap<String, String>,
         images: Vec<ImageVerdict>,
     ) -> Verdict {
         audit_annotations.insert("generation".to_owned(), generation.to_owned());
-        let reason = join(&denials, REASON_BYTES);
-        let allowed = denials.is_empty() || rules.mode == Mode::Audit;
-        if allowed && !denials.is_empty() {
+        let reason = join(denials, REASON_BYTES);
+        if !allowed && rules.mode == Mode::Audit {
             audit_annotations.insert("would-deny".to_owned(), reason);
-            return Verdict { allowed, reason: String::new(), audit_annotations, images };
+            return Verdict { allowed: true, reason: String::new(), audit_annotations, images };
         }
         Verdict { allowed, reason, audit_annotations, images }
     }

@@ -74,6 +74,7 @@ fn review(arguments: Arguments) -> Result<ExitCode, Failure> {
             set = load(&config, BROKEN)?;
         }
         (None, None) => {
+            eprintln!("host: judged by the policies of the demo; --config host.yaml judges by yours");
             let folder = tempfile::tempdir().map_err(|error| broken(&error))?;
             demo::write_policies(folder.path(), ([127, 0, 0, 1], 1234).into())
                 .map_err(|error| broken(&error))?;

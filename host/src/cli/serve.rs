@@ -45,15 +45,19 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // Whoever reads the log and stops reading must not stop the reviews: lines are dropped then.
+    let (writer, written) = tracing_appender::non_blocking(std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         // A line that cannot be written would be reported on standard error, which panics when that is what is gone.
         .log_internal_errors(false)
         .init();
-    exit(serve(arguments))
+    let result = serve(arguments);
+    drop(written);
+    exit(result)
 }
 
 fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {

@@ -28,9 +28,9 @@ pub(super) struct HostYaml {
     pub(super) listen: String,
     /// Certificates of the webhook. `host serve` needs it.
     pub(super) tls: Option<Tls>,
-    /// Health, metrics and status.
+    /// Health and status.
     pub(super) admin: Admin,
-    /// Folder for the compiled cache, the last good set and the control socket. A change needs a restart.
+    /// Folder for the last good version of each policy, mode 0700. A change needs a restart.
     pub(super) state_directory: Option<String>,
     /// Mode of the whole host: in `audit` it never denies.
     pub(super) mode: Mode,
@@ -95,7 +95,7 @@ pub(super) enum ClientAuthKind {
     None,
 }
 
-/// Health, metrics and status, over plain HTTP.
+/// Health and status, over plain HTTP.
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Admin {

@@ -71,8 +71,11 @@ impl<'a> Shape<'a> {
 
     fn check_map(&mut self, schema: &'a Value, map: &mut Map<String, Value>, pointer: &str) {
         let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
-        // As Kubernetes reads it: a key without a value is absent.
-        map.retain(|key, value| !(value.is_null() && properties.contains_key(key)));
+        // As Kubernetes reads it: a key without a value is absent. But not that of a list: whoever comments out the last
+        // of `clientNames` does not mean everybody.
+        map.retain(|key, value| {
+            !(value.is_null() && properties.get(key).is_some_and(|schema| !types(schema).contains(&"array")))
+        });
         for required in strings(schema.get("required")) {
             if !map.contains_key(required) {
                 let message = format!("{}`{required}` is missing", place(pointer));

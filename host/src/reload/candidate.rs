@@ -83,6 +83,7 @@ pub fn assemble(
     let mut problems = Vec::new();
     let configured = configured(config, before, &mut problems)?;
     let mut loaded = Vec::new();
+    let mut left_out = Vec::new();
     let mut entries = Vec::with_capacity(configured.len());
     for policy in &configured {
         let entry = match load(engine, config, policy, before, refused) {
@@ -99,24 +100,38 @@ pub fn assemble(
                 problems.push(Problem { subject: format!("policy {}", policy.name), message });
                 match entry {
                     Some(entry) => entry,
-                    None => continue,
+                    None => {
+                        left_out.push(policy.name.as_str());
+                        continue;
+                    }
                 }
             }
         };
         entries.push(entry);
     }
-    if entries.is_empty() && !configured.is_empty() && matches!(before, Before::Running(_)) {
-        let why: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        return Err(Problem {
-            subject: config.path.display().to_string(),
-            message: format!("{NOTHING_LEFT}: {}", why.join("; ")),
-        });
+    if let Before::Running(set) = before
+        && !left_out.is_empty()
+    {
+        for kept in not_replaced(set, &configured) {
+            let message = format!(
+                "it is configured no more, and stays in force all the same as long as {} cannot be loaded, which may be \
+                 what replaces it",
+                left_out.join(", ")
+            );
+            problems.push(Problem { subject: format!("policy {}", kept.name), message });
+            entries.push(kept.clone());
+        }
     }
     let set = PolicySet::new(config.rules.clone(), config.limits.clone(), entries);
     Ok(Candidate { set, problems, loaded })
 }
 
-const NOTHING_LEFT: &str = "no policy is left, and an empty set is put in force only with `allowEmpty: true`";
+/// The policies in force that are configured no more. A policy that is renamed by a change, or moved to another file, goes
+/// under one name and comes under another: if what comes cannot be loaded, what goes has to stay.
+fn not_replaced<'a>(set: &'a PolicySet, configured: &'a [PolicyConfig]) -> impl Iterator<Item = &'a Entry> {
+    let good = set.policies.iter().filter(|entry| entry.loaded.is_ok());
+    good.filter(|entry| configured.iter().all(|policy| policy.name != entry.name))
+}
 
 /// The policies of `policies`, then the other components in `policyDirectory`, each named after its file.
 fn configured(
@@ -138,7 +153,11 @@ fn configured(
         }
     }
     if policies.is_empty() && !config.allow_empty {
-        return Err(Problem { subject: config.path.display().to_string(), message: NOTHING_LEFT.to_owned() });
+        return Err(Problem {
+            subject: config.path.display().to_string(),
+            message: "no policy is left, and an empty set is put in force only with `allowEmpty: true`"
+                .to_owned(),
+        });
     }
     if policies.len() > config.limits.policies {
         return Err(Problem {
@@ -153,8 +172,7 @@ fn configured(
     Ok(policies)
 }
 
-/// At a start without its policy directory: the policies that were in force from there. Without any, nothing may start
-/// as if there were none.
+/// At a start without its policy directory: the policies that were in force from there, by the record of all that were.
 fn remembered(
     config: &Config,
     before: Before<'_>,
@@ -163,6 +181,10 @@ fn remembered(
 ) -> Result<Vec<PolicyConfig>, Problem> {
     let Before::Start(Some(state)) = before else { return Err(problem) };
     let names = state.names().unwrap_or_default();
+    // Without any record it is not known what was in force from there.
+    if names.is_empty() {
+        return Err(problem);
+    }
     let remembered: Vec<_> = names
         .into_iter()
         .filter(|name| config.policies.iter().all(|policy| policy.name != *name))
@@ -171,9 +193,6 @@ fn remembered(
             PolicyConfig::bare(name, module)
         })
         .collect();
-    if remembered.is_empty() {
-        return Err(problem);
-    }
     problems.push(problem);
     Ok(remembered)
 }
@@ -336,9 +355,9 @@ fn instead(
         Before::Nothing => return None,
         Before::Running(set) => match set.policies.iter().find(|entry| entry.name == policy.name) {
             Some(running) if running.loaded.is_ok() => {
-                (Some(running.clone()), "its last good version stays in force")
+                (Some(running.clone()), "its last good version stays in force, as it was configured")
             }
-            Some(running) => (Some(Entry { loaded: Err(error.to_owned()), ..running.clone() }), MALFUNCTIONS),
+            Some(_) => (Some(entry(policy, Err(error.to_owned()))), MALFUNCTIONS),
             None => (None, "it is not in force"),
         },
         Before::Start(state) => {
