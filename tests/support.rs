@@ -78,7 +78,7 @@ pub(crate) fn without_paths(text: &str) -> String {
 /// A host.yaml of which policies without a `module` are the scripted one, and a `module` `FOLDER/NAME.wat` is of
 /// `cases`.
 pub(crate) fn config(mut host: Value) -> Config {
-    for policy in host["policies"].as_array_mut().into_iter().flatten() {
+    for policy in host.get_mut("policies").and_then(Value::as_array_mut).into_iter().flatten() {
         let policy = policy.as_object_mut().unwrap();
         let module = match policy.get("module").and_then(Value::as_str) {
             None => scripted(),

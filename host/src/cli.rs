@@ -65,12 +65,17 @@ impl Failure {
 /// The exit code of a verb that may fail, after its message.
 fn exit(result: Result<ExitCode, Failure>) -> ExitCode {
     result.unwrap_or_else(|Failure { status, message }| {
-        for line in message.lines() {
-            // An error means that nobody listens there: the status still tells.
-            let _ = writeln!(io::stderr(), "host: {line}");
-        }
+        tell(&message);
         ExitCode::from(status)
     })
+}
+
+/// Writes each line of `message` to standard error.
+fn tell(message: &str) {
+    for line in message.lines() {
+        // An error means that nobody listens there: the status still tells.
+        let _ = writeln!(io::stderr(), "host: {line}");
+    }
 }
 
 /// Writes `text` and a line's end to standard output. A reader that has seen enough (`| head`) is no failure: the

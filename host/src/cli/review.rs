@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::{Failure, OnePolicy, exit, load, named, parse_yaml, read, say};
+use super::{Failure, OnePolicy, exit, load, named, parse_yaml, read, say, tell};
 use crate::config::{Config, Mode};
 use crate::demo;
 use crate::evaluate::evaluate;
@@ -74,7 +74,7 @@ fn review(arguments: Arguments) -> Result<ExitCode, Failure> {
             set = load(&config, BROKEN)?;
         }
         (None, None) => {
-            eprintln!("host: judged by the policies of the demo; --config host.yaml judges by yours");
+            tell("judged by the policies of the demo; --config host.yaml judges by yours");
             let folder = tempfile::tempdir().map_err(|error| broken(&error))?;
             demo::write_policies(folder.path(), ([127, 0, 0, 1], 1234).into())
                 .map_err(|error| broken(&error))?;
