@@ -24,6 +24,8 @@ mod reload;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]
+mod start;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod tls;
