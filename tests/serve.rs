@@ -294,6 +294,24 @@ async fn health_and_status() {
 }
 
 #[tokio::test]
+async fn who_fills_the_admin_listener_keeps_nobody_from_the_door() {
+    let installation = Installation::bare(json!({}));
+    let server = installation.serve().await;
+    let mut idle = Vec::new();
+    for _ in 0..64 {
+        idle.push(TcpStream::connect(server.admin).await.unwrap());
+    }
+    let waiting = tokio::spawn(get(server.admin, "/livez"));
+    let mut connection = installation.client().connect(server.address, Protocol::Http1).await.unwrap();
+    for _ in 0..50 {
+        assert_eq!(connection.review("nginx").await.unwrap().status, 200);
+    }
+    assert!(!waiting.is_finished(), "a connection over the bound is served");
+    idle.pop();
+    assert_eq!(waiting.await.unwrap(), (200, "ok".to_owned()));
+}
+
+#[tokio::test]
 async fn a_policy_that_is_broken_shows_and_denies() {
     let installation = Installation::new(json!({}));
     installation.write("policies/trusted-registries.wasm", b"no component");

@@ -143,11 +143,7 @@ fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode,
             let _ = stop.wait_for(|stop| *stop).await;
         };
         let admin = server::serve_admin(admin, policies.clone(), problems, until(stop.clone()));
-        let admin = tokio::spawn(async move {
-            if let Err(error) = admin.await {
-                tracing::error!("health and status are gone: {error}");
-            }
-        });
+        let admin = tokio::spawn(admin);
         let drained = server::serve(listener, tls, policies, until(stop)).await;
         admin.abort();
         Ok(drained)

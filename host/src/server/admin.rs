@@ -10,6 +10,7 @@ use axum::{Router, http::StatusCode};
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::connections::{Transport, serve_connections};
 use crate::policy::PolicyReader;
 use crate::reload::ProblemsReader;
 
@@ -19,23 +20,23 @@ struct Admin {
     problems: ProblemsReader,
 }
 
+/// Connections at a time: anyone on the machine may open them, and none may be missing at the door.
+const CONNECTIONS: usize = 64;
+
 /// Serves `/livez`, `/readyz` and `/status` until `shutdown` comes.
-///
-/// # Errors
-/// The listener failed.
 pub async fn serve_admin(
     listener: TcpListener,
     policies: PolicyReader,
     problems: ProblemsReader,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+    shutdown: impl Future<Output = ()>,
+) {
     let routes = Router::new()
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/status", get(status))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is /livez, /readyz?verbose and /status here\n") })
         .with_state(Admin { policies, problems });
-    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
+    serve_connections(listener, Transport::Plain, routes, || CONNECTIONS, shutdown).await;
 }
 
 /// Ready as long as a set is in force, whatever became of newer ones; `?verbose` lists the checks in Kubernetes' form.

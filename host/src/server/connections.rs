@@ -10,10 +10,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::{Host, routes};
 use crate::policy::PolicyReader;
@@ -31,6 +33,15 @@ const STREAMS: u32 = 256;
 /// Bytes of a request's line and headers.
 const HEADER_BYTES: usize = 64 * 1024;
 
+/// What a connection speaks below HTTP.
+#[derive(Clone)]
+pub(super) enum Transport {
+    /// TLS with the material in force when it begins.
+    Tls(TlsReader),
+    /// Nothing.
+    Plain,
+}
+
 /// Serves the door until `shutdown` comes, then finishes the reviews under way. Returns whether all were finished.
 pub async fn serve(
     listener: TcpListener,
@@ -39,13 +50,26 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> bool {
     let routes = routes(Arc::new(Host::new(policies.clone())));
+    let limit = move || policies.current().limits.connections;
+    serve_connections(listener, Transport::Tls(tls), routes, limit, shutdown).await
+}
+
+/// Serves at most `limit` connections at a time, until `shutdown` comes and what is under way is finished. Returns
+/// whether all was.
+pub(super) async fn serve_connections(
+    listener: TcpListener,
+    transport: Transport,
+    routes: axum::Router,
+    limit: impl Fn() -> usize,
+    shutdown: impl Future<Output = ()>,
+) -> bool {
     let graceful = GracefulShutdown::new();
     let open = Arc::new(Open::default());
     let (stopping, is_stopping) = watch::channel(());
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = async {
-            open.wait_for_room(|| policies.current().limits.connections).await;
+            open.wait_for_room(&limit).await;
             listener.accept().await
         };
         let (stream, peer) = tokio::select! {
@@ -61,7 +85,7 @@ pub async fn serve(
             },
         };
         let connection = Connection {
-            tls: tls.clone(),
+            transport: transport.clone(),
             routes: routes.clone(),
             watcher: graceful.watcher(),
             stopping: is_stopping.clone(),
@@ -78,7 +102,7 @@ pub async fn serve(
 }
 
 struct Connection {
-    tls: TlsReader,
+    transport: Transport,
     routes: axum::Router,
     watcher: Watcher,
     /// Its sender is dropped when the host stops.
@@ -87,26 +111,20 @@ struct Connection {
 
 impl Connection {
     async fn serve(self, stream: TcpStream, peer: SocketAddr) {
-        let Connection { tls, routes, watcher, mut stopping } = self;
+        let Connection { transport, routes, watcher, mut stopping } = self;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
-        let handshake = TlsAcceptor::from(tls.current()).accept(stream);
-        let handshake = tokio::select! {
-            handshake = tokio::time::timeout(HANDSHAKE_TIME, handshake) => handshake,
-            // No review is under way on it, so there is nothing to wait for.
-            _ = stopping.changed() => return,
-        };
-        let stream = match handshake {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => {
-                tracing::warn!(%peer, "TLS handshake refused: {}", tls::explain(&error));
-                return;
-            }
-            Err(_) => {
-                tracing::warn!(%peer, "TLS handshake refused: it took longer than {} s", HANDSHAKE_TIME.as_secs());
-                return;
-            }
+        let stream: Box<dyn Stream> = match transport {
+            Transport::Plain => Box::new(stream),
+            Transport::Tls(tls) => tokio::select! {
+                stream = handshake(&tls, stream, peer) => match stream {
+                    Some(stream) => Box::new(stream),
+                    None => return,
+                },
+                // No review is under way on it, so there is nothing to wait for.
+                _ = stopping.changed() => return,
+            },
         };
         let mut stream = TimeoutStream::new(stream);
         stream.set_read_timeout(Some(IDLE_TIME));
@@ -126,6 +144,24 @@ impl Connection {
             tracing::debug!(%peer, "connection ended: {error}");
         }
     }
+}
+
+/// Bytes in both directions.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// A stream of someone who is who he has to be; the log says of everybody else why not.
+async fn handshake(tls: &TlsReader, stream: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
+    let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+    match tokio::time::timeout(HANDSHAKE_TIME, handshake).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(error)) => tracing::warn!(%peer, "TLS handshake refused: {}", tls::explain(&error)),
+        Err(_) => {
+            tracing::warn!(%peer, "TLS handshake refused: it took longer than {} s", HANDSHAKE_TIME.as_secs());
+        }
+    }
+    None
 }
 
 /// The connections that are open.
