@@ -28,7 +28,6 @@ pub struct Watcher {
     /// What is asked for: an event elsewhere, in a directory above, is none of ours.
     wanted: Arc<Mutex<BTreeSet<PathBuf>>>,
     hints: Receiver<Hint>,
-    sender: Sender<Hint>,
 }
 
 enum Hint {
@@ -67,8 +66,8 @@ impl Watcher {
                 );
             })
             .ok();
-        let stop = StopWatching(sender.clone());
-        (Watcher { events, watched: BTreeSet::new(), wanted, hints, sender }, stop)
+        let stop = StopWatching(sender);
+        (Watcher { events, watched: BTreeSet::new(), wanted, hints }, stop)
     }
 
     /// Watches these directories and no others. One that does not exist, or cannot be watched, is left to polling.
@@ -106,10 +105,7 @@ impl Watcher {
         while let Some(left) = LONGEST.checked_sub(burst.elapsed()) {
             match self.hints.recv_timeout(QUIET.min(left)) {
                 Ok(Hint::Changed) => {}
-                Ok(Hint::Stop) => {
-                    let _ = self.sender.send(Hint::Stop);
-                    return true;
-                }
+                Ok(Hint::Stop) => return false,
                 Err(_) => return true,
             }
         }

@@ -42,9 +42,12 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:1234")
 }
 
+/// What is logged unless RUST_LOG says otherwise. notify warns of directories that are gone, which the reload reports itself.
+const LOG: &str = "info,notify=off";
+
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG));
     // Whoever reads the log and stops reading must not stop the reviews: lines are dropped then.
     let (writer, written) = tracing_appender::non_blocking(std::io::stderr());
     tracing_subscriber::fmt()
