@@ -247,3 +247,20 @@ async fn connections_wait_for_room() {
     assert_eq!(waiting.await.unwrap().status, 200);
     assert_eq!(second.review("nginx").await.unwrap().status, 200);
 }
+
+#[tokio::test]
+async fn connections_without_a_handshake_keep_nobody_out() {
+    let installation = Installation::bare(json!({ "limits": { "connections": 2 } }));
+    let server = installation.serve().await;
+    // More than may be on their way in at a time, and than may serve.
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let mut connection = installation.client().connect(server.address, Protocol::Http1).await.unwrap();
+    assert_eq!(connection.review("nginx").await.unwrap().status, 200);
+    // The oldest were given up, long before their time for a handshake was over.
+    let mut byte = [0];
+    let closed = tokio::time::timeout(Duration::from_secs(5), idle[0].read(&mut byte)).await;
+    assert_eq!(closed.unwrap().unwrap_or(0), 0);
+}

@@ -1,9 +1,10 @@
 //! Connections: accepted within a bound, through a TLS handshake, served, and drained at the end.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -12,7 +13,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -23,6 +24,9 @@ use crate::tls::{self, TlsReader};
 
 /// As long as Go's client waits for it (net/http, TLSHandshakeTimeout).
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// Connections at a time that have not finished their handshake, or wait for room after it. When there is one more the oldest
+/// is given up: whoever opens connections and leaves them so keeps nobody out, and takes no place of those that serve.
+const ENTERING: usize = 256;
 /// A connection on which nothing moves for this long is closed. The apiserver closes after 90 s (net/http,
 /// IdleConnTimeout), and a request that meets our close on its way fails and is not retried, so this must be longer.
 const IDLE_TIME: Duration = Duration::from_secs(180);
@@ -60,21 +64,23 @@ pub(super) async fn serve_connections(
     listener: TcpListener,
     transport: Transport,
     routes: axum::Router,
-    limit: impl Fn() -> usize,
+    limit: impl Fn() -> usize + Send + Sync + 'static,
     shutdown: impl Future<Output = ()>,
 ) -> bool {
     let graceful = GracefulShutdown::new();
-    let open = Arc::new(Open::default());
+    let rooms = Arc::new(Rooms {
+        limit: Box::new(limit),
+        serving: AtomicUsize::new(0),
+        left: Notify::new(),
+        entering: Mutex::default(),
+        numbers: AtomicU64::new(0),
+    });
     let (stopping, is_stopping) = watch::channel(());
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let accepted = async {
-            open.wait_for_room(&limit).await;
-            listener.accept().await
-        };
         let (stream, peer) = tokio::select! {
             () = &mut shutdown => break,
-            accepted = accepted => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: others have to be closed first.
@@ -89,12 +95,10 @@ pub(super) async fn serve_connections(
             routes: routes.clone(),
             watcher: graceful.watcher(),
             stopping: is_stopping.clone(),
+            rooms: Arc::clone(&rooms),
         };
-        let place = Place::take(&open);
-        tokio::spawn(async move {
-            connection.serve(stream, peer).await;
-            drop(place);
-        });
+        let entering = rooms.enter();
+        tokio::spawn(connection.serve(stream, peer, entering));
     }
     drop(listener);
     drop(stopping);
@@ -107,25 +111,36 @@ struct Connection {
     watcher: Watcher,
     /// Its sender is dropped when the host stops.
     stopping: watch::Receiver<()>,
+    rooms: Arc<Rooms>,
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, peer: SocketAddr) {
-        let Connection { transport, routes, watcher, mut stopping } = self;
+    async fn serve(self, stream: TcpStream, peer: SocketAddr, mut entering: Entering) {
+        let Connection { transport, routes, watcher, mut stopping, rooms } = self;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
-        let stream: Box<dyn Stream> = match transport {
-            Transport::Plain => Box::new(stream),
-            Transport::Tls(tls) => tokio::select! {
-                stream = handshake(&tls, stream, peer) => match stream {
-                    Some(stream) => Box::new(stream),
-                    None => return,
-                },
-                // No review is under way on it, so there is nothing to wait for.
-                _ = stopping.changed() => return,
-            },
+        let enter = async {
+            let stream: Box<dyn Stream> = match transport {
+                Transport::Plain => Box::new(stream),
+                Transport::Tls(tls) => Box::new(handshake(&tls, stream, peer).await?),
+            };
+            Some((stream, rooms.place().await))
         };
+        let (stream, _place) = tokio::select! {
+            entered = enter => match entered {
+                Some(entered) => entered,
+                None => return,
+            },
+            // Its sender is dropped.
+            _ = &mut entering.given_up => {
+                tracing::debug!(%peer, "given up for newer connections before its handshake was finished");
+                return;
+            }
+            // No review is under way on it, so there is nothing to wait for.
+            _ = stopping.changed() => return,
+        };
+        drop(entering);
         let mut stream = TimeoutStream::new(stream);
         stream.set_read_timeout(Some(IDLE_TIME));
         stream.set_write_timeout(Some(IDLE_TIME));
@@ -164,37 +179,67 @@ async fn handshake(tls: &TlsReader, stream: TcpStream, peer: SocketAddr) -> Opti
     None
 }
 
-/// The connections that are open.
-#[derive(Default)]
-struct Open {
-    count: AtomicUsize,
-    closed: Notify,
+/// Who is there: connections that serve, within a limit, and those that are on their way in.
+struct Rooms {
+    limit: Box<dyn Fn() -> usize + Send + Sync>,
+    serving: AtomicUsize,
+    left: Notify,
+    entering: Mutex<VecDeque<(u64, oneshot::Sender<()>)>>,
+    numbers: AtomicU64,
 }
 
-impl Open {
-    async fn wait_for_room(&self, limit: impl Fn() -> usize) {
+impl Rooms {
+    fn entering(&self) -> MutexGuard<'_, VecDeque<(u64, oneshot::Sender<()>)>> {
+        self.entering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets one more in on its way, and gives up the oldest where they are too many.
+    fn enter(self: &Arc<Self>) -> Entering {
+        let (sender, given_up) = oneshot::channel();
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let mut entering = self.entering();
+        entering.push_back((number, sender));
+        if entering.len() > ENTERING {
+            entering.pop_front();
+        }
+        drop(entering);
+        Entering { rooms: Arc::clone(self), number, given_up }
+    }
+
+    /// Waits for a place among those that serve.
+    async fn place(self: &Arc<Self>) -> Place {
         loop {
-            let closed = self.closed.notified();
-            if self.count.load(Ordering::Acquire) < limit() {
-                return;
+            let mut left = std::pin::pin!(self.left.notified());
+            // From here on whoever leaves is seen.
+            left.as_mut().enable();
+            let one_more = |serving: usize| (serving < (self.limit)()).then_some(serving + 1);
+            if self.serving.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok() {
+                return Place(Arc::clone(self));
             }
-            closed.await;
+            left.await;
         }
     }
 }
 
-struct Place(Arc<Open>);
+/// A connection on its way in.
+struct Entering {
+    rooms: Arc<Rooms>,
+    number: u64,
+    given_up: oneshot::Receiver<()>,
+}
 
-impl Place {
-    fn take(open: &Arc<Open>) -> Place {
-        open.count.fetch_add(1, Ordering::AcqRel);
-        Place(Arc::clone(open))
+impl Drop for Entering {
+    fn drop(&mut self) {
+        self.rooms.entering().retain(|(number, _)| *number != self.number);
     }
 }
 
+/// A connection that serves.
+struct Place(Arc<Rooms>);
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
-        self.0.closed.notify_one();
+        self.0.serving.fetch_sub(1, Ordering::AcqRel);
+        self.0.left.notify_one();
     }
 }
