@@ -229,7 +229,8 @@ fn host_yaml_is_followed_whole_or_not_at_all() {
         assert_eq!(said(&started.policies), ["a: version1"]);
         let problems = installation.problems(&started);
         let [problem] = problems.as_slice() else { panic!("{problems:?}") };
-        assert!(problem.starts_with("host.yaml: ") && problem.contains(why), "{problem}");
+        assert!(problem.starts_with("host.yaml:") && problem.contains(why), "{problem}");
+        assert_eq!(problem.matches("host.yaml").count(), 1, "{problem}");
         assert!(problem.ends_with(" (the generation in force stays)"), "{problem}");
         assert!(log.contains("ERROR"), "{log}");
     }

@@ -28,7 +28,11 @@ pub struct Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.subject, self.message)
+        // A message about a place in a file begins with the file.
+        match self.message.starts_with(&self.subject) {
+            true => f.write_str(&self.message),
+            false => write!(f, "{}: {}", self.subject, self.message),
+        }
     }
 }
 
