@@ -33,6 +33,9 @@ def probe(image: Image) -> Decision | None:
                 f"arguments {len(sys.argv[1:])}, environment {len(os.environ)}, {files()}, "
                 f"time {int(time.time())}, random {os.urandom(4).hex()}"
             )
+        case "probe/wait":
+            time.sleep(60)
+            return allow("waited")
         case _:
             return None
 

@@ -36,6 +36,9 @@ func probe(image host.Image) *wit.Result[host.Decision, string] {
 		rand.Read(random)
 		answer = decision(host.Outcome_Allow, "probe", fmt.Sprintf("arguments %d, environment %d, %s, time %d, random %x",
 			len(os.Args), len(os.Environ()), files(), time.Now().Unix(), random))
+	case "probe/wait":
+		time.Sleep(time.Minute)
+		answer = decision(host.Outcome_Allow, "probe", "waited")
 	default:
 		return nil
 	}
