@@ -6,7 +6,7 @@ use wasi_preview1_component_adapter_provider::{
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata, metadata};
 use wit_parser::{Resolve, SourceMap};
 
-use crate::policy::{Engine, EngineError, LoadError, check, check_header};
+use crate::policy::{Engine, EngineError, LoadError, Purpose, check, check_header};
 
 /// Why a core module gives no policy.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ const WIT: [(&str, &str); 3] = [
 /// # Errors
 /// The module does not fit its world, or what comes out is no policy that the host would load.
 pub fn component(module: &[u8]) -> Result<Vec<u8>, BuildError> {
-    let engine = Engine::new()?;
+    let engine = Engine::new(Purpose::Prepare)?;
     match check_header(module) {
         Err(LoadError::CoreModule) => {
             let component = encode(module)?;

@@ -201,7 +201,7 @@ impl Scope {
 }
 
 /// Bounds of one policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyLimits {
     /// Wall clock of one call; 1 s.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{FailurePolicy, Mode, Rules, Unjudged};
 use crate::image::Image;
@@ -60,7 +60,7 @@ pub struct Decision {
 }
 
 /// Why a policy gave no decision.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Malfunction {
     /// No version of it could be loaded.
     #[error("the policy is not loaded: {0}")]
@@ -104,7 +104,7 @@ pub struct Said {
 }
 
 /// One line of a policy's log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     /// Its weight.
     pub level: Level,
@@ -113,7 +113,7 @@ pub struct LogLine {
 }
 
 /// The weight of a log line, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// For the policy's author.

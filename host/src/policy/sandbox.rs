@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use wasmtime::{Store, Trap};
 
 use super::bindings::exports::image_policy::host::policy as wire;
@@ -30,7 +31,7 @@ pub(crate) struct Instance {
 }
 
 /// One thing that is wrong in a policy's settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingsError {
     /// RFC 6901 JSON Pointer into the settings.
     pub pointer: String,
@@ -49,11 +50,11 @@ pub(super) enum StartError {
 }
 
 impl Instance {
-    /// Starts an instance and configures it, within `deadline`.
+    /// Starts an instance and configures it with `settings`, where there are any, within `deadline`.
     pub(super) fn start(
         engine: &Engine,
         policy: &ImagePolicyPre<State>,
-        settings: &str,
+        settings: Option<&str>,
         limits: &PolicyLimits,
         deadline: Duration,
     ) -> Result<Instance, StartError> {
@@ -69,6 +70,7 @@ impl Instance {
                 None => StartError::Malfunction(malfunction(error, &store, limits, deadline)),
             })?;
         let mut instance = Instance { store, bindings, limits: limits.clone() };
+        let Some(settings) = settings else { return Ok(instance) };
 
         let Instance { store, bindings, .. } = &mut instance;
         let answer = guarded(|| bindings.image_policy_host_policy().call_configure(store, settings));

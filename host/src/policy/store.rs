@@ -18,9 +18,9 @@ use crate::text;
 use crate::verdict::{Level, LogLine};
 
 /// Tables, memories and core instances of one policy instance; the largest toolchain needs about forty.
-const PARTS: usize = 64;
+pub(super) const PARTS: usize = 64;
 /// Elements of all its tables.
-const TABLE_ELEMENTS: usize = 100_000;
+pub(super) const TABLE_ELEMENTS: usize = 100_000;
 /// Handles to host resources that a policy can hold at a time.
 pub(super) const HANDLES: usize = 1_000;
 /// Random bytes that a policy can ask for at a time.
