@@ -1,6 +1,7 @@
 //! The suite, and a test for each guest that runs it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use host::evaluate::Instances;
 use host::policy::{LoadError, PolicySet};
@@ -17,6 +18,7 @@ use crate::guest::{Guest, ask};
 struct Suite {
     settings: Vec<Settings>,
     reviews: Vec<Review>,
+    no_snapshot: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -76,12 +78,23 @@ impl Expected {
 fn conform(name: &'static str) {
     let document = Document::parse(include_bytes!("conformance.yaml")).unwrap();
     let suite: Suite = serde_json::from_value(document.value).unwrap();
-    assert!(suite.settings.len() >= 4 && suite.reviews.len() >= 10, "rows are missing");
+    assert!(suite.settings.len() >= 5 && suite.reviews.len() >= 10, "rows are missing");
     let guest = Guest::new(name);
     let mut differences: Vec<String> =
         suite.settings.iter().filter_map(|row| configured(&guest, row)).collect();
-    let set = guest.set(&json!({ "allow": ["ghcr.io", "localhost:5000"] }));
+    let policy = guest.load(&json!({ "allow": ["ghcr.io", "localhost:5000"] })).unwrap();
+    let set = guest.set(Arc::clone(&policy));
     differences.extend(suite.reviews.iter().flat_map(|row| reviewed(&set, name, row)));
+
+    let (why_not, expected) = (guest.snapshot(&policy), suite.no_snapshot.get(name));
+    match (&why_not, expected) {
+        (None, None) => {
+            let again = suite.reviews.iter().flat_map(|row| reviewed(&set, name, row));
+            differences.extend(again.map(|difference| format!("from its snapshot: {difference}")));
+        }
+        (Some(why_not), Some(part)) if why_not.contains(part) => {}
+        _ => differences.push(format!("why it has no snapshot: expected {expected:?}, got {why_not:?}")),
+    }
     assert!(differences.is_empty(), "{name}:\n{}", differences.join("\n"));
 }
 
