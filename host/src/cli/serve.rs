@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{Failure, exit, say};
-use crate::demo;
+use crate::{bounds, demo};
 use crate::reload::{self, Started};
 use crate::server;
 use crate::watch::Watcher;
@@ -156,7 +156,7 @@ fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode,
         tracing::info!("stopped: every review under way was answered");
         Ok(ExitCode::SUCCESS)
     } else {
-        Err(Failure::new(NOT_DRAINED, "stopped, but some reviews took too long to be finished"))
+        Err(Failure::new(NOT_DRAINED, bounds::STOP_TIME.says("", bounds::STOP_TIME.default)))
     }
 }
 

@@ -11,6 +11,7 @@ use super::bindings::ImagePolicyPre;
 use super::engine::Engine;
 use super::sandbox::{Instance, SettingsError, StartError};
 use super::store::State;
+use crate::bounds;
 use crate::config::PolicyLimits;
 use crate::text;
 use crate::verdict::{LogLine, Malfunction};
@@ -27,7 +28,7 @@ const INERT: [&str; 6] =
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// Longer than the limit, in bytes.
-    #[error("the file has {0} bytes, the limit is {1} (limits.module)")]
+    #[error("{}", bounds::MODULE.says(.0, *.1))]
     TooLarge(u64, u64),
     /// Nothing in it.
     #[error("the file is empty: is it still being written?")]
