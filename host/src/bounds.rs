@@ -371,7 +371,9 @@ pub fn markdown() -> String {
                 Set::Fixed(why) => format!("none: {why}"),
             };
             let over = match bound.over {
-                Over::Says(message) => format!("“{}”", message.replace("{key}", bound.key().unwrap_or_default())),
+                Over::Says(message) => {
+                    format!("“{}”", message.replace("{key}", bound.key().unwrap_or_default()))
+                }
                 Over::Does(what) => what.to_owned(),
             };
             let Bound { name, what, .. } = bound;
@@ -395,7 +397,14 @@ pub fn columns() -> String {
                 }
                 Set::Fixed(_) => "fixed".to_owned(),
             };
-            let _ = writeln!(text, "  {:<20} {:>10}  {:<44} {}", bound.name, bound.show_default(), set, bound.what);
+            let _ = writeln!(
+                text,
+                "  {:<20} {:>10}  {:<44} {}",
+                bound.name,
+                bound.show_default(),
+                set,
+                bound.what
+            );
         }
     }
     text

@@ -228,7 +228,9 @@ fn decide(rules: &Rules, namespace: &str, judged: Judged) -> ImageVerdict {
 
 fn by_policies(rules: &Rules, namespace: &str, said: &[Said]) -> (bool, Vec<String>) {
     let in_force = || said.iter().filter(|said| said.mode == Mode::Enforce);
-    let line = |said: &Said| format!("{} (policy {})", text::cut(&said.reason(), bounds::REASON_PART.size()), said.policy);
+    let line = |said: &Said| {
+        format!("{} (policy {})", text::cut(&said.reason(), bounds::REASON_PART.size()), said.policy)
+    };
     let with = |outcome| in_force().filter(move |said| said.outcome() == outcome);
 
     let denials: Vec<_> = with(Outcome::Deny).map(line).collect();

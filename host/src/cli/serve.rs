@@ -10,10 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{Failure, exit, say};
-use crate::{bounds, demo};
 use crate::reload::{self, Started};
 use crate::server;
 use crate::watch::Watcher;
+use crate::{bounds, demo};
 
 const CANNOT_START: u8 = 2;
 const NOT_DRAINED: u8 = 1;

@@ -181,10 +181,9 @@ impl Log {
         let mut taken = std::mem::take(&mut lines.kept);
         match std::mem::take(&mut lines.dropped) {
             0 => {}
-            dropped => taken.push(LogLine {
-                level: Level::Warn,
-                message: bounds::LOG_LINES.says(dropped, 0),
-            }),
+            dropped => {
+                taken.push(LogLine { level: Level::Warn, message: bounds::LOG_LINES.says(dropped, 0) })
+            }
         }
         taken
     }

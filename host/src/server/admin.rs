@@ -34,7 +34,8 @@ pub async fn serve_admin(
         .route("/status", get(status))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is /livez, /readyz?verbose and /status here\n") })
         .with_state(Admin { policies, problems });
-    serve_connections(listener, Transport::Plain, routes, || bounds::ADMIN_CONNECTIONS.size(), shutdown).await;
+    serve_connections(listener, Transport::Plain, routes, || bounds::ADMIN_CONNECTIONS.size(), shutdown)
+        .await;
 }
 
 /// Ready as long as a set is in force, whatever became of newer ones; `?verbose` lists the checks in Kubernetes' form.
