@@ -1,6 +1,7 @@
 //! Policies and the set of them that is in force: written at one end, read at the other.
 
 mod bindings;
+mod scan;
 mod store;
 mod engine;
 mod sandbox;
@@ -26,6 +27,7 @@ pub use self::native::digest;
 pub use self::prepare::{Component, Preparer};
 pub use self::sandbox::SettingsError;
 pub(crate) use self::sandbox::{Context, Instance};
+pub use self::scan::ScanError;
 use crate::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
 use crate::verdict::Malfunction;
 
