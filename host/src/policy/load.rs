@@ -11,6 +11,7 @@ use wasmtime::component::Component;
 use super::bindings::ImagePolicyPre;
 use super::engine::Engine;
 use super::native::Compiled;
+use super::record::Record;
 use super::sandbox::{Instance, SettingsError, StartError};
 use super::scan::{ScanError, World, scan};
 use super::store::State;
@@ -158,6 +159,7 @@ pub struct Policy {
     limits: PolicyLimits,
     digest: String,
     log: Vec<LogLine>,
+    record: Record,
 }
 
 /// What instances are made of.
@@ -190,7 +192,16 @@ impl Policy {
         let log = instance.take_log();
         let form = ArcSwap::from_pointee(Form { pre, configured: false });
         let (engine, limits) = (engine.clone(), limits.clone());
-        Ok(Policy { engine, form, snapshot: OnceLock::new(), settings, limits, digest, log })
+        Ok(Policy {
+            engine,
+            form,
+            snapshot: OnceLock::new(),
+            settings,
+            limits,
+            digest,
+            log,
+            record: Record::default(),
+        })
     }
 
     /// Links the compiled snapshot of a policy that was configured before, and wrote `log` then.
@@ -205,7 +216,7 @@ impl Policy {
         let component = compiled.load(engine).map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
         let form = ArcSwap::from_pointee(Form { pre: link(engine, &component)?, configured: true });
         let (engine, limits, snapshot) = (engine.clone(), limits.clone(), OnceLock::from(Ok(())));
-        Ok(Policy { engine, form, snapshot, settings, limits, digest, log })
+        Ok(Policy { engine, form, snapshot, settings, limits, digest, log, record: Record::default() })
     }
 
     /// Puts a compiled snapshot in the place of configuring each instance, if that makes them start faster.
@@ -262,6 +273,11 @@ impl Policy {
     /// What it wrote to its log when it was configured.
     pub fn load_log(&self) -> &[LogLine] {
         &self.log
+    }
+
+    /// What it has done since it was loaded.
+    pub fn record(&self) -> &Record {
+        &self.record
     }
 
     /// Bounds that its instances keep.
