@@ -80,6 +80,12 @@ fn image(input: &[u8]) -> Option<String> {
     let again = Image::parse(&normal).unwrap();
     assert_eq!((fields(&again), again.to_string()), (fields(&image), normal.clone()));
 
+    // One way to write a registry, so that rules need to know no other.
+    assert!(!image.registry.bytes().any(|byte| byte.is_ascii_uppercase()));
+    let port = image.registry.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+    assert!(port.is_none_or(|(_, port)| port.parse().is_ok_and(|n: u16| n > 0 && n.to_string() == port)));
+    assert!(image.registry != "docker.io" || image.repository.contains('/'));
+
     // Every way to write Docker Hub is the same image, and no other registry is one of them.
     if let Some(short) = normal.strip_prefix("docker.io/") {
         let mut others = vec![format!("index.docker.io/{short}")];
