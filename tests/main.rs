@@ -16,6 +16,8 @@ mod dispatch;
 #[cfg(test)]
 mod door;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod plugins;

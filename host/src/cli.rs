@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::bounds;
 use crate::config::{Config, PolicyConfig, PolicyName};
 use crate::policy::{Cache, Engine, PREPARE, PolicySet, Preparer, Purpose, serve_request};
 use crate::reload::{Before, MALFUNCTIONS, Problem, assemble};
@@ -166,15 +167,12 @@ fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {
 /// What a verb that runs policies prepares them with. What was compiled once is found again in the user's cache folder.
 fn preparer() -> Result<Preparer, String> {
     let engine = Engine::new(Purpose::Serve).map_err(|error| error.to_string())?;
-    let cache = user_cache().and_then(|folder| Cache::open(&folder, CACHE_BYTES).ok());
-    let cache = cache.map_or_else(|| Cache::temporary(CACHE_BYTES), Ok);
+    let cache = user_cache().and_then(|folder| Cache::open(&folder, bounds::CACHE.default).ok());
+    let cache = cache.map_or_else(|| Cache::temporary(bounds::CACHE.default), Ok);
     let cache = cache.map_err(|error| format!("there is no folder to compile in: {error}"))?;
     let preparer = Preparer::new(engine, cache, Preparer::this_program(), false);
     preparer.map_err(|error| format!("policies cannot be compiled on this machine: {error}"))
 }
-
-/// Bytes of compiled code that are kept for the next run.
-const CACHE_BYTES: u64 = 512 << 20;
 
 /// Where the XDG base directory specification puts it.
 fn user_cache() -> Option<PathBuf> {

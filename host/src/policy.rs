@@ -1,10 +1,12 @@
 //! Policies and the set of them that is in force: written at one end, read at the other.
 
 mod bindings;
+mod scan;
 mod store;
 mod engine;
 mod sandbox;
 mod native;
+mod record;
 mod load;
 mod snapshot;
 mod child;
@@ -24,8 +26,10 @@ pub(crate) use self::load::check_header;
 pub use self::load::{LoadError, Policy, check};
 pub use self::native::digest;
 pub use self::prepare::{Component, Preparer};
+pub use self::record::{Record, Seen};
 pub use self::sandbox::SettingsError;
 pub(crate) use self::sandbox::{Context, Instance};
+pub use self::scan::ScanError;
 use crate::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
 use crate::verdict::Malfunction;
 

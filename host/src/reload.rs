@@ -134,7 +134,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
             })
             .ok()
     });
-    let cache = cache(state.as_ref(), &mut lasting).map_err(StartError::Prepare)?;
+    let cache = cache(state.as_ref(), config.limits.cache, &mut lasting).map_err(StartError::Prepare)?;
     let preparer = Preparer::new(engine, cache, program, true).map_err(StartError::Prepare)?;
     let mut refused = candidate::Refused::default();
     let first = assemble(&preparer, &config, Before::Start(state.as_ref()), &mut refused);
@@ -165,14 +165,11 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     Ok(Started { reloader, config, policies, tls, problems: ProblemsReader(published) })
 }
 
-/// Bytes of compiled code that are kept.
-const CACHE_BYTES: u64 = 1 << 30;
-
 /// The cache in the state directory; without one, a folder that goes with the process.
-fn cache(state: Option<&StateDirectory>, lasting: &mut Vec<Problem>) -> std::io::Result<Cache> {
+fn cache(state: Option<&StateDirectory>, bytes: u64, lasting: &mut Vec<Problem>) -> std::io::Result<Cache> {
     if let Some(state) = state {
         let folder = state.cache();
-        match Cache::open(&folder, CACHE_BYTES) {
+        match Cache::open(&folder, bytes) {
             Ok(cache) => return Ok(cache),
             Err(error) => lasting.push(Problem {
                 subject: folder.display().to_string(),
@@ -182,7 +179,7 @@ fn cache(state: Option<&StateDirectory>, lasting: &mut Vec<Problem>) -> std::io:
             }),
         }
     }
-    let cache = Cache::temporary(CACHE_BYTES)?;
+    let cache = Cache::temporary(bytes)?;
     tracing::info!(
         "compiled policies are kept until the host stops: without a usable `stateDirectory` there is no place for them"
     );

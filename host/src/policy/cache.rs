@@ -8,6 +8,7 @@ use std::fs::{self, File, FileTimes};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -18,7 +19,7 @@ const FORMAT: &str = "image-policy-host cache 1";
 /// A folder of entries, bounded in bytes.
 pub struct Cache {
     folder: PathBuf,
-    bytes: u64,
+    bytes: AtomicU64,
     /// Why nothing can be added, while that is so.
     trouble: Mutex<Option<String>>,
     /// The folder goes with it.
@@ -47,7 +48,12 @@ impl Cache {
                 "it belongs to another user, and what is in it is executed: remove it",
             ));
         }
-        let cache = Cache { folder: folder.to_owned(), bytes, trouble: Mutex::new(None), _temporary: None };
+        let cache = Cache {
+            folder: folder.to_owned(),
+            bytes: AtomicU64::new(bytes),
+            trouble: Mutex::new(None),
+            _temporary: None,
+        };
         cache.tidy()?;
         Ok(cache)
     }
@@ -68,6 +74,11 @@ impl Cache {
     /// Why what is prepared now is not kept; none while it is.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps so many bytes from the next entry on.
+    pub(super) fn limit(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Whether there is an entry, whatever its state.
@@ -129,10 +140,11 @@ impl Cache {
                 entries.push((modified, metadata.len(), entry.path()));
             }
         }
+        let limit = self.bytes.load(Ordering::Relaxed);
         let mut total: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
         entries.sort();
         for (_, bytes, path) in entries {
-            if total <= self.bytes {
+            if total <= limit {
                 break;
             }
             let _ = fs::remove_file(path);

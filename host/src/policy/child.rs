@@ -42,12 +42,22 @@ pub(super) enum Task {
 }
 
 /// Why nothing was made.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub(super) enum Failure {
     /// The component is no policy that can be put in force.
     Load(LoadError),
     /// It has no snapshot.
     Snapshot(String),
+}
+
+/// The same as a child tells it, which is all that it finds out.
+#[derive(Serialize, Deserialize)]
+enum Refusal {
+    Invalid(String),
+    Contract(String),
+    Snapshot(String),
+    Memory,
+    Host(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,7 +118,7 @@ pub(super) fn run(program: &Path, task: Task, component: &[u8], bounds: Bounds) 
     });
     match (answer, status) {
         (Ok((Ok(()), bytes)), Ok(status)) if status.success() => Ok(Compiled::vouched(bytes)),
-        (Ok((Err(failure), _)), Ok(status)) if status.success() => Err(failure),
+        (Ok((Err(refusal), _)), Ok(status)) if status.success() => Err(failure(refusal, bounds)),
         (_, Ok(status)) => Err(Failure::Load(crash(status, late, &said, bounds))),
         (_, Err(error)) => Err(unprepared(&error)),
     }
@@ -121,7 +131,7 @@ fn ask(
     request: &[u8],
     component: &[u8],
     bytes: u64,
-) -> io::Result<(Result<(), Failure>, Vec<u8>)> {
+) -> io::Result<(Result<(), Refusal>, Vec<u8>)> {
     // A child that ends early does not read all: how it ended says more than that.
     let _ = stdin
         .write_all(request)
@@ -141,6 +151,16 @@ fn line(from: &mut impl BufRead) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
+fn failure(refusal: Refusal, bounds: Bounds) -> Failure {
+    Failure::Load(match refusal {
+        Refusal::Snapshot(why) => return Failure::Snapshot(why),
+        Refusal::Invalid(why) => LoadError::Invalid(why),
+        Refusal::Contract(why) => LoadError::Contract(why),
+        Refusal::Memory => LoadError::PrepareMemory(bounds.memory),
+        Refusal::Host(why) => LoadError::Unprepared(why),
+    })
+}
+
 /// What ended a child that has not answered.
 fn crash(status: ExitStatus, late: bool, said: &str, bounds: Bounds) -> LoadError {
     let said = text::cut(&text::printable(said.trim()), 512);
@@ -151,7 +171,7 @@ fn crash(status: ExitStatus, late: bool, said: &str, bounds: Bounds) -> LoadErro
     let signal = status.signal().and_then(Signal::from_named_raw);
     match signal {
         Some(Signal::XCPU) => LoadError::PrepareTime(bounds.time),
-        Some(Signal::KILL) if late => LoadError::PrepareTime(bounds.time * 2),
+        Some(Signal::KILL) if late => LoadError::PrepareTime(bounds.time),
         Some(Signal::KILL | Signal::TERM | Signal::INT | Signal::HUP) => {
             LoadError::PrepareKilled(status.to_string())
         }
@@ -198,15 +218,21 @@ fn limit(bounds: Bounds) -> io::Result<()> {
     Ok(())
 }
 
-fn make(task: &Task, component: &[u8]) -> Result<Compiled, Failure> {
-    let unprepared = |error: &dyn std::fmt::Display| Failure::Load(LoadError::Unprepared(error.to_string()));
-    let engine = Engine::new(Purpose::Prepare).map_err(|error| unprepared(&error))?;
+fn make(task: &Task, component: &[u8]) -> Result<Compiled, Refusal> {
+    let engine = Engine::new(Purpose::Prepare).map_err(|error| Refusal::Host(error.to_string()))?;
+    // The operating system's word for memory that it does not give (errno(3), ENOMEM).
+    let short = |why: &str| why.contains("Cannot allocate memory");
     match task {
-        Task::Compile => compile(&engine, component).map_err(Failure::Load),
+        Task::Compile => compile(&engine, component).map_err(|error| match error {
+            error if short(&error.to_string()) => Refusal::Memory,
+            LoadError::Invalid(why) => Refusal::Invalid(why),
+            LoadError::Contract(why) => Refusal::Contract(why),
+            error => Refusal::Host(error.to_string()),
+        }),
         Task::Snapshot { settings, limits } => {
             let snapshot = snapshot(&engine, component, settings, limits)
-                .map_err(|error| Failure::Snapshot(in_one_line(&error)))?;
-            compile(&engine, &snapshot).map_err(|error| Failure::Snapshot(error.to_string()))
+                .map_err(|error| Refusal::Snapshot(in_one_line(&error)))?;
+            compile(&engine, &snapshot).map_err(|error| Refusal::Snapshot(error.to_string()))
         }
     }
 }

@@ -8,12 +8,11 @@ use wasmtime::{Enabled, PoolingAllocationConfig, WasmFeatures};
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 use super::bindings::ImagePolicy;
-use super::store::{PARTS, State, TABLE_ELEMENTS};
+use super::store::State;
+use crate::bounds::{self, Bound};
 
 /// The clock that deadlines are counted in ticks like this.
 const TICK: Duration = Duration::from_millis(1);
-/// The stack of a call; recursion beyond it traps. The threads that evaluate have four times as much.
-const STACK_BYTES: usize = 512 << 10;
 
 /// Bytes of a memory that stay mapped for the next instance in its place, zeroed by the host: above what policies in
 /// Rust, C, Go and JavaScript use, and without it each instance costs as many page faults as it has pages.
@@ -150,7 +149,7 @@ fn config(purpose: Purpose) -> wasmtime::Config {
         // The same bits on every machine, so that a decision can be replayed.
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
-        .max_wasm_stack(STACK_BYTES)
+        .max_wasm_stack(bounds::STACK.size())
         // Registering unwind information costs more the more is registered, and nothing here unwinds through policies.
         .native_unwind_info(false)
         // One thread compiles, so that the others serve.
@@ -161,21 +160,21 @@ fn config(purpose: Purpose) -> wasmtime::Config {
 /// PAGEMAP_SCAN stays off: before wasmtime 50 it does not reset pages that were swapped out
 /// (https://github.com/bytecodealliance/wasmtime/pull/14357).
 fn pool() -> PoolingAllocationConfig {
-    let parts = u32::try_from(PARTS).unwrap_or(u32::MAX);
+    let each = |bound: Bound| u32::try_from(bound.default).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(INSTANCES)
         .max_component_instance_size(8 << 20)
-        .max_core_instances_per_component(parts)
-        .max_memories_per_component(parts)
-        .max_tables_per_component(parts)
+        .max_core_instances_per_component(each(bounds::CORE_INSTANCES))
+        .max_memories_per_component(each(bounds::MEMORIES))
+        .max_tables_per_component(each(bounds::TABLES))
         .total_core_instances(CORE_INSTANCES)
         .max_core_instance_size(8 << 20)
         .total_memories(MEMORIES)
-        .max_memories_per_module(parts)
+        .max_memories_per_module(each(bounds::MEMORIES))
         .max_memory_size(1 << 30)
         .total_tables(CORE_INSTANCES)
-        .max_tables_per_module(parts)
-        .table_elements(TABLE_ELEMENTS)
+        .max_tables_per_module(each(bounds::TABLES))
+        .table_elements(bounds::TABLE_ELEMENTS.size())
         .total_stacks(0)
         .linear_memory_keep_resident(KEPT_MEMORY)
         .table_keep_resident(KEPT_TABLE)

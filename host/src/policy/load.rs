@@ -6,14 +6,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
 use wasmtime::component::Component;
 
 use super::bindings::ImagePolicyPre;
 use super::engine::Engine;
 use super::native::Compiled;
+use super::record::Record;
 use super::sandbox::{Instance, SettingsError, StartError};
+use super::scan::{ScanError, World, scan};
 use super::store::State;
+use crate::bounds;
 use crate::config::PolicyLimits;
 use crate::text;
 use crate::verdict::{LogLine, Malfunction};
@@ -27,10 +29,10 @@ const INERT: [&str; 6] =
     ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
 
 /// Why a component is no policy that can be put in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// Longer than the limit, in bytes.
-    #[error("the file has {0} bytes, the limit is {1} (limits.module)")]
+    #[error("{}", bounds::MODULE.says(.0, *.1))]
     TooLarge(u64, u64),
     /// Nothing in it.
     #[error("the file is empty: is it still being written?")]
@@ -44,6 +46,9 @@ pub enum LoadError {
          `host build MODULE -o POLICY.wasm`"
     )]
     CoreModule,
+    /// Over a bound, or truncated: refused by its bytes alone.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
     /// Truncated, damaged, or using a feature that policies may not.
     #[error("the file is no valid component, or not all of it: {0}")]
     Invalid(String),
@@ -68,13 +73,13 @@ pub enum LoadError {
     #[error("it cannot be configured: {0}")]
     Configure(Malfunction),
     /// Compiling it is under way, for so long already.
-    #[error("it is still being compiled, since {}", humantime::format_duration(Duration::from_millis(.0.as_millis() as u64)))]
+    #[error("it is still being compiled, for {} s now", .0.as_secs())]
     Preparing(Duration),
     /// Compiling it took longer than the limit.
-    #[error("compiling it takes longer than the limit of {} (limits.prepareTime)", humantime::format_duration(*.0))]
+    #[error("{}", bounds::PREPARE_TIME.says_of(*.0))]
     PrepareTime(Duration),
     /// Compiling it took more memory than the limit, in bytes.
-    #[error("compiling it takes more memory than the limit of {0} bytes (limits.prepareMemory)")]
+    #[error("{}", bounds::PREPARE_MEMORY.says("", *.0))]
     PrepareMemory(u64),
     /// The process that compiled it ended without an answer.
     #[error("the process that compiled it {0}")]
@@ -117,16 +122,21 @@ fn settings_errors(errors: &[SettingsError]) -> String {
 /// Checks that a component is a policy, whatever settings it takes.
 ///
 /// # Errors
-/// As [`prepare`].
+/// What is wrong with it, never with its settings.
 pub fn check(engine: &Engine, component: &[u8]) -> Result<(), LoadError> {
+    check_front(component)?;
     compile(engine, component).map(|_| ())
 }
 
-/// Compiles a component and checks that it is a policy.
-pub(super) fn compile(engine: &Engine, component: &[u8]) -> Result<Compiled, LoadError> {
+/// All that can be seen without compiling: that it is a component of the world, and within the bounds.
+pub(super) fn check_front(component: &[u8]) -> Result<(), LoadError> {
     check_header(component)?;
+    check_world(&scan(component)?)
+}
+
+/// Compiles a component whose front was checked, and checks that its functions have the contract's types.
+pub(super) fn compile(engine: &Engine, component: &[u8]) -> Result<Compiled, LoadError> {
     let compiled = unpanicked(|| Component::from_binary(&engine.engine, component))?;
-    check_world(engine, &compiled)?;
     link(engine, &compiled)?;
     let bytes = compiled.serialize().map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
     Ok(Compiled::vouched(bytes))
@@ -149,6 +159,7 @@ pub struct Policy {
     limits: PolicyLimits,
     digest: String,
     log: Vec<LogLine>,
+    record: Record,
 }
 
 /// What instances are made of.
@@ -181,7 +192,16 @@ impl Policy {
         let log = instance.take_log();
         let form = ArcSwap::from_pointee(Form { pre, configured: false });
         let (engine, limits) = (engine.clone(), limits.clone());
-        Ok(Policy { engine, form, snapshot: OnceLock::new(), settings, limits, digest, log })
+        Ok(Policy {
+            engine,
+            form,
+            snapshot: OnceLock::new(),
+            settings,
+            limits,
+            digest,
+            log,
+            record: Record::default(),
+        })
     }
 
     /// Links the compiled snapshot of a policy that was configured before, and wrote `log` then.
@@ -196,7 +216,7 @@ impl Policy {
         let component = compiled.load(engine).map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
         let form = ArcSwap::from_pointee(Form { pre: link(engine, &component)?, configured: true });
         let (engine, limits, snapshot) = (engine.clone(), limits.clone(), OnceLock::from(Ok(())));
-        Ok(Policy { engine, form, snapshot, settings, limits, digest, log })
+        Ok(Policy { engine, form, snapshot, settings, limits, digest, log, record: Record::default() })
     }
 
     /// Puts a compiled snapshot in the place of configuring each instance, if that makes them start faster.
@@ -255,6 +275,11 @@ impl Policy {
         &self.log
     }
 
+    /// What it has done since it was loaded.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
     /// Bounds that its instances keep.
     pub fn limits(&self) -> &PolicyLimits {
         &self.limits
@@ -299,21 +324,21 @@ pub(crate) fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-fn check_world(engine: &Engine, component: &Component) -> Result<(), LoadError> {
-    let world = component.component_type();
-    let exports: Vec<_> =
-        world.exports(&engine.engine).map(|(name, _)| text::cut(&text::printable(name), 128)).collect();
-    if !exports.iter().any(|name| name == POLICY) {
-        let exported = match exports.as_slice() {
+fn check_world(world: &World<'_>) -> Result<(), LoadError> {
+    let shown = |name: &str| text::cut(&text::printable(name), 128);
+    if !world.exports.contains(&POLICY) {
+        let exported = match world.exports.as_slice() {
             [] => "nothing".to_owned(),
-            names => names.iter().take(8).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+            names => {
+                names.iter().take(8).map(|name| format!("`{}`", shown(name))).collect::<Vec<_>>().join(", ")
+            }
         };
         return Err(LoadError::World(exported));
     }
     let granted =
         |name: &str| GRANTED.contains(&name) || INERT.iter().any(|package| name.starts_with(package));
-    match world.imports(&engine.engine).find(|(name, _)| !granted(name)) {
-        Some((name, _)) => Err(LoadError::Import(text::cut(&text::printable(name), 128))),
+    match world.imports.iter().find(|name| !granted(name)) {
+        Some(name) => Err(LoadError::Import(shown(name))),
         None => Ok(()),
     }
 }

@@ -12,17 +12,13 @@ use serde_json::Value;
 use super::cache::Cache;
 use super::child::{self, Bounds, Failure, Task};
 use super::engine::Engine;
-use super::load::{LoadError, Policy};
+use super::load::{LoadError, Policy, check_front};
 use super::native::{Compiled, digest};
-use crate::config::PolicyLimits;
+use crate::config::{HostLimits, PolicyLimits};
 use crate::verdict::LogLine;
 
 /// Children at a time. Each has one thread.
 const CHILDREN: usize = 2;
-/// Data memory of a child, in bytes.
-const MEMORY: u64 = 1 << 30;
-/// Processor time of a child.
-const TIME: Duration = Duration::from_secs(120);
 
 /// The bytes of a component, and their digest.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +45,8 @@ pub struct Preparer {
 struct Shared {
     engine: Engine,
     cache: Cache,
+    /// Of a child.
+    bounds: Mutex<Bounds>,
     /// The `host` that children run.
     program: PathBuf,
     /// Of that program and of wasmtime: what another one compiled is of no use.
@@ -92,6 +90,7 @@ impl Preparer {
         let shared = Arc::new(Shared {
             engine,
             cache,
+            bounds: Mutex::new(bounds(&HostLimits::default())),
             program,
             build,
             work: Mutex::default(),
@@ -109,6 +108,12 @@ impl Preparer {
         PathBuf::from("/proc/self/exe")
     }
 
+    /// Takes the bounds of children, and of what is kept, from `limits` from now on.
+    pub fn limit(&self, limits: &HostLimits) {
+        *self.shared.bounds.lock().unwrap_or_else(PoisonError::into_inner) = bounds(limits);
+        self.shared.cache.limit(limits.cache);
+    }
+
     /// The engine that its policies run on.
     pub fn engine(&self) -> &Engine {
         &self.shared.engine
@@ -122,7 +127,7 @@ impl Preparer {
     /// Begins to compile a component that will be loaded soon.
     pub fn announce(&self, component: &Component) {
         let key = self.shared.compiled_key(&component.digest);
-        if !self.shared.cache.has(&key) {
+        if !self.shared.cache.has(&key) && check_front(&component.bytes).is_ok() {
             self.shared.enqueue(&mut self.shared.lock(), key, &component.bytes);
         }
     }
@@ -220,6 +225,7 @@ impl Shared {
             if let Some(code) = self.cache.get(&key) {
                 return Ok(Arc::new(Compiled::vouched(code)));
             }
+            check_front(&component.bytes)?;
             work = self.lock();
         }
         loop {
@@ -310,8 +316,13 @@ impl Shared {
     }
 
     fn child(&self, task: Task, component: &[u8]) -> Result<Compiled, Failure> {
-        child::run(&self.program, task, component, Bounds { memory: MEMORY, time: TIME })
+        let bounds = *self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+        child::run(&self.program, task, component, bounds)
     }
+}
+
+fn bounds(limits: &HostLimits) -> Bounds {
+    Bounds { memory: limits.prepare_memory, time: limits.prepare_time }
 }
 
 fn read_configured(entry: &[u8]) -> Option<(Configured, Vec<u8>)> {

@@ -3,25 +3,22 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use wasmtime::{Store, Trap};
 
 use super::bindings::exports::image_policy::host::policy as wire;
 use super::bindings::image_policy::host::types;
 use super::bindings::{ImagePolicy, ImagePolicyPre};
 use super::engine::{Engine, ticks};
-use super::store::{HANDLES, State};
+use super::store::State;
+use crate::bounds;
 use crate::config::PolicyLimits;
 use crate::image::Image;
 use crate::text;
 use crate::verdict::{Decision, LogLine, Malfunction, Outcome};
 
-/// The most entries in each of a decision's lists.
-const LIST: usize = 32;
-/// The longest text in a decision, in bytes.
-const TEXT_BYTES: usize = 1024;
-/// The longest code of a decision, in bytes: a metric's label.
-const CODE_BYTES: usize = 63;
+const LIST: usize = bounds::LIST.size();
+const TEXT_BYTES: usize = bounds::TEXT.size();
+const CODE_BYTES: usize = bounds::CODE.size();
 
 /// One running instance of a policy. It is of no use after a malfunction.
 pub(crate) struct Instance {
@@ -31,7 +28,7 @@ pub(crate) struct Instance {
 }
 
 /// One thing that is wrong in a policy's settings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingsError {
     /// RFC 6901 JSON Pointer into the settings.
     pub pointer: String,
@@ -61,7 +58,7 @@ impl Instance {
         let mut store = Store::new(&engine.engine, State::new(limits));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(usize::try_from(limits.result).unwrap_or(usize::MAX));
-        store.set_max_component_handles(HANDLES);
+        store.set_max_component_handles(bounds::HANDLES.size());
         store.set_epoch_deadline(ticks(deadline));
 
         let bindings =
@@ -188,9 +185,7 @@ fn checked(decision: wire::Decision) -> Result<Decision, Malfunction> {
     let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if code.is_empty() || code.len() > CODE_BYTES || !code.chars().all(kebab) {
         let code = text::cut(&text::printable(&text::cut(&code, CODE_BYTES)), CODE_BYTES);
-        return Err(Malfunction::Contract(format!(
-            "code `{code}` is not kebab-case of 1 to {CODE_BYTES} bytes, such as `untrusted-registry`"
-        )));
+        return Err(Malfunction::Contract(bounds::CODE.says(code, bounds::CODE.default)));
     }
     Ok(Decision {
         outcome: match outcome {

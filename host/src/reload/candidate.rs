@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Problem;
+use crate::bounds;
 use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyLimits, PolicyName, Scope};
 use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, digest};
 use crate::state::StateDirectory;
@@ -80,6 +81,7 @@ pub fn assemble(
     before: Before<'_>,
     refused: &mut Refused,
 ) -> Result<Candidate, Problem> {
+    preparer.limit(&config.limits);
     let mut problems = Vec::new();
     let configured = configured(config, before, &mut problems)?;
     let mut loaded = Vec::new();
@@ -168,11 +170,7 @@ fn configured(
     if policies.len() > config.limits.policies {
         return Err(Problem {
             subject: config.path.display().to_string(),
-            message: format!(
-                "there are {} policies; this host takes at most {} (limits.policies)",
-                policies.len(),
-                config.limits.policies
-            ),
+            message: bounds::POLICIES.says(policies.len(), config.limits.policies as u64),
         });
     }
     Ok(policies)
