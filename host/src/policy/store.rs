@@ -20,7 +20,7 @@ use crate::verdict::{Level, LogLine};
 /// Tables, memories and core instances of one policy instance; the largest toolchain needs about forty.
 const PARTS: usize = 64;
 /// Elements of all its tables.
-const TABLE_ELEMENTS: usize = 100_000;
+pub(super) const TABLE_ELEMENTS: usize = 100_000;
 /// Handles to host resources that a policy can hold at a time.
 pub(super) const HANDLES: usize = 1_000;
 /// Random bytes that a policy can ask for at a time.
@@ -44,6 +44,7 @@ impl State {
                 used: 0,
                 elements: 0,
                 refused: false,
+                elements_refused: false,
             },
             log: Log::new(limits),
             table,
@@ -59,6 +60,8 @@ pub(super) struct Memory {
     elements: usize,
     /// More was asked for than the limit.
     pub(super) refused: bool,
+    /// More elements of tables were asked for than there may be.
+    pub(super) elements_refused: bool,
 }
 
 impl ResourceLimiter for Memory {
@@ -85,6 +88,7 @@ impl ResourceLimiter for Memory {
     ) -> wasmtime::Result<bool> {
         let elements = self.elements.saturating_add(desired.saturating_sub(current));
         if elements > TABLE_ELEMENTS {
+            self.elements_refused = true;
             return Ok(false);
         }
         self.elements = elements;
