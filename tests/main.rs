@@ -16,6 +16,10 @@ mod dispatch;
 #[cfg(test)]
 mod door;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod isolation;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod plugins;

@@ -3,6 +3,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+mod components;
 mod installation;
 pub(crate) mod process;
 
@@ -17,6 +18,7 @@ use host::reload::{Before, Candidate, assemble};
 use host::review::Review;
 use serde_json::{Value, json};
 
+pub(crate) use self::components::{version, wat_policy};
 pub(crate) use self::installation::{Installation, assert_none, cases};
 
 /// The engine of all tests: its clock is a thread.
@@ -38,26 +40,6 @@ pub(crate) fn scripted() -> PathBuf {
 /// A component loaded as the host loads it.
 pub(crate) fn load(component: &[u8], settings: &Value, limits: &PolicyLimits) -> Result<Policy, LoadError> {
     prepare(engine(), component, settings, limits).and_then(|artifact| Policy::load(engine(), artifact))
-}
-
-/// The component of a policy that a file of `cases` writes into `guests/policy.wat`.
-pub(crate) fn wat_policy(file: &Path) -> Vec<u8> {
-    let case = std::fs::read_to_string(file).unwrap();
-    let (_, case) = case.split_once(";; --- component\n").unwrap();
-    let (component, core) = case.split_once(";; --- core\n").unwrap();
-    wat_component(component, core, "judged..")
-}
-
-/// A component that allows every image with this reason of eight bytes: small, and compiled in no time.
-pub(crate) fn version(reason: &str) -> Vec<u8> {
-    wat_component("(core instance $host)", "(func $judge)", reason)
-}
-
-fn wat_component(component: &str, core: &str, reason: &str) -> Vec<u8> {
-    assert_eq!(reason.len(), 8);
-    let template = std::fs::read_to_string(project("tests/guests/policy.wat")).unwrap();
-    let text = template.replace(";; MARK component", component).replace(";; MARK core", core);
-    wat::parse_str(text.replace("judged..", reason)).unwrap()
 }
 
 /// Where components are put that are made while testing; it stays until the process ends.
@@ -84,7 +66,7 @@ pub(crate) fn config(mut host: Value) -> Config {
             None => scripted(),
             Some(module) if module.ends_with(".wat") => {
                 let file = made().join(module.replace('/', "-")).with_extension("wasm");
-                std::fs::write(&file, wat_policy(&project("tests/cases").join(module))).unwrap();
+                std::fs::write(&file, wat_policy(&project("tests/cases").join(module)).unwrap()).unwrap();
                 file
             }
             Some(module) => module.into(),
