@@ -18,6 +18,8 @@ use crate::support::{Installation, assert_none, project, version, wat_policy};
 
 /// How long the neighbour may take, whatever goes on beside it on a busy machine.
 const NEIGHBOUR: Duration = Duration::from_secs(2);
+/// When an answer is given up, which is a failure in any case.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// By how much the process may have grown once all cases are over, in KiB.
 const REST: u64 = 64 << 10;
 
@@ -157,7 +159,9 @@ impl Zoo {
         let began = Instant::now();
         loop {
             self.ask_neighbour().await?;
-            let (_, status) = get(self.admin, "/status").await.map_err(|error| error.to_string())?;
+            let status = tokio::time::timeout(PATIENCE, get(self.admin, "/status")).await;
+            let status = status.map_err(|_| format!("no status within {PATIENCE:?}"))?;
+            let (_, status) = status.map_err(|error| format!("no status: {error}"))?;
             let status: Value = serde_json::from_str(&status).unwrap();
             let has = |list: &str, key: &str, value: &str| {
                 status[list].as_array().unwrap().iter().find(|entry| entry[key] == value).cloned()
@@ -178,7 +182,9 @@ impl Zoo {
     /// The status of a review of one image.
     async fn ask(&mut self, namespace: &str, image: &str) -> Result<(Value, Duration), String> {
         let began = Instant::now();
-        let answer = self.connection.send(post(review_in(namespace, image))).await;
+        let answer = self.connection.send(post(review_in(namespace, image)));
+        let answer = tokio::time::timeout(PATIENCE, answer).await;
+        let answer = answer.map_err(|_| format!("no answer within {PATIENCE:?}"))?;
         let answer = answer.map_err(|error| format!("no answer: {error}"))?;
         Ok((answer.json()["status"].clone(), began.elapsed()))
     }

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::bounds;
 use crate::yaml::Document;
 pub use error::{ConfigError, Problem};
 pub use name::{NameError, PolicyName};
@@ -29,8 +30,6 @@ mod error;
 pub const API_VERSION: &str = "image-policy-host/v1alpha1";
 /// The only `kind` of host.yaml.
 pub const KIND: &str = "HostConfiguration";
-/// How large host.yaml may be, in bytes.
-pub const MAX_FILE: u64 = 1 << 20;
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1234);
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9234);
@@ -200,78 +199,90 @@ impl Scope {
     }
 }
 
-/// Bounds of one policy.
+/// Bounds of one policy; [`bounds`] has the defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyLimits {
-    /// Wall clock of one call; 1 s.
+    /// Wall clock of one call.
     pub deadline: Duration,
-    /// Linear memory of an instance in bytes; 64 Mi.
+    /// Linear memory of an instance in bytes.
     pub memory: u64,
-    /// What is lifted from one result, in bytes; 256 Ki.
+    /// What is lifted from one result, in bytes.
     pub result: u64,
-    /// Log lines in a review; 64.
+    /// Log lines in a review.
     pub log_lines: u32,
-    /// Bytes of a log line; 1024.
+    /// Bytes of a log line.
     pub log_line_bytes: u64,
 }
 
 impl Default for PolicyLimits {
     fn default() -> Self {
         Self {
-            deadline: Duration::from_secs(1),
-            memory: 64 << 20,
-            result: 256 << 10,
-            log_lines: 64,
-            log_line_bytes: 1 << 10,
+            deadline: bounds::DEADLINE.time(),
+            memory: bounds::MEMORY.default,
+            result: bounds::RESULT.default,
+            log_lines: bounds::LOG_LINES.default as u32,
+            log_line_bytes: bounds::LOG_LINE_BYTES.default,
         }
     }
 }
 
-/// Bounds of the host.
+/// Bounds of the host; [`bounds`] has the defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostLimits {
-    /// Request body in bytes; 4 Mi, above the 3 Mi that the apiserver takes itself.
+    /// Request body in bytes: by default more than the 3 Mi that the apiserver takes itself.
     pub body: u64,
-    /// Images of a review; 256.
+    /// Images of a review.
     pub images: usize,
-    /// Annotations of a review in bytes, keys and values; 256 Ki, as Kubernetes bounds those of an object.
+    /// Annotations of a review in bytes, keys and values: by default as many as Kubernetes takes of an object.
     pub annotations: u64,
-    /// Wall clock of a review; 10 s. The apiserver gives up after 30 s.
+    /// Wall clock of a review. The apiserver gives up after 30 s.
     pub review_deadline: Duration,
-    /// Reviews evaluated at once; as many as processors. Not serialized: a machine's size is no content of a
+    /// Reviews evaluated at once; by default as many as processors. Not serialized: a machine's size is no content of a
     /// generation, whose digest is the same on every replica.
     #[serde(skip)]
     pub concurrent_reviews: usize,
-    /// Reviews that may wait; 1024.
+    /// Reviews that may wait.
     pub queue: usize,
-    /// Open connections; 1024.
+    /// Open connections.
     pub connections: usize,
-    /// Size of a module file in bytes; 32 Mi.
+    /// Size of a module file in bytes.
     pub module: u64,
-    /// Policies in a set; 1000.
+    /// Policies in a set.
     pub policies: usize,
+    /// Wall clock of preparing a policy.
+    pub prepare_time: Duration,
+    /// Memory for preparing a policy, in bytes.
+    pub prepare_memory: u64,
+    /// Compiled policies in the state directory, in bytes.
+    pub cache: u64,
 }
 
 impl Default for HostLimits {
     fn default() -> Self {
         Self {
-            body: 4 << 20,
-            images: 256,
-            annotations: 256 << 10,
-            review_deadline: Duration::from_secs(10),
-            concurrent_reviews: std::thread::available_parallelism().map_or(1, usize::from),
-            queue: 1024,
-            connections: 1024,
-            module: 32 << 20,
-            policies: 1000,
+            body: bounds::BODY.default,
+            images: bounds::IMAGES.size(),
+            annotations: bounds::ANNOTATIONS.default,
+            review_deadline: bounds::REVIEW_DEADLINE.time(),
+            concurrent_reviews: match bounds::CONCURRENT_REVIEWS.size() {
+                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                reviews => reviews,
+            },
+            queue: bounds::QUEUE.size(),
+            connections: bounds::CONNECTIONS.size(),
+            module: bounds::MODULE.default,
+            policies: bounds::POLICIES.size(),
+            prepare_time: bounds::PREPARE_TIME.time(),
+            prepare_memory: bounds::PREPARE_MEMORY.default,
+            cache: bounds::CACHE.default,
         }
     }
 }
 
 impl Config {
-    /// Reads and checks a file. Only a regular file of at most [`MAX_FILE`] bytes is read.
+    /// Reads and checks a file. Only a regular file of bounded size is read.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         Self::parse(path, &error::read(path)?)
     }

@@ -33,10 +33,11 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use crate::bounds;
 use crate::text::printable;
 
 /// Longest reference that is looked at, in bytes; every reference in normal form is shorter than 1024.
-pub const MAX_REFERENCE: usize = 4096;
+pub const MAX_REFERENCE: usize = bounds::REFERENCE.size();
 /// `RepositoryNameTotalLengthMax` of distribution/reference, in bytes.
 const MAX_REPOSITORY: usize = 255;
 /// Longest tag of the grammar, in bytes.
@@ -308,7 +309,7 @@ pub enum ImageError {
     #[error("the image reference is empty: write one, such as `registry.example/app:1.0`")]
     Empty,
     /// More than [`MAX_REFERENCE`] bytes; holds how many.
-    #[error("the image reference has {0} bytes: at most {MAX_REFERENCE} are allowed")]
+    #[error("{}", bounds::REFERENCE.says(.0, bounds::REFERENCE.default))]
     TooLong(usize),
     /// A variable or a template that was to be replaced by something.
     #[error("`{0}` is an unfilled template: Kubernetes expands no variables here, write the image itself")]

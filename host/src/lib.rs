@@ -27,6 +27,7 @@
 //! 12. Nothing in a request can switch a policy off, except what host.yaml authorises.
 
 // The core: data in, data out.
+pub mod bounds;
 pub mod text;
 pub mod image;
 pub mod yaml;

@@ -1,6 +1,7 @@
 //! Policies and the set of them that is in force: written at one end, read at the other.
 
 mod bindings;
+mod scan;
 mod store;
 mod engine;
 mod sandbox;
@@ -17,6 +18,7 @@ pub(crate) use self::load::check_header;
 pub use self::load::{Artifact, LoadError, Policy, check, digest, prepare};
 pub use self::sandbox::SettingsError;
 pub(crate) use self::sandbox::{Context, Instance};
+pub use self::scan::ScanError;
 use crate::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
 use crate::verdict::Malfunction;
 

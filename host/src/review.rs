@@ -11,6 +11,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::bounds;
 use crate::config::HostLimits;
 use crate::text;
 use crate::verdict::Verdict;
@@ -177,19 +178,13 @@ impl WireSpec {
     fn bounded(self, limits: &HostLimits) -> Result<Review, ReviewError> {
         let containers = self.containers.unwrap_or_default();
         if containers.len() > limits.images {
-            return Err(ReviewError::Refused(format!(
-                "the review has {} images; this host takes at most {} (limits.images)",
-                containers.len(),
-                limits.images
-            )));
+            let limit = limits.images as u64;
+            return Err(ReviewError::Refused(bounds::IMAGES.says(containers.len(), limit)));
         }
         let mut annotations = self.annotations.map(|Pairs(pairs)| pairs).unwrap_or_default();
         let bytes = annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() as u64;
         if bytes > limits.annotations {
-            return Err(ReviewError::Refused(format!(
-                "the review's annotations hold {bytes} bytes; this host takes at most {} (limits.annotations)",
-                limits.annotations
-            )));
+            return Err(ReviewError::Refused(bounds::ANNOTATIONS.says(bytes, limits.annotations)));
         }
         annotations.sort();
         if let Some(key) = annotations.windows(2).find_map(|pair| match pair {

@@ -4,7 +4,6 @@ mod admin;
 mod connections;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -17,18 +16,13 @@ use serde::Serialize;
 
 pub use self::admin::serve_admin;
 pub use self::connections::serve;
+use crate::bounds;
 use crate::config::Mode;
 use crate::dispatch::{Dispatcher, Overloaded};
 use crate::policy::PolicyReader;
 use crate::review::{FailureStatus, ImageReviewAnswer, Review, ReviewError};
 use crate::text;
 use crate::verdict::{Level, Outcome, Verdict};
-
-/// How long a request's body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(10);
-/// How much of a body over its bound is read and thrown away, so that the client, which answers only when it has sent
-/// everything, gets to see why it was refused.
-const DRAIN_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What the door works with.
 pub struct Host {
@@ -112,26 +106,20 @@ async fn read(mut body: Body, limit: u64) -> Result<Bytes, ReviewError> {
             total = total.saturating_add(data.len() as u64);
             if total <= limit {
                 bytes.extend_from_slice(&data);
-            } else if total > limit.saturating_add(DRAIN_BYTES) {
+            } else if total > limit.saturating_add(bounds::BODY_DRAIN.default) {
                 break;
             }
         }
         Ok(())
     };
-    match tokio::time::timeout(BODY_TIME, arrive).await {
+    let time = bounds::BODY_TIME.time();
+    match tokio::time::timeout(time, arrive).await {
         Ok(result) => result?,
         Err(_) if total > limit => {}
-        Err(_) => {
-            let seconds = BODY_TIME.as_secs();
-            return Err(ReviewError::Refused(format!(
-                "the request's body did not arrive within {seconds} s"
-            )));
-        }
+        Err(_) => return Err(ReviewError::Refused(bounds::BODY_TIME.says_of(time))),
     }
     if total > limit {
-        return Err(ReviewError::Refused(format!(
-            "the request's body is over {limit} bytes, the most that this host reads (limits.body)"
-        )));
+        return Err(ReviewError::Refused(bounds::BODY.says(total, limit)));
     }
     Ok(bytes.into())
 }
@@ -145,8 +133,8 @@ async fn no_such_path(uri: Uri) -> Response {
 /// Without Retry-After: with it the apiserver would retry eleven times as often (client-go, rest/with_retry.go).
 fn overloaded() -> Response {
     tracing::warn!("refused a review with 429: as many are waiting as the queue holds (limits.queue)");
-    let message = "this image policy host has too many reviews waiting";
-    failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+    let message = bounds::QUEUE.says("", 0);
+    failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", &message)
 }
 
 fn failure(code: StatusCode, reason: &str, message: &str) -> Response {

@@ -2,6 +2,8 @@
 
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
+use crate::bounds;
+
 /// `text` on one line that shows what it holds: control, format (bidirectional marks and zero-width characters among
 /// them), line-separating, private and unassigned characters are written as `\u{202e}`, so that a string from a
 /// request can forge neither a second log line nor another reading of this one.
@@ -49,13 +51,13 @@ pub fn cut(text: &str, bytes: usize) -> String {
     kept
 }
 
-/// What a person is shown of an image reference that came in a request: escaped, at most 256 bytes.
+/// What a person is shown of an image reference that came in a request: escaped, of bounded length.
 pub fn image(reference: &str) -> String {
-    // An escape is at most ten bytes for one of input, so the rest of a longer reference can never be shown.
-    const SHOWN: usize = 256;
+    const SHOWN: usize = bounds::IMAGE_SHOWN.size();
     if reference.is_empty() {
         return "\"\"".to_owned();
     }
+    // What is escaped only gets longer, so the rest of a longer reference can never be shown.
     let end = reference.floor_char_boundary(2 * SHOWN);
     cut(&printable(reference.get(..end).unwrap_or(reference)), SHOWN)
 }

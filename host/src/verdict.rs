@@ -5,21 +5,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::bounds;
 use crate::config::{FailurePolicy, Mode, Rules, Unjudged};
 use crate::image::Image;
 use crate::text;
-
-/// The longest reason in bytes: events and terminals cut longer ones.
-const REASON_BYTES: usize = 1024;
-/// The longest part of it that one policy gives, in bytes: with the image before it and the policy's name after it that
-/// is still less than all, so the name is never what is cut.
-const SAID_BYTES: usize = 640;
-/// The longest value of an audit annotation in bytes.
-const ANNOTATION_BYTES: usize = 1024;
-/// The most audit annotations of one verdict; what is over is left out, the last in order first.
-const ANNOTATIONS: usize = 64;
-/// The longest name part of an audit annotation's key (Kubernetes' qualified names, `IsQualifiedName`).
-const KEY_BYTES: usize = 63;
 
 /// What one policy decided of one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -66,16 +55,16 @@ pub enum Malfunction {
     #[error("the policy is not loaded: {0}")]
     NotLoaded(String),
     /// A call took longer than its limit.
-    #[error("no answer within its deadline of {}", humantime::format_duration(*.0))]
+    #[error("{}", bounds::DEADLINE.says_of(*.0))]
     Deadline(Duration),
     /// The review's budget was used up before it could be asked.
     #[error("it was not asked: the review's budget of {} was used up", humantime::format_duration(*.0))]
     Budget(Duration),
     /// It asked for more memory than its limit, in bytes.
-    #[error("it needs more memory than its limit of {0} bytes")]
+    #[error("{}", bounds::MEMORY.says("", *.0))]
     Memory(u64),
     /// Its answer, or one line for its log, is larger than the limit, in bytes.
-    #[error("it says more at once than the limit of {0} bytes (limits.result)")]
+    #[error("{}", bounds::RESULT.says("", *.0))]
     Result(u64),
     /// It trapped, or its answer breaks the component model's rules.
     #[error("it failed: {0}")]
@@ -196,7 +185,7 @@ impl Verdict {
             })
             .collect();
         let mut annotations = annotations_of(&images);
-        annotations.truncate(ANNOTATIONS);
+        annotations.truncate(bounds::AUDIT_ANNOTATIONS.size());
         let allowed = images.iter().all(|image| image.allowed);
         Verdict::finish(rules, generation, allowed, &denials, annotations.into_iter().collect(), images)
     }
@@ -215,7 +204,7 @@ impl Verdict {
         images: Vec<ImageVerdict>,
     ) -> Verdict {
         audit_annotations.insert("generation".to_owned(), generation.to_owned());
-        let reason = join(denials, REASON_BYTES);
+        let reason = join(denials, bounds::REASON.size());
         if !allowed && rules.mode == Mode::Audit {
             audit_annotations.insert("would-deny".to_owned(), reason);
             return Verdict { allowed: true, reason: String::new(), audit_annotations, images };
@@ -230,8 +219,7 @@ fn decide(rules: &Rules, namespace: &str, judged: Judged) -> ImageVerdict {
     } else if let Err(error) = &judged.image {
         (false, vec![format!("not an image reference: {error}")])
     } else if let Some(budget) = judged.exhausted {
-        let budget = humantime::format_duration(budget);
-        (false, vec![format!("the review took longer than its budget of {budget} (limits.reviewDeadline)")])
+        (false, vec![bounds::REVIEW_DEADLINE.says_of(budget)])
     } else {
         by_policies(rules, namespace, &judged.said)
     };
@@ -240,7 +228,9 @@ fn decide(rules: &Rules, namespace: &str, judged: Judged) -> ImageVerdict {
 
 fn by_policies(rules: &Rules, namespace: &str, said: &[Said]) -> (bool, Vec<String>) {
     let in_force = || said.iter().filter(|said| said.mode == Mode::Enforce);
-    let line = |said: &Said| format!("{} (policy {})", text::cut(&said.reason(), SAID_BYTES), said.policy);
+    let line = |said: &Said| {
+        format!("{} (policy {})", text::cut(&said.reason(), bounds::REASON_PART.size()), said.policy)
+    };
     let with = |outcome| in_force().filter(move |said| said.outcome() == outcome);
 
     let denials: Vec<_> = with(Outcome::Deny).map(line).collect();
@@ -331,12 +321,12 @@ fn annotations_of(images: &[ImageVerdict]) -> Vec<(String, String)> {
 fn in_one(values: &[(&str, String)], images: usize) -> String {
     match values {
         [(_, first), rest @ ..] if values.len() == images && rest.iter().all(|(_, value)| value == first) => {
-            text::cut(first, ANNOTATION_BYTES)
+            text::cut(first, bounds::AUDIT_VALUE.size())
         }
         _ => {
             let parts: Vec<_> =
                 values.iter().map(|(image, value)| format!("{}: {value}", text::image(image))).collect();
-            join(&parts, ANNOTATION_BYTES)
+            join(&parts, bounds::AUDIT_VALUE.size())
         }
     }
 }
@@ -347,7 +337,7 @@ fn key_of(policy: &str, key: &str) -> String {
     let clean: String = format!("{policy}.{key}")
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
-        .take(KEY_BYTES)
+        .take(bounds::AUDIT_KEY.size())
         .collect();
     clean.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
 }

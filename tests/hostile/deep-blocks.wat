@@ -1,5 +1,5 @@
 ;; --- core
 (func $judge
-  ;; REPEAT 400000 block
-  ;; REPEAT 400000 end
+  ;; REPEAT 300000 block
+  ;; REPEAT 300000 end
   )

@@ -10,10 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{Failure, exit, say};
-use crate::demo;
 use crate::reload::{self, Started};
 use crate::server;
 use crate::watch::Watcher;
+use crate::{bounds, demo};
 
 const CANNOT_START: u8 = 2;
 const NOT_DRAINED: u8 = 1;
@@ -156,7 +156,7 @@ fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode,
         tracing::info!("stopped: every review under way was answered");
         Ok(ExitCode::SUCCESS)
     } else {
-        Err(Failure::new(NOT_DRAINED, "stopped, but some reviews took too long to be finished"))
+        Err(Failure::new(NOT_DRAINED, bounds::STOP_TIME.says("", bounds::STOP_TIME.default)))
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -12,16 +11,13 @@ use serde_json::Number;
 use super::name::check_label;
 use super::raw::{self, ClientAuthKind, HostYaml, Quantity};
 use super::shape::place;
-use super::units::{format_quantity, parse_duration, parse_quantity};
+use super::units::{parse_duration, parse_quantity};
 use super::{
     API_VERSION, ClientAuth, Config, HostLimits, KIND, PolicyConfig, PolicyLimits, PolicyName, Rules, Scope,
     Serving, TlsConfig,
 };
+use crate::bounds::{self, Bound, Set};
 use crate::yaml::{Document, Problem, quote};
-
-const KI: u64 = 1 << 10;
-const MI: u64 = 1 << 20;
-const GI: u64 = 1 << 30;
 
 /// Checks everything, and reports everything that is wrong.
 pub(super) fn config(path: &Path, document: Document, raw: HostYaml) -> Result<Config, Vec<Problem>> {
@@ -116,8 +112,7 @@ impl Checker<'_> {
 
     fn policies(&mut self, raw: Vec<raw::Policy>, most: usize) -> Vec<PolicyConfig> {
         if raw.len() > most {
-            let message = format!("{} entries, but `limits.policies` is {most}", raw.len());
-            self.problem("/policies", message);
+            self.problem("/policies", bounds::POLICIES.says(raw.len(), most as u64));
         }
         let mut policies = Vec::new();
         let mut places: BTreeMap<PolicyName, String> = BTreeMap::new();
@@ -146,7 +141,7 @@ impl Checker<'_> {
         }
         let module = self.path(&format!("{pointer}/module"), &raw.module);
         let scope = self.scope(&format!("{pointer}/match/namespaces"), &raw.scope.namespaces);
-        let limits = self.policy_limits(&format!("{pointer}/limits"), &raw.limits);
+        let limits = self.policy_limits(&pointer, &raw.limits);
         Some(PolicyConfig {
             name: name.ok()?,
             module,
@@ -173,29 +168,30 @@ impl Checker<'_> {
 
     fn policy_limits(&mut self, at: &str, raw: &raw::PolicyBounds) -> PolicyLimits {
         PolicyLimits {
-            deadline: self.duration(&format!("{at}/deadline"), &raw.deadline, 1..=10_000),
-            memory: self.quantity(&format!("{at}/memory"), &raw.memory, 64 * KI..=GI),
-            result: self.quantity(&format!("{at}/result"), &raw.result, KI..=16 * MI),
-            log_lines: self.count(&format!("{at}/logLines"), &raw.log_lines, 0..=10_000),
-            log_line_bytes: self.quantity(&format!("{at}/logLineBytes"), &raw.log_line_bytes, 64..=64 * KI),
+            deadline: self.duration(at, &raw.deadline, &bounds::DEADLINE),
+            memory: self.quantity(at, &raw.memory, &bounds::MEMORY),
+            result: self.quantity(at, &raw.result, &bounds::RESULT),
+            log_lines: u32::try_from(self.count(at, &raw.log_lines, &bounds::LOG_LINES)).unwrap_or(u32::MAX),
+            log_line_bytes: self.quantity(at, &raw.log_line_bytes, &bounds::LOG_LINE_BYTES),
         }
     }
 
     fn host_limits(&mut self, raw: &raw::Limits) -> HostLimits {
         let concurrent = raw.concurrent_reviews.as_ref();
-        let concurrent = concurrent.map(|count| self.count("/limits/concurrentReviews", count, 1..=1024));
+        let concurrent = concurrent.map(|count| self.count("", count, &bounds::CONCURRENT_REVIEWS));
         HostLimits {
-            body: self.quantity("/limits/body", &raw.body, 64 * KI..=64 * MI),
-            images: self.size("/limits/images", &raw.images, 1..=10_000),
-            annotations: self.quantity("/limits/annotations", &raw.annotations, KI..=MI),
-            review_deadline: self.duration("/limits/reviewDeadline", &raw.review_deadline, 10..=25_000),
-            concurrent_reviews: concurrent.map_or(HostLimits::default().concurrent_reviews, |count| {
-                usize::try_from(count).unwrap_or(1)
-            }),
-            queue: self.size("/limits/queue", &raw.queue, 0..=65_536),
-            connections: self.size("/limits/connections", &raw.connections, 1..=65_536),
-            module: self.quantity("/limits/module", &raw.module, 64 * KI..=256 * MI),
-            policies: self.size("/limits/policies", &raw.policies, 1..=10_000),
+            body: self.quantity("", &raw.body, &bounds::BODY),
+            images: self.count("", &raw.images, &bounds::IMAGES),
+            annotations: self.quantity("", &raw.annotations, &bounds::ANNOTATIONS),
+            review_deadline: self.duration("", &raw.review_deadline, &bounds::REVIEW_DEADLINE),
+            concurrent_reviews: concurrent.unwrap_or(HostLimits::default().concurrent_reviews),
+            queue: self.count("", &raw.queue, &bounds::QUEUE),
+            connections: self.count("", &raw.connections, &bounds::CONNECTIONS),
+            module: self.quantity("", &raw.module, &bounds::MODULE),
+            policies: self.count("", &raw.policies, &bounds::POLICIES),
+            prepare_time: self.duration("", &raw.prepare_time, &bounds::PREPARE_TIME),
+            prepare_memory: self.quantity("", &raw.prepare_memory, &bounds::PREPARE_MEMORY),
+            cache: self.quantity("", &raw.cache, &bounds::CACHE),
         }
     }
 
@@ -227,23 +223,20 @@ impl Checker<'_> {
         names.iter().cloned().collect()
     }
 
-    /// The range is in milliseconds.
-    fn duration(&mut self, pointer: &str, raw: &raw::DurationText, range: RangeInclusive<u64>) -> Duration {
+    /// A bound's value; `at` points to the map that its key starts from.
+    fn duration(&mut self, at: &str, raw: &raw::DurationText, bound: &Bound) -> Duration {
         let Some(duration) = parse_duration(&raw.0) else {
             let message =
                 format!("expected a duration such as `500ms`, `1s` or `1m30s`, found {}", quote(&raw.0));
-            self.problem(pointer, message);
+            self.problem(&pointer(at, bound), message);
             return Duration::ZERO;
         };
-        let (least, most) = (Duration::from_millis(*range.start()), Duration::from_millis(*range.end()));
-        if !(least..=most).contains(&duration) {
-            let message = format!("{} is out of range: from `{least:?}` to `{most:?}`", quote(&raw.0));
-            self.problem(pointer, message);
-        }
-        duration
+        let milliseconds = u64::try_from(duration.as_millis()).ok();
+        Duration::from_millis(self.in_range(at, &raw.0, milliseconds, bound))
     }
 
-    fn quantity(&mut self, pointer: &str, raw: &Quantity, range: RangeInclusive<u64>) -> u64 {
+    /// As `duration`.
+    fn quantity(&mut self, at: &str, raw: &Quantity, bound: &Bound) -> u64 {
         let (text, bytes) = match raw {
             Quantity::Number(number) => (number.to_string(), number.as_u64()),
             Quantity::Text(text) => {
@@ -251,38 +244,34 @@ impl Checker<'_> {
                 if bytes.is_none() {
                     let message =
                         format!("expected bytes such as `256Ki`, `64Mi` or `1Gi`, found {}", quote(text));
-                    self.problem(pointer, message);
+                    self.problem(&pointer(at, bound), message);
                     return 0;
                 }
                 (text.clone(), bytes)
             }
         };
-        self.in_range(pointer, &text, bytes, range, format_quantity)
+        self.in_range(at, &text, bytes, bound)
     }
 
-    fn count(&mut self, pointer: &str, raw: &Number, range: RangeInclusive<u32>) -> u32 {
-        let range = u64::from(*range.start())..=u64::from(*range.end());
-        let count = self.in_range(pointer, &raw.to_string(), raw.as_u64(), range, |count| count.to_string());
-        u32::try_from(count).unwrap_or(u32::MAX)
+    /// As `duration`.
+    fn count(&mut self, at: &str, raw: &Number, bound: &Bound) -> usize {
+        let count = self.in_range(at, &raw.to_string(), raw.as_u64(), bound);
+        usize::try_from(count).unwrap_or(usize::MAX)
     }
 
-    fn size(&mut self, pointer: &str, raw: &Number, range: RangeInclusive<u32>) -> usize {
-        usize::try_from(self.count(pointer, raw, range)).unwrap_or(usize::MAX)
-    }
-
-    fn in_range(
-        &mut self,
-        pointer: &str,
-        text: &str,
-        number: Option<u64>,
-        range: RangeInclusive<u64>,
-        show: fn(u64) -> String,
-    ) -> u64 {
-        if let Some(number) = number.filter(|number| range.contains(number)) {
+    fn in_range(&mut self, at: &str, text: &str, number: Option<u64>, bound: &Bound) -> u64 {
+        let Set::Key { least, most, .. } = bound.set else { return bound.default };
+        if let Some(number) = number.filter(|number| (least..=most).contains(number)) {
             return number;
         }
-        let (least, most) = (show(*range.start()), show(*range.end()));
-        self.problem(pointer, format!("{} is out of range: from `{least}` to `{most}`", quote(text)));
-        *range.start()
+        let (from, to) = (bound.show(least), bound.show(most));
+        let message = format!("{} is out of range: from `{from}` to `{to}`", quote(text));
+        self.problem(&pointer(at, bound), message);
+        least
     }
+}
+
+/// Where a bound's key stands below `at`.
+fn pointer(at: &str, bound: &Bound) -> String {
+    format!("{at}/{}", bound.key().unwrap_or_default().replace('.', "/"))
 }

@@ -4,8 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::MAX_FILE;
-use crate::yaml;
+use crate::{bounds, yaml};
 
 /// How many problems are shown: a file with more is not the file that was meant.
 const MAX_SHOWN: usize = 50;
@@ -79,15 +78,16 @@ fn lines(problems: &[Problem], hidden: usize) -> String {
 /// The bytes of a file of bounded size.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
-    let refused = |reason: &str| ConfigError::Refused { path: path.to_owned(), reason: reason.to_owned() };
+    let refused = |reason: String| ConfigError::Refused { path: path.to_owned(), reason };
+    let most = bounds::CONFIGURATION.default;
     // Asked before it is opened: opening a pipe would wait for a writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(refused("not a regular file"));
+        return Err(refused("not a regular file".to_owned()));
     }
     let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(failed)?.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(refused("larger than 1 MiB"));
+    std::fs::File::open(path).map_err(failed)?.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > most {
+        return Err(refused(bounds::CONFIGURATION.says(bytes.len(), most)));
     }
     Ok(bytes)
 }

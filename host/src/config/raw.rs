@@ -8,10 +8,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value, json};
 
-use super::units::{DURATION_PATTERN, QUANTITY_PATTERN, format_quantity};
+use super::units::{DURATION_PATTERN, QUANTITY_PATTERN};
 use super::{
     ADMIN_LISTEN, API_VERSION, FailurePolicy, HostLimits, KIND, LISTEN, Mode, PolicyLimits, Unjudged,
 };
+use crate::bounds::{self, Bound, Set, show_bytes};
 
 /// Configuration of the image policy host. Relative paths start at the folder of this file.
 #[derive(Deserialize, Serialize, JsonSchema)]
@@ -173,16 +174,16 @@ pub(super) struct Namespaces {
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct PolicyBounds {
-    /// Wall clock of one call: 1ms to 10s.
+    #[schemars(extend("description" = described(&bounds::DEADLINE)))]
     pub(super) deadline: DurationText,
-    /// Linear memory of an instance: 64Ki to 1Gi.
+    #[schemars(extend("description" = described(&bounds::MEMORY)))]
     pub(super) memory: Quantity,
-    /// What is taken from one result: 1Ki to 16Mi.
+    #[schemars(extend("description" = described(&bounds::RESULT)))]
     pub(super) result: Quantity,
-    /// Log lines in a review: 0 to 10000.
+    #[schemars(extend("description" = described(&bounds::LOG_LINES)))]
     #[schemars(with = "u32")]
     pub(super) log_lines: Number,
-    /// Bytes of a log line: 64 to 64Ki.
+    #[schemars(extend("description" = described(&bounds::LOG_LINE_BYTES)))]
     pub(super) log_line_bytes: Quantity,
 }
 
@@ -203,30 +204,51 @@ impl Default for PolicyBounds {
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Limits {
-    /// Request body: 64Ki to 64Mi.
+    #[schemars(extend("description" = described(&bounds::BODY)))]
     pub(super) body: Quantity,
-    /// Images of a review: 1 to 10000.
+    #[schemars(extend("description" = described(&bounds::IMAGES)))]
     #[schemars(with = "u32")]
     pub(super) images: Number,
-    /// Annotations of a review, keys and values together: 1Ki to 1Mi.
+    #[schemars(extend("description" = described(&bounds::ANNOTATIONS)))]
     pub(super) annotations: Quantity,
-    /// Wall clock of a review: 10ms to 25s, since the apiserver gives up after 30s.
+    #[schemars(extend("description" = described(&bounds::REVIEW_DEADLINE)))]
     pub(super) review_deadline: DurationText,
-    /// Reviews evaluated at once: 1 to 1024. Absent: as many as processors.
+    #[schemars(extend("description" = described(&bounds::CONCURRENT_REVIEWS)))]
     #[schemars(with = "Option<u32>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) concurrent_reviews: Option<Number>,
-    /// Reviews that may wait: 0 to 65536.
+    #[schemars(extend("description" = described(&bounds::QUEUE)))]
     #[schemars(with = "u32")]
     pub(super) queue: Number,
-    /// Open connections: 1 to 65536.
+    #[schemars(extend("description" = described(&bounds::CONNECTIONS)))]
     #[schemars(with = "u32")]
     pub(super) connections: Number,
-    /// Size of a module file: 64Ki to 256Mi.
+    #[schemars(extend("description" = described(&bounds::MODULE)))]
     pub(super) module: Quantity,
-    /// Policies in a set: 1 to 10000.
+    #[schemars(extend("description" = described(&bounds::POLICIES)))]
     #[schemars(with = "u32")]
     pub(super) policies: Number,
+    #[schemars(extend("description" = described(&bounds::PREPARE_TIME)))]
+    pub(super) prepare_time: DurationText,
+    #[schemars(extend("description" = described(&bounds::PREPARE_MEMORY)))]
+    pub(super) prepare_memory: Quantity,
+    #[schemars(extend("description" = described(&bounds::CACHE)))]
+    pub(super) cache: Quantity,
+}
+
+/// What a bound's key is described with.
+fn described(bound: &Bound) -> String {
+    let mut what = bound.what.to_owned();
+    if let Some(first) = what.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    match bound.set {
+        Set::Key { least, most, .. } => {
+            let absent = if bound.default == 0 { " Absent: as many as processors." } else { "" };
+            format!("{what}: {} to {}.{absent}", bound.show(least), bound.show(most))
+        }
+        Set::Fixed(_) => what,
+    }
 }
 
 impl Default for Limits {
@@ -242,6 +264,9 @@ impl Default for Limits {
             connections: limits.connections.into(),
             module: limits.module.into(),
             policies: limits.policies.into(),
+            prepare_time: limits.prepare_time.into(),
+            prepare_memory: limits.prepare_memory.into(),
+            cache: limits.cache.into(),
         }
     }
 }
@@ -268,7 +293,7 @@ pub(super) enum Quantity {
 
 impl From<u64> for Quantity {
     fn from(bytes: u64) -> Self {
-        Self::Text(format_quantity(bytes))
+        Self::Text(show_bytes(bytes))
     }
 }
 

@@ -7,7 +7,7 @@ pub(super) const DURATION_PATTERN: &str = "^([0-9]+(ms|s|m|h))+$";
 /// What [`parse_quantity`] reads, as a regular expression.
 pub(super) const QUANTITY_PATTERN: &str = "^[0-9]+(Ki|Mi|Gi|k|M|G)?$";
 
-/// Suffix and bytes, largest binary one first, as [`format_quantity`] tries them.
+/// Suffix and bytes.
 const QUANTITIES: [(&str, u64); 7] = [
     ("Gi", 1 << 30),
     ("Mi", 1 << 20),
@@ -47,17 +47,10 @@ pub(super) fn parse_quantity(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(*scale)
 }
 
-/// The shortest way to write a number of bytes with a binary suffix.
-pub(super) fn format_quantity(bytes: u64) -> String {
-    let binary = QUANTITIES
-        .iter()
-        .find(|(suffix, scale)| suffix.ends_with('i') && bytes > 0 && bytes.is_multiple_of(*scale));
-    binary.map_or_else(|| bytes.to_string(), |(suffix, scale)| format!("{}{suffix}", bytes / scale))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bounds::show_bytes;
 
     #[test]
     fn durations() {
@@ -84,7 +77,7 @@ mod tests {
             assert_eq!(parse_quantity(text), None, "{text}");
         }
         for text in ["64Mi", "1Gi", "1536Ki", "1000", "0"] {
-            assert_eq!(parse_quantity(text).map(format_quantity).as_deref(), Some(text));
+            assert_eq!(parse_quantity(text).map(show_bytes).as_deref(), Some(text));
         }
     }
 }

@@ -7,6 +7,7 @@ use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 use super::bindings::ImagePolicy;
 use super::store::State;
+use crate::bounds;
 
 /// The clock that deadlines are counted in ticks like this.
 const TICK: Duration = Duration::from_millis(1);
@@ -38,6 +39,7 @@ impl Engine {
         let mut config = wasmtime::Config::new();
         config
             .epoch_interruption(true)
+            .max_wasm_stack(bounds::STACK.size())
             // Calls are synchronous: without this each crosses machinery for concurrent tasks.
             .concurrency_support(false)
             // The same bits on every machine, so that a decision can be replayed.

@@ -10,7 +10,9 @@ use wasmtime::component::Component;
 use super::bindings::ImagePolicyPre;
 use super::engine::Engine;
 use super::sandbox::{Instance, SettingsError, StartError};
+use super::scan::{ScanError, World, scan};
 use super::store::State;
+use crate::bounds;
 use crate::config::PolicyLimits;
 use crate::text;
 use crate::verdict::{LogLine, Malfunction};
@@ -27,7 +29,7 @@ const INERT: [&str; 6] =
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// Longer than the limit, in bytes.
-    #[error("the file has {0} bytes, the limit is {1} (limits.module)")]
+    #[error("{}", bounds::MODULE.says(.0, *.1))]
     TooLarge(u64, u64),
     /// Nothing in it.
     #[error("the file is empty: is it still being written?")]
@@ -41,6 +43,9 @@ pub enum LoadError {
          `host build MODULE -o POLICY.wasm`"
     )]
     CoreModule,
+    /// Over a bound, or truncated: refused by its bytes alone.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
     /// Truncated, damaged, or using a feature that policies may not.
     #[error("the file is no valid component, or not all of it: {0}")]
     Invalid(String),
@@ -126,11 +131,11 @@ pub fn check(engine: &Engine, component: &[u8]) -> Result<(), LoadError> {
 
 fn compile(engine: &Engine, component: &[u8]) -> Result<(Component, ImagePolicyPre<State>), LoadError> {
     check_header(component)?;
+    check_world(&scan(component)?)?;
     // The compiler has panicked on hostile input before, which wasmtime does not count as a vulnerability.
     let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&engine.engine, component)))
         .map_err(|_| LoadError::Invalid("the compiler panicked on it".to_owned()))?
         .map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
-    check_world(engine, &compiled)?;
     let policy = link(engine, &compiled)?;
     Ok((compiled, policy))
 }
@@ -225,21 +230,21 @@ pub(crate) fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-fn check_world(engine: &Engine, component: &Component) -> Result<(), LoadError> {
-    let world = component.component_type();
-    let exports: Vec<_> =
-        world.exports(&engine.engine).map(|(name, _)| text::cut(&text::printable(name), 128)).collect();
-    if !exports.iter().any(|name| name == POLICY) {
-        let exported = match exports.as_slice() {
+fn check_world(world: &World<'_>) -> Result<(), LoadError> {
+    let shown = |name: &str| text::cut(&text::printable(name), 128);
+    if !world.exports.contains(&POLICY) {
+        let exported = match world.exports.as_slice() {
             [] => "nothing".to_owned(),
-            names => names.iter().take(8).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+            names => {
+                names.iter().take(8).map(|name| format!("`{}`", shown(name))).collect::<Vec<_>>().join(", ")
+            }
         };
         return Err(LoadError::World(exported));
     }
     let granted =
         |name: &str| GRANTED.contains(&name) || INERT.iter().any(|package| name.starts_with(package));
-    match world.imports(&engine.engine).find(|(name, _)| !granted(name)) {
-        Some((name, _)) => Err(LoadError::Import(text::cut(&text::printable(name), 128))),
+    match world.imports.iter().find(|name| !granted(name)) {
+        Some(name) => Err(LoadError::Import(shown(name))),
         None => Ok(()),
     }
 }

@@ -9,18 +9,16 @@ use super::bindings::exports::image_policy::host::policy as wire;
 use super::bindings::image_policy::host::types;
 use super::bindings::{ImagePolicy, ImagePolicyPre};
 use super::engine::{Engine, ticks};
-use super::store::{HANDLES, State, TABLE_ELEMENTS};
+use super::store::State;
+use crate::bounds;
 use crate::config::PolicyLimits;
 use crate::image::Image;
 use crate::text;
 use crate::verdict::{Decision, LogLine, Malfunction, Outcome};
 
-/// The most entries in each of a decision's lists.
-const LIST: usize = 32;
-/// The longest text in a decision, in bytes.
-const TEXT_BYTES: usize = 1024;
-/// The longest code of a decision, in bytes: a metric's label.
-const CODE_BYTES: usize = 63;
+const LIST: usize = bounds::LIST.size();
+const TEXT_BYTES: usize = bounds::TEXT.size();
+const CODE_BYTES: usize = bounds::CODE.size();
 
 /// One running instance of a policy. It is of no use after a malfunction.
 pub(crate) struct Instance {
@@ -60,7 +58,7 @@ impl Instance {
         let mut store = Store::new(&engine.engine, State::new(limits));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(usize::try_from(limits.result).unwrap_or(usize::MAX));
-        store.set_max_component_handles(HANDLES);
+        store.set_max_component_handles(bounds::HANDLES.size());
         store.set_epoch_deadline(ticks(deadline));
 
         let bindings =
@@ -167,7 +165,8 @@ fn malfunction(
         _ if store.data().memory.refused => return Malfunction::Memory(limits.memory),
         _ if store.data().memory.elements_refused => {
             return Malfunction::Trap(format!(
-                "its tables need more elements than the limit of {TABLE_ELEMENTS}"
+                "its tables need more elements than the limit of {}",
+                bounds::TABLE_ELEMENTS.default
             ));
         }
         Some(Trap::UnreachableCodeReached) => {
@@ -189,7 +188,10 @@ fn malfunction(
         .iter()
         .any(|full| cause.contains(full))
     {
-        return Malfunction::Trap(format!("it holds more handles to resources than the limit of {HANDLES}"));
+        return Malfunction::Trap(format!(
+            "it holds more handles to resources than the limit of {}",
+            bounds::HANDLES.default
+        ));
     }
     Malfunction::Trap(bounded(&cause))
 }
@@ -199,9 +201,7 @@ fn checked(decision: wire::Decision) -> Result<Decision, Malfunction> {
     let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if code.is_empty() || code.len() > CODE_BYTES || !code.chars().all(kebab) {
         let code = text::cut(&text::printable(&text::cut(&code, CODE_BYTES)), CODE_BYTES);
-        return Err(Malfunction::Contract(format!(
-            "code `{code}` is not kebab-case of 1 to {CODE_BYTES} bytes, such as `untrusted-registry`"
-        )));
+        return Err(Malfunction::Contract(bounds::CODE.says(code, bounds::CODE.default)));
     }
     Ok(Decision {
         outcome: match outcome {

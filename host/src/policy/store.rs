@@ -13,18 +13,10 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::image_policy::host::{log, types};
+use crate::bounds;
 use crate::config::PolicyLimits;
 use crate::text;
 use crate::verdict::{Level, LogLine};
-
-/// Tables, memories and core instances of one policy instance; the largest toolchain needs about forty.
-const PARTS: usize = 64;
-/// Elements of all its tables.
-pub(super) const TABLE_ELEMENTS: usize = 100_000;
-/// Handles to host resources that a policy can hold at a time.
-pub(super) const HANDLES: usize = 1_000;
-/// Random bytes that a policy can ask for at a time.
-const RANDOM_BYTES: u64 = 64 * 1024;
 
 /// What a store holds for its instance.
 pub(super) struct State {
@@ -37,7 +29,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(limits: &PolicyLimits) -> State {
         let mut table = ResourceTable::new();
-        table.set_max_capacity(HANDLES);
+        table.set_max_capacity(bounds::HANDLES.size());
         State {
             memory: Memory {
                 limit: usize::try_from(limits.memory).unwrap_or(usize::MAX),
@@ -87,7 +79,7 @@ impl ResourceLimiter for Memory {
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let elements = self.elements.saturating_add(desired.saturating_sub(current));
-        if elements > TABLE_ELEMENTS {
+        if elements > bounds::TABLE_ELEMENTS.size() {
             self.elements_refused = true;
             return Ok(false);
         }
@@ -96,15 +88,15 @@ impl ResourceLimiter for Memory {
     }
 
     fn instances(&self) -> usize {
-        PARTS
+        bounds::CORE_INSTANCES.size()
     }
 
     fn tables(&self) -> usize {
-        PARTS
+        bounds::TABLES.size()
     }
 
     fn memories(&self) -> usize {
-        PARTS
+        bounds::MEMORIES.size()
     }
 }
 
@@ -193,10 +185,9 @@ impl Log {
         let mut taken = std::mem::take(&mut lines.kept);
         match std::mem::take(&mut lines.dropped) {
             0 => {}
-            dropped => taken.push(LogLine {
-                level: Level::Warn,
-                message: format!("{dropped} more lines were dropped (limits.logLines)"),
-            }),
+            dropped => {
+                taken.push(LogLine { level: Level::Warn, message: bounds::LOG_LINES.says(dropped, 0) })
+            }
         }
         taken
     }
@@ -243,7 +234,7 @@ fn inert(log: &Log) -> WasiCtx {
         .secure_random(random())
         .insecure_random(random())
         .insecure_random_seed(u128::from(SEED))
-        .max_random_size(RANDOM_BYTES)
+        .max_random_size(bounds::RANDOM_BYTES.default)
         .wall_clock(Still)
         .monotonic_clock(Still)
         .allow_tcp(false)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Problem;
+use crate::bounds;
 use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyLimits, PolicyName, Scope};
 use crate::policy::{Engine, Entry, LoadError, Policy, PolicySet, digest, prepare};
 use crate::state::StateDirectory;
@@ -162,11 +163,7 @@ fn configured(
     if policies.len() > config.limits.policies {
         return Err(Problem {
             subject: config.path.display().to_string(),
-            message: format!(
-                "there are {} policies; this host takes at most {} (limits.policies)",
-                policies.len(),
-                config.limits.policies
-            ),
+            message: bounds::POLICIES.says(policies.len(), config.limits.policies as u64),
         });
     }
     Ok(policies)

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::connections::{Transport, serve_connections};
+use crate::bounds;
 use crate::policy::PolicyReader;
 use crate::reload::ProblemsReader;
 
@@ -19,9 +20,6 @@ struct Admin {
     policies: PolicyReader,
     problems: ProblemsReader,
 }
-
-/// Connections at a time: anyone on the machine may open them, and none may be missing at the door.
-const CONNECTIONS: usize = 64;
 
 /// Serves `/livez`, `/readyz` and `/status` until `shutdown` comes.
 pub async fn serve_admin(
@@ -36,7 +34,8 @@ pub async fn serve_admin(
         .route("/status", get(status))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is /livez, /readyz?verbose and /status here\n") })
         .with_state(Admin { policies, problems });
-    serve_connections(listener, Transport::Plain, routes, || CONNECTIONS, shutdown).await;
+    serve_connections(listener, Transport::Plain, routes, || bounds::ADMIN_CONNECTIONS.size(), shutdown)
+        .await;
 }
 
 /// Ready as long as a set is in force, whatever became of newer ones; `?verbose` lists the checks in Kubernetes' form.

@@ -19,23 +19,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::{Host, routes};
+use crate::bounds;
 use crate::policy::PolicyReader;
 use crate::tls::{self, TlsReader};
-
-/// As long as Go's client waits for it (net/http, TLSHandshakeTimeout).
-const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
-/// Connections at a time that have not finished their handshake, or wait for room after it. When there is one more the oldest
-/// is given up: whoever opens connections and leaves them so keeps nobody out, and takes no place of those that serve.
-const ENTERING: usize = 256;
-/// A connection on which nothing moves for this long is closed. The apiserver closes after 90 s (net/http,
-/// IdleConnTimeout), and a request that meets our close on its way fails and is not retried, so this must be longer.
-const IDLE_TIME: Duration = Duration::from_secs(180);
-/// How long reviews under way may take once the host was asked to stop.
-const DRAIN_TIME: Duration = Duration::from_secs(20);
-/// Streams that one HTTP/2 connection may have open.
-const STREAMS: u32 = 256;
-/// Bytes of a request's line and headers.
-const HEADER_BYTES: usize = 64 * 1024;
 
 /// What a connection speaks below HTTP.
 #[derive(Clone)]
@@ -102,7 +88,7 @@ pub(super) async fn serve_connections(
     }
     drop(listener);
     drop(stopping);
-    tokio::time::timeout(DRAIN_TIME, graceful.shutdown()).await.is_ok()
+    tokio::time::timeout(bounds::STOP_TIME.time(), graceful.shutdown()).await.is_ok()
 }
 
 struct Connection {
@@ -142,17 +128,18 @@ impl Connection {
         };
         drop(entering);
         let mut stream = TimeoutStream::new(stream);
-        stream.set_read_timeout(Some(IDLE_TIME));
-        stream.set_write_timeout(Some(IDLE_TIME));
+        stream.set_read_timeout(Some(bounds::IDLE_TIME.time()));
+        stream.set_write_timeout(Some(bounds::IDLE_TIME.time()));
 
+        let headers = bounds::HEADERS.size();
         let mut server = auto::Builder::new(TokioExecutor::new());
         // hyper's own time for headers also runs while a kept connection is idle.
-        server.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HEADER_BYTES);
+        server.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(headers);
         server
             .http2()
             .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(HEADER_BYTES as u32);
+            .max_concurrent_streams(bounds::STREAMS.default as u32)
+            .max_header_list_size(headers as u32);
         let stream = TokioIo::new(Box::pin(stream));
         let connection = server.serve_connection(stream, TowerToHyperService::new(routes)).into_owned();
         if let Err(error) = watcher.watch(connection).await {
@@ -169,11 +156,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 /// A stream of someone who is who he has to be; the log says of everybody else why not.
 async fn handshake(tls: &TlsReader, stream: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
     let handshake = TlsAcceptor::from(tls.current()).accept(stream);
-    match tokio::time::timeout(HANDSHAKE_TIME, handshake).await {
+    let time = bounds::HANDSHAKE_TIME.time();
+    match tokio::time::timeout(time, handshake).await {
         Ok(Ok(stream)) => return Some(stream),
         Ok(Err(error)) => tracing::warn!(%peer, "TLS handshake refused: {}", tls::explain(&error)),
         Err(_) => {
-            tracing::warn!(%peer, "TLS handshake refused: it took longer than {} s", HANDSHAKE_TIME.as_secs());
+            tracing::warn!(%peer, "{}", bounds::HANDSHAKE_TIME.says_of(time));
         }
     }
     None
@@ -199,7 +187,8 @@ impl Rooms {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let mut entering = self.entering();
         entering.push_back((number, sender));
-        if entering.len() > ENTERING {
+        // Whoever opens connections and leaves them so keeps nobody out, and takes no place of those that serve.
+        if entering.len() > bounds::ENTERING.size() {
             entering.pop_front();
         }
         drop(entering);

@@ -1,0 +1,411 @@
+//! Every bound of the host: one table, which the code reads its limits from and the reference page is made of. Pure.
+//!
+//! A row is the constant that enforces it: the constants are visible in this crate alone and [`ALL`] is made of the
+//! same rows without naming them, so a row that no code reads is dead code and refused by the compiler.
+
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+const KI: u64 = 1 << 10;
+const MI: u64 = 1 << 20;
+const GI: u64 = 1 << 30;
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+
+/// One row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Kebab-case, distinct.
+    pub name: &'static str,
+    /// What is bounded, of what.
+    pub what: &'static str,
+    /// What is counted.
+    pub unit: Unit,
+    /// The limit unless host.yaml says otherwise. 0: as many as the machine has processors.
+    pub default: u64,
+    /// Whether host.yaml may say otherwise.
+    pub set: Set,
+    /// What is seen when there is more.
+    pub over: Over,
+}
+
+/// What a bound counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Things.
+    Count,
+    /// Bytes.
+    Bytes,
+    /// Wall clock, in milliseconds.
+    Time,
+}
+
+/// Whether an operator can change a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// By this key of host.yaml.
+    Key {
+        /// Its path from the top, or from the policy's entry.
+        key: &'static str,
+        /// The least that it can be.
+        least: u64,
+        /// The most that it can be.
+        most: u64,
+    },
+    /// Not, for this reason.
+    Fixed(&'static str),
+}
+
+/// What is seen of an exceeded bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// A message, with `{found}`, `{limit}` and `{key}` in it.
+    Says(&'static str),
+    /// Something else happens, without a message of the host's own.
+    Does(&'static str),
+}
+
+/// Where a bound holds, and so what becomes of what is over it.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    /// A heading.
+    pub title: &'static str,
+    /// What happens over its bounds.
+    pub over: &'static str,
+    /// Its rows.
+    pub bounds: &'static [Bound],
+}
+
+macro_rules! bounds {
+    ($($title:literal: $over:literal { $($name:ident = $row:expr;)* })*) => {
+        $($(pub(crate) const $name: Bound = $row;)*)*
+
+        /// All rows, in groups.
+        pub const ALL: &[Group] = &[$(Group { title: $title, over: $over, bounds: &[$($row),*] }),*];
+    };
+}
+
+bounds! {
+    "A review":
+    "What an apiserver sends. Over a bound the review is denied (HTTP 200, `allowed: false`) with the message as its \
+     reason; only a full queue is answered 429, which the apiserver retries." {
+        BODY = bytes("body", "a request's body", 4 * MI).key("limits.body", 64 * KI, 64 * MI)
+            .says("the request's body is over {limit} bytes, the most that this host reads ({key})");
+        BODY_DRAIN = bytes("body-drain", "what is read of a body over its bound, so that the client sees the answer", 64 * MI)
+            .fixed("it only decides who is answered and who is cut off, of those that are refused anyway")
+            .does("the connection is closed with the answer, whoever still sends");
+        BODY_TIME = time("body-time", "for a request's body to arrive", 10 * SECOND)
+            .fixed("the apiserver sends a body at once, and gives up after 30 s")
+            .says("the request's body did not arrive within {limit}");
+        IMAGES = count("images", "images of a review", 256).key("limits.images", 1, 10_000)
+            .says("the review has {found} images; this host takes at most {limit} ({key})");
+        ANNOTATIONS = bytes("annotations", "a review's annotations, keys and values", 256 * KI)
+            .key("limits.annotations", KI, MI)
+            .says("the review's annotations hold {found} bytes; this host takes at most {limit} ({key})");
+        REFERENCE = bytes("reference", "an image reference", 4 * KI)
+            .fixed("every valid reference is shorter than 1024 bytes")
+            .says("the image reference has {found} bytes: at most {limit} are allowed");
+        REVIEW_DEADLINE = time("review-deadline", "for all policies of a review, and for the wait before", 10 * SECOND)
+            .key("limits.reviewDeadline", 10, 25 * SECOND)
+            .says("the review took longer than its budget of {limit} ({key})");
+        CONCURRENT_REVIEWS = count("concurrent-reviews", "reviews evaluated at once", 0)
+            .key("limits.concurrentReviews", 1, 1024)
+            .does("the review waits in the queue");
+        QUEUE = count("queue", "reviews that wait", 1024).key("limits.queue", 0, 65_536)
+            .says("this image policy host has too many reviews waiting");
+    }
+
+    "A connection":
+    "What anyone who reaches a port can use up. Over a bound the connection waits or is closed, and the log says so \
+     where that is of use." {
+        CONNECTIONS = count("connections", "connections that the door serves", 1024)
+            .key("limits.connections", 1, 65_536)
+            .does("the connection waits until another ends");
+        ADMIN_CONNECTIONS = count("admin-connections", "connections that the admin listener serves", 64)
+            .fixed("a few probes and one scraper ask there, each for an instant")
+            .does("the connection waits until another ends");
+        ENTERING = count("entering", "connections before the end of their handshake, or waiting for a place", 256)
+            .fixed("more do no good: whoever is given up was there longest")
+            .does("the oldest of them is closed");
+        HANDSHAKE_TIME = time("handshake-time", "for a TLS handshake", 10 * SECOND)
+            .fixed("Go's clients wait as long (net/http, TLSHandshakeTimeout)")
+            .says("TLS handshake refused: it took longer than {limit}");
+        IDLE_TIME = time("idle-time", "without a byte on a connection", 180 * SECOND)
+            .fixed("it must be longer than the 90 s after which the apiserver closes (net/http, IdleConnTimeout)")
+            .does("the connection is closed");
+        STREAMS = count("streams", "requests under way on one HTTP/2 connection", 256)
+            .fixed("a client that has more to ask waits, as HTTP/2 wants it")
+            .does("the stream is refused (REFUSED_STREAM); clients retry");
+        HEADERS = bytes("headers", "a request's line and headers", 64 * KI)
+            .fixed("an apiserver's are less than 1 KiB")
+            .does("HTTP 431");
+        STOP_TIME = time("stop-time", "for reviews under way when the host is asked to stop", 20 * SECOND)
+            .fixed("kubelet kills after 30 s")
+            .says("stopped, but some reviews took too long to be finished");
+    }
+
+    "Loading a policy":
+    "What a file may cost before it is in force. Over a bound it is not loaded: the version before it stays in force, \
+     and log, `/status` and `/readyz?verbose` carry the message." {
+        CONFIGURATION = bytes("configuration", "host.yaml", MI)
+            .fixed("a configuration of 1,000 policies is a tenth of it")
+            .says("larger than {limit} bytes");
+        POLICIES = count("policies", "policies in a set", 1000).key("limits.policies", 1, 10_000)
+            .says("there are {found} policies; this host takes at most {limit} ({key})");
+        MODULE = bytes("module", "a policy's file", 32 * MI).key("limits.module", 64 * KI, 256 * MI)
+            .says("the file has {found} bytes, the limit is {limit} ({key})");
+        EXTERNS = count("externs", "a component's imports and exports", 1000)
+            .fixed("all of WASI 0.2 are 27 imports")
+            .says("it has {found} imports and exports, the limit is {limit}");
+        FUNCTIONS = count("functions", "functions, of all core modules", 200_000)
+            .fixed("StarlingMonkey and CPython have a quarter of it; prepareTime and prepareMemory bound what they cost")
+            .says("it has {found} functions, the limit is {limit}");
+        FUNCTION = bytes("function", "one function's body", MI)
+            .fixed("an interpreter's main loop has a tenth of it; compiling takes memory far above the size")
+            .says("one of its functions has {found} bytes, the limit is {limit}");
+        CORE_MODULES = count("core-modules", "core modules, their aliases among them", 256)
+            .fixed("the largest toolchain, Python's, needs about 40")
+            .says("it has {found} core modules, the limit is {limit}");
+        COMPONENTS = count("components", "nested components, their aliases among them", 256)
+            .fixed("a toolchain makes one for each interface")
+            .says("it has {found} nested components, the limit is {limit}");
+        TYPE_DEPTH = count("type-depth", "type declarations within type declarations", 16)
+            .fixed("what a world in WIT compiles to has 3; the parsers behind this are recursive")
+            .says("its types are nested {found} deep, the limit is {limit}");
+        PREPARE_TIME = time("prepare-time", "for compiling, checking and configuring a policy", 120 * SECOND)
+            .key("limits.prepareTime", SECOND, 10 * MINUTE)
+            .says("preparing it took longer than {limit} ({key})");
+        PREPARE_MEMORY = bytes("prepare-memory", "what compiling, checking and configuring a policy needs", GI)
+            .key("limits.prepareMemory", 128 * MI, 16 * GI)
+            .says("preparing it needs more memory than {limit} bytes ({key})");
+        CACHE = bytes("cache", "compiled policies in stateDirectory", GI)
+            .key("limits.cache", 16 * MI, 1024 * GI)
+            .does("the entries that were not used longest go");
+    }
+
+    "A policy in a review":
+    "What one instance may use up. Over a bound the call is a malfunction of its policy, which counts by its \
+     failurePolicy with the message as the reason, and the next image gets a fresh instance; what can be left out is \
+     left out instead." {
+        DEADLINE = time("deadline", "for one call", SECOND).key("limits.deadline", 1, 10 * SECOND)
+            .says("no answer within its deadline of {limit}");
+        MEMORY = bytes("memory", "all linear memories of an instance together", 64 * MI)
+            .key("limits.memory", 64 * KI, GI)
+            .says("it needs more memory than its limit of {limit} bytes");
+        MEMORIES = count("memories", "linear memories of an instance", 16)
+            .fixed("a component has one for each language that it is made of")
+            .says("it has {found} memories, the limit is {limit}");
+        TABLES = count("tables", "tables of an instance", 32)
+            .fixed("the largest toolchain needs 3")
+            .says("it has {found} tables, the limit is {limit}");
+        TABLE_ELEMENTS = count("table-elements", "elements of all tables of an instance together", 100_000)
+            .fixed("the largest toolchain, StarlingMonkey, needs 7,687")
+            .does("`table.grow` answers -1; a component that begins with more does not start");
+        CORE_INSTANCES = count("core-instances", "core instances of an instance", 64)
+            .fixed("the largest toolchain, Python's, needs 38")
+            .says("it has {found} core instances, the limit is {limit}");
+        STACK = bytes("stack", "the stack of WebAssembly's calls", 512 * KI)
+            .fixed("recursion that needs more is endless; each thread that evaluates has room for it")
+            .does("`call stack exhausted`");
+        HANDLES = count("handles", "handles to resources of the host", 1000)
+            .fixed("inert WASI has a dozen things to hold")
+            .does("the call fails, and the message says so with the limit");
+        RANDOM_BYTES = bytes("random-bytes", "random bytes asked for at a time", 64 * KI)
+            .fixed("they are the same in every instance, and good for seeding a hash table")
+            .does("the call fails");
+        RESULT = bytes("result", "what is lifted from one result, or for one log line", 256 * KI)
+            .key("limits.result", KI, 16 * MI)
+            .says("it says more at once than the limit of {limit} bytes ({key})");
+        LOG_LINES = count("log-lines", "log lines in a review", 64).key("limits.logLines", 0, 10_000)
+            .says("{found} more lines were dropped ({key})");
+        LOG_LINE_BYTES = bytes("log-line-bytes", "one log line", KI).key("limits.logLineBytes", 64, 64 * KI)
+            .does("cut, with `…` at its end");
+    }
+
+    "A decision and the verdict":
+    "What of a policy's answer reaches people, the apiserver and its audit log. What is over a bound is cut or left \
+     out, and changes no verdict; a code that is none is a malfunction." {
+        CODE = bytes("code", "a decision's code, and the key of an annotation", 63)
+            .fixed("it is a metric's label; Kubernetes' names are as long")
+            .says("code `{found}` is not kebab-case of 1 to {limit} bytes, such as `untrusted-registry`");
+        TEXT = bytes("text", "a decision's reason, one of its warnings, annotations or settings errors", KI)
+            .fixed("the reason that is shown is no longer")
+            .does("cut, with `…` at its end");
+        LIST = count("list", "a decision's annotations, its warnings, and settings errors", 32)
+            .fixed("people read them")
+            .does("the rest is left out");
+        REASON = bytes("reason", "a verdict's reason", KI)
+            .fixed("events and terminals cut longer ones")
+            .does("ends in `and N more`");
+        REASON_PART = bytes("reason-part", "what one policy gives of it", 640)
+            .fixed("with the image before and the policy's name after it that is less than all of the reason")
+            .does("cut, with `…` at its end");
+        IMAGE_SHOWN = bytes("image-shown", "an image reference in a message", 256)
+            .fixed("the registry and the repository's beginning are in it")
+            .does("cut, with `…` at its end");
+        AUDIT_ANNOTATIONS = count("audit-annotations", "audit annotations of a verdict, besides the host's own", 64)
+            .fixed("they are for the audit log, which keeps every one")
+            .does("the last in order are left out");
+        AUDIT_KEY = bytes("audit-key", "an audit annotation's key", 63)
+            .fixed("Kubernetes takes no longer one (IsQualifiedName)")
+            .does("cut");
+        AUDIT_VALUE = bytes("audit-value", "an audit annotation's value, for all images", KI)
+            .fixed("it is for the audit log, which keeps every one")
+            .does("ends in `and N more`, or in `…`");
+    }
+}
+
+/// A row without its last two columns.
+struct Row(&'static str, &'static str, Unit, u64);
+
+/// A row without its last column.
+struct SetRow(Row, Set);
+
+const fn bytes(name: &'static str, what: &'static str, default: u64) -> Row {
+    Row(name, what, Unit::Bytes, default)
+}
+
+const fn count(name: &'static str, what: &'static str, default: u64) -> Row {
+    Row(name, what, Unit::Count, default)
+}
+
+const fn time(name: &'static str, what: &'static str, default: u64) -> Row {
+    Row(name, what, Unit::Time, default)
+}
+
+impl Row {
+    const fn key(self, key: &'static str, least: u64, most: u64) -> SetRow {
+        SetRow(self, Set::Key { key, least, most })
+    }
+
+    const fn fixed(self, why: &'static str) -> SetRow {
+        SetRow(self, Set::Fixed(why))
+    }
+}
+
+impl SetRow {
+    const fn says(self, message: &'static str) -> Bound {
+        self.over(Over::Says(message))
+    }
+
+    const fn does(self, what: &'static str) -> Bound {
+        self.over(Over::Does(what))
+    }
+
+    const fn over(self, over: Over) -> Bound {
+        let SetRow(Row(name, what, unit, default), set) = self;
+        Bound { name, what, unit, default, set, over }
+    }
+}
+
+impl Bound {
+    /// The default as a size in memory.
+    pub(crate) const fn size(&self) -> usize {
+        // The host is built for machines of 64 bits (`default` would be cut on others, which makes it smaller).
+        self.default as usize
+    }
+
+    /// The default as a duration.
+    pub(crate) const fn time(&self) -> Duration {
+        Duration::from_millis(self.default)
+    }
+
+    /// What it says when `found` is over `limit`.
+    pub(crate) fn says(&self, found: impl Display, limit: u64) -> String {
+        self.message(&found.to_string(), &limit.to_string())
+    }
+
+    /// What it says when something took longer than `limit`.
+    pub(crate) fn says_of(&self, limit: Duration) -> String {
+        self.message("", &humantime::format_duration(limit).to_string())
+    }
+
+    fn message(&self, found: &str, limit: &str) -> String {
+        let (Over::Says(text) | Over::Does(text)) = self.over;
+        let text = text.replace("{limit}", limit).replace("{key}", self.key().unwrap_or_default());
+        // Last, since it may come from a guest.
+        text.replace("{found}", found)
+    }
+
+    /// The key of host.yaml that changes it.
+    pub fn key(&self) -> Option<&'static str> {
+        match self.set {
+            Set::Key { key, .. } => Some(key),
+            Set::Fixed(_) => None,
+        }
+    }
+
+    /// `number` of its unit as host.yaml writes it.
+    pub fn show(&self, number: u64) -> String {
+        match self.unit {
+            Unit::Count => number.to_string(),
+            Unit::Bytes => show_bytes(number),
+            Unit::Time => format!("{:?}", Duration::from_millis(number)),
+        }
+    }
+
+    fn show_default(&self) -> String {
+        if self.default == 0 { "processors".to_owned() } else { self.show(self.default) }
+    }
+}
+
+/// The shortest way to write a number of bytes with a binary suffix.
+pub(crate) fn show_bytes(bytes: u64) -> String {
+    let suffixes = [("Gi", GI), ("Mi", MI), ("Ki", KI)];
+    let binary = suffixes.iter().find(|(_, scale)| bytes > 0 && bytes.is_multiple_of(*scale));
+    binary.map_or_else(|| bytes.to_string(), |(suffix, scale)| format!("{}{suffix}", bytes / scale))
+}
+
+/// The table as Markdown: a heading, what happens and the rows of each group.
+pub fn markdown() -> String {
+    let mut page = String::new();
+    for Group { title, over, bounds } in ALL {
+        // Writing to a String cannot fail.
+        let _ = writeln!(page, "### {title}\n\n{over}\n");
+        page.push_str("| bound | of | default | key, and its range | over it |\n|---|---|---|---|---|\n");
+        for bound in *bounds {
+            let set = match bound.set {
+                Set::Key { key, least, most } => {
+                    format!("`{key}`, {} to {}", bound.show(least), bound.show(most))
+                }
+                Set::Fixed(why) => format!("none: {why}"),
+            };
+            let over = match bound.over {
+                Over::Says(message) => {
+                    format!("“{}”", message.replace("{key}", bound.key().unwrap_or_default()))
+                }
+                Over::Does(what) => what.to_owned(),
+            };
+            let Bound { name, what, .. } = bound;
+            let _ = writeln!(page, "| {name} | {what} | {} | {set} | {over} |", bound.show_default());
+        }
+        page.push('\n');
+    }
+    page
+}
+
+/// The table for a terminal: name, default and key in columns.
+pub fn columns() -> String {
+    let mut text = String::new();
+    for Group { title, bounds, .. } in ALL {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{title}");
+        for bound in *bounds {
+            let set = match bound.set {
+                Set::Key { key, least, most } => {
+                    format!("{key}: {} to {}", bound.show(least), bound.show(most))
+                }
+                Set::Fixed(_) => "fixed".to_owned(),
+            };
+            let _ = writeln!(
+                text,
+                "  {:<20} {:>10}  {:<44} {}",
+                bound.name,
+                bound.show_default(),
+                set,
+                bound.what
+            );
+        }
+    }
+    text
+}
