@@ -5,7 +5,12 @@ mod scan;
 mod store;
 mod engine;
 mod sandbox;
+mod native;
 mod load;
+mod snapshot;
+mod child;
+mod cache;
+mod prepare;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +18,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
-pub use self::engine::{Engine, EngineError};
+pub use self::cache::Cache;
+pub(crate) use self::child::{VERB as PREPARE, serve_request};
+pub use self::engine::{Engine, EngineError, Purpose};
 pub(crate) use self::load::check_header;
-pub use self::load::{Artifact, LoadError, Policy, check, digest, prepare};
+pub use self::load::{LoadError, Policy, check};
+pub use self::native::digest;
+pub use self::prepare::{Component, Preparer};
 pub use self::sandbox::SettingsError;
 pub(crate) use self::sandbox::{Context, Instance};
 pub use self::scan::ScanError;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bounds;
 use crate::config::{FailurePolicy, Mode, Rules, Unjudged};
@@ -93,7 +93,7 @@ pub struct Said {
 }
 
 /// One line of a policy's log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     /// Its weight.
     pub level: Level,
@@ -102,7 +102,7 @@ pub struct LogLine {
 }
 
 /// The weight of a log line, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// For the policy's author.
