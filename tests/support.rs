@@ -75,7 +75,10 @@ pub(crate) fn config(mut host: Value) -> Config {
             None => scripted(),
             Some(module) if module.ends_with(".wat") => {
                 let file = made().join(module.replace('/', "-")).with_extension("wasm");
-                std::fs::write(&file, wat_policy(&project("tests/cases").join(module)).unwrap()).unwrap();
+                // Whole at once: another test may be reading it.
+                let beside = tempfile::NamedTempFile::new_in(made()).unwrap();
+                std::fs::write(&beside, wat_policy(&project("tests/cases").join(module)).unwrap()).unwrap();
+                beside.persist(&file).unwrap();
                 file
             }
             Some(module) => module.into(),
