@@ -30,9 +30,7 @@ struct Case {
     /// What is in the file, where it is not just the component of the `.wat` beside the case.
     file: Option<Content>,
     settings: Option<Value>,
-    /// Over a deadline of 100 ms.
-    #[serde(default)]
-    limits: Value,
+    limits: Option<Value>,
     expected: Expected,
     /// What must stand in the host's log, in one line that has the policy's name too.
     #[serde(default)]
@@ -140,14 +138,12 @@ impl Zoo {
     /// Puts a component into the policy directory and into host.yaml, in a namespace of its own name.
     fn put(&self, name: &str, case: &Case, component: &[u8]) {
         self.installation.replace(&format!("policies/{name}.wasm"), component);
-        let mut limits = json!({ "deadline": "100ms" });
-        limits.as_object_mut().unwrap().extend(case.limits.as_object().cloned().unwrap_or_default());
         let policy = json!({
             "name": name,
             "module": format!("policies/{name}.wasm"),
             "settings": case.settings.clone().unwrap_or_else(|| json!({})),
             "match": { "namespaces": { "include": [name] } },
-            "limits": limits,
+            "limits": case.limits.clone().unwrap_or_else(|| json!({})),
         });
         let host_yaml = std::fs::read(self.installation.path("host.yaml")).unwrap();
         let mut host_yaml: Value = serde_json::from_slice(&host_yaml).unwrap();
