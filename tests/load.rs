@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use host::config::PolicyLimits;
+use host::reload::{Before, assemble};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -66,6 +67,8 @@ fn a_component_cut_anywhere_is_refused() {
     }
 }
 
+/// bound: module within
+/// bound: module breaks
 #[test]
 fn a_file_over_its_limit_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -88,6 +91,24 @@ fn a_file_over_its_limit_is_not_read() {
     std::fs::write(&file, small).unwrap();
     let problems = support::candidate(host()).problems;
     assert!(problems[0].message.contains("the file is no WebAssembly"), "{problems:?}");
+}
+
+/// bound: policies within, policies breaks
+#[test]
+fn a_set_has_so_many_policies() {
+    let folder = tempfile::tempdir().unwrap();
+    let host =
+        || json!({ "limits": { "policies": 2 }, "policyDirectory": folder.path().display().to_string() });
+    for name in ["a", "b"] {
+        std::fs::write(folder.path().join(name).with_extension("wasm"), support::version("version1"))
+            .unwrap();
+    }
+    assert_eq!(support::set(host()).policies.len(), 2);
+    std::fs::write(folder.path().join("c.wasm"), support::version("version1")).unwrap();
+    let candidate =
+        assemble(support::engine(), &support::config(host()), Before::Start(None), &mut Default::default());
+    let problem = candidate.err().unwrap();
+    assert_eq!(problem.message, "there are 3 policies; this host takes at most 2 (limits.policies)");
 }
 
 #[test]

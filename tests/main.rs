@@ -16,11 +16,15 @@ mod dispatch;
 #[cfg(test)]
 mod door;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod plugins;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod scan;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]

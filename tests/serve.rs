@@ -78,6 +78,7 @@ async fn stops_cleanly(signal: Signal, name: &str) {
     assert!(said.contains("stopped: every review under way was answered"), "{said}");
 }
 
+/// bound: stop-time within
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_drains() {
     stops_cleanly(Signal::TERM, "SIGTERM").await;
@@ -102,6 +103,7 @@ async fn stopping_does_not_wait_for_handshakes() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
+/// bound: stop-time breaks
 #[tokio::test]
 async fn stopping_does_not_wait_for_ever() {
     let installation = Installation::bare(json!({}));
@@ -179,6 +181,7 @@ fn a_host_yaml_that_cannot_be_read_is_named() {
     }
 }
 
+/// bound: queue breaks
 #[tokio::test]
 async fn overload_is_429_without_retry_after() {
     let changes = json!({ "limits": { "queue": 0, "concurrentReviews": 1 } });
@@ -225,6 +228,7 @@ async fn overload_is_429_without_retry_after() {
 }
 
 /// A review that began under the limits of an older generation counts among those of the newer one.
+/// bound: queue within
 #[tokio::test]
 async fn limits_hold_across_a_reload() {
     let changes = json!({ "limits": { "queue": 0, "concurrentReviews": 1 } });
@@ -253,6 +257,29 @@ async fn limits_hold_across_a_reload() {
     }
     for answer in newer {
         assert_eq!(answer.await.unwrap().unwrap().status(), 200);
+    }
+}
+
+/// Two reviews of two seconds each: one after the other where one may run, beside each other where two may.
+///
+/// bound: concurrent-reviews within, concurrent-reviews breaks, queue within
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_many_reviews_run_at_once() {
+    for (concurrent, least, most) in [(1, 4, 30), (2, 2, 4)] {
+        let changes = json!({ "limits": { "queue": 1, "concurrentReviews": concurrent } });
+        let installation = Installation::never_ending("2s", changes);
+        let server = installation.serve().await;
+        let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
+        arrived(&mut connection).await;
+        let began = std::time::Instant::now();
+        let reviews =
+            [(); 2].map(|()| tokio::spawn(connection.another().send_request(post(review_of("nginx")))));
+        for review in reviews {
+            assert_eq!(review.await.unwrap().unwrap().status(), 200);
+        }
+        let took = began.elapsed();
+        let range = Duration::from_secs(least)..Duration::from_secs(most);
+        assert!(range.contains(&took), "{concurrent} at once: {took:?}");
     }
 }
 
@@ -293,6 +320,8 @@ async fn health_and_status() {
     assert_eq!(get(server.admin, "/nothing").await.0, 404);
 }
 
+/// bound: admin-connections within
+/// bound: admin-connections breaks
 #[tokio::test]
 async fn who_fills_the_admin_listener_keeps_nobody_from_the_door() {
     let installation = Installation::bare(json!({}));
