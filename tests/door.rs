@@ -292,7 +292,11 @@ async fn a_body_far_over_every_bound() {
         let piece = Bytes::from(vec![b' '; 1 << 20]);
         let feeding = tokio::spawn(async move {
             // Without an end: it stops when the host takes no more.
-            while sender.send_data(piece.clone()).await.is_ok() {}
+            let mut sent = 0;
+            while sender.send_data(piece.clone()).await.is_ok() {
+                sent += 1;
+            }
+            sent
         });
         let request = Request::post("https://localhost/").body(body.boxed()).unwrap();
         if let Ok(answer) = connection.send(request).await {
@@ -300,7 +304,8 @@ async fn a_body_far_over_every_bound() {
             assert_none(&differences(&Expected { status: 200, allowed: Some(false), says }, &answer, false));
         }
         drop(connection);
-        feeding.await.unwrap();
+        let sent = feeding.await.unwrap();
+        assert!((64..96).contains(&sent), "{protocol:?}: the host took {sent} MiB");
         let mut connection = installation.client().connect(server.address, protocol).await.unwrap();
         assert_eq!(
             connection.review("registry.k8s.io/pause").await.unwrap().json()["status"]["allowed"],

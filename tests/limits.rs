@@ -1,5 +1,6 @@
 //! The table of bounds itself: its page, and that each row has tests that hold it. A test names what it holds with
-//! `bound: NAME within` or `bound: NAME breaks`, in a case as in a comment, several with commas between them.
+//! `bound: NAME within` or `bound: NAME breaks`: a key of a case, or a comment of its own line; several have commas
+//! between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -84,7 +85,10 @@ fn claims() -> BTreeMap<(String, String), Vec<PathBuf>> {
         let text = String::from_utf8_lossy(&text).replace("\"bound\": \"", CLAIM);
         for line in text.lines() {
             let Some((before, said)) = line.split_once(CLAIM) else { continue };
-            if !before.trim_matches([' ', '/', ';', '#']).is_empty() {
+            let rust = file.extension().is_some_and(|extension| extension == "rs");
+            let begins =
+                if rust { before.trim() == "///" } else { before.trim_matches([' ', ';', '#']).is_empty() };
+            if !begins {
                 continue;
             }
             for claim in said.split('"').next().unwrap().split(',') {
