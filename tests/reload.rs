@@ -10,6 +10,7 @@ use host::pki::{self, Pki};
 use host::policy::PolicyReader;
 use host::reload::{Started, start};
 
+use crate::support::process::HOST;
 use crate::support::{self, logged, version};
 
 /// A folder with host.yaml, certificates and a policy directory.
@@ -57,7 +58,7 @@ impl Installation {
     }
 
     pub(crate) fn start(&self) -> Started {
-        start(&self.path("host.yaml")).unwrap_or_else(|error| panic!("{error}"))
+        start(&self.path("host.yaml"), HOST.into()).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// `text` without the path of this folder.

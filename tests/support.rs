@@ -9,20 +9,25 @@ pub(crate) mod process;
 use std::cell::RefCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use host::config::{Config, PolicyLimits};
-use host::policy::{Engine, LoadError, Policy, PolicySet, prepare};
+use host::policy::{Cache, Component, Engine, LoadError, Policy, PolicySet, Preparer, Purpose};
 use host::reload::{Before, Candidate, assemble};
 use host::review::Review;
 use serde_json::{Value, json};
 
 pub(crate) use self::installation::{Installation, assert_none, cases};
 
-/// The engine of all tests: its clock is a thread.
-pub(crate) fn engine() -> &'static Engine {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(|| Engine::new().unwrap())
+/// The engine and the cache of all tests that need no others: what one test compiled another finds.
+pub(crate) fn preparer() -> &'static Preparer {
+    static PREPARER: OnceLock<Preparer> = OnceLock::new();
+    PREPARER.get_or_init(|| {
+        let engine = Engine::new(Purpose::Serve).unwrap();
+        let cache = Cache::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"), 1 << 30).unwrap();
+        Preparer::new(engine, cache, process::HOST.into(), false).unwrap()
+    })
 }
 
 /// A file or folder of this project.
@@ -36,8 +41,12 @@ pub(crate) fn scripted() -> PathBuf {
 }
 
 /// A component loaded as the host loads it.
-pub(crate) fn load(component: &[u8], settings: &Value, limits: &PolicyLimits) -> Result<Policy, LoadError> {
-    prepare(engine(), component, settings, limits).and_then(|artifact| Policy::load(engine(), artifact))
+pub(crate) fn load(
+    component: &[u8],
+    settings: &Value,
+    limits: &PolicyLimits,
+) -> Result<Arc<Policy>, LoadError> {
+    preparer().load(&Component::new(component.to_vec()), settings, limits, Duration::from_secs(600))
 }
 
 /// The component of a policy that a file of `cases` writes into `guests/policy.wat`.
@@ -97,7 +106,7 @@ pub(crate) fn config(mut host: Value) -> Config {
 
 /// The first generation of a host.yaml, with its problems.
 pub(crate) fn candidate(host: Value) -> Candidate {
-    let candidate = assemble(engine(), &config(host), Before::Start(None), &mut Default::default());
+    let candidate = assemble(preparer(), &config(host), Before::Start(None), &mut Default::default());
     candidate.unwrap_or_else(|problem| panic!("{problem}"))
 }
 

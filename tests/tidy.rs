@@ -73,7 +73,7 @@ fn unsafe_code_stands_in_one_place() {
     let places: Vec<_> = found.iter().map(|line| line.split(':').next().unwrap()).collect();
     // The expectation and the block.
     assert_eq!(
-        places, ["host/src/policy/load.rs"; 2],
+        places, ["host/src/policy/native.rs"; 2],
         "unsafe only where compiled code is loaded: {found:#?}"
     );
     let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();

@@ -2,7 +2,7 @@
 
 use wit_component::ComponentEncoder;
 
-use crate::policy::{Engine, EngineError, LoadError, check, check_header};
+use crate::policy::{Engine, EngineError, LoadError, Purpose, check, check_header};
 
 /// Why a core module gives no policy.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ const BINDINGS: &str =
 /// # Errors
 /// The module carries no world, does not fit it, or what comes out is no policy that the host would load.
 pub fn component(module: &[u8]) -> Result<Vec<u8>, BuildError> {
-    let engine = Engine::new()?;
+    let engine = Engine::new(Purpose::Prepare)?;
     match check_header(module) {
         Err(LoadError::CoreModule) => {
             let component = encode(module)?;

@@ -13,8 +13,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::bounds;
 use crate::config::{Config, PolicyConfig, PolicyName};
-use crate::policy::{Engine, PolicySet};
+use crate::policy::{Cache, Engine, PREPARE, PolicySet, Preparer, Purpose, serve_request};
 use crate::reload::{Before, MALFUNCTIONS, Problem, assemble};
 use crate::yaml;
 
@@ -41,12 +42,29 @@ enum Verb {
 
 /// Parses the arguments and runs the verb.
 pub fn run() -> ExitCode {
+    // Before arguments are parsed, because it is no verb for people.
+    if std::env::args_os().nth(1).is_some_and(|verb| verb == PREPARE) {
+        return exit(prepare());
+    }
     match Arguments::parse().verb {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Review(arguments) => review::run(arguments),
         Verb::Test(arguments) => test::run(arguments),
         Verb::Build(arguments) => build::run(arguments),
         Verb::Schema(arguments) => schema::run(arguments),
+    }
+}
+
+/// What the host starts itself as, to compile a component.
+fn prepare() -> Result<ExitCode, Failure> {
+    match serve_request(io::stdin().lock(), io::stdout().lock()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(Failure::new(
+            2,
+            format!(
+                "`{PREPARE}` is what the host starts itself as, with a request on standard input: {error}"
+            ),
+        )),
     }
 }
 
@@ -146,10 +164,27 @@ fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {
     })
 }
 
+/// What a verb that runs policies prepares them with. What was compiled once is found again in the user's cache folder.
+fn preparer() -> Result<Preparer, String> {
+    let engine = Engine::new(Purpose::Serve).map_err(|error| error.to_string())?;
+    let cache = user_cache().and_then(|folder| Cache::open(&folder, bounds::CACHE.default).ok());
+    let cache = cache.map_or_else(|| Cache::temporary(bounds::CACHE.default), Ok);
+    let cache = cache.map_err(|error| format!("there is no folder to compile in: {error}"))?;
+    let preparer = Preparer::new(engine, cache, Preparer::this_program(), false);
+    preparer.map_err(|error| format!("policies cannot be compiled on this machine: {error}"))
+}
+
+/// Where the XDG base directory specification puts it.
+fn user_cache() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("image-policy-host"))
+}
+
 /// Loads every policy of `config`; each one that cannot be loaded is told.
 fn load(config: &Config, status: u8) -> Result<PolicySet, Failure> {
-    let engine = Engine::new().map_err(|error| Failure::new(status, error))?;
-    let candidate = assemble(&engine, config, Before::Nothing, &mut Default::default())
+    let preparer = preparer().map_err(|message| Failure { status, message })?;
+    let candidate = assemble(&preparer, config, Before::Nothing, &mut Default::default())
         .map_err(|problem| Failure::new(status, problem))?;
     if candidate.problems.is_empty() {
         return Ok(candidate.set);

@@ -200,7 +200,7 @@ impl Scope {
 }
 
 /// Bounds of one policy; [`bounds`] has the defaults.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyLimits {
     /// Wall clock of one call.

@@ -1,27 +1,70 @@
-//! Where evaluations run: a bounded number at a time, a bounded queue before them, and a refusal when both are full.
+//! Where evaluations run, by what they are expected to take: quick ones where their request is served, the others on
+//! threads of their own in lanes, so that a review waits only behind those of its own pace.
+//!
+//! An evaluation that turns out slow where it should have been quick is broken off after a few milliseconds and begun
+//! anew on a lane: instances are fresh and policies pure, so nothing of the first attempt is left. What is expected of a
+//! policy follows what it took ([`crate::policy::Record`]), and one that was slow once has to prove itself quick again.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::config::HostLimits;
-use crate::evaluate::evaluate;
+use crate::evaluate::{evaluate, evaluate_within, expected};
 use crate::policy::PolicySet;
 use crate::review::Review;
 use crate::verdict::Verdict;
+
+/// What may be expected of a review that is evaluated where its request is served: a change of thread and back costs a
+/// tenth of it.
+const QUICK: Duration = Duration::from_micros(300);
+/// What it may really take: so long a thread serves nobody else.
+const PATIENCE: Duration = Duration::from_millis(3);
+/// From here on a review waits only behind others that are as slow: these are policies on their way to a deadline.
+const SLOW: Duration = Duration::from_millis(50);
+/// How much the threads of lanes give way to those that serve (nice(2)).
+const NICE: i32 = 5;
+
+/// How fast a review is expected to be evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pace {
+    /// Where its request is served.
+    Quick,
+    /// On a thread of its own.
+    Steady,
+    /// On a thread of its own, of those that are kept for slow ones.
+    Slow,
+}
+
+impl Pace {
+    /// The pace of what is expected to take so long.
+    pub fn of(expected: Duration) -> Pace {
+        match expected {
+            quick if quick <= QUICK => Pace::Quick,
+            steady if steady <= SLOW => Pace::Steady,
+            _ => Pace::Slow,
+        }
+    }
+}
 
 /// More reviews are waiting than the queue holds.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Overloaded;
 
-/// Runs evaluations off the threads that serve connections.
+/// Runs evaluations.
 pub struct Dispatcher {
-    gate: ArcSwap<Gate>,
+    steady: ArcSwap<Lane>,
+    slow: ArcSwap<Lane>,
 }
 
-struct Gate {
+/// A bounded number at a time, a bounded queue before them, and a refusal when both are full.
+struct Lane {
     running: Arc<Semaphore>,
     /// Reviews that run or wait.
     admitted: AtomicUsize,
@@ -31,9 +74,9 @@ struct Gate {
     number: u64,
 }
 
-impl Gate {
-    fn new(limits: &HostLimits, number: u64) -> Gate {
-        Gate {
+impl Lane {
+    fn new(limits: &HostLimits, number: u64) -> Lane {
+        Lane {
             running: Arc::new(Semaphore::new(limits.concurrent_reviews)),
             admitted: AtomicUsize::new(0),
             concurrent: limits.concurrent_reviews,
@@ -44,7 +87,7 @@ impl Gate {
 }
 
 /// A place among the admitted, given back when dropped.
-struct Place(Arc<Gate>);
+struct Place(Arc<Lane>);
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -55,20 +98,29 @@ impl Drop for Place {
 impl Dispatcher {
     /// With the bounds of `set`; reviews of later generations bring their own.
     pub fn new(set: &PolicySet) -> Dispatcher {
-        Dispatcher { gate: ArcSwap::from_pointee(Gate::new(&set.limits, set.number())) }
+        let lane = || ArcSwap::from_pointee(Lane::new(&set.limits, set.number()));
+        Dispatcher { steady: lane(), slow: lane() }
     }
 
-    /// Evaluates `review` by `set` when its turn comes.
+    /// Evaluates `review` by `set`, at once or when its turn comes.
     ///
     /// # Errors
     /// [`Overloaded`]: as many reviews are waiting as the queue holds.
     pub async fn evaluate(&self, set: Arc<PolicySet>, review: Review) -> Result<Verdict, Overloaded> {
-        let gate = self.gate(&set);
-        let place = Place(Arc::clone(&gate));
-        if gate.admitted.fetch_add(1, Ordering::Relaxed) >= gate.concurrent.saturating_add(gate.queue) {
+        let lane = match Pace::of(expected(&set, &review)) {
+            Pace::Quick => match unpanicked(&set, || evaluate_within(&set, &review, PATIENCE)) {
+                Some(verdict) => return Ok(verdict),
+                None => &self.steady,
+            },
+            Pace::Steady => &self.steady,
+            Pace::Slow => &self.slow,
+        };
+        let lane = of_generation(lane, &set);
+        let place = Place(Arc::clone(&lane));
+        if lane.admitted.fetch_add(1, Ordering::Relaxed) >= lane.concurrent.saturating_add(lane.queue) {
             return Err(Overloaded);
         }
-        let turn = Arc::clone(&gate.running).acquire_owned();
+        let turn = Arc::clone(&lane.running).acquire_owned();
         let Ok(turn) = tokio::time::timeout(set.limits.review_deadline, turn).await else {
             let budget = humantime::format_duration(set.limits.review_deadline);
             let reason = format!(
@@ -83,34 +135,47 @@ impl Dispatcher {
             // The permit goes along: when the client hangs up the evaluation still runs to its end.
             move || {
                 let _held = (permit, place);
-                evaluate(&set, &review)
+                give_way();
+                unpanicked(&set, || Some(evaluate(&set, &review)))
             }
         };
         let verdict = tokio::task::spawn_blocking(evaluation).await;
-        Ok(verdict.unwrap_or_else(|error| {
-            tracing::error!(%error, "the evaluation of a review panicked: please report this");
-            Verdict::refuse(
-                &set.rules,
-                &set.generation(),
-                "the policy host failed on this review; its log says why",
-            )
-        }))
+        Ok(verdict.ok().flatten().unwrap_or_else(|| failed(&set)))
     }
+}
 
-    /// The gate in force, replaced when a generation brings other bounds; what the old one admitted runs out. A review
-    /// that began under an older generation takes the newer gate: it may not bring the old one back, empty.
-    fn gate(&self, set: &PolicySet) -> Arc<Gate> {
-        let PolicySet { limits, .. } = set;
-        let fits = |gate: &Gate| {
-            gate.number >= set.number()
-                || (gate.concurrent, gate.queue) == (limits.concurrent_reviews, limits.queue)
-        };
-        let gate = self.gate.load();
-        if fits(&gate) {
-            return Arc::clone(&gate);
-        }
-        let new = Arc::new(Gate::new(limits, set.number()));
-        self.gate.rcu(|gate| if fits(gate) { Arc::clone(gate) } else { Arc::clone(&new) });
-        self.gate.load_full()
+/// Evaluation does not panic; if it does all the same, that is a denial of this one review.
+fn unpanicked(set: &PolicySet, evaluate: impl FnOnce() -> Option<Verdict>) -> Option<Verdict> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(evaluate)).unwrap_or_else(|_| Some(failed(set)))
+}
+
+fn failed(set: &PolicySet) -> Verdict {
+    tracing::error!("the evaluation of a review panicked: please report this, with the message before it");
+    Verdict::refuse(&set.rules, &set.generation(), "the policy host failed on this review; its log says why")
+}
+
+/// Lowers the priority of this thread, once.
+fn give_way() {
+    thread_local!(static GIVEN: Cell<bool> = const { Cell::new(false) });
+    if !GIVEN.replace(true) {
+        // Without it the thread still evaluates. On Linux this is of the thread, not of the process.
+        let _ = rustix::process::nice(NICE);
     }
+}
+
+/// The lane in force, replaced when a generation brings other bounds; what the old one admitted runs out. A review
+/// that began under an older generation takes the newer lane: it may not bring the old one back, empty.
+fn of_generation(lane: &ArcSwap<Lane>, set: &PolicySet) -> Arc<Lane> {
+    let PolicySet { limits, .. } = set;
+    let fits = |lane: &Lane| {
+        lane.number >= set.number()
+            || (lane.concurrent, lane.queue) == (limits.concurrent_reviews, limits.queue)
+    };
+    let current = lane.load();
+    if fits(&current) {
+        return Arc::clone(&current);
+    }
+    let new = Arc::new(Lane::new(limits, set.number()));
+    lane.rcu(|lane| if fits(lane) { Arc::clone(lane) } else { Arc::clone(&new) });
+    lane.load_full()
 }

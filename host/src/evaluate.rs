@@ -1,5 +1,6 @@
 //! Every policy on every image of a review. Synchronous and total: whatever a policy does, there is a verdict.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -27,9 +28,35 @@ pub fn evaluate(set: &PolicySet, review: &Review) -> Verdict {
 
 /// Judges a review by a set, with instances shared otherwise, so that a policy that depends on it is found.
 pub fn evaluate_with(set: &PolicySet, review: &Review, instances: Instances) -> Verdict {
+    let budget = Budget::of(set.limits.review_deadline);
+    judge(set, review, instances, &budget)
+}
+
+/// As [`evaluate`], for a caller who cannot wait: none when it would take longer than `patience`.
+pub fn evaluate_within(set: &PolicySet, review: &Review, patience: Duration) -> Option<Verdict> {
+    let budget = Budget::of(patience.min(set.limits.review_deadline));
+    let verdict = judge(set, review, Instances::Shared, &budget);
+    (!budget.exhausted.get()).then_some(verdict)
+}
+
+/// How long [`evaluate`] is expected to take, by what the policies took before.
+pub fn expected(set: &PolicySet, review: &Review) -> Duration {
+    if exempt(set, review) {
+        return Duration::ZERO;
+    }
+    let images = u32::try_from(review.images.len()).unwrap_or(u32::MAX);
+    let applying = set.policies.iter().filter(|entry| entry.scope.applies(&review.namespace));
+    let loaded = applying.filter_map(|entry| entry.loaded.as_ref().ok());
+    loaded.map(|policy| policy.record().expected().saturating_mul(images)).sum()
+}
+
+fn exempt(set: &PolicySet, review: &Review) -> bool {
+    set.rules.exempt_namespaces.contains(&review.namespace)
+}
+
+fn judge(set: &PolicySet, review: &Review, instances: Instances, budget: &Budget) -> Verdict {
     let mut images = distinct_images(review);
-    if !set.rules.exempt_namespaces.contains(&review.namespace) {
-        let budget = Budget { started: Instant::now(), total: set.limits.review_deadline };
+    if !exempt(set, review) {
         let context = Context::new(&review.namespace, &review.annotations);
         let applying = |mode| {
             let policies = set.policies.iter().filter(move |entry| entry.mode == mode);
@@ -39,8 +66,8 @@ pub fn evaluate_with(set: &PolicySet, review: &Review, instances: Instances) -> 
         for entry in applying(Mode::Enforce).chain(applying(Mode::Audit)) {
             let asked = images.iter_mut();
             match instances {
-                Instances::Reversed => ask(entry, asked.rev(), &context, &budget, instances),
-                _ => ask(entry, asked, &context, &budget, instances),
+                Instances::Reversed => ask(entry, asked.rev(), &context, budget, instances),
+                _ => ask(entry, asked, &context, budget, instances),
             }
         }
     }
@@ -79,6 +106,7 @@ fn ask<'a>(
         let Ok(image) = &judged.image else { continue };
         let deadline = || budget.left().map(|left| left.min(limit));
         let mut log = Vec::new();
+        let started_at = Instant::now();
         let judgement = deadline().and_then(|left| {
             let started = match running.take().filter(|_| instances != Instances::Isolated) {
                 Some(instance) => Ok(instance),
@@ -102,6 +130,15 @@ fn ask<'a>(
             Some(Err(Malfunction::Deadline(deadline))) if deadline < limit => None,
             other => other,
         };
+        if let Ok(policy) = &entry.loaded {
+            policy.record().took(started_at.elapsed());
+            if let Some(judgement) = &judgement {
+                policy.record().ended(judgement.as_ref().err());
+            }
+        }
+        if judgement.is_none() {
+            budget.exhausted.set(true);
+        }
         let judgement = match (judgement, entry.mode) {
             (Some(judgement), _) => judgement,
             (None, Mode::Audit) => Err(Malfunction::Budget(budget.total)),
@@ -124,9 +161,15 @@ fn ask<'a>(
 struct Budget {
     started: Instant,
     total: Duration,
+    /// Something was not asked, or not to its end.
+    exhausted: Cell<bool>,
 }
 
 impl Budget {
+    fn of(total: Duration) -> Budget {
+        Budget { started: Instant::now(), total, exhausted: Cell::new(false) }
+    }
+
     fn left(&self) -> Option<Duration> {
         self.total.checked_sub(self.started.elapsed()).filter(|left| !left.is_zero())
     }

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 pub(crate) use self::candidate::MALFUNCTIONS;
 pub use self::candidate::{Before, Candidate, assemble};
 use crate::config::{Config, ConfigError, PolicyName};
-use crate::policy::{Engine, EngineError, PolicyReader, PolicySet, PolicyStore};
+use crate::policy::{Cache, Engine, EngineError, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
 use crate::state::StateDirectory;
 use crate::tls::{Material, TlsError, TlsReader, TlsStore};
 use crate::watch::Watcher;
@@ -59,18 +59,22 @@ pub enum StartError {
     /// The machine cannot run policies.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The machine cannot compile policies.
+    #[error("policies cannot be compiled on this machine: {0}")]
+    Prepare(std::io::Error),
 }
 
 /// Brings generations about.
 pub struct Reloader {
-    engine: Engine,
+    preparer: Preparer,
     /// The configuration that the process started with, and is bound to in part.
     bound: Config,
     config: Config,
     material: Material,
     state: Option<StateDirectory>,
-    /// Why there is no `state` though one is configured.
-    no_state: Option<Problem>,
+    /// What is wrong with the machine rather than with the configuration: no state directory though one is configured,
+    /// no folder for the cache, no pool of instances.
+    lasting: Vec<Problem>,
     /// What is in force and could not be recorded yet as the last good version.
     unkept: BTreeMap<PolicyName, candidate::Loaded>,
     policies: PolicyStore,
@@ -97,21 +101,30 @@ pub struct Started {
 }
 
 /// Reads the configuration and loads the first generation. A policy that cannot be loaded does not prevent that: not
-/// listening would leave the decision to the apiserver's `defaultAllow`.
+/// listening would leave the decision to the apiserver's `defaultAllow`. `program` is the `host` that compiles policies
+/// in a process of its own.
 ///
 /// # Errors
 /// The configuration or the TLS material is wrong.
-pub fn start(path: &Path) -> Result<Started, StartError> {
+pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     let config = Config::read(path)?;
     let material = Material::read(&config.require_serving()?.tls)?;
     let server_config = material.server_config()?;
-    let engine = Engine::new()?;
+    let engine = Engine::new(Purpose::Serve)?;
 
-    let mut no_state = None;
+    let mut lasting = Vec::new();
+    if let Some(why) = engine.no_pool() {
+        lasting.push(Problem {
+            subject: "instances".to_owned(),
+            message: format!(
+                "there is too little address space for a pool of them, so each review is slower: {why} (raise `ulimit -v`)"
+            ),
+        });
+    }
     let state = config.state_directory.as_deref().and_then(|path| {
         StateDirectory::open(path)
             .inspect_err(|error| {
-                no_state = Some(Problem {
+                lasting.push(Problem {
                     subject: path.display().to_string(),
                     message: format!(
                         "the state directory cannot be used, so a policy that cannot be loaded at the next start has \
@@ -121,8 +134,10 @@ pub fn start(path: &Path) -> Result<Started, StartError> {
             })
             .ok()
     });
+    let cache = cache(state.as_ref(), config.limits.cache, &mut lasting).map_err(StartError::Prepare)?;
+    let preparer = Preparer::new(engine, cache, program, true).map_err(StartError::Prepare)?;
     let mut refused = candidate::Refused::default();
-    let first = assemble(&engine, &config, Before::Start(state.as_ref()), &mut refused);
+    let first = assemble(&preparer, &config, Before::Start(state.as_ref()), &mut refused);
     let closed = first.is_err();
     let first = first.unwrap_or_else(|problem| Candidate::closed(&config, problem));
 
@@ -130,12 +145,12 @@ pub fn start(path: &Path) -> Result<Started, StartError> {
     let (tls_store, tls) = TlsStore::new(server_config);
     let published = Arc::new(ArcSwap::from_pointee(Vec::new()));
     let mut reloader = Reloader {
-        engine,
+        preparer,
         bound: config.clone(),
         config: config.clone(),
         material,
         state,
-        no_state,
+        lasting,
         unkept: BTreeMap::new(),
         policies: store,
         tls: tls_store,
@@ -148,6 +163,27 @@ pub fn start(path: &Path) -> Result<Started, StartError> {
     reloader.keep(first.loaded, &mut problems);
     reloader.report(problems);
     Ok(Started { reloader, config, policies, tls, problems: ProblemsReader(published) })
+}
+
+/// The cache in the state directory; without one, a folder that goes with the process.
+fn cache(state: Option<&StateDirectory>, bytes: u64, lasting: &mut Vec<Problem>) -> std::io::Result<Cache> {
+    if let Some(state) = state {
+        let folder = state.cache();
+        match Cache::open(&folder, bytes) {
+            Ok(cache) => return Ok(cache),
+            Err(error) => lasting.push(Problem {
+                subject: folder.display().to_string(),
+                message: format!(
+                    "what is compiled cannot be kept there, so it is compiled again at the next start: {error}"
+                ),
+            }),
+        }
+    }
+    let cache = Cache::temporary(bytes)?;
+    tracing::info!(
+        "compiled policies are kept until the host stops: without a usable `stateDirectory` there is no place for them"
+    );
+    Ok(cache)
 }
 
 /// Whether anything would change with `new`: its verdicts, the host's limits, or what a denial tells of a policy that is
@@ -168,6 +204,7 @@ fn names(policies: &PolicyReader) -> String {
 impl Reloader {
     /// Follows the files until the watcher is told to stop.
     pub fn run(mut self, mut watcher: Watcher) {
+        self.preparer.when_ready(watcher.hinter());
         loop {
             watcher.watch(self.directories());
             // What changed before the watch was there has given no hint.
@@ -208,7 +245,7 @@ impl Reloader {
             true => Before::Start(self.state.as_ref()),
             false => Before::Running(&current),
         };
-        let candidate = assemble(&self.engine, &config, before, &mut self.refused).map_err(|problem| {
+        let candidate = assemble(&self.preparer, &config, before, &mut self.refused).map_err(|problem| {
             Problem { message: format!("{} (the generation in force stays)", problem.message), ..problem }
         })?;
         self.closed = false;
@@ -255,7 +292,7 @@ impl Reloader {
         let mut kept = Ok(());
         self.unkept.retain(|_, loaded| {
             if kept.is_ok() {
-                kept = state.keep(&loaded.name, &loaded.component, &loaded.settings);
+                kept = state.keep(&loaded.name, &loaded.component.bytes, &loaded.settings);
             }
             kept.is_err()
         });
@@ -270,7 +307,9 @@ impl Reloader {
 
     /// Shows the problems that there are, and logs those that are new.
     fn report(&self, mut problems: Vec<Problem>) {
-        problems.extend(self.no_state.clone());
+        problems.extend(self.lasting.iter().cloned());
+        let cache = self.preparer.cache().trouble();
+        problems.extend(cache.map(|message| Problem { subject: "cache".to_owned(), message }));
         let before = self.problems.load();
         for problem in problems.iter().filter(|problem| !before.contains(problem)) {
             tracing::error!("{problem}");

@@ -3,6 +3,7 @@
 //! ```text
 //! last-good/NAME.json       digest of the component, and the settings that it took
 //! components/DIGEST.wasm    the component
+//! cache/                    compiled code, see `policy::Cache`
 //! ```
 //!
 //! A component is written before the record that names it, and both by renaming, so a record always names a whole
@@ -61,6 +62,11 @@ impl StateDirectory {
             return Err(io::Error::other("it belongs to another user"));
         }
         Ok(StateDirectory { path: path.to_owned() })
+    }
+
+    /// The folder for compiled code.
+    pub fn cache(&self) -> PathBuf {
+        self.path.join("cache")
     }
 
     /// The last good version of a policy; none where there is no record, or it is damaged.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bounds;
 use crate::config::{FailurePolicy, Mode, Rules, Unjudged};
@@ -77,6 +77,52 @@ pub enum Malfunction {
     Contract(String),
 }
 
+/// What kind of malfunction it is: what counts are kept by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MalfunctionKind {
+    /// No version of it could be loaded.
+    NotLoaded,
+    /// A call took too long.
+    Deadline,
+    /// The review's budget was used up.
+    Budget,
+    /// It asked for too much memory.
+    Memory,
+    /// It said too much.
+    Result,
+    /// It trapped.
+    Trap,
+    /// It answered with an error.
+    Reported,
+    /// Its answer breaks the contract.
+    Contract,
+}
+
+impl MalfunctionKind {
+    /// All kinds, in order.
+    pub const ALL: [MalfunctionKind; 8] = {
+        use MalfunctionKind::*;
+        [NotLoaded, Deadline, Budget, Memory, Result, Trap, Reported, Contract]
+    };
+}
+
+impl Malfunction {
+    /// Its kind.
+    pub fn kind(&self) -> MalfunctionKind {
+        match self {
+            Malfunction::NotLoaded(_) => MalfunctionKind::NotLoaded,
+            Malfunction::Deadline(_) => MalfunctionKind::Deadline,
+            Malfunction::Budget(_) => MalfunctionKind::Budget,
+            Malfunction::Memory(_) => MalfunctionKind::Memory,
+            Malfunction::Result(_) => MalfunctionKind::Result,
+            Malfunction::Trap(_) => MalfunctionKind::Trap,
+            Malfunction::Reported(_) => MalfunctionKind::Reported,
+            Malfunction::Contract(_) => MalfunctionKind::Contract,
+        }
+    }
+}
+
 /// What one policy said of one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
@@ -93,7 +139,7 @@ pub struct Said {
 }
 
 /// One line of a policy's log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     /// Its weight.
     pub level: Level,
@@ -102,7 +148,7 @@ pub struct LogLine {
 }
 
 /// The weight of a log line, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// For the policy's author.

@@ -28,6 +28,7 @@ pub struct Watcher {
     /// What is asked for: an event elsewhere, in a directory above, is none of ours.
     wanted: Arc<Mutex<BTreeSet<PathBuf>>>,
     hints: Receiver<Hint>,
+    changed: Sender<Hint>,
 }
 
 enum Hint {
@@ -50,6 +51,7 @@ impl Watcher {
     pub fn new() -> (Watcher, StopWatching) {
         let (sender, hints) = channel();
         let (changed, wanted) = (sender.clone(), Arc::<Mutex<BTreeSet<PathBuf>>>::default());
+        let other_changes = sender.clone();
         let asked_for = Arc::clone(&wanted);
         let handler = move |event: notify::Result<notify::Event>| {
             if event.map_or(true, |event| {
@@ -67,7 +69,17 @@ impl Watcher {
             })
             .ok();
         let stop = StopWatching(sender);
-        (Watcher { events, watched: BTreeSet::new(), wanted, hints }, stop)
+        let watched = BTreeSet::new();
+        (Watcher { events, watched, wanted, hints, changed: other_changes }, stop)
+    }
+
+    /// Gives a hint when it is called: something may have changed that is no file.
+    pub fn hinter(&self) -> impl Fn() + Send + use<> {
+        let changed = self.changed.clone();
+        move || {
+            // An error means that nobody waits for hints any more.
+            let _ = changed.send(Hint::Changed);
+        }
     }
 
     /// Watches these directories and no others. One that does not exist, or cannot be watched, is left to polling.

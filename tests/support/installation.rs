@@ -116,7 +116,7 @@ impl Installation {
 
     /// Serves in this process, from a port that the system chooses.
     pub(crate) async fn serve(&self) -> Server {
-        let started = reload::start(&self.path("host.yaml")).unwrap();
+        let started = reload::start(&self.path("host.yaml"), process::HOST.into()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{Failure, exit, say};
+use crate::policy::Preparer;
 use crate::reload::{self, Started};
 use crate::server;
 use crate::watch::Watcher;
@@ -116,7 +117,7 @@ fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
 fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode, Failure> {
     let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
     let Started { reloader, config, policies, tls, problems } =
-        reload::start(path).map_err(|error| cannot_start(&error))?;
+        reload::start(path, Preparer::this_program()).map_err(|error| cannot_start(&error))?;
     let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()

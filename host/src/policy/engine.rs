@@ -1,22 +1,49 @@
 //! The one wasmtime engine of the process: what policies may contain, what they are linked to, and their clock.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker, Resource};
+use wasmtime::{Enabled, PoolingAllocationConfig, WasmFeatures};
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 use super::bindings::ImagePolicy;
 use super::store::State;
-use crate::bounds;
+use crate::bounds::{self, Bound};
 
 /// The clock that deadlines are counted in ticks like this.
 const TICK: Duration = Duration::from_millis(1);
+
+/// Bytes of a memory that stay mapped for the next instance in its place, zeroed by the host: above what policies in
+/// Rust, C, Go and JavaScript use, and without it each instance costs as many page faults as it has pages.
+const KEPT_MEMORY: usize = 2 << 20;
+/// The same of a table.
+const KEPT_TABLE: usize = 64 << 10;
+/// Instances at a time, whatever their policies. As many reviews as may be evaluated at once have one each.
+pub(crate) const INSTANCES: u32 = 256;
+/// Memories of all instances: each takes 4 GiB of address space, so that no access has to be checked.
+const MEMORIES: u32 = 4 * INSTANCES;
+/// Core instances and tables of all instances; those of the largest toolchain have about forty.
+const CORE_INSTANCES: u32 = 40 * INSTANCES;
+
+/// What an engine is for. All compile alike: what one compiles the others load, but for [`Purpose::Count`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Policies in force: instances come out of a pool.
+    Serve,
+    /// Compiling and configuring once, in a process that ends afterwards.
+    Prepare,
+    /// Counting instructions.
+    Count,
+}
 
 /// The engine with everything that a policy can be linked to.
 #[derive(Clone)]
 pub struct Engine {
     pub(super) engine: wasmtime::Engine,
     pub(super) linker: Linker<State>,
+    /// The pool that instances come out of, or why there is none.
+    pool: Result<PoolingAllocationConfig, String>,
 }
 
 /// The engine could not be made on this machine.
@@ -31,26 +58,128 @@ impl From<wasmtime::Error> for EngineError {
 }
 
 impl Engine {
-    /// Starts the engine and its clock, a thread that ends with it.
+    /// Starts an engine and its clock, a thread that ends with it. Where there is too little address space for the pool
+    /// (an `ulimit -v`, some sandboxes), instances are made on demand, which is slower and as safe.
     ///
     /// # Errors
     /// The machine is none that wasmtime compiles for, or refuses a thread.
-    pub fn new() -> Result<Engine, EngineError> {
-        let mut config = wasmtime::Config::new();
-        config
-            .epoch_interruption(true)
-            .max_wasm_stack(bounds::STACK.size())
-            // Calls are synchronous: without this each crosses machinery for concurrent tasks.
-            .concurrency_support(false)
-            // The same bits on every machine, so that a decision can be replayed.
-            .cranelift_nan_canonicalization(true)
-            .relaxed_simd_deterministic(true)
-            .wasm_memory64(false);
-        let engine = wasmtime::Engine::new(&config)?;
+    pub fn new(purpose: Purpose) -> Result<Engine, EngineError> {
+        let on_demand = config(purpose);
+        let mut wanted = Err("not wanted here".to_owned());
+        if purpose == Purpose::Serve {
+            wanted = Ok(pool());
+        }
+        let engine = match &wanted {
+            Ok(pool) => wasmtime::Engine::new(on_demand.clone().allocation_strategy(pool.clone())),
+            Err(_) => wasmtime::Engine::new(&on_demand),
+        };
+        let (engine, pool) = match (engine, wanted) {
+            (Err(error), Ok(_)) => (wasmtime::Engine::new(&on_demand)?, Err(format!("{error:#}"))),
+            (engine, pool) => (engine?, pool),
+        };
         let linker = linker(&engine)?;
         start_clock(&engine)?;
-        Ok(Engine { engine, linker })
+        Ok(Engine { engine, linker, pool })
     }
+
+    /// Why instances are made on demand; none where they come out of a pool.
+    pub fn no_pool(&self) -> Option<&str> {
+        self.pool.as_ref().err().map(String::as_str)
+    }
+
+    /// Every setting in force, a `name: value` a line: wasmtime's own, then the pool's.
+    pub fn settings(&self) -> String {
+        // wasmtime's `Debug` is what it documents for this: one field a line.
+        let config = format!("{:#?}", self.engine.config());
+        let field = |line: &str| Some(line.strip_prefix("    ")?.strip_suffix(',')?.to_owned());
+        let mut lines: Vec<_> = config.lines().filter_map(field).collect();
+        lines.push(format!("clock of deadlines: a tick every {TICK:?}"));
+        match &self.pool {
+            Ok(pool) => lines.extend([
+                format!("pool, instances: {}", pool.get_total_component_instances()),
+                format!("pool, core instances: {}", pool.get_total_core_instances()),
+                format!("pool, memories: {}", pool.get_total_memories()),
+                format!("pool, tables: {}", pool.get_total_tables()),
+                format!("pool, stacks of fibers: {}", pool.get_total_stacks()),
+                format!("pool, bytes of a memory: {}", pool.get_max_memory_size()),
+                format!("pool, bytes of a memory kept resident: {}", pool.get_memory_keep_resident()),
+                format!("pool, elements of a table: {}", pool.get_table_elements()),
+                format!("pool, bytes of a table kept resident: {}", pool.get_table_keep_resident()),
+                format!("pool, places kept warm: {}", pool.get_max_unused_warm_slots()),
+                format!("pool, PAGEMAP_SCAN: {:?}", pool.get_pagemap_scan()),
+            ]),
+            Err(why) => lines.push(format!("pool: none, instances are made on demand ({why})")),
+        }
+        lines.join("\n")
+    }
+
+    /// The same for engines that can load what each other compiles.
+    pub(super) fn compatibility(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+fn config(purpose: Purpose) -> wasmtime::Config {
+    let unused = WasmFeatures::THREADS
+        | WasmFeatures::SHARED_EVERYTHING_THREADS
+        | WasmFeatures::MEMORY64
+        | WasmFeatures::GC
+        | WasmFeatures::EXCEPTIONS
+        | WasmFeatures::LEGACY_EXCEPTIONS
+        | WasmFeatures::FUNCTION_REFERENCES
+        | WasmFeatures::STACK_SWITCHING
+        | WasmFeatures::WIDE_ARITHMETIC
+        | WasmFeatures::CUSTOM_PAGE_SIZES
+        | WasmFeatures::CM_ASYNC
+        | WasmFeatures::CM_ASYNC_STACKFUL
+        | WasmFeatures::CM_MORE_ASYNC_BUILTINS
+        | WasmFeatures::CM_THREADING
+        | WasmFeatures::CM_ERROR_CONTEXT
+        | WasmFeatures::CM_GC;
+    let mut config = wasmtime::Config::new();
+    config
+        .epoch_interruption(true)
+        .consume_fuel(purpose == Purpose::Count)
+        // Calls are synchronous: without this each crosses machinery for concurrent tasks.
+        .concurrency_support(false)
+        // Not multi-memory, whose absence makes wasmtime 48 panic on components of several modules.
+        .wasm_features(unused, false)
+        // The same bits on every machine, so that a decision can be replayed.
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        .max_wasm_stack(bounds::STACK.size())
+        // Registering unwind information costs more the more is registered, and nothing here unwinds through policies.
+        .native_unwind_info(false)
+        // One thread compiles, so that the others serve.
+        .parallel_compilation(false);
+    config
+}
+
+/// PAGEMAP_SCAN stays off: before wasmtime 50 it does not reset pages that were swapped out
+/// (https://github.com/bytecodealliance/wasmtime/pull/14357).
+fn pool() -> PoolingAllocationConfig {
+    let each = |bound: Bound| u32::try_from(bound.default).unwrap_or(u32::MAX);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(INSTANCES)
+        .max_component_instance_size(8 << 20)
+        .max_core_instances_per_component(each(bounds::CORE_INSTANCES))
+        .max_memories_per_component(each(bounds::MEMORIES))
+        .max_tables_per_component(each(bounds::TABLES))
+        .total_core_instances(CORE_INSTANCES)
+        .max_core_instance_size(8 << 20)
+        .total_memories(MEMORIES)
+        .max_memories_per_module(each(bounds::MEMORIES))
+        .max_memory_size(1 << 30)
+        .total_tables(CORE_INSTANCES)
+        .max_tables_per_module(each(bounds::TABLES))
+        .table_elements(bounds::TABLE_ELEMENTS.size())
+        .total_stacks(0)
+        .linear_memory_keep_resident(KEPT_MEMORY)
+        .table_keep_resident(KEPT_TABLE)
+        .pagemap_scan(Enabled::No);
+    pool
 }
 
 /// Whole ticks of the clock that are no shorter than `duration`.

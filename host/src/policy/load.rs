@@ -1,14 +1,17 @@
-//! From the bytes of a component to a [`Policy`], in two steps that need not run in the same process: [`prepare`]
-//! does all that a hostile component could make expensive, and gives an [`Artifact`]; [`Policy::load`] takes that.
+//! From the bytes of a component to its native code, and from that to a [`Policy`]: compiled, checked against the
+//! contract, configured once with its settings, and started afresh for every review.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use sha2::{Digest, Sha256};
+use arc_swap::ArcSwap;
 use wasmtime::component::Component;
 
 use super::bindings::ImagePolicyPre;
 use super::engine::Engine;
+use super::native::Compiled;
+use super::record::Record;
 use super::sandbox::{Instance, SettingsError, StartError};
 use super::scan::{ScanError, World, scan};
 use super::store::State;
@@ -69,6 +72,40 @@ pub enum LoadError {
     /// It failed before it could say what it thinks of the settings.
     #[error("it cannot be configured: {0}")]
     Configure(Malfunction),
+    /// Compiling it is under way, for so long already.
+    #[error("it is still being compiled, for {} s now", .0.as_secs())]
+    Preparing(Duration),
+    /// Compiling it took longer than the limit.
+    #[error("{}", bounds::PREPARE_TIME.says_of(*.0))]
+    PrepareTime(Duration),
+    /// Compiling it took more memory than the limit, in bytes.
+    #[error("{}", bounds::PREPARE_MEMORY.says("", *.0))]
+    PrepareMemory(u64),
+    /// The process that compiled it ended without an answer.
+    #[error("the process that compiled it {0}")]
+    PrepareCrashed(String),
+    /// That process was ended by someone else, which is no fault of the component.
+    #[error(
+        "the process that compiled it was killed ({0}): the kernel does that when memory is short; it is tried again"
+    )]
+    PrepareKilled(String),
+    /// The host could not do its part.
+    #[error("the host cannot compile it: {0}")]
+    Unprepared(String),
+}
+
+impl LoadError {
+    /// Whether the same component may load when it is tried again.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            // A busy machine may have been late.
+            LoadError::Configure(Malfunction::Deadline(_))
+                | LoadError::Preparing(_)
+                | LoadError::PrepareKilled(_)
+                | LoadError::Unprepared(_)
+        )
+    }
 }
 
 fn settings_errors(errors: &[SettingsError]) -> String {
@@ -82,84 +119,145 @@ fn settings_errors(errors: &[SettingsError]) -> String {
     lines.join("; ")
 }
 
-/// A component that was compiled, checked against the contract and configured once with its settings.
-///
-/// Only [`prepare`] makes one: that is what [`Policy::load`] relies on.
-pub struct Artifact {
-    compiled: Vec<u8>,
-    settings: String,
-    limits: PolicyLimits,
-    digest: String,
-    log: Vec<LogLine>,
-}
-
-/// Compiles a component, checks that it is a policy and that it takes its settings.
-///
-/// # Errors
-/// [`LoadError`]: the component or its settings are at fault, never the host.
-pub fn prepare(
-    engine: &Engine,
-    component: &[u8],
-    settings: &Value,
-    limits: &PolicyLimits,
-) -> Result<Artifact, LoadError> {
-    let (compiled, policy) = compile(engine, component)?;
-    let settings = settings.to_string();
-    let mut instance = Instance::start(engine, &policy, &settings, limits, limits.deadline).map_err(
-        |error| match error {
-            StartError::Contract(how) => LoadError::Contract(how),
-            StartError::Settings(errors) => LoadError::Settings(errors),
-            StartError::Malfunction(malfunction) => LoadError::Configure(malfunction),
-        },
-    )?;
-    Ok(Artifact {
-        compiled: compiled.serialize().map_err(|error| LoadError::Invalid(in_one_line(&error)))?,
-        settings,
-        limits: limits.clone(),
-        digest: digest(component),
-        log: instance.take_log(),
-    })
-}
-
 /// Checks that a component is a policy, whatever settings it takes.
 ///
 /// # Errors
-/// As [`prepare`].
+/// What is wrong with it, never with its settings.
 pub fn check(engine: &Engine, component: &[u8]) -> Result<(), LoadError> {
+    check_front(component)?;
     compile(engine, component).map(|_| ())
 }
 
-fn compile(engine: &Engine, component: &[u8]) -> Result<(Component, ImagePolicyPre<State>), LoadError> {
+/// All that can be seen without compiling: that it is a component of the world, and within the bounds.
+pub(super) fn check_front(component: &[u8]) -> Result<(), LoadError> {
     check_header(component)?;
-    check_world(&scan(component)?)?;
-    // The compiler has panicked on hostile input before, which wasmtime does not count as a vulnerability.
-    let compiled = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&engine.engine, component)))
+    check_world(&scan(component)?)
+}
+
+/// Compiles a component whose front was checked, and checks that its functions have the contract's types.
+pub(super) fn compile(engine: &Engine, component: &[u8]) -> Result<Compiled, LoadError> {
+    let compiled = unpanicked(|| Component::from_binary(&engine.engine, component))?;
+    link(engine, &compiled)?;
+    let bytes = compiled.serialize().map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
+    Ok(Compiled::vouched(bytes))
+}
+
+/// The compiler has panicked on hostile input before, which wasmtime does not count as a vulnerability.
+fn unpanicked<T>(compile: impl FnOnce() -> wasmtime::Result<T>) -> Result<T, LoadError> {
+    catch_unwind(AssertUnwindSafe(compile))
         .map_err(|_| LoadError::Invalid("the compiler panicked on it".to_owned()))?
-        .map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
-    let policy = link(engine, &compiled)?;
-    Ok((compiled, policy))
+        .map_err(|error| LoadError::Invalid(in_one_line(&error)))
 }
 
 /// A loaded policy: every review starts a fresh instance of it.
 pub struct Policy {
     engine: Engine,
-    pre: ImagePolicyPre<State>,
+    form: ArcSwap<Form>,
+    /// What became of its snapshot; unset while that is open.
+    snapshot: OnceLock<Result<(), String>>,
     settings: String,
     limits: PolicyLimits,
     digest: String,
     log: Vec<LogLine>,
+    record: Record,
+}
+
+/// What instances are made of.
+struct Form {
+    pre: ImagePolicyPre<State>,
+    /// Instances begin configured.
+    configured: bool,
 }
 
 impl Policy {
-    /// Takes what [`prepare`] made.
+    /// Links a compiled component and configures it once, to see that it takes its settings. `digest` is that of the
+    /// component.
+    pub(super) fn configured_each_time(
+        engine: &Engine,
+        compiled: &Compiled,
+        digest: String,
+        settings: String,
+        limits: &PolicyLimits,
+    ) -> Result<Policy, LoadError> {
+        let component = compiled.load(engine).map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
+        let pre = link(engine, &component)?;
+        let mut instance =
+            Instance::start(engine, &pre, Some(&settings), limits, limits.deadline).map_err(|error| {
+                match error {
+                    StartError::Contract(how) => LoadError::Contract(how),
+                    StartError::Settings(errors) => LoadError::Settings(errors),
+                    StartError::Malfunction(malfunction) => LoadError::Configure(malfunction),
+                }
+            })?;
+        let log = instance.take_log();
+        let form = ArcSwap::from_pointee(Form { pre, configured: false });
+        let (engine, limits) = (engine.clone(), limits.clone());
+        Ok(Policy {
+            engine,
+            form,
+            snapshot: OnceLock::new(),
+            settings,
+            limits,
+            digest,
+            log,
+            record: Record::default(),
+        })
+    }
+
+    /// Links the compiled snapshot of a policy that was configured before, and wrote `log` then.
+    pub(super) fn of_snapshot(
+        engine: &Engine,
+        compiled: &Compiled,
+        digest: String,
+        settings: String,
+        limits: &PolicyLimits,
+        log: Vec<LogLine>,
+    ) -> Result<Policy, LoadError> {
+        let component = compiled.load(engine).map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
+        let form = ArcSwap::from_pointee(Form { pre: link(engine, &component)?, configured: true });
+        let (engine, limits, snapshot) = (engine.clone(), limits.clone(), OnceLock::from(Ok(())));
+        Ok(Policy { engine, form, snapshot, settings, limits, digest, log, record: Record::default() })
+    }
+
+    /// Puts a compiled snapshot in the place of configuring each instance, if that makes them start faster.
     ///
     /// # Errors
-    /// The artifact was made by an engine with other settings.
-    pub fn load(engine: &Engine, artifact: Artifact) -> Result<Policy, LoadError> {
-        let component = compiled_component(engine, &artifact)?;
-        let pre = link(engine, &component)?;
-        let Artifact { compiled: _, settings, limits, digest, log } = artifact;
-        Ok(Policy { engine: engine.clone(), pre, settings, limits, digest, log })
+    /// Why all stays as it is.
+    pub(super) fn adopt(&self, compiled: &Compiled) -> Result<(), String> {
+        let in_words = |error: &wasmtime::Error| in_one_line(error);
+        let component = compiled.load(&self.engine).map_err(|error| in_words(&error))?;
+        let pre = link(&self.engine, &component).map_err(|error| error.to_string())?;
+        let snapshot = Form { pre, configured: true };
+        let before = self.form.load_full();
+        let (mut fastest, mut fastest_before) = (Duration::MAX, Duration::MAX);
+        for _ in 0..STARTS {
+            fastest = fastest.min(self.time(&snapshot)?);
+            fastest_before = fastest_before.min(self.time(&before)?);
+        }
+        if fastest >= fastest_before {
+            return Err(format!(
+                "an instance of it starts no faster: in {fastest:?}, and in {fastest_before:?} when it is configured"
+            ));
+        }
+        self.form.store(Arc::new(snapshot));
+        Ok(())
+    }
+
+    /// Records what became of the snapshot.
+    pub(super) fn decide_snapshot(&self, decision: Result<(), String>) {
+        // Whoever comes second has prepared the same.
+        let _ = self.snapshot.set(decision);
+    }
+
+    /// Whether instances begin in a configured state, and why they do not; none while that is being found out.
+    pub fn snapshot(&self) -> Option<Result<(), &str>> {
+        self.snapshot.get().map(|decision| decision.as_ref().copied().map_err(String::as_str))
+    }
+
+    fn time(&self, form: &Form) -> Result<Duration, String> {
+        let started = Instant::now();
+        drop(self.start_as(form, self.limits.deadline).map_err(|malfunction| malfunction.to_string())?);
+        Ok(started.elapsed())
     }
 
     /// SHA-256 of the component, in hexadecimal.
@@ -177,47 +275,43 @@ impl Policy {
         &self.log
     }
 
+    /// What it has done since it was loaded.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
     /// Bounds that its instances keep.
     pub fn limits(&self) -> &PolicyLimits {
         &self.limits
     }
 
     /// A fresh instance, configured, within `deadline`.
-    pub(crate) fn start(&self, deadline: std::time::Duration) -> Result<Instance, Malfunction> {
-        Instance::start(&self.engine, &self.pre, &self.settings, &self.limits, deadline).map_err(|error| {
-            match error {
+    pub(crate) fn start(&self, deadline: Duration) -> Result<Instance, Malfunction> {
+        self.start_as(&self.form.load(), deadline)
+    }
+
+    fn start_as(&self, form: &Form, deadline: Duration) -> Result<Instance, Malfunction> {
+        let settings = (!form.configured).then_some(self.settings.as_str());
+        Instance::start(&self.engine, &form.pre, settings, &self.limits, deadline).map_err(
+            |error| match error {
                 StartError::Malfunction(malfunction) => malfunction,
                 StartError::Contract(how) => Malfunction::Contract(how),
                 StartError::Settings(errors) => Malfunction::Contract(format!(
                     "`configure` refused settings that it had taken when it was loaded: {}",
                     settings_errors(&errors)
                 )),
-            }
-        })
+            },
+        )
     }
 }
+
+/// Instances that are started of each form to see which is faster.
+const STARTS: usize = 10;
 
 impl std::fmt::Debug for Policy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Policy").field("digest", &self.digest).finish_non_exhaustive()
     }
-}
-
-#[expect(
-    unsafe_code,
-    reason = "wasmtime executes what it deserialises without checking it. An Artifact's fields are private to this \
-              module and only `prepare` fills them, with the output of `Component::serialize` in this process: \
-              https://docs.rs/wasmtime/48/wasmtime/component/struct.Component.html#method.deserialize"
-)]
-fn compiled_component(engine: &Engine, artifact: &Artifact) -> Result<Component, LoadError> {
-    // SAFETY: see the reason above.
-    unsafe { Component::deserialize(&engine.engine, &artifact.compiled) }
-        .map_err(|error| LoadError::Invalid(in_one_line(&error)))
-}
-
-/// SHA-256 of `bytes`, in hexadecimal.
-pub fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(crate) fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
@@ -255,6 +349,6 @@ fn link(engine: &Engine, component: &Component) -> Result<ImagePolicyPre<State>,
     ImagePolicyPre::new(linked).map_err(contract)
 }
 
-fn in_one_line(error: &wasmtime::Error) -> String {
+pub(super) fn in_one_line(error: &wasmtime::Error) -> String {
     text::cut(&text::printable(&format!("{error:#}")), 512)
 }

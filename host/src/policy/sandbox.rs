@@ -47,11 +47,11 @@ pub(super) enum StartError {
 }
 
 impl Instance {
-    /// Starts an instance and configures it, within `deadline`.
+    /// Starts an instance and configures it with `settings`, where there are any, within `deadline`.
     pub(super) fn start(
         engine: &Engine,
         policy: &ImagePolicyPre<State>,
-        settings: &str,
+        settings: Option<&str>,
         limits: &PolicyLimits,
         deadline: Duration,
     ) -> Result<Instance, StartError> {
@@ -67,6 +67,7 @@ impl Instance {
                 None => StartError::Malfunction(malfunction(error, &store, limits, deadline)),
             })?;
         let mut instance = Instance { store, bindings, limits: limits.clone() };
+        let Some(settings) = settings else { return Ok(instance) };
 
         let Instance { store, bindings, .. } = &mut instance;
         let answer = guarded(|| bindings.image_policy_host_policy().call_configure(store, settings));

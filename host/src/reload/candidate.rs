@@ -5,16 +5,16 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Problem;
 use crate::bounds;
 use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyLimits, PolicyName, Scope};
-use crate::policy::{Engine, Entry, LoadError, Policy, PolicySet, digest, prepare};
+use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, digest};
 use crate::state::StateDirectory;
 use crate::text;
-use crate::verdict::Malfunction;
 
 /// What stands in for a policy that cannot be loaded.
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ pub struct Candidate {
 /// A policy that was loaded from its file.
 pub(super) struct Loaded {
     pub(super) name: PolicyName,
-    pub(super) component: Vec<u8>,
+    pub(super) component: Component,
     pub(super) settings: Value,
 }
 
@@ -76,25 +76,32 @@ fn stand_in(problem: &Problem) -> Option<Entry> {
 /// # Errors
 /// The set as a whole may not be put in force: a directory is gone, or no policy would be left.
 pub fn assemble(
-    engine: &Engine,
+    preparer: &Preparer,
     config: &Config,
     before: Before<'_>,
     refused: &mut Refused,
 ) -> Result<Candidate, Problem> {
+    preparer.limit(&config.limits);
     let mut problems = Vec::new();
     let configured = configured(config, before, &mut problems)?;
     let mut loaded = Vec::new();
     let mut left_out = Vec::new();
     let mut entries = Vec::with_capacity(configured.len());
-    for policy in &configured {
-        let entry = match load(engine, config, policy, before, refused) {
+    let mut next = configured.first().map(|policy| component(config, policy));
+    for (policy, following) in configured.iter().zip(1..) {
+        let Some(read) = next.take() else { break };
+        next = configured.get(following).map(|policy| component(config, policy));
+        if let Some(Ok(next)) = &next {
+            preparer.announce(next);
+        }
+        let entry = match read.and_then(|read| load(preparer, config, policy, read, before, refused)) {
             Ok((entry, new)) => {
                 refused.0.remove(&policy.name);
                 loaded.extend(new);
                 entry
             }
             Err(error) => {
-                let (entry, message) = match instead(engine, policy, before, &error) {
+                let (entry, message) = match instead(preparer, policy, before, &error) {
                     Some((entry, instead)) => (entry, format!("{error} ({instead})")),
                     None => (None, error),
                 };
@@ -254,29 +261,40 @@ fn suggestion(stem: &str) -> String {
     }
 }
 
+/// How long compiling a component may hold up the others. It goes on afterwards, and a later candidate has it.
+fn patience(before: Before<'_>) -> Duration {
+    match before {
+        Before::Nothing => Duration::from_secs(3600),
+        // Until then the host does not listen, and what comes later malfunctions for a while.
+        Before::Start(_) => Duration::from_secs(10),
+        Before::Running(_) => Duration::from_secs(5),
+    }
+}
+
+fn component(config: &Config, policy: &PolicyConfig) -> Result<Component, String> {
+    let bytes = read(&policy.module, config.limits.module);
+    bytes.map(Component::new).map_err(|error| format!("{}: {error}", policy.module.display()))
+}
+
 fn load(
-    engine: &Engine,
+    preparer: &Preparer,
     config: &Config,
     policy: &PolicyConfig,
+    component: Component,
     before: Before<'_>,
     refused: &mut Refused,
 ) -> Result<(Entry, Option<Loaded>), String> {
-    let module = policy.module.display();
-    let component =
-        read(&policy.module, config.limits.module).map_err(|error| format!("{module}: {error}"))?;
     let settings = policy.settings.to_string();
-    let component_digest = digest(&component);
-
     if let Before::Running(set) = before
         && let Some(running) = set.policies.iter().find(|entry| entry.name == policy.name)
         && let Ok(loaded) = &running.loaded
         && (loaded.digest(), loaded.settings(), loaded.limits())
-            == (&component_digest, &settings, &policy.limits)
+            == (&component.digest, &settings, &policy.limits)
     {
         return Ok((entry(policy, Ok(Arc::clone(loaded))), None));
     }
 
-    let attempt = attempt_digest(&component_digest, &settings, &policy.limits);
+    let attempt = attempt_digest(&component.digest, &settings, &policy.limits);
     let known = refused
         .0
         .get(&policy.name)
@@ -284,8 +302,7 @@ fn load(
         .map(|(_, error)| error.clone());
     let result = match known {
         Some(error) => Err(error),
-        None => prepare(engine, &component, &policy.settings, &policy.limits)
-            .and_then(|artifact| Policy::load(engine, artifact)),
+        None => preparer.load(&component, &policy.settings, &policy.limits, patience(before)),
     };
     match result {
         Ok(loaded) => {
@@ -293,12 +310,11 @@ fn load(
                 tracing::info!(target: "policy", policy = %policy.name, "{}", line.message);
             }
             let new = Loaded { name: policy.name.clone(), component, settings: policy.settings.clone() };
-            Ok((entry(policy, Ok(Arc::new(loaded))), Some(new)))
+            Ok((entry(policy, Ok(loaded)), Some(new)))
         }
         Err(error) => {
             let message = describe(config, policy, &error);
-            // A busy machine may have been late, which is no fault of the file: that is tried again.
-            if !matches!(error, LoadError::Configure(Malfunction::Deadline(_))) {
+            if !error.may_pass() {
                 refused.0.insert(policy.name.clone(), (attempt, error));
             }
             Err(message)
@@ -343,7 +359,7 @@ fn entry(policy: &PolicyConfig, loaded: Result<Arc<Policy>, String>) -> Entry {
 
 /// What is in force instead of a policy that cannot be loaded, and words for it; none where nothing is in force.
 fn instead(
-    engine: &Engine,
+    preparer: &Preparer,
     policy: &PolicyConfig,
     before: Before<'_>,
     error: &str,
@@ -359,12 +375,12 @@ fn instead(
         },
         Before::Start(state) => {
             let kept = state.and_then(|state| state.last_good(&policy.name)).and_then(|kept| {
-                let artifact = prepare(engine, &kept.component, &kept.settings, &policy.limits).ok()?;
-                Policy::load(engine, artifact).ok()
+                let component = Component::new(kept.component);
+                preparer.load(&component, &kept.settings, &policy.limits, patience(before)).ok()
             });
             match kept {
                 Some(kept) => (
-                    Some(entry(policy, Ok(Arc::new(kept)))),
+                    Some(entry(policy, Ok(kept))),
                     "its last good version, from the state directory, is in force",
                 ),
                 None => (Some(entry(policy, Err(error.to_owned()))), MALFUNCTIONS),

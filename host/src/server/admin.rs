@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::future::Future;
+use std::time::SystemTime;
 
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Json, Response};
@@ -12,7 +13,8 @@ use tokio::net::TcpListener;
 
 use super::connections::{Transport, serve_connections};
 use crate::bounds;
-use crate::policy::PolicyReader;
+use crate::dispatch::Pace;
+use crate::policy::{Policy, PolicyReader, Seen};
 use crate::reload::ProblemsReader;
 
 #[derive(Clone)]
@@ -49,16 +51,55 @@ async fn ready(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Respons
     let set = admin.policies.current();
     let mut lines = format!("[+]generation {} ok\n", set.generation());
     for entry in &set.policies {
-        let mark = if entry.loaded.is_ok() { "[+]" } else { "[-]" };
-        let state = if entry.loaded.is_ok() { "ok" } else { "failed: not loaded" };
+        let state = match &entry.loaded {
+            Err(_) => Err("not loaded".to_owned()),
+            Ok(policy) => failing(&policy.record().seen()).map_or(Ok(()), Err),
+        };
         // Writing to a String cannot fail.
-        let _ = writeln!(lines, "{mark}policy {} {state}", entry.name);
+        let _ = match state {
+            Ok(()) => writeln!(lines, "[+]policy {} ok", entry.name),
+            Err(why) => writeln!(lines, "[-]policy {} failed: {why}", entry.name),
+        };
     }
     for problem in problems.iter() {
         let _ = writeln!(lines, "[-]{} failed: {}", problem.subject, problem.message);
     }
     lines.push_str("readyz check passed\n");
     lines.into_response()
+}
+
+/// Malfunctions without an answer between them from which on a policy is told to be failing: one or two may be of the
+/// machine.
+const FAILING: u64 = 3;
+
+/// How a policy fails that gives no answers any more.
+fn failing(seen: &Seen) -> Option<String> {
+    let (_, last) = seen.last.as_ref().filter(|_| seen.in_a_row >= FAILING)?;
+    Some(format!("{} malfunctions in a row, the last one: {last}", seen.in_a_row))
+}
+
+/// What a policy has done, for `/status`.
+fn record(policy: &Policy) -> serde_json::Value {
+    let seen = policy.record().seen();
+    let time = |at: &SystemTime| humantime::format_rfc3339_seconds(*at).to_string();
+    let malfunctions: serde_json::Map<_, _> = seen
+        .malfunctions
+        .iter()
+        .filter_map(|(kind, count)| Some((json!(kind).as_str()?.to_owned(), json!(count))))
+        .collect();
+    json!({
+        "pace": Pace::of(seen.expected),
+        "microsecondsAnImage": seen.expected.as_micros(),
+        "snapshot": match policy.snapshot() {
+            None => "being taken",
+            Some(Ok(())) => "in use",
+            Some(Err(why)) => why,
+        },
+        "evaluations": seen.evaluations,
+        "malfunctions": malfunctions,
+        "malfunctionsInARow": seen.in_a_row,
+        "lastMalfunction": seen.last.as_ref().map(|(at, message)| json!({ "at": time(at), "message": message })),
+    })
 }
 
 async fn status(State(admin): State<Admin>) -> Response {
@@ -73,14 +114,17 @@ async fn status(State(admin): State<Admin>) -> Response {
                 "failurePolicy": entry.failure_policy,
                 "digest": entry.loaded.as_ref().ok().map(|policy| policy.digest()),
                 "error": entry.loaded.as_ref().err(),
+                "record": entry.loaded.as_ref().ok().map(|policy| record(policy)),
             })
         })
         .collect();
     let problems = admin.problems.current();
+    let loaded = set.policies.iter().filter_map(|entry| entry.loaded.as_ref().ok());
+    let failing = loaded.filter(|policy| failing(&policy.record().seen()).is_some()).count();
     Json(json!({
         "generation": { "number": set.number(), "digest": set.digest() },
         "mode": set.rules.mode,
-        "degraded": !problems.is_empty(),
+        "degraded": !problems.is_empty() || failing > 0,
         "policies": policies,
         "problems": problems.iter().map(|problem| json!({
             "subject": problem.subject,

@@ -1,0 +1,161 @@
+//! What was prepared once, kept in a folder: compiled code under the digest of all that it was made of.
+//!
+//! An entry is a line with the format and the digest of what follows, then that. It is written by renaming and compared
+//! with its digest when it is read: one that is damaged, cut short or of another format counts as absent, and what it
+//! held is prepared anew.
+
+use std::fs::{self, File, FileTimes};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use super::native::digest;
+
+const FORMAT: &str = "image-policy-host cache 1";
+
+/// A folder of entries, bounded in bytes.
+pub struct Cache {
+    folder: PathBuf,
+    bytes: AtomicU64,
+    /// Why nothing can be added, while that is so.
+    trouble: Mutex<Option<String>>,
+    /// The folder goes with it.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Cache {
+    /// Opens a folder, making it (mode 0700) where it does not exist, for entries of so many bytes together.
+    ///
+    /// # Errors
+    /// It cannot be made or written, or someone else owns it or can look into it: what is in there is executed.
+    pub fn open(folder: &Path, bytes: u64) -> io::Result<Cache> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let metadata = fs::symlink_metadata(folder)?;
+        if !metadata.is_dir() {
+            return Err(io::Error::other("it is no folder"));
+        }
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(io::Error::other(format!(
+                "others may enter it (mode {mode:04o}), and what is in it is executed: set its mode to 0700, or remove it"
+            )));
+        }
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::other(
+                "it belongs to another user, and what is in it is executed: remove it",
+            ));
+        }
+        let cache = Cache {
+            folder: folder.to_owned(),
+            bytes: AtomicU64::new(bytes),
+            trouble: Mutex::new(None),
+            _temporary: None,
+        };
+        cache.tidy()?;
+        Ok(cache)
+    }
+
+    /// A folder that goes with the process.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn temporary(bytes: u64) -> io::Result<Cache> {
+        let owned = fs::Permissions::from_mode(0o700);
+        let folder =
+            tempfile::Builder::new().prefix("image-policy-host-cache-").permissions(owned).tempdir()?;
+        let mut cache = Cache::open(folder.path(), bytes)?;
+        cache._temporary = Some(folder);
+        Ok(cache)
+    }
+
+    /// Why what is prepared now is not kept; none while it is.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps so many bytes from the next entry on.
+    pub(super) fn limit(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether there is an entry, whatever its state.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.folder.join(key).exists()
+    }
+
+    /// The content of an entry, as it was put.
+    pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let path = self.folder.join(key);
+        let mut bytes = fs::read(&path).ok()?;
+        let end = bytes.iter().take(256).position(|byte| *byte == b'\n')?;
+        let content = bytes.split_off(end + 1);
+        let line = String::from_utf8(bytes).ok()?;
+        if line.trim_end() != heading(&content) {
+            tracing::warn!("{}: damaged, or of another version: it is prepared anew", path.display());
+            return None;
+        }
+        // The oldest go first; an error makes this one look older than it is.
+        let now = FileTimes::new().set_modified(SystemTime::now());
+        let _ = File::open(&path).and_then(|file| file.set_times(now));
+        Some(content)
+    }
+
+    /// Keeps an entry. That this fails is told by [`Cache::trouble`] and does no harm now.
+    pub(super) fn put(&self, key: &str, content: &[u8]) {
+        let kept = self.write(key, content).and_then(|()| self.tidy());
+        let trouble = kept.err().map(|error| {
+            format!(
+                "{}: what is compiled cannot be kept there, so it is compiled again at the next start: {error}",
+                self.folder.display()
+            )
+        });
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    fn write(&self, key: &str, content: &[u8]) -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.folder)?;
+        writeln!(file, "{}", heading(content))?;
+        file.write_all(content)?;
+        file.persist(self.folder.join(key))?;
+        Ok(())
+    }
+
+    /// Removes the entries that were not used for longest until the others fit, and what a process left that was
+    /// killed while it wrote.
+    fn tidy(&self) -> io::Result<()> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            // Another process may have removed it meanwhile.
+            let Ok(metadata) = entry.metadata() else { continue };
+            let modified = metadata.modified()?;
+            let unfinished = entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
+            let abandoned = modified.elapsed().is_ok_and(|age| age.as_secs() > 3600);
+            if unfinished && abandoned {
+                let _ = fs::remove_file(entry.path());
+            } else if !unfinished && metadata.is_file() {
+                entries.push((modified, metadata.len(), entry.path()));
+            }
+        }
+        let limit = self.bytes.load(Ordering::Relaxed);
+        let mut total: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
+        entries.sort();
+        for (_, bytes, path) in entries {
+            if total <= limit {
+                break;
+            }
+            let _ = fs::remove_file(path);
+            total -= bytes;
+        }
+        Ok(())
+    }
+}
+
+const UNFINISHED: &str = ".unfinished-";
+
+fn heading(content: &[u8]) -> String {
+    format!("{FORMAT} {}", digest(content))
+}

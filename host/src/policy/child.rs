@@ -1,0 +1,238 @@
+//! Compiling in a process of its own: the same program, bounded by the kernel in memory and processor time, at low
+//! priority. What a hostile component does to the compiler, it does there.
+//!
+//! A request and its answer are each a line of JSON with bytes after it: the component, and its native code.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, nice, pidfd_open, pidfd_send_signal,
+    set_parent_process_death_signal, setrlimit,
+};
+use serde::{Deserialize, Serialize};
+
+use super::engine::{Engine, Purpose};
+use super::load::{LoadError, compile, in_one_line};
+use super::native::Compiled;
+use super::snapshot::snapshot;
+use crate::config::PolicyLimits;
+use crate::text;
+
+/// What the child may use up.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Bounds {
+    /// Of data memory (RLIMIT_DATA, getrlimit(2)).
+    pub(super) memory: u64,
+    /// Of processor time. Twice as much of wall clock: a starved machine is no fault of a component.
+    pub(super) time: Duration,
+}
+
+/// What is to be made of a component.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Task {
+    /// Its native code.
+    Compile,
+    /// The native code of its snapshot.
+    Snapshot { settings: String, limits: PolicyLimits },
+}
+
+/// Why nothing was made.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    /// The component is no policy that can be put in force.
+    Load(LoadError),
+    /// It has no snapshot.
+    Snapshot(String),
+}
+
+/// The same as a child tells it, which is all that it finds out.
+#[derive(Serialize, Deserialize)]
+enum Refusal {
+    Invalid(String),
+    Contract(String),
+    Snapshot(String),
+    Memory,
+    Host(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Request {
+    task: Task,
+    bounds: Bounds,
+}
+
+/// What is kept of standard error, in bytes.
+const STDERR_BYTES: u64 = 4096;
+/// The longest line of JSON, in bytes: settings are in it.
+const LINE_BYTES: u64 = 4 << 20;
+
+/// Has `program` (a `host`) do `task`.
+pub(super) fn run(program: &Path, task: Task, component: &[u8], bounds: Bounds) -> Result<Compiled, Failure> {
+    let unprepared = |error: &dyn std::fmt::Display| Failure::Load(LoadError::Unprepared(error.to_string()));
+    let request = serde_json::to_vec(&Request { task, bounds }).map_err(|error| unprepared(&error))?;
+    let mut child = Command::new(program)
+        .arg(VERB)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| unprepared(&format!("{}: {error}", program.display())))?;
+    let (Some(stdin), Some(stdout), Some(stderr)) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Err(unprepared(&"no pipe to the process that compiles"));
+    };
+    // A descriptor, so that no other process is meant once this one is gone.
+    let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let process = process.and_then(|process| pidfd_open(process, PidfdFlags::empty()).ok());
+    let wall = bounds.time * 2;
+
+    let (answer, said, late, status) = std::thread::scope(|scope| {
+        let (ended, ending) = channel::<()>();
+        let timer = scope.spawn(move || {
+            let late = ending.recv_timeout(wall) == Err(RecvTimeoutError::Timeout);
+            if late && let Some(process) = process {
+                // An error means that it is gone already.
+                let _ = pidfd_send_signal(process, Signal::KILL);
+            }
+            late
+        });
+        let said = scope.spawn(move || {
+            let mut said = Vec::new();
+            let mut stderr = stderr;
+            let _ = stderr.by_ref().take(STDERR_BYTES).read_to_end(&mut said);
+            let _ = io::copy(&mut stderr, &mut io::sink());
+            String::from_utf8_lossy(&said).into_owned()
+        });
+        let answer = ask(stdin, stdout, &request, component, bounds.memory);
+        let status = child.wait();
+        // An error means that the timer has gone off.
+        let _ = ended.send(());
+        (answer, said.join().unwrap_or_default(), timer.join().unwrap_or_default(), status)
+    });
+    match (answer, status) {
+        (Ok((Ok(()), bytes)), Ok(status)) if status.success() => Ok(Compiled::vouched(bytes)),
+        (Ok((Err(refusal), _)), Ok(status)) if status.success() => Err(failure(refusal, bounds)),
+        (_, Ok(status)) => Err(Failure::Load(crash(status, late, &said, bounds))),
+        (_, Err(error)) => Err(unprepared(&error)),
+    }
+}
+
+/// The child's answer, of at most so many bytes.
+fn ask(
+    mut stdin: impl Write,
+    stdout: impl Read,
+    request: &[u8],
+    component: &[u8],
+    bytes: u64,
+) -> io::Result<(Result<(), Refusal>, Vec<u8>)> {
+    // A child that ends early does not read all: how it ended says more than that.
+    let _ = stdin
+        .write_all(request)
+        .and_then(|()| stdin.write_all(b"\n"))
+        .and_then(|()| stdin.write_all(component));
+    drop(stdin);
+    let mut stdout = BufReader::new(stdout);
+    let line = line(&mut stdout)?;
+    let mut compiled = Vec::new();
+    stdout.take(bytes).read_to_end(&mut compiled)?;
+    Ok((serde_json::from_slice(&line)?, compiled))
+}
+
+fn line(from: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    from.take(LINE_BYTES).read_until(b'\n', &mut line)?;
+    Ok(line)
+}
+
+fn failure(refusal: Refusal, bounds: Bounds) -> Failure {
+    Failure::Load(match refusal {
+        Refusal::Snapshot(why) => return Failure::Snapshot(why),
+        Refusal::Invalid(why) => LoadError::Invalid(why),
+        Refusal::Contract(why) => LoadError::Contract(why),
+        Refusal::Memory => LoadError::PrepareMemory(bounds.memory),
+        Refusal::Host(why) => LoadError::Unprepared(why),
+    })
+}
+
+/// What ended a child that has not answered.
+fn crash(status: ExitStatus, late: bool, said: &str, bounds: Bounds) -> LoadError {
+    let said = text::cut(&text::printable(said.trim()), 512);
+    // Rust's standard library and C++'s say this of an allocation that failed (std::alloc::handle_alloc_error).
+    if said.contains("memory allocation of") || said.contains("Cannot allocate memory") {
+        return LoadError::PrepareMemory(bounds.memory);
+    }
+    let signal = status.signal().and_then(Signal::from_named_raw);
+    match signal {
+        Some(Signal::XCPU) => LoadError::PrepareTime(bounds.time),
+        Some(Signal::KILL) if late => LoadError::PrepareTime(bounds.time),
+        Some(Signal::KILL | Signal::TERM | Signal::INT | Signal::HUP) => {
+            LoadError::PrepareKilled(status.to_string())
+        }
+        _ => {
+            let said =
+                if said.is_empty() { "it said nothing".to_owned() } else { format!("it said: {said}") };
+            LoadError::PrepareCrashed(format!("ended early ({status}; {said})"))
+        }
+    }
+}
+
+/// The verb of the program that [`serve_request`] is behind. It is no part of the command line that people use.
+pub(crate) const VERB: &str = "prepare";
+
+/// Does what the request on `input` asks for. This is the whole work of a child, which ends afterwards.
+///
+/// # Errors
+/// There is no request, or nobody to answer.
+pub(crate) fn serve_request(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
+    let Request { task, bounds } = serde_json::from_slice(&line(&mut input)?)?;
+    limit(bounds)?;
+    let mut component = Vec::new();
+    input.read_to_end(&mut component)?;
+    let made = make(&task, &component);
+    let answer = made.as_ref().map(|_| ());
+    serde_json::to_writer(&mut output, &answer)?;
+    output.write_all(b"\n")?;
+    if let Ok(compiled) = &made {
+        output.write_all(compiled.bytes())?;
+    }
+    output.flush()
+}
+
+fn limit(bounds: Bounds) -> io::Result<()> {
+    let exactly = |limit: u64| Rlimit { current: Some(limit), maximum: Some(limit) };
+    // Nobody is left to answer when the parent is gone.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    setrlimit(Resource::Data, exactly(bounds.memory))?;
+    // At the soft limit comes SIGXCPU, at the hard one SIGKILL, which says less.
+    let seconds = bounds.time.as_secs().max(1);
+    setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 1) })?;
+    setrlimit(Resource::Core, exactly(0))?;
+    nice(10)?;
+    Ok(())
+}
+
+fn make(task: &Task, component: &[u8]) -> Result<Compiled, Refusal> {
+    let engine = Engine::new(Purpose::Prepare).map_err(|error| Refusal::Host(error.to_string()))?;
+    // The operating system's word for memory that it does not give (errno(3), ENOMEM).
+    let short = |why: &str| why.contains("Cannot allocate memory");
+    match task {
+        Task::Compile => compile(&engine, component).map_err(|error| match error {
+            error if short(&error.to_string()) => Refusal::Memory,
+            LoadError::Invalid(why) => Refusal::Invalid(why),
+            LoadError::Contract(why) => Refusal::Contract(why),
+            error => Refusal::Host(error.to_string()),
+        }),
+        Task::Snapshot { settings, limits } => {
+            let snapshot = snapshot(&engine, component, settings, limits)
+                .map_err(|error| Refusal::Snapshot(in_one_line(&error)))?;
+            compile(&engine, &snapshot).map_err(|error| Refusal::Snapshot(error.to_string()))
+        }
+    }
+}

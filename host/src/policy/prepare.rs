@@ -1,0 +1,341 @@
+//! Policies, made ready: from the cache where they are known, else compiled in a child, with the snapshot following
+//! when it is done.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::cache::Cache;
+use super::child::{self, Bounds, Failure, Task};
+use super::engine::Engine;
+use super::load::{LoadError, Policy, check_front};
+use super::native::{Compiled, digest};
+use crate::config::{HostLimits, PolicyLimits};
+use crate::verdict::LogLine;
+
+/// Children at a time. Each has one thread.
+const CHILDREN: usize = 2;
+
+/// The bytes of a component, and their digest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Component {
+    /// As they stand in the file.
+    pub bytes: Vec<u8>,
+    /// SHA-256 in hexadecimal.
+    pub digest: String,
+}
+
+impl Component {
+    /// Takes the bytes, whatever they are.
+    pub fn new(bytes: Vec<u8>) -> Component {
+        Component { digest: digest(&bytes), bytes }
+    }
+}
+
+/// Makes policies ready.
+pub struct Preparer {
+    shared: Arc<Shared>,
+    snapshots: bool,
+}
+
+struct Shared {
+    engine: Engine,
+    cache: Cache,
+    /// Of a child.
+    bounds: Mutex<Bounds>,
+    /// The `host` that children run.
+    program: PathBuf,
+    /// Of that program and of wasmtime: what another one compiled is of no use.
+    build: String,
+    work: Mutex<Work>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Work {
+    compiling: VecDeque<(String, Arc<[u8]>)>,
+    snapshots: VecDeque<(Weak<Policy>, Arc<[u8]>)>,
+    /// What is compiled now, or was and has not been asked for since.
+    results: HashMap<String, Progress>,
+    /// Who wants to know when something is ready that nobody waited for.
+    ready: Option<Box<dyn Fn() + Send>>,
+    closed: bool,
+}
+
+enum Progress {
+    Since { start: Instant, abandoned: bool },
+    Done(Result<Arc<Compiled>, LoadError>),
+}
+
+/// What is known of a component with certain settings: the first line of an entry; the snapshot's code follows.
+#[derive(Serialize, Deserialize)]
+struct Configured {
+    log: Vec<LogLine>,
+    /// Whether there is a snapshot, and why not.
+    snapshot: Result<(), String>,
+}
+
+impl Preparer {
+    /// Children run `program`, which is a `host` of the same build. Without `snapshots` every instance is configured:
+    /// for work that is over before a snapshot would be taken.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn new(engine: Engine, cache: Cache, program: PathBuf, snapshots: bool) -> std::io::Result<Preparer> {
+        let build = build(&engine, &program);
+        let shared = Arc::new(Shared {
+            engine,
+            cache,
+            bounds: Mutex::new(bounds(&HostLimits::default())),
+            program,
+            build,
+            work: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        for _ in 0..CHILDREN {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name("prepare".to_owned()).spawn(move || shared.work())?;
+        }
+        Ok(Preparer { shared, snapshots })
+    }
+
+    /// The program that this process runs, which an upgrade on disk does not change (proc_pid_exe(5)).
+    pub fn this_program() -> PathBuf {
+        PathBuf::from("/proc/self/exe")
+    }
+
+    /// Takes the bounds of children, and of what is kept, from `limits` from now on.
+    pub fn limit(&self, limits: &HostLimits) {
+        *self.shared.bounds.lock().unwrap_or_else(PoisonError::into_inner) = bounds(limits);
+        self.shared.cache.limit(limits.cache);
+    }
+
+    /// The engine that its policies run on.
+    pub fn engine(&self) -> &Engine {
+        &self.shared.engine
+    }
+
+    /// Where it keeps what it has prepared.
+    pub fn cache(&self) -> &Cache {
+        &self.shared.cache
+    }
+
+    /// Begins to compile a component that will be loaded soon.
+    pub fn announce(&self, component: &Component) {
+        let key = self.shared.compiled_key(&component.digest);
+        if !self.shared.cache.has(&key) && check_front(&component.bytes).is_ok() {
+            self.shared.enqueue(&mut self.shared.lock(), key, &component.bytes);
+        }
+    }
+
+    /// Loads a component with its settings, once it is compiled.
+    ///
+    /// # Errors
+    /// [`LoadError`]; [`LoadError::Preparing`] when compiling it takes longer than `patience`, in which case that goes on.
+    pub fn load(
+        &self,
+        component: &Component,
+        settings: &Value,
+        limits: &PolicyLimits,
+        patience: Duration,
+    ) -> Result<Arc<Policy>, LoadError> {
+        let shared = &self.shared;
+        let (digest, settings) = (component.digest.clone(), settings.to_string());
+        let key = shared.configured_key(&digest, &settings, limits);
+        let known = shared.cache.get(&key).and_then(|entry| read_configured(&entry));
+        if let Some((Configured { log, snapshot: Ok(()) }, code)) = known.as_ref() {
+            let code = Compiled::vouched(code.clone());
+            let policy = Policy::of_snapshot(
+                &shared.engine,
+                &code,
+                digest.clone(),
+                settings.clone(),
+                limits,
+                log.clone(),
+            );
+            // An entry that cannot be loaded is one that is not there.
+            if let Ok(policy) = policy {
+                return Ok(Arc::new(policy));
+            }
+        }
+        let compiled = shared.compiled(component, patience)?;
+        let policy = Policy::configured_each_time(&shared.engine, &compiled, digest, settings, limits)?;
+        let policy = Arc::new(policy);
+        match known {
+            Some((Configured { snapshot: Err(why), .. }, _)) => policy.decide_snapshot(Err(why)),
+            _ if self.snapshots => {
+                let job = (Arc::downgrade(&policy), component.bytes.as_slice().into());
+                shared.lock().snapshots.push_back(job);
+                shared.changed.notify_all();
+            }
+            _ => {}
+        }
+        Ok(policy)
+    }
+
+    /// Takes the snapshot of a policy now, whether it is faster or not.
+    pub fn snapshot(&self, policy: &Policy, component: &[u8]) {
+        self.shared.snapshot(policy, component);
+    }
+
+    /// Calls `ready` whenever something is ready that nobody waited for.
+    pub fn when_ready(&self, ready: impl Fn() + Send + 'static) {
+        self.shared.lock().ready = Some(Box::new(ready));
+    }
+}
+
+impl Drop for Preparer {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn compiled_key(&self, component: &str) -> String {
+        digest(format!("compiled\n{}\n{component}", self.build).as_bytes())
+    }
+
+    fn configured_key(&self, component: &str, settings: &str, limits: &PolicyLimits) -> String {
+        digest(format!("configured\n{}\n{component}\n{limits:?}\n{settings}", self.build).as_bytes())
+    }
+
+    fn enqueue(&self, work: &mut Work, key: String, component: &[u8]) {
+        if !work.results.contains_key(&key) {
+            let started = Progress::Since { start: Instant::now(), abandoned: false };
+            work.results.insert(key.clone(), started);
+            work.compiling.push_back((key, component.into()));
+            self.changed.notify_all();
+        }
+    }
+
+    fn compiled(&self, component: &Component, patience: Duration) -> Result<Arc<Compiled>, LoadError> {
+        let key = self.compiled_key(&component.digest);
+        let mut work = self.lock();
+        if !work.results.contains_key(&key) {
+            drop(work);
+            if let Some(code) = self.cache.get(&key) {
+                return Ok(Arc::new(Compiled::vouched(code)));
+            }
+            check_front(&component.bytes)?;
+            work = self.lock();
+        }
+        loop {
+            match work.results.get_mut(&key) {
+                None => self.enqueue(&mut work, key.clone(), &component.bytes),
+                Some(Progress::Done(_)) => {
+                    if let Some(Progress::Done(result)) = work.results.remove(&key) {
+                        return result;
+                    }
+                }
+                Some(Progress::Since { start, abandoned }) => {
+                    let elapsed = start.elapsed();
+                    let Some(left) = patience.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
+                        *abandoned = true;
+                        return Err(LoadError::Preparing(elapsed));
+                    };
+                    work = self.changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+        }
+    }
+
+    /// What a thread does: what someone waits for first, then snapshots.
+    fn work(&self) {
+        loop {
+            let mut work = self.lock();
+            let (compile, snapshot) = loop {
+                if work.closed {
+                    return;
+                }
+                if let Some(job) = work.compiling.pop_front() {
+                    break (Some(job), None);
+                }
+                if let Some(job) = work.snapshots.pop_front() {
+                    break (None, Some(job));
+                }
+                work = self.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+            };
+            drop(work);
+            if let Some((key, component)) = compile {
+                let result = match self.child(Task::Compile, &component) {
+                    Ok(compiled) => Ok(Arc::new(compiled)),
+                    Err(Failure::Load(error)) => Err(error),
+                    Err(Failure::Snapshot(error)) => Err(LoadError::Unprepared(error)),
+                };
+                if let Ok(compiled) = &result {
+                    self.cache.put(&key, compiled.bytes());
+                }
+                let mut work = self.lock();
+                let before = work.results.insert(key, Progress::Done(result));
+                self.changed.notify_all();
+                if let Some(Progress::Since { abandoned: true, .. }) = before
+                    && let Some(ready) = &work.ready
+                {
+                    ready();
+                }
+            }
+            if let Some((policy, component)) = snapshot
+                && let Some(policy) = policy.upgrade()
+            {
+                self.snapshot(&policy, &component);
+            }
+        }
+    }
+
+    fn snapshot(&self, policy: &Policy, component: &[u8]) {
+        let (settings, limits) = (policy.settings().to_owned(), policy.limits().clone());
+        let key = self.configured_key(policy.digest(), &settings, &limits);
+        let (snapshot, code) = match self.child(Task::Snapshot { settings, limits }, component) {
+            Ok(compiled) => (policy.adopt(&compiled), Some(compiled)),
+            Err(Failure::Snapshot(why)) => (Err(why), None),
+            Err(Failure::Load(error)) => {
+                let passing = error.may_pass();
+                policy.decide_snapshot(Err(error.to_string()));
+                if passing {
+                    return;
+                }
+                (Err(error.to_string()), None)
+            }
+        };
+        policy.decide_snapshot(snapshot.clone());
+        let code = code.filter(|_| snapshot.is_ok());
+        let known = Configured { log: policy.load_log().to_vec(), snapshot };
+        let Ok(mut entry) = serde_json::to_vec(&known) else { return };
+        entry.push(b'\n');
+        entry.extend_from_slice(code.as_ref().map_or(&[], Compiled::bytes));
+        self.cache.put(&key, &entry);
+    }
+
+    fn child(&self, task: Task, component: &[u8]) -> Result<Compiled, Failure> {
+        let bounds = *self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+        child::run(&self.program, task, component, bounds)
+    }
+}
+
+fn bounds(limits: &HostLimits) -> Bounds {
+    Bounds { memory: limits.prepare_memory, time: limits.prepare_time }
+}
+
+fn read_configured(entry: &[u8]) -> Option<(Configured, Vec<u8>)> {
+    let end = entry.iter().position(|byte| *byte == b'\n')?;
+    let (line, code) = entry.split_at_checked(end)?;
+    Some((serde_json::from_slice(line).ok()?, code.get(1..)?.to_vec()))
+}
+
+/// Tells one build of the program from another by its file: a fixed compiler compiles anew what a faulty one compiled.
+fn build(engine: &Engine, program: &std::path::Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::metadata(program)
+        .map(|file| (file.len(), file.mtime(), file.mtime_nsec(), file.ino()))
+        .unwrap_or_default();
+    format!("{} {:016x} {file:?}", env!("CARGO_PKG_VERSION"), engine.compatibility())
+}

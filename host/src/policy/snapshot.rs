@@ -1,0 +1,117 @@
+//! A configured instance made into a component, so that the next instance need not be configured.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use wasmtime::Store;
+use wasmtime::component::{Component, Instance, Lift, WasmList};
+use wasmtime_wizer::{ComponentInstanceState, Wizer};
+
+use super::bindings::ImagePolicy;
+use super::engine::{Engine, ticks};
+use super::store::State;
+use crate::config::PolicyLimits;
+
+/// Memory of the functions through which the state is read, beside the policy's own: two pages.
+const ACCESS_BYTES: u64 = 2 * 64 * 1024;
+
+/// Runs `configure` with `settings` and gives the component whose instances begin in the state that it left.
+///
+/// # Errors
+/// Why there is none: its toolchain does something that a snapshot cannot hold.
+pub(super) fn snapshot(
+    engine: &Engine,
+    component: &[u8],
+    settings: &str,
+    limits: &PolicyLimits,
+) -> wasmtime::Result<Vec<u8>> {
+    let wizer = Wizer::new();
+    let (context, instrumented) = wizer.instrument_component(component)?;
+    let compiled = Component::from_binary(&engine.engine, &instrumented)?;
+
+    let limits = PolicyLimits { memory: limits.memory.saturating_add(ACCESS_BYTES), ..limits.clone() };
+    let mut store = Store::new(&engine.engine, State::new(&limits));
+    store.limiter(|state| &mut state.memory);
+    store.set_epoch_deadline(ticks(limits.deadline));
+    let instance = engine.linker.instantiate(&mut store, &compiled)?;
+    let policy = ImagePolicy::new(&mut store, &instance)?;
+    let configured = policy.image_policy_host_policy().call_configure(&mut store, settings)?;
+    if configured.is_err() {
+        wasmtime::bail!("`configure` refused the settings that it had taken before");
+    }
+    // A handle is an index into a table of the host, which a component cannot hold.
+    if !store.data().table.is_empty() {
+        wasmtime::bail!(
+            "it holds a WASI handle after `configure` (it has printed something, or looked at the environment)"
+        );
+    }
+
+    // Reading the state is the host's work, whatever deadline the policy has.
+    store.set_epoch_deadline(u64::MAX / 2);
+    let mut reader = Reader { store, instance, failed: None };
+    let snapshot = {
+        let reading = pin!(wizer.snapshot_component(&context, &mut reader));
+        // The functions of `Reader` never wait.
+        match reading.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(snapshot) => snapshot?,
+            Poll::Pending => wasmtime::bail!("reading the state of an instance did not come to an end"),
+        }
+    };
+    match reader.failed {
+        Some(error) => Err(error),
+        None => Ok(snapshot),
+    }
+}
+
+/// Calls the functions that the instrumented component exports for reading its state.
+struct Reader {
+    store: Store<State>,
+    instance: Instance,
+    failed: Option<wasmtime::Error>,
+}
+
+impl Reader {
+    fn call<T: Lift + Send + Sync + 'static>(&mut self, instance: &str, function: &str) -> Option<T> {
+        let call = || -> wasmtime::Result<T> {
+            let missing = || wasmtime::format_err!("the instrumented component lacks {instance}#{function}");
+            let (_, exported) =
+                self.instance.get_export(&mut self.store, None, instance).ok_or_else(missing)?;
+            let (_, exported) =
+                self.instance.get_export(&mut self.store, Some(&exported), function).ok_or_else(missing)?;
+            let function = self.instance.get_typed_func::<(), (T,)>(&mut self.store, exported)?;
+            Ok(function.call(&mut self.store, ())?.0)
+        };
+        let mut call = call;
+        call().map_err(|error| self.failed = Some(error)).ok()
+    }
+}
+
+impl ComponentInstanceState for Reader {
+    async fn call_func_ret_list_u8(
+        &mut self,
+        instance: &str,
+        func: &str,
+        contents: impl FnOnce(&[u8]) + Send,
+    ) {
+        match self.call::<WasmList<u8>>(instance, func) {
+            Some(list) => contents(list.as_le_slice(&self.store)),
+            None => contents(&[]),
+        }
+    }
+
+    async fn call_func_ret_s32(&mut self, instance: &str, func: &str) -> i32 {
+        self.call(instance, func).unwrap_or_default()
+    }
+
+    async fn call_func_ret_s64(&mut self, instance: &str, func: &str) -> i64 {
+        self.call(instance, func).unwrap_or_default()
+    }
+
+    async fn call_func_ret_f32(&mut self, instance: &str, func: &str) -> u32 {
+        self.call::<f32>(instance, func).unwrap_or_default().to_bits()
+    }
+
+    async fn call_func_ret_f64(&mut self, instance: &str, func: &str) -> u64 {
+        self.call::<f64>(instance, func).unwrap_or_default().to_bits()
+    }
+}
