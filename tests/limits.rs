@@ -15,9 +15,6 @@ use crate::support::project;
 const CLAIM: &str = concat!("bound", ": ");
 const BEGIN: &str = "<!-- the table: `UPDATE=1 cargo test limits` writes it -->\n\n";
 
-/// Bounds of what this host does not do yet: nothing can break them.
-const UNUSED: [&str; 3] = ["prepare-time", "prepare-memory", "cache"];
-
 fn rows() -> impl Iterator<Item = &'static Bound> {
     ALL.iter().flat_map(|group| group.bounds)
 }
@@ -108,12 +105,8 @@ fn every_bound_has_a_test_within_and_one_that_breaks_it() {
         rows().flat_map(|bound| [named(bound.name, "within"), named(bound.name, "breaks")]).collect();
     let untrue: Vec<_> = claims.iter().filter(|claim| !all.contains(claim.0)).collect();
     assert!(untrue.is_empty(), "tests that claim to hold what is no bound: {untrue:#?}");
-    let (unused, used): (BTreeSet<_>, BTreeSet<_>) =
-        all.into_iter().partition(|(name, _)| UNUSED.contains(&name.as_str()));
-    let untested: Vec<_> = used.iter().filter(|claim| !claims.contains_key(*claim)).collect();
+    let untested: Vec<_> = all.iter().filter(|claim| !claims.contains_key(*claim)).collect();
     assert!(untested.is_empty(), "bounds that no test holds: {untested:#?}");
-    let tested: Vec<_> = unused.iter().filter(|claim| claims.contains_key(*claim)).collect();
-    assert!(tested.is_empty(), "no longer unused: {tested:?}");
 }
 
 /// A way to switch one bound off, for `tests/bounds/switch-off`.
@@ -137,6 +130,6 @@ fn every_bound_can_be_switched_off() {
         assert!(Path::new(file).starts_with("host/src"), "{bound}: {file}");
     }
     let switched: BTreeSet<_> = switches.iter().map(|switch| switch.bound.as_str()).collect();
-    let all: BTreeSet<_> = rows().map(|bound| bound.name).filter(|name| !UNUSED.contains(name)).collect();
+    let all: BTreeSet<_> = rows().map(|bound| bound.name).collect();
     assert_eq!(switched, all);
 }

@@ -143,8 +143,12 @@ fn what_is_given_by_another_is_refused() {
 fn nothing_is_too_deep_to_be_read() {
     let depth = 4 << 20;
     let began = Instant::now();
-    let refused = refusal(&type_depth(depth));
-    assert_eq!(refused, "its types are nested 17 deep, the limit is 16");
+    let deep = type_depth(depth);
+    // The section of nested components.
+    let inside = [&deep[..8], &[4], leb128(deep.len()).as_slice(), &deep].concat();
+    for component in [deep, inside] {
+        assert_eq!(refusal(&component), "its types are nested 17 deep, the limit is 16");
+    }
     assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
 }
 
