@@ -134,7 +134,7 @@ fn preparing_has_bounds() {
         ..HostLimits::default()
     };
     let light = || support::version("version1");
-    // Some ten seconds of work, and some hundred megabytes.
+    // Some seconds of work, and some hundred megabytes.
     let function =
         format!("(func (param i32) (result i32) local.get 0 {})", "local.get 0 i32.mul ".repeat(400));
     let heavy = || {
