@@ -260,26 +260,33 @@ async fn limits_hold_across_a_reload() {
     }
 }
 
-/// Two reviews of two seconds each: one after the other where one may run, beside each other where two may.
+/// Two reviews of three seconds each: one after the other where one may run, beside each other where two may.
 ///
 /// bound: concurrent-reviews within, concurrent-reviews breaks, queue within
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn so_many_reviews_run_at_once() {
-    for (concurrent, least, most) in [(1, 4, 30), (2, 2, 4)] {
+    for concurrent in [1, 2] {
         let changes = json!({ "limits": { "queue": 1, "concurrentReviews": concurrent } });
-        let installation = Installation::never_ending("2s", changes);
+        let installation = Installation::never_ending("3s", changes);
         let server = installation.serve().await;
         let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
         arrived(&mut connection).await;
-        let began = std::time::Instant::now();
-        let reviews =
-            [(); 2].map(|()| tokio::spawn(connection.another().send_request(post(review_of("nginx")))));
-        for review in reviews {
-            assert_eq!(review.await.unwrap().unwrap().status(), 200);
-        }
-        let took = began.elapsed();
-        let range = Duration::from_secs(least)..Duration::from_secs(most);
-        assert!(range.contains(&took), "{concurrent} at once: {took:?}");
+        let answered = [(); 2].map(|()| {
+            let answer = connection.another().send_request(post(review_of("nginx")));
+            tokio::spawn(async move {
+                assert_eq!(answer.await.unwrap().status(), 200);
+                std::time::Instant::now()
+            })
+        });
+        let [first, second] = answered;
+        let (first, second) = (first.await.unwrap(), second.await.unwrap());
+        let between = first.max(second).duration_since(first.min(second));
+        // On a loaded machine both may be late, but not one of them by all that the other takes.
+        assert_eq!(
+            between > Duration::from_millis(2500),
+            concurrent == 1,
+            "{concurrent} at once: {between:?}"
+        );
     }
 }
 
