@@ -22,11 +22,15 @@ mod hostile;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod plugins;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod scan;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]

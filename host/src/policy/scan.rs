@@ -67,6 +67,8 @@ struct Cost {
     instances: u64,
     memories: u64,
     tables: u64,
+    /// That the tables begin with.
+    elements: u64,
 }
 
 impl Cost {
@@ -74,9 +76,11 @@ impl Cost {
         self.instances = self.instances.saturating_add(other.instances);
         self.memories = self.memories.saturating_add(other.memories);
         self.tables = self.tables.saturating_add(other.tables);
+        self.elements = self.elements.saturating_add(other.elements);
         within(bounds::CORE_INSTANCES, self.instances)?;
         within(bounds::MEMORIES, self.memories)?;
-        within(bounds::TABLES, self.tables)
+        within(bounds::TABLES, self.tables)?;
+        within(bounds::TABLE_ELEMENTS, self.elements)
     }
 }
 
@@ -123,6 +127,9 @@ impl<'a> Scan<'a> {
             }
             Payload::TableSection(section) => {
                 self.made(Cost { tables: section.count().into(), ..Cost::default() })?;
+                for table in section {
+                    self.made(Cost { elements: table?.ty.initial, ..Cost::default() })?;
+                }
             }
             // Of a component.
             Payload::ComponentTypeSection(section) => type_depth(bytes, &section)?,
