@@ -18,6 +18,10 @@ mod door;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod isolation;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod plugins;

@@ -9,7 +9,7 @@ use host::config::{
 };
 use host::evaluate::evaluate;
 use host::image::{Image, refuse_image_id};
-use host::policy::{Engine, Entry, LoadError, Policy, PolicySet, check, prepare};
+use host::policy::{Engine, Entry, LoadError, Policy, PolicySet, Purpose, check};
 use host::review::{API_VERSION, ImageReviewAnswer, Review, ReviewError};
 use host::text::{cut, image as shown_image, printable};
 use host::verdict::{Decision, Malfunction, Verdict};
@@ -29,7 +29,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("result", result),
 ];
 
-static ENGINE: LazyLock<Option<Engine>> = LazyLock::new(|| Engine::new().ok());
+static ENGINE: LazyLock<Option<Engine>> = LazyLock::new(|| Engine::new(Purpose::Serve).ok());
 
 /// The longest message about something that is wrong, in bytes.
 const MESSAGE: usize = 2048;
@@ -339,13 +339,13 @@ fn writer() -> Result<PolicySet, Box<dyn std::error::Error + Send + Sync>> {
         .replace(";; MARK core", JUDGE)
         .replace("(call $judge)", "(return (call $judge (local.get 12) (local.get 13)))");
     let engine = ENGINE.as_ref().ok_or("no engine")?;
-    let artifact = prepare(engine, &wat::parse_str(text)?, &json!({}), &PolicyLimits::default())?;
+    let policy = Policy::compile(engine, &wat::parse_str(text)?, &json!({}), &PolicyLimits::default())?;
     let entry = Entry {
         name: "writer".try_into()?,
         scope: Scope::default(),
         mode: Mode::default(),
         failure_policy: FailurePolicy::default(),
-        loaded: Ok(Policy::load(engine, artifact)?.into()),
+        loaded: Ok(policy.into()),
     };
     Ok(PolicySet::new(Rules::default(), HostLimits::default(), vec![entry]))
 }

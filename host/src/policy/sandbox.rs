@@ -99,7 +99,8 @@ impl Instance {
         deadline: Duration,
     ) -> Result<Decision, Malfunction> {
         self.store.set_epoch_deadline(ticks(deadline));
-        self.store.data_mut().memory.refused = false;
+        let memory = &mut self.store.data_mut().memory;
+        (memory.refused, memory.elements_refused) = (false, false);
         let image = types::Image {
             original: image.original.clone(),
             registry: image.registry.clone(),
@@ -177,6 +178,12 @@ fn malfunction(
         Some(Trap::Interrupt) => return Malfunction::Deadline(deadline),
         // A guest whose allocation was refused usually traps on the next instruction.
         _ if store.data().memory.refused => return Malfunction::Memory(limits.memory),
+        _ if store.data().memory.elements_refused => {
+            return Malfunction::Trap(format!(
+                "its tables need more elements than the limit of {}",
+                bounds::TABLE_ELEMENTS.default
+            ));
+        }
         Some(Trap::UnreachableCodeReached) => {
             // Panics and failed assertions of all languages end here: what it last wrote says more.
             let last = store.data().log.last_line();
@@ -190,6 +197,16 @@ fn malfunction(
     // wasmtime 48 keeps this error's type private (runtime/component/func/options.rs).
     if cause.contains("fuel allocated for hostcalls has been exhausted") {
         return Malfunction::Result(limits.result);
+    }
+    // Of the host's resources, and of its own.
+    if ["resource table has no free keys", "store handle limit exceeded"]
+        .iter()
+        .any(|full| cause.contains(full))
+    {
+        return Malfunction::Trap(format!(
+            "it holds more handles to resources than the limit of {}",
+            bounds::HANDLES.default
+        ));
     }
     Malfunction::Trap(bounded(&cause))
 }

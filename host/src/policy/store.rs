@@ -36,6 +36,7 @@ impl State {
                 used: 0,
                 elements: 0,
                 refused: false,
+                elements_refused: false,
             },
             log: Log::new(limits),
             table,
@@ -51,6 +52,8 @@ pub(super) struct Memory {
     elements: usize,
     /// More was asked for than the limit.
     pub(super) refused: bool,
+    /// More elements of tables were asked for than there may be.
+    pub(super) elements_refused: bool,
 }
 
 impl ResourceLimiter for Memory {
@@ -77,6 +80,7 @@ impl ResourceLimiter for Memory {
     ) -> wasmtime::Result<bool> {
         let elements = self.elements.saturating_add(desired.saturating_sub(current));
         if elements > bounds::TABLE_ELEMENTS.size() {
+            self.elements_refused = true;
             return Ok(false);
         }
         self.elements = elements;
@@ -261,8 +265,9 @@ impl wasmtime_wasi::HostMonotonicClock for Still {
         1_000_000_000
     }
 
+    /// Not zero, which Go's runtime takes for a broken clock.
     fn now(&self) -> u64 {
-        0
+        1_000_000_000
     }
 }
 
