@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::config::PolicyLimits;
 use crate::image::Image;
-use crate::policy::{Component, Context, Instance, LoadError, Policy, Preparer};
+use crate::policy::{Component, Context, Engine, Instance, LoadError, Policy, Preparer, Purpose};
 use crate::review::Review;
 use crate::text;
 use crate::verdict::{Decision, Malfunction};
@@ -212,7 +212,9 @@ pub fn bench(
         }
     }
 
-    let counting = Policy::counting(&component.bytes, &settings.to_string(), &limits)?;
+    // In this process: its own has shown that compiling it keeps within bounds.
+    let engine = Engine::new(Purpose::Count).map_err(|error| LoadError::Unprepared(error.to_string()))?;
+    let counting = Policy::compile(&engine, &component.bytes, settings, &limits)?;
     Ok(Report {
         images: questions.len(),
         configured: times(configured_samples),

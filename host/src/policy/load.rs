@@ -10,7 +10,7 @@ use serde_json::Value;
 use wasmtime::component::Component;
 
 use super::bindings::ImagePolicyPre;
-use super::engine::{Engine, Purpose};
+use super::engine::Engine;
 use super::native::{Compiled, digest};
 use super::record::Record;
 use super::sandbox::{Instance, SettingsError, StartError};
@@ -234,18 +234,6 @@ impl Policy {
         let form = ArcSwap::from_pointee(Form { pre: link(engine, &component)?, configured: true });
         let (engine, limits, snapshot) = (engine.clone(), limits.clone(), OnceLock::from(Ok(())));
         Ok(Policy { engine, form, snapshot, settings, limits, digest, log, record: Record::default() })
-    }
-
-    /// Loads a component on an engine of its own, which counts instructions and makes instances on demand. Compiles in
-    /// this process, so for a component that was compiled within bounds before.
-    pub(crate) fn counting(
-        component: &[u8],
-        settings: &str,
-        limits: &PolicyLimits,
-    ) -> Result<Policy, LoadError> {
-        let engine = Engine::new(Purpose::Count).map_err(|error| LoadError::Unprepared(error.to_string()))?;
-        let (compiled, digest) = (compile(&engine, component)?, digest(component));
-        Policy::configured_each_time(&engine, &compiled, digest, settings.to_owned(), limits)
     }
 
     /// The size of its native code, in bytes, with all that is mapped beside it.
