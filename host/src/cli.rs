@@ -1,5 +1,6 @@
 //! The command line: one file a verb. Only here is anything printed.
 
+mod bench;
 mod build;
 mod review;
 mod schema;
@@ -37,6 +38,7 @@ enum Verb {
     Review(review::Arguments),
     Test(test::Arguments),
     Build(build::Arguments),
+    Bench(bench::Arguments),
     Schema(schema::Arguments),
 }
 
@@ -51,6 +53,7 @@ pub fn run() -> ExitCode {
         Verb::Review(arguments) => review::run(arguments),
         Verb::Test(arguments) => test::run(arguments),
         Verb::Build(arguments) => build::run(arguments),
+        Verb::Bench(arguments) => bench::run(arguments),
         Verb::Schema(arguments) => schema::run(arguments),
     }
 }

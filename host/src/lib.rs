@@ -51,5 +51,6 @@ pub mod dispatch;
 pub mod server;
 pub mod build;
 pub mod suite;
+pub mod bench;
 pub mod demo;
 pub mod cli;

@@ -201,6 +201,11 @@ impl Case {
         Ok(Case { review, expected })
     }
 
+    /// The review; none where the server refuses it before a policy is asked.
+    pub fn review(&self) -> Option<&Review> {
+        self.review.as_ref().ok()
+    }
+
     /// Judges the case as the server would, and again with instances shared otherwise. What is not as expected comes
     /// back in lines for the author; none when it passes.
     pub fn run(&self, set: &PolicySet) -> Vec<String> {

@@ -44,6 +44,8 @@ pub struct Engine {
     pub(super) linker: Linker<State>,
     /// The pool that instances come out of, or why there is none.
     pool: Result<PoolingAllocationConfig, String>,
+    /// Stores count instructions, by fuel.
+    pub(super) counts: bool,
 }
 
 /// The engine could not be made on this machine.
@@ -79,7 +81,7 @@ impl Engine {
         };
         let linker = linker(&engine)?;
         start_clock(&engine)?;
-        Ok(Engine { engine, linker, pool })
+        Ok(Engine { engine, linker, pool, counts: purpose == Purpose::Count })
     }
 
     /// Why instances are made on demand; none where they come out of a pool.

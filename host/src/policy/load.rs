@@ -236,6 +236,12 @@ impl Policy {
         Ok(Policy { engine, form, snapshot, settings, limits, digest, log, record: Record::default() })
     }
 
+    /// The size of its native code, in bytes, with all that is mapped beside it.
+    pub(crate) fn native_bytes(&self) -> usize {
+        let mapped = self.form.load().pre.instance_pre().component().image_range();
+        (mapped.end as usize).saturating_sub(mapped.start as usize)
+    }
+
     /// Puts a compiled snapshot in the place of configuring each instance, if that makes them start faster.
     ///
     /// # Errors

@@ -60,6 +60,10 @@ impl Instance {
         store.set_hostcall_fuel(usize::try_from(limits.result).unwrap_or(usize::MAX));
         store.set_max_component_handles(bounds::HANDLES.size());
         store.set_epoch_deadline(ticks(deadline));
+        if engine.counts {
+            let fuelled = store.set_fuel(u64::MAX).map_err(|error| Malfunction::Trap(error.to_string()));
+            fuelled.map_err(StartError::Malfunction)?;
+        }
 
         let bindings =
             guarded(|| policy.instantiate(&mut store)).map_err(|error| match wrong_type(&error) {
@@ -124,6 +128,16 @@ impl Instance {
     /// How many lines it may still log.
     pub(crate) fn log_room(&self) -> u32 {
         self.store.data().log.room()
+    }
+
+    /// Instructions that it has run since it started; none where its engine does not count.
+    pub(crate) fn instructions(&self) -> Option<u64> {
+        self.store.get_fuel().ok().map(|left| u64::MAX - left)
+    }
+
+    /// The size of all its memories, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.store.data().memory.used
     }
 
     /// What the instance has logged since it was last asked for it.

@@ -48,7 +48,7 @@ impl State {
 /// Counts the bytes of all memories of an instance together.
 pub(super) struct Memory {
     limit: usize,
-    used: usize,
+    pub(super) used: usize,
     elements: usize,
     /// More was asked for than the limit.
     pub(super) refused: bool,

@@ -1,0 +1,187 @@
+//! `host bench`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use super::{Failure, SETTINGS_BYTES, exit, parse_yaml, read, say};
+use crate::bench::{BenchError, Question, Report, Times, bench};
+use crate::bounds;
+use crate::config::HostLimits;
+use crate::policy::{Cache, Component, Engine, Preparer, Purpose};
+use crate::suite::{self, Case};
+
+const UNSOUND: u8 = 1;
+const BROKEN: u8 = 2;
+const NOT_LOADED: u8 = 3;
+const NOTHING: u8 = 4;
+
+/// Measure what a policy costs: time of an evaluation, instructions, memory, sizes
+///
+/// A fresh evaluation is an instance that is started, asked about one image and dropped, as a review does it. It starts
+/// configured where the policy has a snapshot, and is configured each time where not; the warm call, of an instance that
+/// was asked before, is the floor under both.
+///
+/// Exit status: 0 measured, 1 it malfunctions or its decisions depend on the instance, 2 usage or a broken file, 3 the
+/// policy failed to load, 4 nothing to ask.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The policy
+    #[arg(value_name = "MODULE")]
+    module: PathBuf,
+    /// Fixtures, as of `host test`: folders or single files [default: a handful of typical images]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Settings of the policy, as YAML or JSON
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// How long to measure each kind of evaluation
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    time: Duration,
+    /// `json` carries the same for scripts, times in nanoseconds
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+pub(super) fn run(arguments: Arguments) -> ExitCode {
+    exit(measure(&arguments))
+}
+
+fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let module = arguments.module.display();
+    let component = Component::new(read(&arguments.module, bounds::MODULE.default)?);
+    let settings = match &arguments.settings {
+        Some(path) => parse_yaml(path, &read(path, SETTINGS_BYTES)?)?.value,
+        None => json!({}),
+    };
+    let questions = questions(&arguments.paths)?;
+    let preparer = preparer().map_err(|message| Failure::new(NOT_LOADED, message))?;
+    let report = bench(&preparer, &component, &settings, &questions, arguments.time);
+    let report = report.map_err(|error| match error {
+        BenchError::Load(error) => Failure::new(NOT_LOADED, format!("{module}: {error}")),
+        BenchError::Unsound(lines) => {
+            let lines: Vec<_> = lines.iter().map(|line| format!("{module}: {line}")).collect();
+            Failure::new(UNSOUND, lines.join("\n"))
+        }
+    })?;
+    match arguments.format {
+        Format::Text => say(in_text(&report))?,
+        Format::Json => say(format_args!("{:#}", to_json(&report)))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn questions(paths: &[PathBuf]) -> Result<Vec<Question>, Failure> {
+    if paths.is_empty() {
+        return Ok(Question::typical());
+    }
+    let mut questions = Vec::new();
+    let suites = suite::find(paths, true).map_err(|error| Failure::new(BROKEN, error))?;
+    for path in suites.iter().flat_map(|suite| &suite.fixtures) {
+        let case = Case::read(path, &HostLimits::default()).map_err(|error| Failure::new(BROKEN, error))?;
+        questions.extend(case.review().map(Question::all_of).unwrap_or_default());
+    }
+    if questions.is_empty() {
+        let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        return Err(Failure::new(
+            NOTHING,
+            format!("there is no fixture with an image in {}: see `host test --help`", paths.join(", ")),
+        ));
+    }
+    Ok(questions)
+}
+
+/// With an empty cache, because compiling is measured too.
+fn preparer() -> Result<Preparer, String> {
+    let engine = Engine::new(Purpose::Serve).map_err(|error| error.to_string())?;
+    let cache = Cache::temporary(bounds::CACHE.default)
+        .map_err(|error| format!("there is no folder to compile in: {error}"))?;
+    let preparer = Preparer::new(engine, cache, Preparer::this_program(), false);
+    preparer.map_err(|error| format!("policies cannot be compiled on this machine: {error}"))
+}
+
+fn in_text(report: &Report) -> String {
+    let mut lines = vec![format!("{:36} {:>10} {:>10} {:>12}", "", "p50", "p99", "evaluations")];
+    let mut row = |name: &str, times: &Result<Times, String>| {
+        lines.push(match times {
+            Ok(Times { evaluations, p50, p99 }) => {
+                format!("{name:36} {:>10} {:>10} {evaluations:>12}", short(*p50), short(*p99))
+            }
+            Err(why) => format!("{name:36} none: {why}"),
+        });
+    };
+    row("fresh, configured in each instance", &Ok(report.configured));
+    row("fresh, from the snapshot", &report.snapshot);
+    row("warm call, the instance used again", &Ok(report.warm));
+    let instructions = &report.instructions;
+    let memory = &report.memory;
+    let touched = match memory.touched_bytes {
+        Some(bytes) => format!("{} of it and beside it touched", kib(bytes)),
+        None => "this system does not count what is touched".to_owned(),
+    };
+    lines.extend([
+        String::new(),
+        format!("images asked about   {}", report.images),
+        format!(
+            "instructions         {} to start and be configured, {} an image (at most {})",
+            instructions.start, instructions.evaluate, instructions.evaluate_most
+        ),
+        format!("linear memory        {}, {touched}", kib(memory.linear_bytes as u64)),
+        format!("component            {}", kib(report.component_bytes as u64)),
+        format!("native code          {}", kib(report.native_bytes as u64)),
+        format!("compiled in          {}", short(report.compile)),
+        format!("loaded from cache in {}", short(report.load)),
+    ]);
+    lines.join("\n")
+}
+
+/// Three digits.
+fn short(time: Duration) -> String {
+    let (value, unit) = match time.as_secs_f64() {
+        s if s < 1e-6 => (s * 1e9, "ns"),
+        s if s < 1e-3 => (s * 1e6, "µs"),
+        s if s < 1.0 => (s * 1e3, "ms"),
+        s => (s, "s"),
+    };
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {unit}")
+}
+
+fn kib(bytes: u64) -> String {
+    format!("{} KiB", bytes.div_ceil(1024))
+}
+
+fn to_json(report: &Report) -> Value {
+    let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let times = |times: &Times| {
+        json!({
+            "evaluations": times.evaluations,
+            "p50": nanoseconds(times.p50),
+            "p99": nanoseconds(times.p99),
+        })
+    };
+    json!({
+        "images": report.images,
+        "configured": times(&report.configured),
+        "snapshot": match &report.snapshot {
+            Ok(found) => times(found),
+            Err(why) => json!({ "none": why }),
+        },
+        "warm": times(&report.warm),
+        "instructions": report.instructions,
+        "memory": report.memory,
+        "componentBytes": report.component_bytes,
+        "nativeBytes": report.native_bytes,
+        "compile": nanoseconds(report.compile),
+        "load": nanoseconds(report.load),
+    })
+}
