@@ -16,6 +16,12 @@ mod dispatch;
 #[cfg(test)]
 mod door;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod isolation;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod load;

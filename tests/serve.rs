@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::Installation;
-use crate::support::client::{Connection, Protocol, full, post, review_of};
+use crate::support::client::{Connection, Protocol, full, get, post, review_of};
 use crate::support::process::{HOST, Process};
 
 async fn stops_cleanly(signal: Signal, name: &str) {
@@ -297,34 +297,23 @@ async fn arrived(connection: &mut Connection) {
     }
 }
 
-/// A plain GET of the listener for health and status.
-async fn get(address: std::net::SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
-
 #[tokio::test]
 async fn health_and_status() {
     let installation = Installation::new(json!({}));
     let server = installation.serve().await;
-    assert_eq!(get(server.admin, "/livez").await, (200, "ok".to_owned()));
-    assert_eq!(get(server.admin, "/readyz").await, (200, "ok".to_owned()));
-    let (status, verbose) = get(server.admin, "/readyz?verbose").await;
+    assert_eq!(get(server.admin, "/livez").await.unwrap(), (200, "ok".to_owned()));
+    assert_eq!(get(server.admin, "/readyz").await.unwrap(), (200, "ok".to_owned()));
+    let (status, verbose) = get(server.admin, "/readyz?verbose").await.unwrap();
     assert_eq!(status, 200);
     assert!(verbose.contains("[+]policy trusted-registries ok\n"), "{verbose}");
     assert!(verbose.ends_with("readyz check passed\n") && !verbose.contains("[-]"), "{verbose}");
-    let (status, body) = get(server.admin, "/status").await;
+    let (status, body) = get(server.admin, "/status").await.unwrap();
     let body: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &body["degraded"], &body["mode"]), (200, &json!(false), &json!("enforce")));
     assert_eq!(body["generation"]["number"], 1);
     assert_eq!(body["policies"][0]["name"], "trusted-registries");
     assert_eq!(body["policies"][0]["error"], Value::Null);
-    assert_eq!(get(server.admin, "/nothing").await.0, 404);
+    assert_eq!(get(server.admin, "/nothing").await.unwrap().0, 404);
 }
 
 /// bound: admin-connections within
@@ -344,7 +333,7 @@ async fn who_fills_the_admin_listener_keeps_nobody_from_the_door() {
     }
     assert!(!waiting.is_finished(), "a connection over the bound is served");
     idle.pop();
-    assert_eq!(waiting.await.unwrap(), (200, "ok".to_owned()));
+    assert_eq!(waiting.await.unwrap().unwrap(), (200, "ok".to_owned()));
 }
 
 #[tokio::test]
@@ -352,10 +341,10 @@ async fn a_policy_that_is_broken_shows_and_denies() {
     let installation = Installation::new(json!({}));
     installation.write("policies/trusted-registries.wasm", b"no component");
     let server = installation.serve().await;
-    let (status, verbose) = get(server.admin, "/readyz?verbose").await;
+    let (status, verbose) = get(server.admin, "/readyz?verbose").await.unwrap();
     assert_eq!(status, 200, "it denies, which is better than not being asked");
     assert!(verbose.contains("[-]policy trusted-registries failed: not loaded\n"), "{verbose}");
-    let body: Value = serde_json::from_str(&get(server.admin, "/status").await.1).unwrap();
+    let body: Value = serde_json::from_str(&get(server.admin, "/status").await.unwrap().1).unwrap();
     assert_eq!(body["degraded"], true);
     assert!(body["policies"][0]["error"].as_str().unwrap().contains("no WebAssembly"), "{body}");
     assert!(body["problems"][0]["message"].as_str().unwrap().contains("no WebAssembly"), "{body}");

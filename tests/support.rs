@@ -3,6 +3,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+mod components;
 mod installation;
 pub(crate) mod process;
 
@@ -18,6 +19,7 @@ use host::reload::{Before, Candidate, assemble};
 use host::review::Review;
 use serde_json::{Value, json};
 
+pub(crate) use self::components::{version, wat_policy};
 pub(crate) use self::installation::{Installation, assert_none, cases};
 
 /// The engine and the cache of all tests that need no others: what one test compiled another finds.
@@ -49,26 +51,6 @@ pub(crate) fn load(
     preparer().load(&Component::new(component.to_vec()), settings, limits, Duration::from_secs(600))
 }
 
-/// The component of a policy that a file of `cases` writes into `guests/policy.wat`.
-pub(crate) fn wat_policy(file: &Path) -> Vec<u8> {
-    let case = std::fs::read_to_string(file).unwrap();
-    let (_, case) = case.split_once(";; --- component\n").unwrap();
-    let (component, core) = case.split_once(";; --- core\n").unwrap();
-    wat_component(component, core, "judged..")
-}
-
-/// A component that allows every image with this reason of eight bytes: small, and compiled in no time.
-pub(crate) fn version(reason: &str) -> Vec<u8> {
-    wat_component("(core instance $host)", "(func $judge)", reason)
-}
-
-fn wat_component(component: &str, core: &str, reason: &str) -> Vec<u8> {
-    assert_eq!(reason.len(), 8);
-    let template = std::fs::read_to_string(project("tests/guests/policy.wat")).unwrap();
-    let text = template.replace(";; MARK component", component).replace(";; MARK core", core);
-    wat::parse_str(text.replace("judged..", reason)).unwrap()
-}
-
 /// Where components are put that are made while testing; it stays until the process ends.
 fn made() -> &'static Path {
     static MADE: OnceLock<tempfile::TempDir> = OnceLock::new();
@@ -93,7 +75,10 @@ pub(crate) fn config(mut host: Value) -> Config {
             None => scripted(),
             Some(module) if module.ends_with(".wat") => {
                 let file = made().join(module.replace('/', "-")).with_extension("wasm");
-                std::fs::write(&file, wat_policy(&project("tests/cases").join(module))).unwrap();
+                // Whole at once: another test may be reading it.
+                let beside = tempfile::NamedTempFile::new_in(made()).unwrap();
+                std::fs::write(&beside, wat_policy(&project("tests/cases").join(module)).unwrap()).unwrap();
+                beside.persist(&file).unwrap();
                 file
             }
             Some(module) => module.into(),

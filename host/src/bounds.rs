@@ -209,7 +209,7 @@ bounds! {
             .does("`call stack exhausted`");
         HANDLES = count("handles", "handles to resources of the host", 1000)
             .fixed("inert WASI has a dozen things to hold")
-            .does("the call fails, and the message says that the table has no free keys");
+            .does("the call fails, and the message says so with the limit");
         RANDOM_BYTES = bytes("random-bytes", "random bytes asked for at a time", 64 * KI)
             .fixed("they are the same in every instance, and good for seeding a hash table")
             .does("the call fails");

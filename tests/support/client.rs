@@ -14,6 +14,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -196,12 +197,27 @@ pub(crate) fn post(body: impl Into<Bytes>) -> Request<Body> {
 }
 
 pub(crate) fn review_of(image: &str) -> String {
+    review_in("default", image)
+}
+
+pub(crate) fn review_in(namespace: &str, image: &str) -> String {
     let review = serde_json::json!({
         "kind": "ImageReview",
         "apiVersion": "imagepolicy.k8s.io/v1alpha1",
         "metadata": {},
-        "spec": { "containers": [{ "image": image }], "namespace": "default" },
+        "spec": { "containers": [{ "image": image }], "namespace": namespace },
         "status": { "allowed": false },
     });
     format!("{review}\n")
+}
+
+/// A plain GET of the listener for health and status.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    Ok((head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned()))
 }

@@ -109,6 +109,12 @@ impl Installation {
         fs::write(self.path(file), content).unwrap();
     }
 
+    /// Puts a file there whole: nobody reads half of it.
+    pub(crate) fn replace(&self, file: &str, content: &[u8]) {
+        self.write(".new", content);
+        fs::rename(self.path(".new"), self.path(file)).unwrap();
+    }
+
     /// The certificates of an apiserver that this installation serves.
     pub(crate) fn client(&self) -> Client {
         Client::new(&self.pki, Some(&Wanted::client()))

@@ -11,8 +11,8 @@ const MODULE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Make a policy component of a core module
 ///
-/// Takes what a compiler makes for wasm32-unknown-unknown with bindings of `wit/`, and checks that the host would load
-/// what comes out. A component is only checked, and copied.
+/// Takes what a compiler makes for wasm32-unknown-unknown, or for WASI 0.1 as a reactor, with bindings of `wit/`, and
+/// checks that the host would load what comes out. A component is only checked, and copied.
 ///
 /// Exit status: 0 built, 2 not.
 #[derive(clap::Args)]

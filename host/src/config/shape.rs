@@ -1,11 +1,15 @@
 //! Compares a document with the JSON Schema of host.yaml: unknown and missing keys, wrong types, wrong words.
 //! Reading the schema rather than serde's errors finds all at once, and knows each place's valid keys.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value};
 
 use super::raw::{HostYaml, schema};
 use crate::yaml::{Document, Problem, quote};
 
+/// Made once: that takes longer than to compare a document with it.
+static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
 /// How alike a word must be to be suggested: 0 is nothing, 1 the same.
 const ALIKE: f64 = 0.8;
 /// The longest word, in bytes, that a suggestion is searched for.
@@ -17,9 +21,8 @@ pub(super) fn read(document: &Document) -> Result<HostYaml, Vec<Problem>> {
     if value.is_null() {
         return Err(vec![Problem::new(document.locate(""), "the file is empty")]);
     }
-    let schema = schema();
-    let mut shape = Shape { root: &schema, document, problems: Vec::new() };
-    shape.check(&schema, &mut value, "");
+    let mut shape = Shape { root: &SCHEMA, document, problems: Vec::new() };
+    shape.check(&SCHEMA, &mut value, "");
     if !shape.problems.is_empty() {
         return Err(shape.problems);
     }

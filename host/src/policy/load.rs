@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use serde_json::Value;
 use wasmtime::component::Component;
 
 use super::bindings::ImagePolicyPre;
 use super::engine::Engine;
-use super::native::Compiled;
+use super::native::{Compiled, digest};
 use super::record::Record;
 use super::sandbox::{Instance, SettingsError, StartError};
 use super::scan::{ScanError, World, scan};
@@ -170,6 +171,22 @@ struct Form {
 }
 
 impl Policy {
+    /// Compiles and loads a component in this process, whatever that costs: for one that is known to be harmless. All
+    /// others go through a [`Preparer`](super::Preparer).
+    ///
+    /// # Errors
+    /// As [`Preparer::load`](super::Preparer::load).
+    pub fn compile(
+        engine: &Engine,
+        component: &[u8],
+        settings: &Value,
+        limits: &PolicyLimits,
+    ) -> Result<Policy, LoadError> {
+        check_front(component)?;
+        let compiled = compile(engine, component)?;
+        Policy::configured_each_time(engine, &compiled, digest(component), settings.to_string(), limits)
+    }
+
     /// Links a compiled component and configures it once, to see that it takes its settings. `digest` is that of the
     /// component.
     pub(super) fn configured_each_time(

@@ -36,6 +36,7 @@ impl State {
                 used: 0,
                 elements: 0,
                 refused: false,
+                elements_refused: false,
             },
             log: Log::new(limits),
             table,
@@ -51,6 +52,8 @@ pub(super) struct Memory {
     elements: usize,
     /// More was asked for than the limit.
     pub(super) refused: bool,
+    /// More elements of tables were asked for than there may be.
+    pub(super) elements_refused: bool,
 }
 
 impl ResourceLimiter for Memory {
@@ -77,6 +80,7 @@ impl ResourceLimiter for Memory {
     ) -> wasmtime::Result<bool> {
         let elements = self.elements.saturating_add(desired.saturating_sub(current));
         if elements > bounds::TABLE_ELEMENTS.size() {
+            self.elements_refused = true;
             return Ok(false);
         }
         self.elements = elements;
@@ -110,13 +114,17 @@ impl log::Host for State {
 
 impl types::Host for State {}
 
+/// What a malfunction tells of the words of its policy, in bytes: a panic's place and message, or a short trace.
+const WORDS: usize = 512;
+
 /// The lines of one instance: what is over a bound is cut and counted.
 #[derive(Clone)]
 pub(super) struct Log(Arc<Mutex<Lines>>);
 
 struct Lines {
     kept: Vec<LogLine>,
-    last: Option<String>,
+    /// The beginning of what was written, for the message of a malfunction.
+    words: String,
     room: u32,
     dropped: u64,
     line_bytes: usize,
@@ -127,7 +135,7 @@ impl Log {
     fn new(limits: &PolicyLimits) -> Log {
         Log(Arc::new(Mutex::new(Lines {
             kept: Vec::new(),
-            last: None,
+            words: String::new(),
             room: limits.log_lines,
             dropped: 0,
             line_bytes: usize::try_from(limits.log_line_bytes).unwrap_or(usize::MAX),
@@ -167,17 +175,18 @@ impl Log {
         self.lines().room
     }
 
-    pub(super) fn last_line(&self) -> Option<String> {
+    /// The beginning of what it has written since [`Log::begin`], in one line.
+    pub(super) fn words(&self) -> String {
         let mut lines = self.lines();
         lines.finish();
-        lines.last.clone()
+        lines.words.clone()
     }
 
     pub(super) fn take(&self) -> Vec<LogLine> {
         let mut lines = self.lines();
         lines.finish();
-        // The last words are of the call that failed, not of one before it.
-        lines.last = None;
+        // They are told of the call that failed, not of one before it.
+        lines.words.clear();
         let mut taken = std::mem::take(&mut lines.kept);
         match std::mem::take(&mut lines.dropped) {
             0 => {}
@@ -191,9 +200,11 @@ impl Log {
 
 impl Lines {
     fn push(&mut self, level: Level, message: &str) {
-        let message = text::cut(message.trim_end(), self.line_bytes);
-        let message = text::cut(&text::printable(&message), self.line_bytes);
-        self.last = Some(message.clone());
+        let message = text::shown(message.trim_end(), self.line_bytes);
+        if self.words.len() < WORDS && !message.is_empty() {
+            let separator = if self.words.is_empty() { "" } else { " | " };
+            self.words = text::cut(&format!("{}{separator}{}", self.words, message.trim_start()), WORDS);
+        }
         if self.room == 0 {
             self.dropped += 1;
             return;
@@ -261,8 +272,9 @@ impl wasmtime_wasi::HostMonotonicClock for Still {
         1_000_000_000
     }
 
+    /// Not zero, which Go's runtime takes for a broken clock.
     fn now(&self) -> u64 {
-        0
+        1_000_000_000
     }
 }
 

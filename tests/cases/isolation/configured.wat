@@ -1,0 +1,40 @@
+;; What `configure` left in memory and a global is what an instance starts with, neither more nor less.
+;; Its reason has a letter for each kind of thing that is not as it was when the instance started: memory (M) and pages
+;; that it grows by (P), table elements (T) and those that it grows by (E), a global (G). It denies when there is any, and
+;; leaves secrets of all kinds behind.
+;; --- libc
+(memory (export "memory") 2)
+(global $free (mut i32) (i32.const 4096))
+(func (export "realloc") (param i32 i32 i32 i32) (result i32)
+  (global.set $free (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+  (global.get $free)
+  (global.set $free (i32.add (global.get $free) (local.get 3))))
+;; --- core
+(func $found (param $at i32) (param $letter i32)
+  (i32.store8 (i32.const 68) (i32.const 1))
+  (i32.store8 (i32.add (i32.const 136) (local.get $at)) (local.get $letter)))
+(func $look (param $at i32) (param $end i32) (param $expected i64) (param $kind i32) (param $letter i32)
+  (loop
+    (if (i64.ne (i64.load (local.get $at)) (local.get $expected))
+      (then (call $found (local.get $kind) (local.get $letter)) (return)))
+    (br_if 0 (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 8))) (local.get $end)))))
+(global $g (mut i64) (i64.const 0))
+(func $judge (local $end i32)
+  (i64.store (i32.const 136) (i64.const 0x2d2d2d2d2d2d2d2d))
+  (i32.store8 (i32.const 68) (i32.const 0))
+  ;; What there is from the beginning.
+  (call $look (i32.const 160) (i32.const 4096) (i64.const 0) (i32.const 0) (i32.const 77))
+  (call $look (i32.const 8192) (i32.const 131072) (i64.const 0x5c5c5c5c5c5c5c5c) (i32.const 0) (i32.const 77))
+  (if (i64.ne (global.get $g) (i64.const 7)) (then (call $found (i32.const 4) (i32.const 71))))
+  (if (i32.ne (memory.size) (i32.const 2)) (then (call $found (i32.const 1) (i32.const 80))))
+  ;; What it can get.
+  (drop (memory.grow (i32.const 3)))
+  (local.set $end (i32.shl (memory.size) (i32.const 16)))
+  (call $look (i32.const 131072) (local.get $end) (i64.const 0) (i32.const 1) (i32.const 80))
+  ;; Secrets.
+  (memory.fill (i32.const 160) (i32.const 165) (i32.const 3936))
+  (memory.fill (i32.const 5120) (i32.const 165) (i32.sub (local.get $end) (i32.const 5120)))
+  (global.set $g (i64.const 0x5ec2e7)))
+;; --- configure
+      (memory.fill (i32.const 8192) (i32.const 92) (i32.const 122880))
+      (global.set $g (i64.const 7))

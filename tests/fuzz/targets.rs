@@ -1,0 +1,350 @@
+//! What must hold of every input, for each part of the host that reads what somebody else wrote. A target panics where
+//! it does not hold, and may say what the input came to.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use host::config::{
+    Config, ConfigError, FailurePolicy, HostLimits, Mode, PolicyLimits, Rules, Scope, Unjudged,
+};
+use host::evaluate::evaluate;
+use host::image::{Image, refuse_image_id};
+use host::policy::{Engine, Entry, LoadError, Policy, PolicySet, Purpose, check};
+use host::review::{API_VERSION, ImageReviewAnswer, Review, ReviewError};
+use host::text::{cut, image as shown_image, printable};
+use host::verdict::{Decision, Malfunction, Verdict};
+use host::yaml::{Document, Problem};
+use serde_json::{Value, json};
+
+/// Reads one input. What it says is one more thing to be guided by.
+pub(crate) type Target = fn(&[u8]) -> Option<String>;
+
+/// All targets, by the name of their folder in `corpus`.
+pub(crate) const TARGETS: &[(&str, Target)] = &[
+    ("text", text),
+    ("image", image),
+    ("review", review),
+    ("config", config),
+    ("component", component),
+    ("result", result),
+];
+
+static ENGINE: LazyLock<Option<Engine>> = LazyLock::new(|| Engine::new(Purpose::Serve).ok());
+
+/// The longest message about something that is wrong, in bytes.
+const MESSAGE: usize = 2048;
+
+fn assert_message(message: &str) {
+    assert!(!message.is_empty() && message.len() <= MESSAGE, "{} bytes", message.len());
+    assert_eq!(printable(message), message, "a message is one line that cannot forge another");
+}
+
+/// Text is shown escaped and cut: a bound of two bytes, and a text.
+fn text(input: &[u8]) -> Option<String> {
+    let (bound, text) = input.split_first_chunk::<2>()?;
+    let bound = usize::from(u16::from_le_bytes(*bound));
+    let text = String::from_utf8_lossy(text);
+
+    let printed = printable(&text);
+    assert_eq!(printable(&printed), printed);
+    assert!(!printed.contains(char::is_control));
+    assert!(printed.len() <= 10 * text.len());
+
+    let kept = cut(&text, bound);
+    assert!(kept.len() <= bound);
+    assert!(kept == text || text.starts_with(kept.trim_end_matches('…')));
+
+    let shown = shown_image(&text);
+    assert!(!shown.is_empty() && shown.len() <= 256);
+    assert_eq!(printable(&shown), shown);
+    None
+}
+
+/// An image reference is read or refused, and its normal form is read as itself.
+fn image(input: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(input).ok()?;
+    if let Err(error) = refuse_image_id(text) {
+        assert_message(&error.to_string());
+    }
+    let image = match Image::parse(text) {
+        Ok(image) => image,
+        Err(error) => {
+            assert_message(&error.to_string());
+            return None;
+        }
+    };
+    assert_eq!(image.original, text);
+    let fields = |image: &Image| Image { original: String::new(), ..image.clone() };
+    let normal = image.to_string();
+    assert!(normal.len() < 1024 && normal.bytes().all(|byte| byte.is_ascii_graphic()), "{normal:?}");
+    let again = Image::parse(&normal).unwrap();
+    assert_eq!((fields(&again), again.to_string()), (fields(&image), normal.clone()));
+
+    // One way to write a registry, so that rules need to know no other.
+    assert!(!image.registry.bytes().any(|byte| byte.is_ascii_uppercase()));
+    let port = image.registry.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+    assert!(port.is_none_or(|(_, port)| port.parse().is_ok_and(|n: u16| n > 0 && n.to_string() == port)));
+    assert!(image.registry != "docker.io" || image.repository.contains('/'));
+
+    // Every way to write Docker Hub is the same image, and no other registry is one of them.
+    if let Some(short) = normal.strip_prefix("docker.io/") {
+        let mut others = vec![format!("index.docker.io/{short}")];
+        // Without the registry it is the same, but for a first part that then is one.
+        let first = short.split('/').next().unwrap_or_default();
+        if !first.contains('.') && first != "localhost" {
+            others.push(short.to_owned());
+        }
+        others.extend(short.strip_prefix("library/").filter(|name| !name.contains('/')).map(str::to_owned));
+        for other in others {
+            assert_eq!(fields(&Image::parse(&other).unwrap()), fields(&image), "{other}");
+        }
+    } else {
+        assert!(text.starts_with(&image.registry), "{text} does not begin with {}", image.registry);
+    }
+    // The parts are those of the text: nothing is made up, nothing passed over.
+    let tag = image.tag.as_deref().map(|tag| format!(":{tag}")).unwrap_or_default();
+    let digest = image.digest.as_deref().map(|digest| format!("@{digest}")).unwrap_or_default();
+    let repository = image.repository.strip_prefix("library/").unwrap_or(&image.repository);
+    let ends = [format!("{repository}{tag}{digest}"), format!("{repository}{digest}")];
+    assert!(ends.iter().any(|end| text.ends_with(end)), "{text} does not end with {ends:?}");
+    None
+}
+
+/// A body at the door is an ImageReview or it is not, hides no image, and has a bounded answer.
+fn review(input: &[u8]) -> Option<String> {
+    static LIMITS: LazyLock<HostLimits> =
+        LazyLock::new(|| HostLimits { images: 4, annotations: 64, ..HostLimits::default() });
+    static SETS: LazyLock<[PolicySet; 2]> = LazyLock::new(|| {
+        [Unjudged::Deny, Unjudged::Allow].map(|unjudged| {
+            PolicySet::new(Rules { unjudged, ..Rules::default() }, LIMITS.clone(), Vec::new())
+        })
+    });
+    let value: Option<Value> = serde_json::from_slice(input).ok();
+    let field = |name| value.as_ref().and_then(|value| value.get(name)).and_then(Value::as_str);
+    let is_image_review = (field("kind"), field("apiVersion")) == (Some("ImageReview"), Some(API_VERSION));
+
+    let [deny, allow] = &*SETS;
+    match Review::parse(input, &LIMITS) {
+        Ok(review) => {
+            assert!(value.is_none() || is_image_review);
+            assert_review(&review, &LIMITS);
+            if let Some(value) = &value {
+                let containers = value.pointer("/spec/containers").and_then(Value::as_array);
+                let image = |container: &Value| match container.get("image") {
+                    Some(image) => image.as_str().unwrap_or_default().to_owned(),
+                    None => container.get(0).and_then(Value::as_str).unwrap_or_default().to_owned(),
+                };
+                let images: Vec<String> = containers.into_iter().flatten().map(image).collect();
+                assert_eq!(review.images, images);
+            }
+            let denied = evaluate(deny, &review);
+            assert_eq!(denied.allowed, review.images.is_empty());
+            assert_verdict(&denied);
+            let allowed = evaluate(allow, &review);
+            let good = |image: &String| refuse_image_id(image).is_ok() && Image::parse(image).is_ok();
+            assert_eq!(allowed.allowed, review.images.iter().all(good));
+            assert_verdict(&allowed);
+        }
+        Err(ReviewError::Refused(message)) => {
+            assert!(value.is_none() || is_image_review);
+            assert_message(&message);
+            let refused = Verdict::refuse(&deny.rules, &deny.generation(), &message);
+            assert!(!refused.allowed);
+            assert_verdict(&refused);
+        }
+        Err(ReviewError::NotAnImageReview(message)) => {
+            assert!(!is_image_review);
+            assert_message(&message);
+        }
+    }
+    // What `host review` reads of a file.
+    if let Some(value) = value {
+        match Review::of_pod(value, "default", &LIMITS) {
+            Ok(review) => assert_review(&review, &LIMITS),
+            Err(ReviewError::Refused(message) | ReviewError::NotAnImageReview(message)) => {
+                assert_message(&message);
+            }
+        }
+    }
+    None
+}
+
+/// A review keeps the bounds, and written down again it is read as itself.
+fn assert_review(review: &Review, limits: &HostLimits) {
+    assert!(review.images.len() <= limits.images);
+    let bytes: usize = review.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    assert!(bytes as u64 <= limits.annotations);
+    assert!(review.annotations.is_sorted_by(|(one, _), (next, _)| one < next), "{:?}", review.annotations);
+    let annotations: serde_json::Map<String, Value> =
+        review.annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+    let containers: Vec<Value> = review.images.iter().map(|image| json!({ "image": image })).collect();
+    let spec = json!({ "containers": containers, "annotations": annotations, "namespace": review.namespace });
+    let written = json!({ "kind": "ImageReview", "apiVersion": API_VERSION, "spec": spec }).to_string();
+    assert_eq!(Review::parse(written.as_bytes(), limits).as_ref(), Ok(review));
+}
+
+/// An answer that the apiserver takes, of bounded size.
+fn assert_verdict(verdict: &Verdict) {
+    assert_eq!(verdict.reason.is_empty(), verdict.allowed);
+    assert!(verdict.reason.len() <= 1024);
+    assert_eq!(printable(&verdict.reason), verdict.reason);
+    assert!(verdict.audit_annotations.len() <= 65);
+    for (key, value) in &verdict.audit_annotations {
+        let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let ends = |c: char| c.is_ascii_alphanumeric();
+        assert!(key.len() <= 63 && key.chars().all(part), "{key:?}");
+        assert!(key.starts_with(ends) && key.ends_with(ends), "{key:?}");
+        assert!(value.len() <= 1024 && printable(value) == *value, "{value:?}");
+    }
+    let answer = serde_json::to_value(ImageReviewAnswer::from(verdict)).unwrap();
+    assert_eq!(answer.pointer("/status/allowed"), Some(&json!(verdict.allowed)));
+}
+
+/// A host.yaml is read or refused with a place in it, and what was read is read the same from JSON.
+fn config(input: &[u8]) -> Option<String> {
+    let path = Path::new("host.yaml");
+    let read = Config::parse(path, input);
+    match &read {
+        Ok(config) => {
+            for policy in &config.policies {
+                let place = config.locate(&policy.pointer);
+                assert!(place.starts_with("host.yaml:"), "{place}");
+            }
+            if let Err(error) = config.require_serving() {
+                assert_problems(&error, input);
+            }
+        }
+        Err(error) => assert_problems(error, input),
+    }
+    let document = match Document::parse(input) {
+        Ok(document) => document,
+        Err(error) => {
+            assert!(read.is_err());
+            error.problems.iter().for_each(|problem| assert_problem(problem, input));
+            return None;
+        }
+    };
+    let json = document.value.to_string();
+    // Ten bytes for one where a character is escaped; and what aliases may copy.
+    assert!(json.len() <= 10 * (input.len() + 100_000), "{} bytes of {}", json.len(), input.len());
+    let again = Document::parse(json.as_bytes()).unwrap();
+    assert_eq!(again.value, document.value, "{json}");
+    if let Ok(config) = &read {
+        let again = Config::parse(path, json.as_bytes()).unwrap();
+        assert_eq!(parts(&again), parts(config));
+    }
+    None
+}
+
+/// All of a configuration but the places in its file.
+fn parts(config: &Config) -> impl PartialEq + std::fmt::Debug {
+    let Config { serving, admin_listen, state_directory, rules, allow_empty, policy_directory, .. } = config;
+    let listening = (serving.clone(), *admin_listen, state_directory.clone());
+    let judging = (rules.clone(), *allow_empty, policy_directory.clone());
+    (listening, judging, config.policies.clone(), config.limits.clone())
+}
+
+fn assert_problems(error: &ConfigError, input: &[u8]) {
+    let ConfigError::Invalid { problems, .. } = error else { return };
+    assert!((1..=50).contains(&problems.len()));
+    assert!(problems.is_sorted_by_key(|problem| problem.problem.at));
+    problems.iter().for_each(|problem| assert_problem(&problem.problem, input));
+    error.to_string().lines().for_each(assert_message);
+}
+
+/// A problem stands somewhere in the text, or right behind its end.
+fn assert_problem(problem: &Problem, input: &[u8]) {
+    assert_message(&problem.message);
+    let text = String::from_utf8_lossy(input);
+    let breaks = text.chars().filter(|character| matches!(character, '\n' | '\r')).count();
+    assert!((1..=breaks + 2).contains(&problem.at.line), "{problem:?}");
+    assert!((1..=text.chars().count() + 2).contains(&problem.at.column), "{problem:?}");
+}
+
+/// A file is a policy's component or it is refused, and the compiler does not panic.
+fn component(input: &[u8]) -> Option<String> {
+    let engine = ENGINE.as_ref().unwrap();
+    match check(engine, input) {
+        Ok(()) => None,
+        Err(error) => {
+            let message = error.to_string();
+            assert_message(&message);
+            assert!(!message.contains("panicked"), "{message}");
+            // These two repeat names of the component, of which there are as many as inputs.
+            let names = matches!(error, LoadError::World(_) | LoadError::Import(_));
+            (!names).then(|| message.chars().filter(|character| !character.is_ascii_digit()).collect())
+        }
+    }
+}
+
+/// Whatever an instance leaves in its memory for a result is a decision within the contract or a malfunction. The input
+/// is the beginning of that memory, whose first four bytes point to the result.
+fn result(input: &[u8]) -> Option<String> {
+    static SET: LazyLock<Option<PolicySet>> = LazyLock::new(|| writer().ok());
+    const MEMORY: usize = 2048;
+    let letter = |nibble: u8| char::from(b'a' + nibble);
+    let memory = input.iter().take(MEMORY);
+    let letters = memory.flat_map(|byte| [letter(byte >> 4), letter(byte & 15)]).collect();
+    let review = Review { namespace: letters, annotations: Vec::new(), images: vec!["nginx".to_owned()] };
+    let verdict = evaluate(SET.as_ref().unwrap(), &review);
+    assert_verdict(&verdict);
+    let [image] = verdict.images.as_slice() else { panic!("one image, {} verdicts", verdict.images.len()) };
+    let [said] = image.judged.said.as_slice() else { panic!("one policy, {}", image.judged.said.len()) };
+    assert_eq!(image.judged.exhausted, None);
+    match &said.judgement {
+        Ok(decision) => assert_decision(decision),
+        Err(malfunction) => {
+            assert_message(&printable(&malfunction.to_string()));
+            assert!(!verdict.allowed);
+            assert!(!malfunction.to_string().contains("panicked"), "{malfunction}");
+            if let Malfunction::Trap(why) = malfunction {
+                return Some(why.chars().filter(|character| !character.is_ascii_digit()).collect());
+            }
+        }
+    }
+    None
+}
+
+fn assert_decision(decision: &Decision) {
+    let Decision { code, reason, audit_annotations, warnings, .. } = decision;
+    let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    assert!((1..=63).contains(&code.len()) && code.chars().all(kebab), "{code:?}");
+    assert!(audit_annotations.len() <= 32 && warnings.len() <= 32);
+    let values = audit_annotations.iter().map(|(_, value)| value);
+    for text in values.chain(warnings).chain([reason]) {
+        assert!(text.len() <= 1024 && printable(text) == *text, "{text:?}");
+    }
+    assert!(audit_annotations.iter().all(|(key, _)| key.len() <= 63));
+}
+
+/// A set of one policy that writes the letters of the namespace, two for a byte, to the beginning of its memory, and
+/// gives what stands there for its result.
+fn writer() -> Result<PolicySet, Box<dyn std::error::Error + Send + Sync>> {
+    const TEMPLATE: &str = include_str!("../guests/policy.wat");
+    const JUDGE: &str = r#"
+      (func $nibble (param i32) (result i32) (i32.sub (i32.load8_u (local.get 0)) (i32.const 97)))
+      (func $judge (param $letters i32) (param $length i32) (result i32) (local $end i32) (local $to i32)
+        (local.set $end (i32.add (local.get $letters) (local.get $length)))
+        (loop $next (if (i32.lt_u (local.get $letters) (local.get $end)) (then
+          (i32.store8 (local.get $to) (i32.or
+            (i32.shl (call $nibble (local.get $letters)) (i32.const 4))
+            (call $nibble (i32.add (local.get $letters) (i32.const 1)))))
+          (local.set $letters (i32.add (local.get $letters) (i32.const 2)))
+          (local.set $to (i32.add (local.get $to) (i32.const 1)))
+          (br $next))))
+        (i32.load (i32.const 0)))"#;
+    // Of the parameters of `evaluate` the last four are the context, which begins with the namespace.
+    let text = TEMPLATE
+        .replace("(func $judge)", JUDGE)
+        .replace("(call $judge)", "(return (call $judge (local.get 12) (local.get 13)))");
+    let engine = ENGINE.as_ref().ok_or("no engine")?;
+    let policy = Policy::compile(engine, &wat::parse_str(text)?, &json!({}), &PolicyLimits::default())?;
+    let entry = Entry {
+        name: "writer".try_into()?,
+        scope: Scope::default(),
+        mode: Mode::default(),
+        failure_policy: FailurePolicy::default(),
+        loaded: Ok(policy.into()),
+    };
+    Ok(PolicySet::new(Rules::default(), HostLimits::default(), vec![entry]))
+}

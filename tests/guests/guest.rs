@@ -1,0 +1,94 @@
+//! A guest: built, loaded as the host loads it, and asked.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
+use host::evaluate::{Instances, evaluate_with};
+use host::policy::{Cache, Component, Engine, Entry, LoadError, Policy, PolicySet, Preparer, Purpose};
+use host::review::Review;
+use host::verdict::Said;
+use serde_json::Value;
+
+/// The folder of this package.
+const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Cargo's target folder, wherever it was put.
+fn target() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
+}
+
+/// The program that compiles policies, built first.
+fn host() -> PathBuf {
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--package", "host", "--bin", "host", "--target-dir"])
+        .arg(target())
+        .current_dir(PACKAGE)
+        .status()
+        .unwrap();
+    assert!(built.success(), "`cargo build -p host` failed ({built}); what it says is above");
+    target().join("debug/host")
+}
+
+/// What `toolchains` makes of a guest: `guests/NAME.wasm` in Cargo's target folder.
+fn component(name: &str) -> PathBuf {
+    let built = Command::new(Path::new(PACKAGE).join("toolchains"))
+        .arg(name)
+        .env("CARGO_TARGET_DIR", target())
+        .env("HOST_BIN", host())
+        .status()
+        .unwrap();
+    assert!(built.success(), "`tests/guests/toolchains {name}` failed ({built}); what it says is above");
+    target().join("guests").join(name).with_extension("wasm")
+}
+
+/// A component that was built, and what makes policies of it.
+pub(crate) struct Guest {
+    name: &'static str,
+    component: Component,
+    preparer: Preparer,
+}
+
+impl Guest {
+    /// Built first, where it is not of these sources. Nothing is known of it yet, and snapshots are taken when asked for.
+    pub(crate) fn new(name: &'static str) -> Guest {
+        let engine = Engine::new(Purpose::Serve).unwrap();
+        let cache = Cache::temporary(1 << 30).unwrap();
+        let preparer = Preparer::new(engine, cache, host(), false).unwrap();
+        Guest { name, component: Component::new(std::fs::read(component(name)).unwrap()), preparer }
+    }
+
+    /// Loaded with `settings`.
+    pub(crate) fn load(&self, settings: &Value) -> Result<Arc<Policy>, LoadError> {
+        let limits =
+            PolicyLimits { deadline: Duration::from_secs(1), memory: 64 << 20, ..PolicyLimits::default() };
+        self.preparer.load(&self.component, settings, &limits, Duration::from_secs(600))
+    }
+
+    /// Takes the snapshot of a policy: why it has none.
+    pub(crate) fn snapshot(&self, policy: &Policy) -> Option<String> {
+        self.preparer.snapshot(policy, &self.component.bytes);
+        policy.snapshot().unwrap().err().map(str::to_owned)
+    }
+
+    /// A policy, alone in a set.
+    pub(crate) fn set(&self, policy: Arc<Policy>) -> PolicySet {
+        let entry = Entry {
+            name: PolicyName::try_from(self.name).unwrap(),
+            scope: Scope::default(),
+            mode: Mode::Enforce,
+            failure_policy: FailurePolicy::Fail,
+            loaded: Ok(policy),
+        };
+        PolicySet::new(Rules::default(), HostLimits::default(), vec![entry])
+    }
+}
+
+/// What the policy of a set says of each image.
+pub(crate) fn ask(set: &PolicySet, images: &[String], instances: Instances) -> Vec<Said> {
+    let review = Review { namespace: "shop".to_owned(), annotations: Vec::new(), images: images.to_vec() };
+    let verdict = evaluate_with(set, &review, instances);
+    verdict.images.into_iter().map(|mut image| image.judged.said.remove(0)).collect()
+}

@@ -1,0 +1,3 @@
+;; --- core
+;; REPEAT 99 (memory 0)
+(func $judge)

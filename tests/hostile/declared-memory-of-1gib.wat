@@ -1,0 +1,3 @@
+;; --- core
+(memory $all 16384)
+(func $judge)

@@ -1,0 +1,3 @@
+;; --- core
+(memory $all 65536)
+(func $judge)

@@ -1,0 +1,3 @@
+;; --- core
+(table 10000000 funcref)
+(func $judge)

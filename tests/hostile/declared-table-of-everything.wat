@@ -1,0 +1,3 @@
+;; --- core
+(table 4294967295 funcref)
+(func $judge)

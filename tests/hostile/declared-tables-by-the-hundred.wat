@@ -1,0 +1,3 @@
+;; --- core
+;; REPEAT 99 (table 0 funcref)
+(func $judge)

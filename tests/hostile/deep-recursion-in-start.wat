@@ -1,0 +1,4 @@
+;; --- core
+(func $judge)
+(func $start (call $start))
+(start $start)

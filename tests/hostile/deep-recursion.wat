@@ -1,0 +1,3 @@
+;; --- core
+(func $judge
+  (call $judge))

@@ -1,0 +1,3 @@
+;; --- core
+(func $judge)
+;; REPEAT 100000 (export "e#" (func $judge))

@@ -1,0 +1,18 @@
+;; --- core
+;; REPEAT 14 (memory $m# 1)
+(func $judge
+  (loop (br_if 0 (i32.ne (memory.grow $m0 (i32.const 16)) (i32.const -1))))
+  (loop (br_if 0 (i32.ne (memory.grow $m1 (i32.const 16)) (i32.const -1))))
+  (loop (br_if 0 (i32.ne (memory.grow $m2 (i32.const 16)) (i32.const -1))))
+  (loop (br_if 0 (i32.ne (memory.grow $m3 (i32.const 16)) (i32.const -1))))
+  (loop (br_if 0 (i32.ne (memory.grow $m4 (i32.const 16)) (i32.const -1))))
+  (loop (br_if 0 (i32.ne (memory.grow $m5 (i32.const 16)) (i32.const -1))))
+  (loop (br_if 0 (i32.ne (memory.grow $m6 (i32.const 16)) (i32.const -1))))
+  (loop (br_if 0 (i32.ne (memory.grow $m7 (i32.const 16)) (i32.const -1))))
+  (loop (br_if 0 (i32.ne (memory.grow $m8 (i32.const 16)) (i32.const -1))))
+  (loop (br_if 0 (i32.ne (memory.grow $m9 (i32.const 16)) (i32.const -1))))
+  (loop (br_if 0 (i32.ne (memory.grow $m10 (i32.const 16)) (i32.const -1))))
+  (loop (br_if 0 (i32.ne (memory.grow $m11 (i32.const 16)) (i32.const -1))))
+  (loop (br_if 0 (i32.ne (memory.grow $m12 (i32.const 16)) (i32.const -1))))
+  (loop (br_if 0 (i32.ne (memory.grow $m13 (i32.const 16)) (i32.const -1))))
+  unreachable)

@@ -1,0 +1,3 @@
+;; --- component
+(import "code" (component $code))
+(core instance $host)

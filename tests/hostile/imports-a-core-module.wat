@@ -1,0 +1,3 @@
+;; --- component
+(import "code" (core module $code))
+(core instance $host)

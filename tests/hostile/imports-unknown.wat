@@ -1,0 +1,3 @@
+;; --- component
+(import "wasi:nn/inference@0.2.0" (instance))
+(core instance $host)

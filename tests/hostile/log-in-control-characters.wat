@@ -1,0 +1,11 @@
+;; --- component
+(import "image-policy:host/log@0.1.0" (instance $log
+  (type $levels (enum "debug" "info" "warn" "error"))
+  (export "level" (type $level (eq $levels)))
+  (export "log" (func (param "level" $level) (param "message" string)))))
+(core func $log (canon lower (func $log "log") (memory $memory)))
+(core instance $host (export "log" (func $log)))
+;; --- core
+(import "host" "log" (func $log (param i32 i32 i32)))
+(data (i32.const 256) "x\0a2026-11-24T00:00:00Z ERROR forged\1b[2J")
+(func $judge (call $log (i32.const 1) (i32.const 256) (i32.const 39)))

@@ -1,0 +1,2 @@
+;; --- configure
+(loop (br 0))

@@ -1,0 +1,3 @@
+;; --- core
+(func $judge
+  (loop (br 0)))

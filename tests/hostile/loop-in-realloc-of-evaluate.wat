@@ -1,0 +1,8 @@
+;; --- libc
+(memory (export "memory") 1)
+(global $free (mut i32) (i32.const 4096))
+(func (export "realloc") (param i32 i32 i32 i32) (result i32)
+  (if (i32.ne (global.get $free) (i32.const 4096)) (then (loop (br 0))))
+  (global.set $free (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+  (global.get $free)
+  (global.set $free (i32.add (global.get $free) (local.get 3))))

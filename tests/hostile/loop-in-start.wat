@@ -1,0 +1,4 @@
+;; --- core
+(func $judge)
+(func $start (loop (br 0)))
+(start $start)

@@ -1,0 +1,5 @@
+;; --- core
+(table $t funcref (elem $nothing))
+(func $nothing)
+(func $judge
+  (loop (call_indirect $t (i32.const 0)) (br 0)))

@@ -1,0 +1,4 @@
+;; --- core
+(func $judge
+  ;; REPEAT 60000 (local i64)
+  )

@@ -1,0 +1,4 @@
+;; --- core
+(func $judge
+  (drop (memory.grow (i32.const 1022)))
+  (loop (memory.copy (i32.const 4096) (i32.const 65536) (i32.const 0x3fe0000)) (br 0)))

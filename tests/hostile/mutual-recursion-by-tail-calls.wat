@@ -1,0 +1,3 @@
+;; --- core
+(func $judge (return_call $other))
+(func $other (return_call $judge))

@@ -1,0 +1,3 @@
+;; --- core
+(func $judge
+  (i32.store8 (i32.const 68) (i32.const 3)))

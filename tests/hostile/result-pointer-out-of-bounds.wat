@@ -1,0 +1,2 @@
+;; --- answer
+(i32.const 0x7ffffff0)

@@ -1,0 +1,27 @@
+;; --- component
+(import "wasi:io/error@0.2.0" (instance $error (export "error" (type (sub resource)))))
+(alias export $error "error" (type $io-error))
+(import "wasi:io/streams@0.2.0" (instance $streams
+  (export "output-stream" (type $output-stream (sub resource)))
+  (alias outer 1 $io-error (type $outer-error))
+  (export "error" (type $error (eq $outer-error)))
+  (type $stream-error (variant (case "last-operation-failed" (own $error)) (case "closed")))
+  (export "stream-error" (type $named-error (eq $stream-error)))
+  (export "[method]output-stream.blocking-write-and-flush"
+    (func (param "self" (borrow $output-stream)) (param "contents" (list u8)) (result (result (error $named-error)))))))
+(alias export $streams "output-stream" (type $output-stream))
+(import "wasi:cli/stderr@0.2.0" (instance $stdout
+  (alias outer 1 $output-stream (type $outer))
+  (export "output-stream" (type $output-stream (eq $outer)))
+  (export "get-stderr" (func (result (own $output-stream))))))
+(core func $write
+  (canon lower (func $streams "[method]output-stream.blocking-write-and-flush") (memory $memory)))
+(core func $open (canon lower (func $stdout "get-stderr")))
+(core instance $host (export "write" (func $write)) (export "open" (func $open)))
+;; --- core
+(import "host" "write" (func $write (param i32 i32 i32 i32)))
+(import "host" "open" (func $open (result i32)))
+(func $judge (local $stream i32)
+  (memory.fill (i32.const 8192) (i32.const 120) (i32.const 4096))
+  (local.set $stream (call $open))
+  (loop (call $write (local.get $stream) (i32.const 8192) (i32.const 4096) (i32.const 512)) (br 0)))

@@ -1,0 +1,4 @@
+;; --- core
+(func $judge
+  (i32.store (i32.const 96) (i32.const 8192))
+  (i32.store (i32.const 100) (i32.const 0x20000000)))

@@ -1,0 +1,1 @@
+(component (instance $policy) (export "image-policy:host/policy@0.2.0" (instance $policy)))

@@ -1,0 +1,10 @@
+(component
+  (core module $m (memory (export "memory") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+    (func (export "configure") (param i32 i32) (result i32) (i32.const 16)))
+  (core instance $i (instantiate $m))
+  (type $settings-error' (record (field "pointer" string) (field "message" string)))
+  (func $configure (param "settings" string) (result (result (error (list (tuple string string)))))
+    (canon lift (core func $i "configure") (memory (core memory $i "memory")) (realloc (core func $i "realloc"))))
+  (instance $policy (export "configure" (func $configure)))
+  (export "image-policy:host/policy@0.1.0" (instance $policy)))
