@@ -28,6 +28,8 @@ mod load;
 #[cfg(test)]
 mod plugins;
 #[cfg(test)]
+mod prepare;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod scan;
