@@ -205,7 +205,7 @@ async fn a_child_that_is_killed_is_followed_by_another() {
         (quick?["digest"] == wanted).then_some(())
     })
     .await;
-    assert_eq!(compiling(process.id()), [child], "it was compiled all the while");
+    assert!(compiling(process.id()).contains(&child), "it was compiled all the while");
 
     kill_process(Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
     process.wait_for("was killed (signal: 9");
