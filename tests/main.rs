@@ -24,6 +24,8 @@ mod isolation;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod neighbours;
+#[cfg(test)]
 mod plugins;
 #[cfg(test)]
 mod reload;

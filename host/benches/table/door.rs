@@ -108,7 +108,7 @@ async fn compare() -> Result<Vec<Row>, Error> {
         policy(
             "denied",
             "trusted-registries",
-            json!({ "deny": ["docker.io/**", "*.example/**"] }),
+            json!({ "deny": ["docker.io/**", "*.untrusted.example/**"] }),
             &["three"],
         ),
     ];

@@ -1,5 +1,6 @@
 //! Evaluations in this process, by criterion: a fresh one of each policy, a verdict, growth, and two threads.
 
+use std::cell::Cell;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use host::bench::{Question, Warm, fresh};
 use host::evaluate::evaluate;
 use host::policy::{Policy, PolicySet};
 use host::review::Review;
+use host::verdict::{Decision, Malfunction};
 use serde_json::Value;
 
 use crate::subjects::{Subject, preparer, review, set, three};
@@ -96,12 +98,16 @@ fn fresh_rows(
 ) -> Result<Vec<Row>, Error> {
     let questions = Question::all_of(&review(1));
     let question = questions.first().ok_or("a review without an image")?;
-    // A malfunction would be measured as well: first it has to answer.
-    fresh(configured, question)?;
+    // A malfunction would be measured as if it were an answer.
+    let failed = Cell::new(None);
+    let answered = |answer| match answer {
+        Ok(decision) => drop::<Decision>(black_box(decision)),
+        Err(malfunction) => failed.set(Some(Malfunction::into(malfunction))),
+    };
     let group = name.replace([' ', ','], "-");
     let mut instance = Warm::start(configured)?;
-    let warm = bench.time(&group, "warm", || instance.ask(question))?;
-    let each_time = bench.time(&group, "configured", || fresh(configured, question))?;
+    let warm = bench.time(&group, "warm", || answered(instance.ask(question)))?;
+    let each_time = bench.time(&group, "configured", || answered(fresh(configured, question)))?;
     let row = |how: &str, time: f64| Row::new(format!("{name}: {how}"), microseconds(time));
     let mut rows = vec![
         row("warm call", warm),
@@ -109,7 +115,7 @@ fn fresh_rows(
     ];
     rows.push(match snapshot {
         Ok(policy) => {
-            let time = bench.time(&group, "snapshot", || fresh(&policy, question))?;
+            let time = bench.time(&group, "snapshot", || answered(fresh(&policy, question)))?;
             let row = row("fresh, from the snapshot", time).ratio(time / warm, "warm");
             match goal {
                 Some(most) => row.at_most(most),
@@ -118,7 +124,10 @@ fn fresh_rows(
         }
         Err(why) => Row::new(format!("{name}: no snapshot: {why}"), ""),
     });
-    Ok(rows)
+    match failed.take() {
+        None => Ok(rows),
+        Some(malfunction) => Err(malfunction),
+    }
 }
 
 /// What an evaluation takes with more and more of something: for each piece no more than with the first.

@@ -51,7 +51,11 @@ impl Subject {
     /// `trusted-registries` that only denies.
     fn denied_registries() -> Result<Subject, Error> {
         let component = std::fs::read(project("plugins/dist/trusted-registries.wasm"))?;
-        Ok(Subject::new("denied-registries", component, json!({ "deny": ["docker.io/**", "*.example/**"] })))
+        Ok(Subject::new(
+            "denied-registries",
+            component,
+            json!({ "deny": ["docker.io/**", "*.untrusted.example/**"] }),
+        ))
     }
 
     /// The policies of other toolchains, of those that are built.
