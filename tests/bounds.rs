@@ -71,3 +71,22 @@ fn random_numbers_are_the_same_in_every_instance() {
     let isolated = reasons(&evaluate_with(&set, &review, Instances::Isolated));
     assert_eq!(isolated, [first[0].clone(), first[0].clone()]);
 }
+
+/// bound: text within, text breaks, list within, list breaks
+#[test]
+fn a_decision_has_bounds() {
+    let entries = |count: u32| (0..count).map(|n| json!([format!("k{n}"), "v"])).collect::<Vec<_>>();
+    for (bytes, count) in [(1024, 32), (1025, 33)] {
+        let set = support::scripted_set(json!({ "*": {
+            "outcome": "deny", "reason": "x", "reasonBytes": bytes, "annotations": entries(count),
+            "warnings": ["w".repeat(bytes)], "warningsTimes": count,
+        } }));
+        let verdict = evaluate(&set, &support::review("default", &["x.io/a"]));
+        let decision = verdict.images[0].judged.said[0].judgement.as_ref().unwrap();
+        assert_eq!(decision.reason.len(), 1024);
+        assert_eq!(decision.reason.ends_with('…'), bytes > 1024);
+        assert_eq!(decision.warnings.len(), 32);
+        assert!(decision.warnings.iter().all(|warning| warning.len() == 1024));
+        assert_eq!(decision.audit_annotations.len(), 32);
+    }
+}

@@ -56,6 +56,7 @@ fn run(case: &Path) -> Option<String> {
         .arg("command")
         .current_dir(&copy)
         .env_clear()
+        .env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .env("PATH", format!("{}:/usr/bin:/bin", binary.parent().unwrap().display()))
         .stdin(Stdio::null())
         .output()

@@ -213,3 +213,16 @@ fn the_schema_describes_every_key() {
     assert_eq!(schema["$defs"]["PolicyBounds"]["properties"]["memory"]["default"], "64Mi");
     assert!(!schema.to_string().contains("null"), "{schema}");
 }
+
+/// bound: configuration within, configuration breaks
+#[test]
+fn host_yaml_has_a_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("host.yaml");
+    let comment = |bytes: usize| format!("policies: []\n#{}", "x".repeat(bytes - 14));
+    fs::write(&path, comment(1 << 20)).unwrap();
+    assert!(Config::read(&path).is_ok());
+    fs::write(&path, comment((1 << 20) + 1)).unwrap();
+    let error = Config::read(&path).unwrap_err().to_string();
+    assert_eq!(error, format!("{}: larger than 1048576 bytes", path.display()));
+}

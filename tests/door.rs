@@ -21,6 +21,9 @@ use crate::support::{Installation, assert_none, cases};
 struct Case {
     #[expect(dead_code, reason = "for the reader of the case")]
     why: String,
+    #[serde(default)]
+    #[expect(dead_code, reason = "for the count of tests that every bound has")]
+    bound: String,
     request: Sent,
     answer: Expected,
 }
@@ -278,6 +281,7 @@ async fn a_host_in_audit_mode_only_reports() {
 }
 
 /// What cannot be sent whole is answered or cut off, and the host serves on.
+/// bound: body-drain breaks
 #[tokio::test]
 async fn a_body_far_over_every_bound() {
     let installation = Installation::new(json!({ "limits": { "body": "64Ki" } }));
@@ -288,7 +292,11 @@ async fn a_body_far_over_every_bound() {
         let piece = Bytes::from(vec![b' '; 1 << 20]);
         let feeding = tokio::spawn(async move {
             // Without an end: it stops when the host takes no more.
-            while sender.send_data(piece.clone()).await.is_ok() {}
+            let mut sent = 0;
+            while sender.send_data(piece.clone()).await.is_ok() {
+                sent += 1;
+            }
+            sent
         });
         let request = Request::post("https://localhost/").body(body.boxed()).unwrap();
         if let Ok(answer) = connection.send(request).await {
@@ -296,7 +304,8 @@ async fn a_body_far_over_every_bound() {
             assert_none(&differences(&Expected { status: 200, allowed: Some(false), says }, &answer, false));
         }
         drop(connection);
-        feeding.await.unwrap();
+        let sent = feeding.await.unwrap();
+        assert!((64..96).contains(&sent), "{protocol:?}: the host took {sent} MiB");
         let mut connection = installation.client().connect(server.address, protocol).await.unwrap();
         assert_eq!(
             connection.review("registry.k8s.io/pause").await.unwrap().json()["status"]["allowed"],
@@ -306,6 +315,7 @@ async fn a_body_far_over_every_bound() {
 }
 
 /// A client that has to be told of the bound must be able to send everything first.
+/// bound: body-drain within
 #[tokio::test]
 async fn a_body_over_its_bound_is_read_to_its_end() {
     let installation = Installation::new(json!({ "limits": { "body": "64Ki" } }));
@@ -352,6 +362,7 @@ async fn a_client_that_hangs_up_half_way() {
     assert_eq!(answer.json()["status"]["allowed"], true);
 }
 
+/// bound: body-time breaks
 #[tokio::test]
 async fn a_client_that_stalls_half_way_is_denied() {
     let installation = Installation::new(json!({}));
@@ -371,4 +382,64 @@ async fn a_client_that_stalls_half_way_is_denied() {
     assert!(answer.contains("\"allowed\":false"), "{answer}");
     assert!(answer.contains("did not arrive within 10s"), "{answer}");
     assert!(began.elapsed() < Duration::from_secs(30), "the apiserver has given up: {:?}", began.elapsed());
+}
+
+/// bound: body-time within
+#[tokio::test]
+async fn a_body_may_take_its_time() {
+    let installation = Installation::new(json!({}));
+    let server = installation.serve().await;
+    let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
+    let body = review_of("registry.k8s.io/pause");
+    let (mut sender, channel) = Channel::<Bytes>::new(1);
+    let request = Request::post("https://localhost/").body(channel.boxed()).unwrap();
+    let answer = tokio::spawn(connection.another().send_request(request));
+    sender.send_data(Bytes::copy_from_slice(&body.as_bytes()[..20])).await.unwrap();
+    assert!(connection.review("registry.k8s.io/pause").await.is_ok(), "frames are read in order");
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    tokio::time::resume();
+    sender.send_data(Bytes::copy_from_slice(&body.as_bytes()[20..])).await.unwrap();
+    drop(sender);
+    let answer = answer.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes();
+    assert!(std::str::from_utf8(&answer).unwrap().contains("\"allowed\":true"), "{answer:?}");
+}
+
+/// bound: headers within, headers breaks
+#[tokio::test]
+async fn headers_have_a_bound() {
+    let installation = Installation::new(json!({}));
+    let server = installation.serve().await;
+    for protocol in BOTH {
+        for (bytes, status) in [(48 << 10, 200), (80 << 10, 431)] {
+            let mut connection = installation.client().connect(server.address, protocol).await.unwrap();
+            let request = Request::get("https://localhost/").header("x-long", "x".repeat(bytes));
+            let answer = connection.send(request.body(full("")).unwrap()).await.unwrap();
+            assert_eq!(answer.status, status, "{protocol:?}, {bytes} bytes");
+        }
+    }
+}
+
+/// bound: streams within, streams breaks
+#[tokio::test]
+async fn a_connection_has_so_many_streams() {
+    let installation = Installation::new(json!({}));
+    let server = installation.serve().await;
+    let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
+    let begin = |connection: &mut crate::support::client::Connection| {
+        let (sender, channel) = Channel::<Bytes>::new(1);
+        let request = Request::post("https://localhost/").body(channel.boxed()).unwrap();
+        (sender, tokio::spawn(connection.another().send_request(request)))
+    };
+    let mut begun: Vec<_> = (0..255).map(|_| begin(&mut connection)).collect();
+    let answer = connection.review("registry.k8s.io/pause").await.unwrap();
+    assert_eq!(answer.status, 200, "with 255 others");
+    begun.push(begin(&mut connection));
+    let mut another = connection.another();
+    let request = Request::get("https://localhost/").body(full("")).unwrap();
+    let waiting = tokio::spawn(async move { another.send_request(request).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!waiting.is_finished(), "one more is served beside 256");
+    begun.clear();
+    assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
 }

@@ -1,9 +1,14 @@
 //! What is no policy is told so, with what to do: every `.wat` of `cases/load` is refused with the words of the `.txt`
 //! beside it. What WAT cannot write is below.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use host::config::PolicyLimits;
+use host::config::{HostLimits, PolicyLimits};
+use host::policy::{Cache, Component, LoadError, Policy, Preparer};
+use host::reload::{Before, assemble};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -66,6 +71,8 @@ fn a_component_cut_anywhere_is_refused() {
     }
 }
 
+/// bound: module within
+/// bound: module breaks
 #[test]
 fn a_file_over_its_limit_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -88,6 +95,86 @@ fn a_file_over_its_limit_is_not_read() {
     std::fs::write(&file, small).unwrap();
     let problems = support::candidate(host()).problems;
     assert!(problems[0].message.contains("the file is no WebAssembly"), "{problems:?}");
+}
+
+/// bound: policies within, policies breaks
+#[test]
+fn a_set_has_so_many_policies() {
+    let folder = tempfile::tempdir().unwrap();
+    let host =
+        || json!({ "limits": { "policies": 2 }, "policyDirectory": folder.path().display().to_string() });
+    for name in ["a", "b"] {
+        std::fs::write(folder.path().join(name).with_extension("wasm"), support::version("version1"))
+            .unwrap();
+    }
+    assert_eq!(support::set(host()).policies.len(), 2);
+    std::fs::write(folder.path().join("c.wasm"), support::version("version1")).unwrap();
+    let candidate =
+        assemble(support::preparer(), &support::config(host()), Before::Start(None), &mut Default::default());
+    let problem = candidate.err().unwrap();
+    assert_eq!(problem.message, "there are 3 policies; this host takes at most 2 (limits.policies)");
+}
+
+/// What is compiled with these limits into this folder, by a preparer of its own.
+fn prepared(folder: &Path, limits: &HostLimits, component: Vec<u8>) -> Result<Arc<Policy>, LoadError> {
+    let cache = Cache::open(&folder.join("cache"), limits.cache).unwrap();
+    let engine = support::preparer().engine().clone();
+    let preparer = Preparer::new(engine, cache, support::process::HOST.into(), false).unwrap();
+    preparer.limit(limits);
+    preparer.load(&Component::new(component), &json!({}), &PolicyLimits::default(), Duration::from_secs(600))
+}
+
+/// bound: prepare-time within, prepare-time breaks, prepare-memory within, prepare-memory breaks
+#[test]
+fn preparing_has_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = |seconds, megabytes: u64| HostLimits {
+        prepare_time: Duration::from_secs(seconds),
+        prepare_memory: megabytes << 20,
+        ..HostLimits::default()
+    };
+    let light = || support::version("version1");
+    // Some seconds of work, and some hundred megabytes.
+    let function =
+        format!("(func (param i32) (result i32) local.get 0 {})", "local.get 0 i32.mul ".repeat(400));
+    let heavy = || {
+        let module = format!("(core module {})", function.repeat(10_000));
+        let export = "(instance $i) (export \"image-policy:host/policy@0.1.0\" (instance $i))";
+        wat::parse_str(format!("(component {module} {export})")).unwrap()
+    };
+    assert!(prepared(folder.path(), &limits(1, 128), light()).is_ok());
+    let late = prepared(folder.path(), &limits(1, 4096), heavy()).unwrap_err();
+    assert_eq!(late.to_string(), "preparing it took longer than 1s (limits.prepareTime)");
+    let greedy = prepared(folder.path(), &limits(600, 32), heavy()).unwrap_err();
+    assert_eq!(
+        greedy.to_string(),
+        "preparing it needs more memory than 33554432 bytes (limits.prepareMemory)"
+    );
+}
+
+/// bound: cache within, cache breaks
+#[test]
+fn the_cache_has_a_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = || {
+        let entries = std::fs::read_dir(folder.path().join("cache")).unwrap().map(|entry| entry.unwrap());
+        entries.map(|entry| (entry.file_name(), entry.metadata().unwrap().len())).collect::<BTreeMap<_, _>>()
+    };
+    let put = |name: &str, cache| {
+        let limits = HostLimits { cache, ..HostLimits::default() };
+        prepared(folder.path(), &limits, support::version(name)).unwrap();
+        // Their age in whole milliseconds decides which one goes.
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    put("version1", 1 << 30);
+    let first: Vec<_> = kept().into_iter().collect();
+    let [(first, bytes)] = first.as_slice() else { panic!("{first:?}") };
+    let two = bytes * 5 / 2;
+    put("version2", two);
+    assert_eq!(kept().len(), 2);
+    put("version3", two);
+    assert_eq!(kept().len(), 2);
+    assert!(!kept().contains_key(first), "the oldest stayed");
 }
 
 #[test]

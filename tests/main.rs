@@ -22,6 +22,8 @@ mod hostile;
 #[cfg(test)]
 mod isolation;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod load;
 #[cfg(test)]
 mod neighbours;
@@ -29,6 +31,8 @@ mod neighbours;
 mod plugins;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod scan;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]

@@ -78,6 +78,7 @@ async fn stops_cleanly(signal: Signal, name: &str) {
     assert!(said.contains("stopped: every review under way was answered"), "{said}");
 }
 
+/// bound: stop-time within
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_drains() {
     stops_cleanly(Signal::TERM, "SIGTERM").await;
@@ -102,6 +103,7 @@ async fn stopping_does_not_wait_for_handshakes() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
+/// bound: stop-time breaks
 #[tokio::test]
 async fn stopping_does_not_wait_for_ever() {
     let installation = Installation::bare(json!({}));
@@ -179,6 +181,7 @@ fn a_host_yaml_that_cannot_be_read_is_named() {
     }
 }
 
+/// bound: queue breaks
 #[tokio::test]
 async fn overload_is_429_without_retry_after() {
     let changes = json!({ "limits": { "queue": 0, "concurrentReviews": 1 } });
@@ -225,6 +228,7 @@ async fn overload_is_429_without_retry_after() {
 }
 
 /// A review that began under the limits of an older generation counts among those of the newer one.
+/// bound: queue within
 #[tokio::test]
 async fn limits_hold_across_a_reload() {
     let changes = json!({ "limits": { "queue": 0, "concurrentReviews": 1 } });
@@ -256,6 +260,36 @@ async fn limits_hold_across_a_reload() {
     }
 }
 
+/// Two reviews of three seconds each: one after the other where one may run, beside each other where two may.
+///
+/// bound: concurrent-reviews within, concurrent-reviews breaks, queue within
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_many_reviews_run_at_once() {
+    for concurrent in [1, 2] {
+        let changes = json!({ "limits": { "queue": 1, "concurrentReviews": concurrent } });
+        let installation = Installation::never_ending("3s", changes);
+        let server = installation.serve().await;
+        let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
+        arrived(&mut connection).await;
+        let answered = [(); 2].map(|()| {
+            let answer = connection.another().send_request(post(review_of("nginx")));
+            tokio::spawn(async move {
+                assert_eq!(answer.await.unwrap().status(), 200);
+                std::time::Instant::now()
+            })
+        });
+        let [first, second] = answered;
+        let (first, second) = (first.await.unwrap(), second.await.unwrap());
+        let between = first.max(second).duration_since(first.min(second));
+        // On a loaded machine both may be late, but not one of them by all that the other takes.
+        assert_eq!(
+            between > Duration::from_millis(2500),
+            concurrent == 1,
+            "{concurrent} at once: {between:?}"
+        );
+    }
+}
+
 /// Waits until what was sent before over this connection is in the hands of the host: later requests are answered.
 async fn arrived(connection: &mut Connection) {
     for _ in 0..3 {
@@ -282,6 +316,8 @@ async fn health_and_status() {
     assert_eq!(get(server.admin, "/nothing").await.unwrap().0, 404);
 }
 
+/// bound: admin-connections within
+/// bound: admin-connections breaks
 #[tokio::test]
 async fn who_fills_the_admin_listener_keeps_nobody_from_the_door() {
     let installation = Installation::bare(json!({}));

@@ -187,6 +187,8 @@ async fn what_is_no_tls_is_told_apart_in_the_log() {
 }
 
 /// From here on the clock jumps whenever there is nothing else to do, so long waits take no time.
+/// bound: idle-time within
+/// bound: idle-time breaks
 #[tokio::test]
 async fn an_idle_connection_outlives_the_apiservers_own_timer() {
     const APISERVER_CLOSES_AFTER: Duration = Duration::from_secs(90);
@@ -210,6 +212,7 @@ async fn an_idle_connection_outlives_the_apiservers_own_timer() {
     }
 }
 
+/// bound: handshake-time breaks
 #[tokio::test]
 async fn a_handshake_that_stalls_is_cut_off() {
     let installation = Installation::bare(json!({}));
@@ -227,6 +230,8 @@ async fn a_handshake_that_stalls_is_cut_off() {
     }
 }
 
+/// bound: connections within
+/// bound: connections breaks
 #[tokio::test]
 async fn connections_wait_for_room() {
     let installation = Installation::bare(json!({ "limits": { "connections": 2 } }));
@@ -248,6 +253,7 @@ async fn connections_wait_for_room() {
     assert_eq!(second.review("nginx").await.unwrap().status, 200);
 }
 
+/// bound: entering breaks
 #[tokio::test]
 async fn connections_without_a_handshake_keep_nobody_out() {
     let installation = Installation::bare(json!({ "limits": { "connections": 2 } }));
@@ -263,4 +269,22 @@ async fn connections_without_a_handshake_keep_nobody_out() {
     let mut byte = [0];
     let closed = tokio::time::timeout(Duration::from_secs(5), idle[0].read(&mut byte)).await;
     assert_eq!(closed.unwrap().unwrap_or(0), 0);
+}
+
+/// bound: handshake-time within, entering within
+#[tokio::test]
+async fn who_is_slow_to_enter_is_waited_for() {
+    let installation = Installation::bare(json!({}));
+    let server = installation.serve().await;
+    let mut slow = TcpStream::connect(server.address).await.unwrap();
+    let mut others = Vec::new();
+    for _ in 0..200 {
+        others.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    tokio::time::resume();
+    let mut byte = [0];
+    let closed = tokio::time::timeout(Duration::from_millis(300), slow.read(&mut byte)).await;
+    assert!(closed.is_err(), "given up after 7 s, with 200 others: {closed:?}");
 }

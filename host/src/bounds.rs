@@ -158,19 +158,19 @@ bounds! {
             .fixed("all of WASI 0.2 are 27 imports")
             .says("it has {found} imports and exports, the limit is {limit}");
         FUNCTIONS = count("functions", "functions, of all core modules", 200_000)
-            .fixed("StarlingMonkey and CPython have a quarter of it; prepareTime and prepareMemory bound what they cost")
+            .fixed("CPython has 13,355; prepareTime and prepareMemory bound what they cost")
             .says("it has {found} functions, the limit is {limit}");
-        FUNCTION = bytes("function", "one function's body", MI)
-            .fixed("an interpreter's main loop has a tenth of it; compiling takes memory far above the size")
+        FUNCTION = bytes("function", "one function's body", 2 * MI)
+            .fixed("CPython's largest has 417 KiB; compiling takes memory far above the size")
             .says("one of its functions has {found} bytes, the limit is {limit}");
         CORE_MODULES = count("core-modules", "core modules, their aliases among them", 256)
-            .fixed("the largest toolchain, Python's, needs about 40")
+            .fixed("CPython and its libraries are 14")
             .says("it has {found} core modules, the limit is {limit}");
         COMPONENTS = count("components", "nested components, their aliases among them", 256)
-            .fixed("a toolchain makes one for each interface")
+            .fixed("toolchains make one for each interface that is exported")
             .says("it has {found} nested components, the limit is {limit}");
         TYPE_DEPTH = count("type-depth", "type declarations within type declarations", 16)
-            .fixed("what a world in WIT compiles to has 3; the parsers behind this are recursive")
+            .fixed("toolchains declare an instance within a component within another; the parsers behind this are recursive")
             .says("its types are nested {found} deep, the limit is {limit}");
         PREPARE_TIME = time("prepare-time", "for compiling, checking and configuring a policy", 120 * SECOND)
             .key("limits.prepareTime", SECOND, 10 * MINUTE)
@@ -200,7 +200,7 @@ bounds! {
             .says("it has {found} tables, the limit is {limit}");
         TABLE_ELEMENTS = count("table-elements", "elements of all tables of an instance together", 100_000)
             .fixed("the largest toolchain, StarlingMonkey, needs 7,687")
-            .does("`table.grow` answers -1; a component that begins with more does not start");
+            .says("its tables begin with {found} elements, the limit is {limit}");
         CORE_INSTANCES = count("core-instances", "core instances of an instance", 64)
             .fixed("the largest toolchain, Python's, needs 38")
             .says("it has {found} core instances, the limit is {limit}");
@@ -340,6 +340,7 @@ impl Bound {
         match self.unit {
             Unit::Count => number.to_string(),
             Unit::Bytes => show_bytes(number),
+            Unit::Time if number.is_multiple_of(MINUTE) => format!("{}m", number / MINUTE),
             Unit::Time => format!("{:?}", Duration::from_millis(number)),
         }
     }

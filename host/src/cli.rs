@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod inspect;
 mod review;
 mod schema;
 mod serve;
@@ -38,6 +39,7 @@ enum Verb {
     Review(review::Arguments),
     Test(test::Arguments),
     Build(build::Arguments),
+    Inspect(inspect::Arguments),
     Bench(bench::Arguments),
     Schema(schema::Arguments),
 }
@@ -53,6 +55,7 @@ pub fn run() -> ExitCode {
         Verb::Review(arguments) => review::run(arguments),
         Verb::Test(arguments) => test::run(arguments),
         Verb::Build(arguments) => build::run(arguments),
+        Verb::Inspect(arguments) => inspect::run(arguments),
         Verb::Bench(arguments) => bench::run(arguments),
         Verb::Schema(arguments) => schema::run(arguments),
     }

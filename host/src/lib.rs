@@ -18,7 +18,7 @@
 //! 4. References are compared field by field in normal form, never by prefix.
 //! 5. A policy set is immutable and a review sees exactly one; a swap waits for no review, nor a review for a swap.
 //! 6. A review gets fresh instances, one a policy. Nothing survives it, and no capability is ambient.
-//! 7. Everything is bounded. What an operator may have to change has a key in host.yaml; the rest are constants.
+//! 7. Everything is bounded, by a row of [`bounds`]. What an operator may have to change has a key in host.yaml.
 //! 8. A reload never weakens what is in force because of an error, and every error is visible from outside.
 //! 9. `unsafe` stands in one place, where compiled code is loaded.
 //! 10. wasmtime is named in [`policy`] only, axum in [`server`], notify in [`watch`], rustls in [`tls`], [`pki`] and

@@ -23,7 +23,7 @@ pub use self::cache::Cache;
 pub(crate) use self::child::{VERB as PREPARE, serve_request};
 pub use self::engine::{Engine, EngineError, Purpose};
 pub(crate) use self::load::check_header;
-pub use self::load::{LoadError, Policy, check};
+pub use self::load::{LoadError, Policy, World, check};
 pub use self::native::digest;
 pub use self::prepare::{Component, Preparer};
 pub use self::record::{Record, Seen};

@@ -153,10 +153,14 @@ fn json(code: StatusCode, body: &impl Serialize) -> Response {
 
 /// One line a denial, one a malfunction, and the policies' own lines. What comes from the request is escaped.
 fn log(namespace: &str, generation: &str, verdict: &Verdict) {
-    let namespace = text::cut(&text::printable(namespace), 64);
+    let namespace = || text::shown(namespace, 64);
     for image in &verdict.images {
-        let shown = text::image(&image.judged.original);
         for said in &image.judged.said {
+            let quiet = said.mode == Mode::Enforce && said.judgement.is_ok() && said.log.is_empty();
+            if quiet {
+                continue;
+            }
+            let shown = text::image(&image.judged.original);
             let policy = &said.policy;
             for line in &said.log {
                 let message = &line.message;
@@ -173,7 +177,13 @@ fn log(namespace: &str, generation: &str, verdict: &Verdict) {
                     tracing::warn!(policy, image = shown, counts_as = %said.outcome(), "malfunction: {malfunction}");
                 }
                 Ok(decision) if said.mode == Mode::Audit && decision.outcome == Outcome::Deny => {
-                    tracing::info!(policy, image = shown, namespace, "audit: would deny: {}", said.reason());
+                    tracing::info!(
+                        policy,
+                        image = shown,
+                        namespace = namespace(),
+                        "audit: would deny: {}",
+                        said.reason()
+                    );
                 }
                 Ok(_) => {}
             }
@@ -181,10 +191,14 @@ fn log(namespace: &str, generation: &str, verdict: &Verdict) {
     }
     if verdict.allowed {
         match verdict.audit_annotations.get("would-deny") {
-            Some(reason) => tracing::info!(namespace, generation, "audit: would deny: {reason}"),
-            None => tracing::debug!(namespace, generation, images = verdict.images.len(), "allowed"),
+            Some(reason) => {
+                tracing::info!(namespace = namespace(), generation, "audit: would deny: {reason}")
+            }
+            None => {
+                tracing::debug!(namespace = namespace(), generation, images = verdict.images.len(), "allowed")
+            }
         }
     } else {
-        tracing::info!(namespace, generation, "denied: {}", verdict.reason);
+        tracing::info!(namespace = namespace(), generation, "denied: {}", verdict.reason);
     }
 }

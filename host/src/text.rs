@@ -8,6 +8,10 @@ use crate::bounds;
 /// them), line-separating, private and unassigned characters are written as `\u{202e}`, so that a string from a
 /// request can forge neither a second log line nor another reading of this one.
 pub fn printable(text: &str) -> String {
+    // Nearly all of it is, and a pass over bytes costs next to nothing.
+    if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return text.to_owned();
+    }
     let mut printed = String::with_capacity(text.len());
     for character in text.chars() {
         if is_plain(character) {
@@ -51,15 +55,20 @@ pub fn cut(text: &str, bytes: usize) -> String {
     kept
 }
 
+/// `text` escaped, of at most so many bytes.
+pub fn shown(text: &str, bytes: usize) -> String {
+    // What is escaped only gets longer, so the rest of a longer text can never be shown.
+    let end = text.floor_char_boundary(bytes.saturating_mul(2));
+    let printed = printable(text.get(..end).unwrap_or(text));
+    if printed.len() <= bytes { printed } else { cut(&printed, bytes) }
+}
+
 /// What a person is shown of an image reference that came in a request: escaped, of bounded length.
 pub fn image(reference: &str) -> String {
-    const SHOWN: usize = bounds::IMAGE_SHOWN.size();
-    if reference.is_empty() {
-        return "\"\"".to_owned();
+    match reference {
+        "" => "\"\"".to_owned(),
+        reference => shown(reference, bounds::IMAGE_SHOWN.size()),
     }
-    // What is escaped only gets longer, so the rest of a longer reference can never be shown.
-    let end = reference.floor_char_boundary(2 * SHOWN);
-    cut(&printable(reference.get(..end).unwrap_or(reference)), SHOWN)
 }
 
 #[cfg(test)]

@@ -335,8 +335,7 @@ fn writer() -> Result<PolicySet, Box<dyn std::error::Error + Send + Sync>> {
         (i32.load (i32.const 0)))"#;
     // Of the parameters of `evaluate` the last four are the context, which begins with the namespace.
     let text = TEMPLATE
-        .replace(";; MARK component", "(core instance $host)")
-        .replace(";; MARK core", JUDGE)
+        .replace("(func $judge)", JUDGE)
         .replace("(call $judge)", "(return (call $judge (local.get 12) (local.get 13)))");
     let engine = ENGINE.as_ref().ok_or("no engine")?;
     let policy = Policy::compile(engine, &wat::parse_str(text)?, &json!({}), &PolicyLimits::default())?;

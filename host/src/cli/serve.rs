@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -129,8 +130,8 @@ fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode,
         let admin = bind(config.admin_listen, "admin.listen").await?;
         let stop = stop_signal().map_err(|error| cannot_start(&error))?;
 
-        let (watcher, _stop_watching) = Watcher::new();
-        std::thread::Builder::new()
+        let (watcher, stop_watching) = Watcher::new();
+        let reloading = std::thread::Builder::new()
             .name("reload".to_owned())
             .spawn(move || reloader.run(watcher))
             .map_err(|error| cannot_start(&error))?;
@@ -150,6 +151,14 @@ fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode,
         let admin = tokio::spawn(admin);
         let drained = server::serve(listener, tls, policies, until(stop)).await;
         admin.abort();
+        drop(stop_watching);
+        // It takes what is temporary with it. A component that is being compiled holds it up; then that stays.
+        for _ in 0..50 {
+            if reloading.is_finished() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         Ok(drained)
     })?;
     runtime.shutdown_background();

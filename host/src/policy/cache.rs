@@ -22,8 +22,8 @@ pub struct Cache {
     bytes: AtomicU64,
     /// Why nothing can be added, while that is so.
     trouble: Mutex<Option<String>>,
-    /// The folder goes with it.
-    _temporary: Option<tempfile::TempDir>,
+    /// The folder, where it is to go when nobody prepares any more.
+    temporary: Option<tempfile::TempDir>,
 }
 
 impl Cache {
@@ -52,7 +52,7 @@ impl Cache {
             folder: folder.to_owned(),
             bytes: AtomicU64::new(bytes),
             trouble: Mutex::new(None),
-            _temporary: None,
+            temporary: None,
         };
         cache.tidy()?;
         Ok(cache)
@@ -67,13 +67,18 @@ impl Cache {
         let folder =
             tempfile::Builder::new().prefix("image-policy-host-cache-").permissions(owned).tempdir()?;
         let mut cache = Cache::open(folder.path(), bytes)?;
-        cache._temporary = Some(folder);
+        cache.temporary = Some(folder);
         Ok(cache)
     }
 
     /// Why what is prepared now is not kept; none while it is.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The folder of a temporary cache, which goes when this is dropped.
+    pub(super) fn take_temporary(&mut self) -> Option<tempfile::TempDir> {
+        self.temporary.take()
     }
 
     /// Keeps so many bytes from the next entry on.

@@ -173,7 +173,8 @@ fn pool() -> PoolingAllocationConfig {
         .max_core_instance_size(8 << 20)
         .total_memories(MEMORIES)
         .max_memories_per_module(each(bounds::MEMORIES))
-        .max_memory_size(1 << 30)
+        // Any that a component can declare: a policy's own limit says no, with its figure.
+        .max_memory_size(1 << 32)
         .total_tables(CORE_INSTANCES)
         .max_tables_per_module(each(bounds::TABLES))
         .table_elements(bounds::TABLE_ELEMENTS.size())

@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::native::{Compiled, digest};
 use super::record::Record;
 use super::sandbox::{Instance, SettingsError, StartError};
-use super::scan::{ScanError, World, scan};
+use super::scan::{Names, ScanError, scan};
 use super::store::State;
 use crate::bounds;
 use crate::config::PolicyLimits;
@@ -347,8 +347,40 @@ pub(crate) fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-fn check_world(world: &World<'_>) -> Result<(), LoadError> {
-    let shown = |name: &str| text::cut(&text::printable(name), 128);
+/// The names at the border of a component, whatever it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct World {
+    /// What it imports.
+    pub imports: Vec<String>,
+    /// What it exports.
+    pub exports: Vec<String>,
+}
+
+impl World {
+    /// Reads them off its bytes, which is cheap.
+    ///
+    /// # Errors
+    /// It is no component, or over a bound.
+    pub fn of(component: &[u8]) -> Result<World, LoadError> {
+        check_header(component)?;
+        let names = scan(component)?;
+        let shown = |names: Vec<&str>| names.into_iter().map(|name| text::shown(name, 128)).collect();
+        Ok(World { imports: shown(names.imports), exports: shown(names.exports) })
+    }
+
+    /// Whether all that it imports is `log`, types, and WASI that gives access to nothing: then its decisions depend on
+    /// image, context and settings alone.
+    pub fn is_pure(&self) -> bool {
+        self.imports.iter().all(|name| is_granted(name))
+    }
+}
+
+fn is_granted(name: &str) -> bool {
+    GRANTED.contains(&name) || INERT.iter().any(|package| name.starts_with(package))
+}
+
+fn check_world(world: &Names<'_>) -> Result<(), LoadError> {
+    let shown = |name: &str| text::shown(name, 128);
     if !world.exports.contains(&POLICY) {
         let exported = match world.exports.as_slice() {
             [] => "nothing".to_owned(),
@@ -358,9 +390,7 @@ fn check_world(world: &World<'_>) -> Result<(), LoadError> {
         };
         return Err(LoadError::World(exported));
     }
-    let granted =
-        |name: &str| GRANTED.contains(&name) || INERT.iter().any(|package| name.starts_with(package));
-    match world.imports.iter().find(|name| !granted(name)) {
+    match world.imports.iter().find(|name| !is_granted(name)) {
         Some(name) => Err(LoadError::Import(shown(name))),
         None => Ok(()),
     }

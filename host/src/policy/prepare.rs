@@ -40,6 +40,8 @@ impl Component {
 pub struct Preparer {
     shared: Arc<Shared>,
     snapshots: bool,
+    /// Here and not with the threads, which may outlive it.
+    _temporary: Option<tempfile::TempDir>,
 }
 
 struct Shared {
@@ -85,7 +87,13 @@ impl Preparer {
     ///
     /// # Errors
     /// The system refuses a thread.
-    pub fn new(engine: Engine, cache: Cache, program: PathBuf, snapshots: bool) -> std::io::Result<Preparer> {
+    pub fn new(
+        engine: Engine,
+        mut cache: Cache,
+        program: PathBuf,
+        snapshots: bool,
+    ) -> std::io::Result<Preparer> {
+        let temporary = cache.take_temporary();
         let build = build(&engine, &program);
         let shared = Arc::new(Shared {
             engine,
@@ -100,7 +108,7 @@ impl Preparer {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name("prepare".to_owned()).spawn(move || shared.work())?;
         }
-        Ok(Preparer { shared, snapshots })
+        Ok(Preparer { shared, snapshots, _temporary: temporary })
     }
 
     /// The program that this process runs, which an upgrade on disk does not change (proc_pid_exe(5)).

@@ -112,6 +112,8 @@ impl Instance {
         let policy = bindings.image_policy_host_policy();
         match guarded(|| policy.call_evaluate(&mut *store, &image, &context.0)) {
             Ok(Ok(decision)) => checked(decision),
+            // A runtime that makes an exception of it does not say which memory.
+            Ok(Err(_)) if store.data().memory.refused => Err(Malfunction::Memory(limits.memory)),
             Ok(Err(message)) => Err(Malfunction::Reported(bounded(&message))),
             Err(error) => Err(malfunction(error, store, limits, deadline)),
         }
@@ -184,14 +186,22 @@ fn malfunction(
                 bounds::TABLE_ELEMENTS.default
             ));
         }
-        Some(Trap::UnreachableCodeReached) => {
-            // Panics and failed assertions of all languages end here: what it last wrote says more.
-            let last = store.data().log.last_line();
-            let said = last.map(|line| format!(" (it last wrote: {line})")).unwrap_or_default();
-            return Malfunction::Trap(bounded(&format!("it panicked or aborted{said}")));
-        }
-        Some(trap) => return Malfunction::Trap(trap.to_string()),
+        _ => {}
+    }
+    // Panics, exceptions and failed assertions say on standard error what is wrong.
+    let words = store.data().log.words();
+    let with_words = |what: &str| match words.as_str() {
+        "" => Malfunction::Trap(bounded(what)),
+        words => Malfunction::Trap(bounded(&format!("{what} (it wrote: {words})"))),
+    };
+    match error.downcast_ref::<Trap>() {
+        // All languages end here when they give up.
+        Some(Trap::UnreachableCodeReached) => return with_words("it panicked or aborted"),
+        Some(trap) => return with_words(&trap.to_string()),
         None => {}
+    }
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return Malfunction::Trap(format!("the host has no place left for an instance of it: {error}"));
     }
     let cause = error.root_cause().to_string();
     // wasmtime 48 keeps this error's type private (runtime/component/func/options.rs).
@@ -208,14 +218,14 @@ fn malfunction(
             bounds::HANDLES.default
         ));
     }
-    Malfunction::Trap(bounded(&cause))
+    with_words(&cause)
 }
 
 fn checked(decision: wire::Decision) -> Result<Decision, Malfunction> {
     let wire::Decision { outcome, code, reason, audit_annotations, warnings } = decision;
     let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if code.is_empty() || code.len() > CODE_BYTES || !code.chars().all(kebab) {
-        let code = text::cut(&text::printable(&text::cut(&code, CODE_BYTES)), CODE_BYTES);
+        let code = text::shown(&code, CODE_BYTES);
         return Err(Malfunction::Contract(bounds::CODE.says(code, bounds::CODE.default)));
     }
     Ok(Decision {
@@ -237,5 +247,5 @@ fn checked(decision: wire::Decision) -> Result<Decision, Malfunction> {
 
 /// A guest's text as it may be shown.
 fn bounded(text: &str) -> String {
-    text::cut(&text::printable(&text::cut(text, TEXT_BYTES)), TEXT_BYTES)
+    text::shown(text, TEXT_BYTES)
 }

@@ -42,7 +42,7 @@ impl From<BinaryReaderError> for ScanError {
 
 /// The names at the border of a component, in its order.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct World<'a> {
+pub(super) struct Names<'a> {
     /// What it imports.
     pub(super) imports: Vec<&'a str>,
     /// What it exports.
@@ -53,7 +53,7 @@ pub(super) struct World<'a> {
 ///
 /// # Errors
 /// [`ScanError`]: it would not have been compiled, or not within bounds.
-pub(super) fn scan(component: &[u8]) -> Result<World<'_>, ScanError> {
+pub(super) fn scan(component: &[u8]) -> Result<Names<'_>, ScanError> {
     let mut scan = Scan::default();
     for payload in Parser::new(0).parse_all(component) {
         scan.payload(component, payload?)?;
@@ -67,6 +67,8 @@ struct Cost {
     instances: u64,
     memories: u64,
     tables: u64,
+    /// That the tables begin with.
+    elements: u64,
 }
 
 impl Cost {
@@ -74,9 +76,11 @@ impl Cost {
         self.instances = self.instances.saturating_add(other.instances);
         self.memories = self.memories.saturating_add(other.memories);
         self.tables = self.tables.saturating_add(other.tables);
+        self.elements = self.elements.saturating_add(other.elements);
         within(bounds::CORE_INSTANCES, self.instances)?;
         within(bounds::MEMORIES, self.memories)?;
-        within(bounds::TABLES, self.tables)
+        within(bounds::TABLES, self.tables)?;
+        within(bounds::TABLE_ELEMENTS, self.elements)
     }
 }
 
@@ -96,7 +100,7 @@ struct Open {
 struct Scan<'a> {
     /// From the outermost inwards.
     open: Vec<Open>,
-    world: World<'a>,
+    world: Names<'a>,
     functions: u64,
     modules: u64,
     components: u64,
@@ -123,6 +127,9 @@ impl<'a> Scan<'a> {
             }
             Payload::TableSection(section) => {
                 self.made(Cost { tables: section.count().into(), ..Cost::default() })?;
+                for table in section {
+                    self.made(Cost { elements: table?.ty.initial, ..Cost::default() })?;
+                }
             }
             // Of a component.
             Payload::ComponentTypeSection(section) => type_depth(bytes, &section)?,
@@ -225,11 +232,11 @@ impl<'a> Scan<'a> {
     }
 
     /// A name, which counts if it is of the outermost component.
-    fn named(&mut self, add: impl FnOnce(&mut World<'a>)) -> Result<(), ScanError> {
+    fn named(&mut self, add: impl FnOnce(&mut Names<'a>)) -> Result<(), ScanError> {
         if self.open.len() == 1 {
             add(&mut self.world);
         }
-        let World { imports, exports } = &self.world;
+        let Names { imports, exports } = &self.world;
         within(bounds::EXTERNS, (imports.len() + exports.len()) as u64)
     }
 }

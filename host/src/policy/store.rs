@@ -114,13 +114,17 @@ impl log::Host for State {
 
 impl types::Host for State {}
 
+/// What a malfunction tells of the words of its policy, in bytes: a panic's place and message, or a short trace.
+const WORDS: usize = 512;
+
 /// The lines of one instance: what is over a bound is cut and counted.
 #[derive(Clone)]
 pub(super) struct Log(Arc<Mutex<Lines>>);
 
 struct Lines {
     kept: Vec<LogLine>,
-    last: Option<String>,
+    /// The beginning of what was written, for the message of a malfunction.
+    words: String,
     room: u32,
     dropped: u64,
     line_bytes: usize,
@@ -131,7 +135,7 @@ impl Log {
     fn new(limits: &PolicyLimits) -> Log {
         Log(Arc::new(Mutex::new(Lines {
             kept: Vec::new(),
-            last: None,
+            words: String::new(),
             room: limits.log_lines,
             dropped: 0,
             line_bytes: usize::try_from(limits.log_line_bytes).unwrap_or(usize::MAX),
@@ -171,17 +175,18 @@ impl Log {
         self.lines().room
     }
 
-    pub(super) fn last_line(&self) -> Option<String> {
+    /// The beginning of what it has written since [`Log::begin`], in one line.
+    pub(super) fn words(&self) -> String {
         let mut lines = self.lines();
         lines.finish();
-        lines.last.clone()
+        lines.words.clone()
     }
 
     pub(super) fn take(&self) -> Vec<LogLine> {
         let mut lines = self.lines();
         lines.finish();
-        // The last words are of the call that failed, not of one before it.
-        lines.last = None;
+        // They are told of the call that failed, not of one before it.
+        lines.words.clear();
         let mut taken = std::mem::take(&mut lines.kept);
         match std::mem::take(&mut lines.dropped) {
             0 => {}
@@ -195,9 +200,11 @@ impl Log {
 
 impl Lines {
     fn push(&mut self, level: Level, message: &str) {
-        let message = text::cut(message.trim_end(), self.line_bytes);
-        let message = text::cut(&text::printable(&message), self.line_bytes);
-        self.last = Some(message.clone());
+        let message = text::shown(message.trim_end(), self.line_bytes);
+        if self.words.len() < WORDS && !message.is_empty() {
+            let separator = if self.words.is_empty() { "" } else { " | " };
+            self.words = text::cut(&format!("{}{separator}{}", self.words, message.trim_start()), WORDS);
+        }
         if self.room == 0 {
             self.dropped += 1;
             return;

@@ -22,7 +22,7 @@
 use std::fmt;
 
 use policy_kit::settings::Settings;
-use policy_kit::{Pattern, TagPattern, shorten};
+use policy_kit::{Pattern, Patterns, TagPattern, shorten};
 
 pub use policy_kit::contract::{Context, Decision, Image, Outcome, Policy, SettingsError};
 
@@ -34,7 +34,7 @@ const MAX_NAME: usize = 120;
 pub struct Rules {
     require_digest: bool,
     forbidden_tags: Vec<TagPattern>,
-    except: Vec<Pattern>,
+    except: Patterns,
 }
 
 policy_kit::export_policy!(crate::Rules);
@@ -50,13 +50,13 @@ impl Policy for Rules {
         }
         let latest = || TagPattern::parse("latest").into_iter().collect();
         let forbidden_tags = forbidden_tags.unwrap_or_else(latest);
-        settings.finish(Self { require_digest, forbidden_tags, except })
+        settings.finish(Self { require_digest, forbidden_tags, except: Patterns::new(except) })
     }
 
     fn judge(&self, image: &Image, _: &Context) -> Decision {
         let Image { registry, repository, tag, digest, .. } = image;
         let (tag, digest) = (tag.as_deref(), digest.as_deref());
-        if let Some(pattern) = self.except.iter().find(|p| p.matches(registry, repository, tag, digest)) {
+        if let Some(pattern) = self.except.first_match(registry, repository, tag, digest) {
             let reason = format!("pattern {} is exempt", shorten(&pattern.to_string(), MAX_NAME));
             let audit_annotations = vec![("pattern".to_owned(), pattern.to_string())];
             return Decision { audit_annotations, ..decision(Outcome::Abstain, "exempt", reason) };
@@ -90,7 +90,7 @@ impl fmt::Display for Rules {
             true => write!(f, "a digest is required")?,
             false => write!(f, "{} tag patterns are forbidden", self.forbidden_tags.len())?,
         }
-        write!(f, ", {} patterns are exempt", self.except.len())
+        write!(f, ", {} patterns are exempt", self.except.all().len())
     }
 }
 

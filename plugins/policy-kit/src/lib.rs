@@ -5,7 +5,7 @@ pub mod contract;
 pub mod settings;
 pub mod pattern;
 
-pub use pattern::{Pattern, TagPattern};
+pub use pattern::{Pattern, Patterns, TagPattern};
 
 /// The text fit for a message: at most `most` characters, `…` in place of the rest, and no control character.
 pub fn shorten(text: &str, most: usize) -> String {

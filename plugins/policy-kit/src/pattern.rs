@@ -26,6 +26,7 @@
 mod glob;
 mod parse;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use glob::Glob;
@@ -100,6 +101,62 @@ impl Pattern {
     /// Whether it means a version by its tag.
     pub fn is_of_tag(&self) -> bool {
         matches!(self.version, Version::Tag(_))
+    }
+}
+
+/// Patterns in the order in which they were written, found by the registry of an image: a thousand of other registries
+/// cost nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Patterns {
+    all: Vec<Pattern>,
+    /// Sorted: a registry, and the place in `all` of each pattern that names it.
+    exact: Vec<(String, Vec<usize>)>,
+    /// The places of those whose registry has a wildcard.
+    wild: Vec<usize>,
+}
+
+impl Patterns {
+    /// Sorts them by registry.
+    pub fn new(all: Vec<Pattern>) -> Self {
+        let mut exact = BTreeMap::<String, Vec<usize>>::new();
+        let mut wild = Vec::new();
+        for (place, pattern) in all.iter().enumerate() {
+            match &pattern.registry {
+                Registry::Exactly(registry) => exact.entry(registry.clone()).or_default().push(place),
+                Registry::OneLabelBefore(_) => wild.push(place),
+            }
+        }
+        Self { all, exact: exact.into_iter().collect(), wild }
+    }
+
+    /// The first that matches the image with these fields, in the order in which they were written.
+    pub fn first_match(
+        &self,
+        registry: &str,
+        repository: &str,
+        tag: Option<&str>,
+        digest: Option<&str>,
+    ) -> Option<&Pattern> {
+        let named = self.exact.binary_search_by(|(known, _)| known.as_str().cmp(registry)).ok();
+        let named = named.and_then(|at| self.exact.get(at)).map_or(&[][..], |(_, places)| places);
+        let first = |places: &[usize]| {
+            let matching = |place: &&usize| {
+                self.all
+                    .get(**place)
+                    .is_some_and(|pattern| pattern.matches(registry, repository, tag, digest))
+            };
+            places.iter().find(matching).copied()
+        };
+        let place = match (first(named), first(&self.wild)) {
+            (Some(named), Some(wild)) => named.min(wild),
+            (named, wild) => named.or(wild)?,
+        };
+        self.all.get(place)
+    }
+
+    /// All of them, as written.
+    pub fn all(&self) -> &[Pattern] {
+        &self.all
     }
 }
 

@@ -1,6 +1,6 @@
 //! Patterns against a model that is slow and plain.
 
-use policy_kit::Pattern;
+use policy_kit::{Pattern, Patterns};
 use proptest::prelude::*;
 
 /// Tries everything.
@@ -45,6 +45,21 @@ fn image_path() -> impl Strategy<Value = Vec<String>> {
 
 proptest! {
     #![proptest_config(config())]
+
+    #[test]
+    fn the_index_finds_what_a_walk_finds(
+        patterns in prop::collection::vec(("(\\*\\.)?[ab]\\.io", pattern_path()), 0..12),
+        registry in "([ab]\\.)?[ab]\\.io",
+        path in image_path(),
+    ) {
+        let text = |(registry, path): &(String, Vec<String>)| format!("{registry}/{}", path.join("/"));
+        let parsed: Result<Vec<_>, _> = patterns.iter().map(text).map(|text| Pattern::parse(&text)).collect();
+        let parsed = parsed.map_err(TestCaseError::fail)?;
+        let path = path.join("/");
+        let walked = parsed.iter().find(|pattern| pattern.matches(&registry, &path, None, None));
+        let index = Patterns::new(parsed.clone());
+        prop_assert_eq!(index.first_match(&registry, &path, None, None), walked);
+    }
 
     #[test]
     fn paths_match_as_the_model_says(pattern in pattern_path(), path in image_path()) {

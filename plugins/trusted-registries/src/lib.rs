@@ -16,7 +16,7 @@
 use std::fmt;
 
 use policy_kit::settings::Settings;
-use policy_kit::{Pattern, shorten};
+use policy_kit::{Pattern, Patterns, shorten};
 
 pub use policy_kit::contract::{Context, Decision, Image, Outcome, Policy, SettingsError};
 
@@ -29,8 +29,8 @@ const MAX_NAME: usize = 120;
 #[derive(Debug)]
 pub struct Rules {
     /// None: this policy only denies.
-    allow: Option<Vec<Pattern>>,
-    deny: Vec<Pattern>,
+    allow: Option<Patterns>,
+    deny: Patterns,
     message: Option<String>,
 }
 
@@ -51,7 +51,8 @@ impl Policy for Rules {
                 "an empty list would deny every image: list patterns, or leave the key out",
             );
         }
-        settings.finish(Self { allow, deny: deny.unwrap_or_default(), message })
+        let deny = Patterns::new(deny.unwrap_or_default());
+        settings.finish(Self { allow: allow.map(Patterns::new), deny, message })
     }
 
     fn judge(&self, image: &Image, _: &Context) -> Decision {
@@ -68,7 +69,12 @@ impl Policy for Rules {
                 let reason = format!("pattern {} is trusted", shorten(&pattern.to_string(), MAX_NAME));
                 decision(Outcome::Allow, "trusted-registry", reason, Some(pattern))
             }
-            None => decision(Outcome::Deny, "untrusted-registry", self.denial(untrusted(allow, image)), None),
+            None => decision(
+                Outcome::Deny,
+                "untrusted-registry",
+                self.denial(untrusted(allow.all(), image)),
+                None,
+            ),
         }
     }
 }
@@ -85,17 +91,23 @@ impl Rules {
 impl fmt::Display for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.allow {
-            Some(allow) => write!(f, "{} allow and {} deny patterns", allow.len(), self.deny.len()),
+            Some(allow) => {
+                write!(f, "{} allow and {} deny patterns", allow.all().len(), self.deny.all().len())
+            }
             None => {
-                write!(f, "{} deny patterns and no allow list: this policy allows no image", self.deny.len())
+                write!(
+                    f,
+                    "{} deny patterns and no allow list: this policy allows no image",
+                    self.deny.all().len()
+                )
             }
         }
     }
 }
 
-fn first_match<'a>(patterns: &'a [Pattern], image: &Image) -> Option<&'a Pattern> {
+fn first_match<'a>(patterns: &'a Patterns, image: &Image) -> Option<&'a Pattern> {
     let Image { registry, repository, tag, digest, .. } = image;
-    patterns.iter().find(|pattern| pattern.matches(registry, repository, tag.as_deref(), digest.as_deref()))
+    patterns.first_match(registry, repository, tag.as_deref(), digest.as_deref())
 }
 
 /// Names what is trusted nearest to the image: the patterns of its repository, else of its registry, else all.

@@ -1,0 +1,130 @@
+//! `host inspect`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use super::{Failure, SETTINGS_BYTES, exit, parse_yaml, preparer, read, say};
+use crate::bounds;
+use crate::config::PolicyLimits;
+use crate::policy::{Component, Engine, Policy, Purpose, World};
+
+const BROKEN: u8 = 2;
+
+/// Tell what a policy is: its world, imports, size and digest, whether it takes its settings, and whether instances
+/// start from a snapshot
+///
+/// Without MODULE, tell what every policy runs in: the settings of the engine that are in force, and all bounds.
+///
+/// Exit status: 0 told, 2 usage, or the host would not load the policy; what can be told of it is told all the same.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The policy
+    #[arg(value_name = "MODULE")]
+    module: Option<PathBuf>,
+    /// Settings of the policy, as YAML or JSON
+    #[arg(long, value_name = "FILE", requires = "module")]
+    settings: Option<PathBuf>,
+    /// `json` carries the same for scripts
+    #[arg(long, value_enum, default_value_t = Format::Text, requires = "module")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+pub(super) fn run(arguments: Arguments) -> ExitCode {
+    exit(inspect(&arguments))
+}
+
+fn inspect(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let Some(module) = &arguments.module else {
+        let engine = Engine::new(Purpose::Serve).map_err(|error| Failure::new(BROKEN, error))?;
+        say(format_args!("Engine\n  {}\n", engine.settings().replace('\n', "\n  ")))?;
+        say(bounds::columns().trim_end())?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let failed =
+        |error: &dyn std::fmt::Display| Failure::new(BROKEN, format!("{}: {error}", module.display()));
+    let component = Component::new(read(module, bounds::MODULE.default)?);
+    let settings = match &arguments.settings {
+        Some(path) => parse_yaml(path, &read(path, SETTINGS_BYTES)?)?.value,
+        None => json!({}),
+    };
+    let world = World::of(&component.bytes).map_err(|error| failed(&error))?;
+    let preparer = preparer().map_err(|message| Failure::new(BROKEN, message))?;
+    let patience = Duration::from_secs(3600);
+    let loaded = preparer.load(&component, &settings, &PolicyLimits::default(), patience).inspect(|policy| {
+        if policy.snapshot().is_none() {
+            preparer.snapshot(policy, &component.bytes);
+        }
+    });
+    let error = loaded.as_ref().err().map(ToString::to_string);
+    let told = told(&component, &world, loaded.as_deref().ok(), error.as_deref());
+    match arguments.format {
+        Format::Text => say(in_text(&told))?,
+        Format::Json => say(format_args!("{told:#}"))?,
+    }
+    match error {
+        None => Ok(ExitCode::SUCCESS),
+        Some(error) => Err(failed(&error)),
+    }
+}
+
+fn told(component: &Component, world: &World, policy: Option<&Policy>, error: Option<&str>) -> Value {
+    let snapshot = policy.and_then(Policy::snapshot).map(|snapshot| match snapshot {
+        Ok(()) => "yes".to_owned(),
+        Err(why) => format!("no: {why}"),
+    });
+    json!({
+        "digest": component.digest,
+        "bytes": component.bytes.len(),
+        "exports": world.exports,
+        "imports": world.imports,
+        "pure": world.is_pure(),
+        "nativeBytes": policy.map(Policy::native_bytes),
+        "snapshot": snapshot,
+        "log": policy.map(Policy::load_log),
+        "error": error,
+    })
+}
+
+fn in_text(told: &Value) -> String {
+    let text = |key: &str| match told.get(key) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => "unknown (it does not load)".to_owned(),
+        Some(other) => other.to_string(),
+    };
+    let list = |key: &str| {
+        let items = told.get(key).and_then(Value::as_array).into_iter().flatten();
+        let items: Vec<_> = items.filter_map(Value::as_str).collect();
+        if items.is_empty() { "nothing".to_owned() } else { items.join("\n            ") }
+    };
+    let pure = if told.get("pure") == Some(&Value::Bool(true)) {
+        "yes: it can see nothing but the image, the context and its settings"
+    } else {
+        "no: it asks for something that this host does not grant"
+    };
+    let mut lines = vec![
+        format!("digest      {}", text("digest")),
+        format!("bytes       {}", text("bytes")),
+        format!("native code {}", text("nativeBytes")),
+        format!("exports     {}", list("exports")),
+        format!("imports     {}", list("imports")),
+        format!("pure        {pure}"),
+        format!("snapshot    {}", text("snapshot")),
+    ];
+    let log = told.get("log").and_then(Value::as_array).into_iter().flatten();
+    lines.extend(
+        log.filter_map(|line| line.get("message"))
+            .filter_map(Value::as_str)
+            .map(|line| format!("log         {line}")),
+    );
+    lines.join("\n")
+}

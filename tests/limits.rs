@@ -1,0 +1,135 @@
+//! The table of bounds itself: its page, and that each row has tests that hold it. A test names what it holds with
+//! `bound: NAME within` or `bound: NAME breaks`: a key of a case, or a comment of its own line; several have commas
+//! between them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use host::bounds::{ALL, Bound, Over, Set, markdown};
+use serde::Deserialize;
+
+use crate::support::project;
+
+/// What begins a claim, in two parts, so that this file makes none.
+const CLAIM: &str = concat!("bound", ": ");
+const BEGIN: &str = "<!-- the table: `UPDATE=1 cargo test limits` writes it -->\n\n";
+
+fn rows() -> impl Iterator<Item = &'static Bound> {
+    ALL.iter().flat_map(|group| group.bounds)
+}
+
+#[test]
+fn rows_are_sound() {
+    let mut names = BTreeSet::new();
+    let mut keys = BTreeSet::new();
+    for bound in rows() {
+        let Bound { name, default, set, .. } = bound;
+        assert!(names.insert(name), "{name} twice");
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{name}");
+        match set {
+            Set::Key { key, least, most } => {
+                assert!(keys.insert(key), "{key} twice");
+                assert!(least < most && *default <= *most && (*default >= *least || *default == 0), "{name}");
+            }
+            Set::Fixed(why) => assert!(!why.is_empty() && *default > 0, "{name}"),
+        }
+        if let Over::Says(message) = bound.over {
+            let holes: Vec<_> =
+                message.split('{').skip(1).filter_map(|rest| rest.split('}').next()).collect();
+            assert!(holes.iter().all(|hole| ["found", "limit", "key"].contains(hole)), "{message}");
+            assert!(!holes.contains(&"key") || bound.key().is_some(), "{name} has no key to name");
+        }
+    }
+}
+
+#[test]
+fn the_page_is_the_table() {
+    let path = project("host/docs/limits.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (text, found) = page.split_once(BEGIN).expect("the page has a mark where the table begins");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, format!("{text}{BEGIN}{}", markdown())).unwrap();
+    } else {
+        assert!(found == markdown(), "{}: `UPDATE=1 cargo test limits` writes it", path.display());
+    }
+}
+
+/// Every file of the tests that can claim to hold a bound.
+fn files() -> Vec<PathBuf> {
+    let mut folders = vec![project("tests")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            if path.is_dir() && !path.ends_with("target") {
+                folders.push(path);
+            } else if matches!(extension, Some("rs" | "yaml" | "json" | "wat")) {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+/// `(bound, "within" or "breaks")` and who says so.
+fn claims() -> BTreeMap<(String, String), Vec<PathBuf>> {
+    let mut claims: BTreeMap<_, Vec<PathBuf>> = BTreeMap::new();
+    for file in files() {
+        // Some cases are no UTF-8.
+        let text = fs::read(&file).unwrap();
+        let text = String::from_utf8_lossy(&text).replace("\"bound\": \"", CLAIM);
+        for line in text.lines() {
+            let Some((before, said)) = line.split_once(CLAIM) else { continue };
+            let rust = file.extension().is_some_and(|extension| extension == "rs");
+            let begins =
+                if rust { before.trim() == "///" } else { before.trim_matches([' ', ';', '#']).is_empty() };
+            if !begins {
+                continue;
+            }
+            for claim in said.split('"').next().unwrap().split(',') {
+                let (name, how) = claim.trim().split_once(' ').unwrap_or((claim.trim(), ""));
+                claims.entry((name.to_owned(), how.to_owned())).or_default().push(file.clone());
+            }
+        }
+    }
+    claims
+}
+
+#[test]
+fn every_bound_has_a_test_within_and_one_that_breaks_it() {
+    let claims = claims();
+    let named = |name: &str, how: &str| (name.to_owned(), how.to_owned());
+    let all: BTreeSet<_> =
+        rows().flat_map(|bound| [named(bound.name, "within"), named(bound.name, "breaks")]).collect();
+    let untrue: Vec<_> = claims.iter().filter(|claim| !all.contains(claim.0)).collect();
+    assert!(untrue.is_empty(), "tests that claim to hold what is no bound: {untrue:#?}");
+    let untested: Vec<_> = all.iter().filter(|claim| !claims.contains_key(*claim)).collect();
+    assert!(untested.is_empty(), "bounds that no test holds: {untested:#?}");
+}
+
+/// A way to switch one bound off, for `tests/bounds/switch-off`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Switch {
+    bound: String,
+    file: String,
+    from: String,
+    to: String,
+}
+
+#[test]
+fn every_bound_can_be_switched_off() {
+    let text = fs::read_to_string(project("tests/bounds/switches.json")).unwrap();
+    let switches: Vec<Switch> = serde_json::from_str(&text).unwrap();
+    for Switch { bound, file, from, to } in &switches {
+        let source = fs::read_to_string(project(file)).unwrap();
+        assert_eq!(source.matches(from).count(), 1, "{bound}: in {file}: {from}");
+        assert!(to.contains("OFF"), "{bound}: {to}");
+        assert!(Path::new(file).starts_with("host/src"), "{bound}: {file}");
+    }
+    let switched: BTreeSet<_> = switches.iter().map(|switch| switch.bound.as_str()).collect();
+    let all: BTreeSet<_> = rows().map(|bound| bound.name).collect();
+    assert_eq!(switched, all);
+}
