@@ -237,7 +237,6 @@ async fn hold(case: &Case) -> Option<String> {
         let noise: Vec<_> =
             case.noise.iter().map(|(name, clients)| host.clients(name, *clients, &tally)).collect();
         let noisy = look(&host, &case.felt, "version2").await;
-        eprintln!("quiet {quiet:?}\nnoisy {noisy:?}");
         named(&host, case).await;
         for clients in noise {
             tally.end(clients).await;
@@ -300,18 +299,15 @@ async fn who_was_quick_and_spins_holds_nobody_up() {
                 async move { other.send(post(review_in("moody", "x.io/bad"))).await.unwrap().json() },
             );
         let mut longest = Duration::ZERO;
-        let mut answers = 0;
         while !spinning.is_finished() {
             let began = Instant::now();
             let answer = beside.send(post(review_in("trusted-registries", "x.io/a"))).await.unwrap();
             assert_eq!(answer.json()["status"]["allowed"], true);
             longest = longest.max(began.elapsed());
-            answers += 1;
         }
         let spun = spinning.await.unwrap();
         assert_eq!(spun["status"]["allowed"], false, "{spun}");
         assert!(spun["status"]["reason"].as_str().unwrap().contains("deadline"), "{spun}");
-        eprintln!("{answers} answers beside it, the longest {longest:?}");
         worst.push(longest);
         if longest < Duration::from_millis(100) {
             return;
@@ -344,9 +340,6 @@ async fn overload_is_refused_and_not_felt_by_who_is_accepted() {
         let (overloaded, accepted, refused) = phase(10 * capacity).await;
         let grown = host.process.resident().saturating_sub(before);
         assert!(refused > accepted / 10, "{accepted} accepted, {refused} refused: that was no overload");
-        eprintln!(
-            "p99 {at_capacity:?}, overloaded {overloaded:?}; {accepted} accepted, {refused} refused, {grown} bytes more"
-        );
         // Connections of ten times the clients are among it: rustls holds some 40 KiB for each.
         if overloaded <= at_capacity * 5 && grown < 16 << 20 {
             return;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion};
-use host::bench::{Question, Warm, fresh};
+use criterion::{Bencher, BenchmarkId, Criterion};
+use host::bench::{CALLS, Question, Warm, fresh};
 use host::evaluate::evaluate;
 use host::policy::{Policy, PolicySet};
 use host::review::Review;
@@ -41,15 +41,50 @@ impl Bench {
 
     /// The median of what `run` takes, in microseconds.
     fn time<T>(&mut self, group: &str, name: &str, mut run: impl FnMut() -> T) -> Result<f64, Error> {
+        self.measure(group, name, |bencher| bencher.iter(|| black_box(run())))
+    }
+
+    /// The same of an instance that is used again, as often as in the largest review.
+    fn time_warm(&mut self, group: &str, policy: &Policy, question: &Question) -> Result<f64, Error> {
+        let mut failed = None;
+        let time = self.measure(group, "warm", |bencher| {
+            bencher.iter_custom(|calls| {
+                warm_calls(policy, question, calls).unwrap_or_else(|malfunction| {
+                    failed = Some(malfunction);
+                    Duration::from_nanos(1)
+                })
+            });
+        });
+        failed.map_or(time, |malfunction| Err(malfunction.into()))
+    }
+
+    fn measure(&mut self, group: &str, name: &str, run: impl FnMut(&mut Bencher<'_>)) -> Result<f64, Error> {
         let mut measured = self.criterion.benchmark_group(group);
-        measured
-            .bench_function(BenchmarkId::from_parameter(name), |bencher| bencher.iter(|| black_box(run())));
+        measured.bench_function(BenchmarkId::from_parameter(name), run);
         measured.finish();
         let found = self.folder.join(group).join(name).join("new/estimates.json");
         let found: Value = serde_json::from_slice(&std::fs::read(found)?)?;
         let median = found.pointer("/median/point_estimate").and_then(Value::as_f64);
         Ok(median.ok_or("criterion left no median")? / 1e3)
     }
+}
+
+fn warm_calls(policy: &Policy, question: &Question, calls: u64) -> Result<Duration, Malfunction> {
+    let mut time = Duration::ZERO;
+    let mut left = usize::try_from(calls).unwrap_or(usize::MAX);
+    while left > 0 {
+        let mut instance = Warm::start(policy)?;
+        // The first call is slower: what it touches is not there yet.
+        black_box(instance.ask(question)?);
+        let some = left.min(CALLS - 1);
+        let started = Instant::now();
+        for _ in 0..some {
+            black_box(instance.ask(question)?);
+        }
+        time += started.elapsed();
+        left -= some;
+    }
+    Ok(time)
 }
 
 pub(crate) fn rows() -> Result<Vec<Row>, Error> {
@@ -105,8 +140,7 @@ fn fresh_rows(
         Err(malfunction) => failed.set(Some(Malfunction::into(malfunction))),
     };
     let group = name.replace([' ', ','], "-");
-    let mut instance = Warm::start(configured)?;
-    let warm = bench.time(&group, "warm", || answered(instance.ask(question)))?;
+    let warm = bench.time_warm(&group, configured, question)?;
     let each_time = bench.time(&group, "configured", || answered(fresh(configured, question)))?;
     let row = |how: &str, time: f64| Row::new(format!("{name}: {how}"), microseconds(time));
     let mut rows = vec![

@@ -53,8 +53,11 @@ impl Row {
     }
 }
 
+/// Measures one part.
+type Part = fn() -> Result<Vec<Row>, Error>;
+
 /// The parts, in the order of the table, with what each measures.
-const PARTS: [(&str, fn() -> Result<Vec<Row>, Error>); 4] = [
+const PARTS: [(&str, Part); 4] = [
     ("evaluations", evaluations::rows),
     ("loads", loads::rows),
     ("door", door::rows),
