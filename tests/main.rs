@@ -30,6 +30,8 @@ mod neighbours;
 #[cfg(test)]
 mod plugins;
 #[cfg(test)]
+mod prepare;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod scan;

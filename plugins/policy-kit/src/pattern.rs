@@ -137,8 +137,6 @@ impl Patterns {
         tag: Option<&str>,
         digest: Option<&str>,
     ) -> Option<&Pattern> {
-        let named = self.exact.binary_search_by(|(known, _)| known.as_str().cmp(registry)).ok();
-        let named = named.and_then(|at| self.exact.get(at)).map_or(&[][..], |(_, places)| places);
         let first = |places: &[usize]| {
             let matching = |place: &&usize| {
                 self.all
@@ -147,11 +145,26 @@ impl Patterns {
             };
             places.iter().find(matching).copied()
         };
-        let place = match (first(named), first(&self.wild)) {
+        let place = match (first(self.named(registry)), first(&self.wild)) {
             (Some(named), Some(wild)) => named.min(wild),
             (named, wild) => named.or(wild)?,
         };
         self.all.get(place)
+    }
+
+    /// Those of the registry of an image, in the order in which they were written.
+    pub fn of_registry(&self, registry: &str) -> Vec<&Pattern> {
+        let wild = self.wild.iter().filter_map(|place| Some((*place, self.all.get(*place)?)));
+        let wild = wild.filter(|(_, pattern)| pattern.matches_registry(registry));
+        let named = self.named(registry).iter().filter_map(|place| Some((*place, self.all.get(*place)?)));
+        let mut found: Vec<_> = named.chain(wild).collect();
+        found.sort_by_key(|(place, _)| *place);
+        found.into_iter().map(|(_, pattern)| pattern).collect()
+    }
+
+    fn named(&self, registry: &str) -> &[usize] {
+        let named = self.exact.binary_search_by(|(known, _)| known.as_str().cmp(registry)).ok();
+        named.and_then(|at| self.exact.get(at)).map_or(&[], |(_, places)| places)
     }
 
     /// All of them, as written.

@@ -69,12 +69,7 @@ impl Policy for Rules {
                 let reason = format!("pattern {} is trusted", shorten(&pattern.to_string(), MAX_NAME));
                 decision(Outcome::Allow, "trusted-registry", reason, Some(pattern))
             }
-            None => decision(
-                Outcome::Deny,
-                "untrusted-registry",
-                self.denial(untrusted(allow.all(), image)),
-                None,
-            ),
+            None => decision(Outcome::Deny, "untrusted-registry", self.denial(untrusted(allow, image)), None),
         }
     }
 }
@@ -111,19 +106,19 @@ fn first_match<'a>(patterns: &'a Patterns, image: &Image) -> Option<&'a Pattern>
 }
 
 /// Names what is trusted nearest to the image: the patterns of its repository, else of its registry, else all.
-fn untrusted(allow: &[Pattern], image: &Image) -> String {
+fn untrusted(allow: &Patterns, image: &Image) -> String {
     let Image { registry, repository, .. } = image;
     let (host, path) = (shorten(registry, MAX_NAME), shorten(repository, MAX_NAME));
-    let of_name = |pattern: &&Pattern| pattern.matches_name(registry, repository);
-    let of_registry = |pattern: &&Pattern| pattern.matches_registry(registry);
-    if let Some(trusted) = list(allow.iter().filter(of_name)) {
-        let by_tag = image.digest.is_some() && allow.iter().filter(of_name).any(Pattern::is_of_tag);
+    let of_registry = allow.of_registry(registry);
+    let of_name = || of_registry.iter().copied().filter(|pattern| pattern.matches_name(registry, repository));
+    if let Some(trusted) = list(of_name()) {
+        let by_tag = image.digest.is_some() && of_name().any(Pattern::is_of_tag);
         let hint = if by_tag { "; where there is a digest the tag does not count" } else { "" };
         format!("this version of {host}/{path} is not trusted: allowed of it {trusted}{hint}")
-    } else if let Some(trusted) = list(allow.iter().filter(of_registry)) {
+    } else if let Some(trusted) = list(of_registry.iter().copied()) {
         format!("{host}/{path} is not trusted: allowed of {host} {trusted}")
     } else {
-        format!("registry {host} is not trusted: allowed {}", list(allow.iter()).unwrap_or_default())
+        format!("registry {host} is not trusted: allowed {}", list(allow.all().iter()).unwrap_or_default())
     }
 }
 
