@@ -26,6 +26,8 @@ mod limits;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod neighbours;
+#[cfg(test)]
 mod plugins;
 #[cfg(test)]
 mod prepare;

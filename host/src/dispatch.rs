@@ -1,9 +1,10 @@
 //! Where evaluations run, by what they are expected to take: quick ones where their request is served, the others on
 //! threads of their own in lanes, so that a review waits only behind those of its own pace.
 //!
-//! An evaluation that turns out slow where it should have been quick is broken off after a few milliseconds and begun
-//! anew on a lane: instances are fresh and policies pure, so nothing of the first attempt is left. What is expected of a
-//! policy follows what it took ([`crate::policy::Record`]), and one that was slow once has to prove itself quick again.
+//! An evaluation that turns out slower than expected is broken off, after a few milliseconds where it should have been
+//! quick, and begun anew on a lane for slower ones: instances are fresh and policies pure, so nothing of the first attempt
+//! is left. What is expected of a policy follows what it took ([`crate::policy::Record`]), and one that was slow once has
+//! to prove itself quick again.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::config::HostLimits;
 use crate::evaluate::{evaluate, evaluate_within, expected};
@@ -27,6 +29,8 @@ const QUICK: Duration = Duration::from_micros(300);
 const PATIENCE: Duration = Duration::from_millis(3);
 /// From here on a review waits only behind others that are as slow: these are policies on their way to a deadline.
 const SLOW: Duration = Duration::from_millis(50);
+/// What a steady one may really take, so that a policy that nobody knows yet holds up the others no longer.
+const STEADY_PATIENCE: Duration = Duration::from_millis(100);
 /// How much the threads of lanes give way to those that serve (nice(2)).
 const NICE: i32 = 5;
 
@@ -107,41 +111,66 @@ impl Dispatcher {
     /// # Errors
     /// [`Overloaded`]: as many reviews are waiting as the queue holds.
     pub async fn evaluate(&self, set: Arc<PolicySet>, review: Review) -> Result<Verdict, Overloaded> {
-        let lane = match Pace::of(expected(&set, &review)) {
-            Pace::Quick => match unpanicked(&set, || evaluate_within(&set, &review, PATIENCE)) {
+        let mut pace = Pace::of(expected(&set, &review));
+        if pace == Pace::Quick {
+            match unpanicked(&set, || evaluate_within(&set, &review, PATIENCE)) {
                 Some(verdict) => return Ok(verdict),
-                None => &self.steady,
-            },
-            Pace::Steady => &self.steady,
-            Pace::Slow => &self.slow,
-        };
-        let lane = of_generation(lane, &set);
-        let place = Place(Arc::clone(&lane));
-        if lane.admitted.fetch_add(1, Ordering::Relaxed) >= lane.concurrent.saturating_add(lane.queue) {
-            return Err(Overloaded);
-        }
-        let turn = Arc::clone(&lane.running).acquire_owned();
-        let Ok(turn) = tokio::time::timeout(set.limits.review_deadline, turn).await else {
-            let budget = humantime::format_duration(set.limits.review_deadline);
-            let reason = format!(
-                "the review waited for its turn longer than its budget of {budget} (limits.reviewDeadline)"
-            );
-            return Ok(Verdict::refuse(&set.rules, &set.generation(), &reason));
-        };
-        // The semaphore is never closed.
-        let Ok(permit) = turn else { return Err(Overloaded) };
-        let evaluation = {
-            let set = Arc::clone(&set);
-            // The permit goes along: when the client hangs up the evaluation still runs to its end.
-            move || {
-                let _held = (permit, place);
-                give_way();
-                unpanicked(&set, || Some(evaluate(&set, &review)))
+                None => pace = Pace::Steady,
             }
-        };
-        let verdict = tokio::task::spawn_blocking(evaluation).await;
-        Ok(verdict.ok().flatten().unwrap_or_else(|| failed(&set)))
+        }
+        let (review, until) = (Arc::new(review), Instant::now() + set.limits.review_deadline);
+        if pace == Pace::Steady
+            && let Some(verdict) = in_lane(&self.steady, &set, &review, until, STEADY_PATIENCE).await?
+        {
+            return Ok(verdict);
+        }
+        let verdict = in_lane(&self.slow, &set, &review, until, Duration::MAX).await?;
+        Ok(verdict.unwrap_or_else(|| failed(&set)))
     }
+}
+
+/// Evaluates in a lane when the review's turn comes there before `until`; none when it is too slow for this lane, which
+/// is known by then or found out after `patience`.
+async fn in_lane(
+    lane: &ArcSwap<Lane>,
+    set: &Arc<PolicySet>,
+    review: &Arc<Review>,
+    until: Instant,
+    patience: Duration,
+) -> Result<Option<Verdict>, Overloaded> {
+    let lane = of_generation(lane, set);
+    let place = Place(Arc::clone(&lane));
+    if lane.admitted.fetch_add(1, Ordering::Relaxed) >= lane.concurrent.saturating_add(lane.queue) {
+        return Err(Overloaded);
+    }
+    let turn = Arc::clone(&lane.running).acquire_owned();
+    let Ok(turn) = tokio::time::timeout_at(until, turn).await else {
+        let budget = humantime::format_duration(set.limits.review_deadline);
+        let reason = format!(
+            "the review waited for its turn longer than its budget of {budget} (limits.reviewDeadline)"
+        );
+        return Ok(Some(Verdict::refuse(&set.rules, &set.generation(), &reason)));
+    };
+    // The semaphore is never closed.
+    let Ok(permit) = turn else { return Err(Overloaded) };
+    let bounded = patience < set.limits.review_deadline;
+    // Others of its kind may have shown meanwhile what it takes.
+    if bounded && Pace::of(expected(set, review)) == Pace::Slow {
+        return Ok(None);
+    }
+    let evaluation = {
+        let (set, review) = (Arc::clone(set), Arc::clone(review));
+        // The permit goes along: when the client hangs up the evaluation still runs to its end.
+        move || {
+            let _held = (permit, place);
+            give_way();
+            unpanicked(&set, || match bounded {
+                true => evaluate_within(&set, &review, patience),
+                false => Some(evaluate(&set, &review)),
+            })
+        }
+    };
+    Ok(tokio::task::spawn_blocking(evaluation).await.unwrap_or_else(|_| Some(failed(set))))
 }
 
 /// Evaluation does not panic; if it does all the same, that is a denial of this one review.
