@@ -22,7 +22,7 @@
 use std::fmt;
 
 use policy_kit::settings::Settings;
-use policy_kit::{Pattern, TagPattern, shorten};
+use policy_kit::{Pattern, Patterns, TagPattern, shorten};
 
 pub use policy_kit::contract::{Context, Decision, Image, Outcome, Policy, SettingsError};
 
@@ -34,7 +34,7 @@ const MAX_NAME: usize = 120;
 pub struct Rules {
     require_digest: bool,
     forbidden_tags: Vec<TagPattern>,
-    except: Vec<Pattern>,
+    except: Patterns,
 }
 
 policy_kit::export_policy!(crate::Rules);
@@ -44,7 +44,7 @@ impl Policy for Rules {
         let mut settings = Settings::read(json)?;
         let require_digest = settings.flag("requireDigest").unwrap_or(true);
         let forbidden_tags = settings.list("forbiddenTags", TagPattern::parse);
-        let except = settings.list("except", Pattern::parse).unwrap_or_default();
+        let except = Patterns::new(settings.list("except", Pattern::parse).unwrap_or_default());
         if !require_digest && forbidden_tags.as_ref().is_some_and(Vec::is_empty) && settings.is_sound() {
             settings.mistake("", "nothing is required: leave requireDigest out, or list forbiddenTags");
         }
@@ -54,16 +54,14 @@ impl Policy for Rules {
     }
 
     fn judge(&self, image: &Image, _: &Context) -> Decision {
-        let Image { registry, repository, tag, digest, .. } = image;
-        let (tag, digest) = (tag.as_deref(), digest.as_deref());
-        if let Some(pattern) = self.except.iter().find(|p| p.matches(registry, repository, tag, digest)) {
-            let reason = format!("pattern {} is exempt", shorten(&pattern.to_string(), MAX_NAME));
-            let audit_annotations = vec![("pattern".to_owned(), pattern.to_string())];
+        if let Some(pattern) = self.except.first_match(image) {
+            let reason = format!("pattern {} is exempt", shorten(pattern.as_str(), MAX_NAME));
+            let audit_annotations = vec![("pattern".to_owned(), pattern.as_str().to_owned())];
             return Decision { audit_annotations, ..decision(Outcome::Abstain, "exempt", reason) };
         }
         // The host gives an image without a digest its tag; should it ever not, the runtime pulls `latest`.
-        let tag = tag.unwrap_or("latest");
-        if digest.is_some() {
+        let tag = image.tag.as_deref().unwrap_or("latest");
+        if image.digest.is_some() {
             decision(Outcome::Allow, "pinned", "it is named by a digest".into())
         } else if self.require_digest {
             decision(Outcome::Deny, "not-pinned", format!("it has no digest: {}", how_to_pin(image)))
@@ -90,7 +88,7 @@ impl fmt::Display for Rules {
             true => write!(f, "a digest is required")?,
             false => write!(f, "{} tag patterns are forbidden", self.forbidden_tags.len())?,
         }
-        write!(f, ", {} patterns are exempt", self.except.len())
+        write!(f, ", {} patterns are exempt", self.except.all().len())
     }
 }
 

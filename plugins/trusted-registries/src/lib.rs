@@ -16,7 +16,7 @@
 use std::fmt;
 
 use policy_kit::settings::Settings;
-use policy_kit::{Pattern, shorten};
+use policy_kit::{Pattern, Patterns, shorten};
 
 pub use policy_kit::contract::{Context, Decision, Image, Outcome, Policy, SettingsError};
 
@@ -29,8 +29,8 @@ const MAX_NAME: usize = 120;
 #[derive(Debug)]
 pub struct Rules {
     /// None: this policy only denies.
-    allow: Option<Vec<Pattern>>,
-    deny: Vec<Pattern>,
+    allow: Option<Patterns>,
+    deny: Patterns,
     message: Option<String>,
 }
 
@@ -51,21 +51,22 @@ impl Policy for Rules {
                 "an empty list would deny every image: list patterns, or leave the key out",
             );
         }
-        settings.finish(Self { allow, deny: deny.unwrap_or_default(), message })
+        let deny = Patterns::new(deny.unwrap_or_default());
+        settings.finish(Self { allow: allow.map(Patterns::new), deny, message })
     }
 
     fn judge(&self, image: &Image, _: &Context) -> Decision {
-        if let Some(pattern) = first_match(&self.deny, image) {
+        if let Some(pattern) = self.deny.first_match(image) {
             let reason =
-                self.denial(format!("pattern {} is denied", shorten(&pattern.to_string(), MAX_NAME)));
+                self.denial(format!("pattern {} is denied", shorten(pattern.as_str(), MAX_NAME)));
             return decision(Outcome::Deny, "denied-registry", reason, Some(pattern));
         }
         let Some(allow) = &self.allow else {
             return decision(Outcome::Abstain, "not-denied", "no deny pattern matches".into(), None);
         };
-        match first_match(allow, image) {
+        match allow.first_match(image) {
             Some(pattern) => {
-                let reason = format!("pattern {} is trusted", shorten(&pattern.to_string(), MAX_NAME));
+                let reason = format!("pattern {} is trusted", shorten(pattern.as_str(), MAX_NAME));
                 decision(Outcome::Allow, "trusted-registry", reason, Some(pattern))
             }
             None => decision(Outcome::Deny, "untrusted-registry", self.denial(untrusted(allow, image)), None),
@@ -85,39 +86,34 @@ impl Rules {
 impl fmt::Display for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.allow {
-            Some(allow) => write!(f, "{} allow and {} deny patterns", allow.len(), self.deny.len()),
+            Some(allow) => write!(f, "{} allow and {} deny patterns", allow.all().len(), self.deny.all().len()),
             None => {
-                write!(f, "{} deny patterns and no allow list: this policy allows no image", self.deny.len())
+                let deny = self.deny.all().len();
+                write!(f, "{deny} deny patterns and no allow list: this policy allows no image")
             }
         }
     }
 }
 
-fn first_match<'a>(patterns: &'a [Pattern], image: &Image) -> Option<&'a Pattern> {
-    let Image { registry, repository, tag, digest, .. } = image;
-    patterns.iter().find(|pattern| pattern.matches(registry, repository, tag.as_deref(), digest.as_deref()))
-}
-
 /// Names what is trusted nearest to the image: the patterns of its repository, else of its registry, else all.
-fn untrusted(allow: &[Pattern], image: &Image) -> String {
+fn untrusted(allow: &Patterns, image: &Image) -> String {
     let Image { registry, repository, .. } = image;
     let (host, path) = (shorten(registry, MAX_NAME), shorten(repository, MAX_NAME));
-    let of_name = |pattern: &&Pattern| pattern.matches_name(registry, repository);
-    let of_registry = |pattern: &&Pattern| pattern.matches_registry(registry);
-    if let Some(trusted) = list(allow.iter().filter(of_name)) {
-        let by_tag = image.digest.is_some() && allow.iter().filter(of_name).any(Pattern::is_of_tag);
+    let of_name = allow.of_name(registry, repository);
+    if let Some(trusted) = list(of_name.iter().copied()) {
+        let by_tag = image.digest.is_some() && of_name.into_iter().any(Pattern::is_of_tag);
         let hint = if by_tag { "; where there is a digest the tag does not count" } else { "" };
         format!("this version of {host}/{path} is not trusted: allowed of it {trusted}{hint}")
-    } else if let Some(trusted) = list(allow.iter().filter(of_registry)) {
+    } else if let Some(trusted) = list(allow.of_registry(registry).into_iter()) {
         format!("{host}/{path} is not trusted: allowed of {host} {trusted}")
     } else {
-        format!("registry {host} is not trusted: allowed {}", list(allow.iter()).unwrap_or_default())
+        format!("registry {host} is not trusted: allowed {}", list(allow.all().iter()).unwrap_or_default())
     }
 }
 
 /// `is A`, `are A and B`, `are A and 2 more`; none where there is nothing.
 fn list<'a>(mut patterns: impl Iterator<Item = &'a Pattern>) -> Option<String> {
-    let mut name = || patterns.next().map(|pattern| shorten(&pattern.to_string(), MAX_NAME));
+    let mut name = || patterns.next().map(|pattern| shorten(pattern.as_str(), MAX_NAME));
     Some(match (name()?, name()) {
         (first, None) => format!("is {first}"),
         (first, Some(second)) => match patterns.count() {
@@ -129,6 +125,6 @@ fn list<'a>(mut patterns: impl Iterator<Item = &'a Pattern>) -> Option<String> {
 
 fn decision(outcome: Outcome, code: &str, reason: String, pattern: Option<&Pattern>) -> Decision {
     let audit_annotations =
-        pattern.iter().map(|pattern| ("pattern".to_owned(), pattern.to_string())).collect();
+        pattern.iter().map(|pattern| ("pattern".to_owned(), pattern.as_str().to_owned())).collect();
     Decision { outcome, code: code.to_owned(), reason, audit_annotations, warnings: Vec::new() }
 }
