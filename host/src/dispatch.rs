@@ -5,6 +5,9 @@
 //! quick, and begun anew on a lane for slower ones: instances are fresh and policies pure, so nothing of the first attempt
 //! is left. What is expected of a policy follows what it took ([`crate::policy::Record`]), and one that was slow once has
 //! to prove itself quick again.
+//!
+//! Policies in mode audit change no verdict, and so may keep nobody waiting: they are asked where that is quick, or a place
+//! in their lane is free, and left out otherwise.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -17,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::config::HostLimits;
-use crate::evaluate::{evaluate, evaluate_within, expected};
+use crate::evaluate::{Audit, evaluate_if_by, evaluate_until, expected, is_audited};
 use crate::policy::PolicySet;
 use crate::review::Review;
 use crate::verdict::Verdict;
@@ -31,6 +34,8 @@ const PATIENCE: Duration = Duration::from_millis(3);
 const SLOW: Duration = Duration::from_millis(50);
 /// What a steady one may really take, so that a policy that nobody knows yet holds up the others no longer.
 const STEADY_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a review may hold a place for policies in mode audit: no other that waits for it may run out of time.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(1);
 /// How much the threads of lanes give way to those that serve (nice(2)).
 const NICE: i32 = 5;
 
@@ -93,6 +98,13 @@ impl Lane {
 /// A place among the admitted, given back when dropped.
 struct Place(Arc<Lane>);
 
+impl Place {
+    fn enter(lane: &Arc<Lane>) -> Place {
+        lane.admitted.fetch_add(1, Ordering::Relaxed);
+        Place(Arc::clone(lane))
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.admitted.fetch_sub(1, Ordering::Relaxed);
@@ -106,27 +118,58 @@ impl Dispatcher {
         Dispatcher { steady: lane(), slow: lane() }
     }
 
-    /// Evaluates `review` by `set`, at once or when its turn comes.
+    /// Evaluates `review` by `set`, at once or when its turn comes. The budget of the review begins now.
     ///
     /// # Errors
     /// [`Overloaded`]: as many reviews are waiting as the queue holds.
     pub async fn evaluate(&self, set: Arc<PolicySet>, review: Review) -> Result<Verdict, Overloaded> {
-        let mut pace = Pace::of(expected(&set, &review));
+        let now = Instant::now();
+        let until = now + set.limits.review_deadline;
+        let review = Arc::new(review);
+        let quickly = |audit| evaluate_if_by(&set, &review, until.min(now + PATIENCE).into(), audit);
+        if is_audited(&set, &review) {
+            let verdict = match Pace::of(expected(&set, &review, Audit::Asked)) {
+                Pace::Quick => unpanicked(&set, || quickly(Audit::Asked)),
+                Pace::Steady => in_free_lane(&self.steady, &set, &review, until).await,
+                Pace::Slow => in_free_lane(&self.slow, &set, &review, until).await,
+            };
+            if let Some(verdict) = verdict {
+                return Ok(verdict);
+            }
+        }
+        let mut pace = Pace::of(expected(&set, &review, Audit::LeftOut));
         if pace == Pace::Quick {
-            match unpanicked(&set, || evaluate_within(&set, &review, PATIENCE)) {
+            match unpanicked(&set, || quickly(Audit::LeftOut)) {
                 Some(verdict) => return Ok(verdict),
                 None => pace = Pace::Steady,
             }
         }
-        let (review, until) = (Arc::new(review), Instant::now() + set.limits.review_deadline);
         if pace == Pace::Steady
-            && let Some(verdict) = in_lane(&self.steady, &set, &review, until, STEADY_PATIENCE).await?
+            && let Some(verdict) = in_lane(&self.steady, &set, &review, until, Some(STEADY_PATIENCE)).await?
         {
             return Ok(verdict);
         }
-        let verdict = in_lane(&self.slow, &set, &review, until, Duration::MAX).await?;
+        let verdict = in_lane(&self.slow, &set, &review, until, None).await?;
         Ok(verdict.unwrap_or_else(|| failed(&set)))
     }
+}
+
+/// Evaluates in a lane, policies in mode audit too, if nobody else is or waits in the place that this takes; none where that
+/// is not so, or it takes longer than such a policy may hold a place.
+async fn in_free_lane(
+    lane: &ArcSwap<Lane>,
+    set: &Arc<PolicySet>,
+    review: &Arc<Review>,
+    until: Instant,
+) -> Option<Verdict> {
+    let lane = of_generation(lane, set);
+    let permit = Arc::clone(&lane.running).try_acquire_owned().ok()?;
+    let place = Place::enter(&lane);
+    let until = until.min(Instant::now() + AUDIT_PATIENCE);
+    on_a_thread(set, review, (permit, place), move |set, review| {
+        evaluate_if_by(set, review, until.into(), Audit::Asked)
+    })
+    .await
 }
 
 /// Evaluates in a lane when the review's turn comes there before `until`; none when it is too slow for this lane, which
@@ -136,11 +179,11 @@ async fn in_lane(
     set: &Arc<PolicySet>,
     review: &Arc<Review>,
     until: Instant,
-    patience: Duration,
+    patience: Option<Duration>,
 ) -> Result<Option<Verdict>, Overloaded> {
     let lane = of_generation(lane, set);
-    let place = Place(Arc::clone(&lane));
-    if lane.admitted.fetch_add(1, Ordering::Relaxed) >= lane.concurrent.saturating_add(lane.queue) {
+    let place = Place::enter(&lane);
+    if lane.admitted.load(Ordering::Relaxed) > lane.concurrent.saturating_add(lane.queue) {
         return Err(Overloaded);
     }
     let turn = Arc::clone(&lane.running).acquire_owned();
@@ -153,24 +196,34 @@ async fn in_lane(
     };
     // The semaphore is never closed.
     let Ok(permit) = turn else { return Err(Overloaded) };
-    let bounded = patience < set.limits.review_deadline;
     // Others of its kind may have shown meanwhile what it takes.
-    if bounded && Pace::of(expected(set, review)) == Pace::Slow {
+    if patience.is_some() && Pace::of(expected(set, review, Audit::LeftOut)) == Pace::Slow {
         return Ok(None);
     }
+    let limited = patience.map(|patience| Instant::now() + patience).filter(|limited| *limited < until);
+    let evaluation = on_a_thread(set, review, (permit, place), move |set, review| match limited {
+        Some(limited) => evaluate_if_by(set, review, limited.into(), Audit::LeftOut),
+        None => Some(evaluate_until(set, review, until.into(), Audit::LeftOut)),
+    });
+    Ok(evaluation.await)
+}
+
+/// `held` goes along: when the client hangs up the evaluation still runs to its end.
+async fn on_a_thread(
+    set: &Arc<PolicySet>,
+    review: &Arc<Review>,
+    held: impl Send + 'static,
+    evaluate: impl FnOnce(&PolicySet, &Review) -> Option<Verdict> + Send + 'static,
+) -> Option<Verdict> {
     let evaluation = {
         let (set, review) = (Arc::clone(set), Arc::clone(review));
-        // The permit goes along: when the client hangs up the evaluation still runs to its end.
         move || {
-            let _held = (permit, place);
+            let _held = held;
             give_way();
-            unpanicked(&set, || match bounded {
-                true => evaluate_within(&set, &review, patience),
-                false => Some(evaluate(&set, &review)),
-            })
+            unpanicked(&set, || evaluate(&set, &review))
         }
     };
-    Ok(tokio::task::spawn_blocking(evaluation).await.unwrap_or_else(|_| Some(failed(set))))
+    tokio::task::spawn_blocking(evaluation).await.unwrap_or_else(|_| Some(failed(set)))
 }
 
 /// Evaluation does not panic; if it does all the same, that is a denial of this one review.

@@ -44,26 +44,24 @@ impl Policy for Rules {
         let mut settings = Settings::read(json)?;
         let require_digest = settings.flag("requireDigest").unwrap_or(true);
         let forbidden_tags = settings.list("forbiddenTags", TagPattern::parse);
-        let except = settings.list("except", Pattern::parse).unwrap_or_default();
+        let except = Patterns::new(settings.list("except", Pattern::parse).unwrap_or_default());
         if !require_digest && forbidden_tags.as_ref().is_some_and(Vec::is_empty) && settings.is_sound() {
             settings.mistake("", "nothing is required: leave requireDigest out, or list forbiddenTags");
         }
         let latest = || TagPattern::parse("latest").into_iter().collect();
         let forbidden_tags = forbidden_tags.unwrap_or_else(latest);
-        settings.finish(Self { require_digest, forbidden_tags, except: Patterns::new(except) })
+        settings.finish(Self { require_digest, forbidden_tags, except })
     }
 
     fn judge(&self, image: &Image, _: &Context) -> Decision {
-        let Image { registry, repository, tag, digest, .. } = image;
-        let (tag, digest) = (tag.as_deref(), digest.as_deref());
-        if let Some(pattern) = self.except.first_match(registry, repository, tag, digest) {
-            let reason = format!("pattern {} is exempt", shorten(&pattern.to_string(), MAX_NAME));
-            let audit_annotations = vec![("pattern".to_owned(), pattern.to_string())];
+        if let Some(pattern) = self.except.first_match(image) {
+            let reason = format!("pattern {} is exempt", shorten(pattern.as_str(), MAX_NAME));
+            let audit_annotations = vec![("pattern".to_owned(), pattern.as_str().to_owned())];
             return Decision { audit_annotations, ..decision(Outcome::Abstain, "exempt", reason) };
         }
         // The host gives an image without a digest its tag; should it ever not, the runtime pulls `latest`.
-        let tag = tag.unwrap_or("latest");
-        if digest.is_some() {
+        let tag = image.tag.as_deref().unwrap_or("latest");
+        if image.digest.is_some() {
             decision(Outcome::Allow, "pinned", "it is named by a digest".into())
         } else if self.require_digest {
             decision(Outcome::Deny, "not-pinned", format!("it has no digest: {}", how_to_pin(image)))

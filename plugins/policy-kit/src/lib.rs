@@ -5,10 +5,20 @@ pub mod contract;
 pub mod settings;
 pub mod pattern;
 
-pub use pattern::{Pattern, Patterns, TagPattern};
+#[cfg(target_arch = "wasm32")]
+mod heap;
+mod patterns;
+
+use std::borrow::Cow;
+
+pub use pattern::{Pattern, TagPattern};
+pub use patterns::Patterns;
 
 /// The text fit for a message: at most `most` characters, `…` in place of the rest, and no control character.
-pub fn shorten(text: &str, most: usize) -> String {
+pub fn shorten(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return Cow::Borrowed(text);
+    }
     let mut rest = text.chars();
     let mut short: String = rest
         .by_ref()
@@ -19,5 +29,5 @@ pub fn shorten(text: &str, most: usize) -> String {
         short.pop();
         short.push('…');
     }
-    short
+    Cow::Owned(short)
 }

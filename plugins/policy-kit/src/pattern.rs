@@ -26,34 +26,32 @@
 mod glob;
 mod parse;
 
-use std::collections::BTreeMap;
 use std::fmt;
-
-use glob::Glob;
+use std::ops::Range;
 
 /// Which images: see the [module's page](self) for the form.
+///
+/// It is its text and where the parts of that are: a policy's memory is copied for every review.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
-    text: String,
-    registry: Registry,
-    path: Vec<Glob>,
+    text: Box<str>,
+    /// The registry, without `*.`.
+    registry: Range<u16>,
+    /// `*.` stands before the registry.
+    below: bool,
+    /// The segments before `**`.
+    path: Range<u16>,
     /// `**` follows `path`.
     deep: bool,
     version: Version,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Registry {
-    Exactly(String),
-    /// `*.` before this host, with its port if it has one.
-    OneLabelBefore(String),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A tag, or a digest, goes from here to the end of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
     Any,
-    Tag(TagPattern),
-    Digest(String),
+    Tag(u16),
+    Digest(u16),
 }
 
 impl Pattern {
@@ -62,14 +60,19 @@ impl Pattern {
         parse::pattern(text)
     }
 
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
     /// Whether the image with these fields, in the host's normal form, is one of those meant.
     pub fn matches(&self, registry: &str, repository: &str, tag: Option<&str>, digest: Option<&str>) -> bool {
         self.matches_name(registry, repository)
-            && match (&self.version, digest) {
+            && match (self.version, digest) {
                 (Version::Any, _) => true,
-                (Version::Digest(wanted), digest) => digest == Some(wanted),
+                (Version::Digest(start), digest) => digest == Some(self.from(start)),
                 (Version::Tag(_), Some(_)) => false,
-                (Version::Tag(wanted), None) => tag.is_some_and(|tag| wanted.matches(tag)),
+                (Version::Tag(start), None) => tag.is_some_and(|tag| glob::matches(self.from(start), tag)),
             }
     }
 
@@ -80,97 +83,52 @@ impl Pattern {
 
     /// Whether images of this registry are meant, some of them at least.
     pub fn matches_registry(&self, registry: &str) -> bool {
-        match &self.registry {
-            Registry::Exactly(wanted) => registry == wanted,
-            Registry::OneLabelBefore(wanted) => {
-                registry.split_once('.').is_some_and(|(label, rest)| parse::is_label(label) && rest == wanted)
-            }
-        }
-    }
-
-    fn matches_repository(&self, repository: &str) -> bool {
-        let mut segments = repository.split('/');
-        let named = self
-            .path
-            .iter()
-            .all(|glob| segments.next().is_some_and(|segment| !segment.is_empty() && glob.matches(segment)));
-        let mut rest = segments.peekable();
-        named && rest.peek().is_some() == self.deep && rest.all(|segment| !segment.is_empty())
+        let registry = if self.below { one_label_less(registry) } else { Some(registry) };
+        registry == Some(self.part(&self.registry))
     }
 
     /// Whether it means a version by its tag.
     pub fn is_of_tag(&self) -> bool {
         matches!(self.version, Version::Tag(_))
     }
+
+    fn matches_repository(&self, repository: &str) -> bool {
+        let mut segments = repository.split('/');
+        let named = self
+            .globs()
+            .all(|glob| segments.next().is_some_and(|text| !text.is_empty() && glob::matches(glob, text)));
+        let mut rest = segments.peekable();
+        named && rest.peek().is_some() == self.deep && rest.all(|segment| !segment.is_empty())
+    }
+
+    /// What the name of every image meant begins with: whether a label more, the registry, and the segments of the path
+    /// before the first that has a `*`.
+    pub(crate) fn beginning(&self) -> (bool, &str, &str) {
+        let path = self.part(&self.path);
+        let literal = match path.find('*').and_then(|star| path.get(..star)) {
+            Some(before) => before.rsplit_once('/').map_or("", |(whole, _)| whole),
+            None => path,
+        };
+        (self.below, self.part(&self.registry), literal)
+    }
+
+    fn globs(&self) -> impl Iterator<Item = &str> {
+        // No path has no segment; `split` would find an empty one.
+        self.part(&self.path).split('/').filter(|glob| !glob.is_empty())
+    }
+
+    fn part(&self, range: &Range<u16>) -> &str {
+        self.text.get(usize::from(range.start)..usize::from(range.end)).unwrap_or_default()
+    }
+
+    fn from(&self, start: u16) -> &str {
+        self.text.get(usize::from(start)..).unwrap_or_default()
+    }
 }
 
-/// Patterns in the order in which they were written, found by the registry of an image: a thousand of other registries
-/// cost nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Patterns {
-    all: Vec<Pattern>,
-    /// Sorted: a registry, and the place in `all` of each pattern that names it.
-    exact: Vec<(String, Vec<usize>)>,
-    /// The places of those whose registry has a wildcard.
-    wild: Vec<usize>,
-}
-
-impl Patterns {
-    /// Sorts them by registry.
-    pub fn new(all: Vec<Pattern>) -> Self {
-        let mut exact = BTreeMap::<String, Vec<usize>>::new();
-        let mut wild = Vec::new();
-        for (place, pattern) in all.iter().enumerate() {
-            match &pattern.registry {
-                Registry::Exactly(registry) => exact.entry(registry.clone()).or_default().push(place),
-                Registry::OneLabelBefore(_) => wild.push(place),
-            }
-        }
-        Self { all, exact: exact.into_iter().collect(), wild }
-    }
-
-    /// The first that matches the image with these fields, in the order in which they were written.
-    pub fn first_match(
-        &self,
-        registry: &str,
-        repository: &str,
-        tag: Option<&str>,
-        digest: Option<&str>,
-    ) -> Option<&Pattern> {
-        let first = |places: &[usize]| {
-            let matching = |place: &&usize| {
-                self.all
-                    .get(**place)
-                    .is_some_and(|pattern| pattern.matches(registry, repository, tag, digest))
-            };
-            places.iter().find(matching).copied()
-        };
-        let place = match (first(self.named(registry)), first(&self.wild)) {
-            (Some(named), Some(wild)) => named.min(wild),
-            (named, wild) => named.or(wild)?,
-        };
-        self.all.get(place)
-    }
-
-    /// Those of the registry of an image, in the order in which they were written.
-    pub fn of_registry(&self, registry: &str) -> Vec<&Pattern> {
-        let wild = self.wild.iter().filter_map(|place| Some((*place, self.all.get(*place)?)));
-        let wild = wild.filter(|(_, pattern)| pattern.matches_registry(registry));
-        let named = self.named(registry).iter().filter_map(|place| Some((*place, self.all.get(*place)?)));
-        let mut found: Vec<_> = named.chain(wild).collect();
-        found.sort_by_key(|(place, _)| *place);
-        found.into_iter().map(|(_, pattern)| pattern).collect()
-    }
-
-    fn named(&self, registry: &str) -> &[usize] {
-        let named = self.exact.binary_search_by(|(known, _)| known.as_str().cmp(registry)).ok();
-        named.and_then(|at| self.exact.get(at)).map_or(&[], |(_, places)| places)
-    }
-
-    /// All of them, as written.
-    pub fn all(&self) -> &[Pattern] {
-        &self.all
-    }
+/// What `*.` stands before, if this registry is one of those meant by it.
+pub(crate) fn one_label_less(registry: &str) -> Option<&str> {
+    registry.split_once('.').filter(|(label, _)| parse::is_label(label)).map(|(_, rest)| rest)
 }
 
 impl fmt::Display for Pattern {
@@ -182,16 +140,17 @@ impl fmt::Display for Pattern {
 
 /// Which tags: `*` is any number of characters, none included. `latest`, `*-dev`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TagPattern(Glob);
+pub struct TagPattern(Box<str>);
 
 impl TagPattern {
     /// Reads a tag pattern; the error says in one line what is wrong and what to write.
     pub fn parse(text: &str) -> Result<Self, String> {
-        parse::tag(text).map(Self)
+        parse::tag(text)?;
+        Ok(Self(text.into()))
     }
 
     /// Whether this tag is one of those meant.
     pub fn matches(&self, tag: &str) -> bool {
-        self.0.matches(tag)
+        glob::matches(&self.0, tag)
     }
 }

@@ -1,6 +1,9 @@
 //! A policy's settings, read so that every mistake is told at once, each with its place.
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 
 use crate::contract::SettingsError;
 use crate::shorten;
@@ -9,21 +12,28 @@ use crate::shorten;
 const MISTAKES: usize = 32;
 
 /// Settings being read: ask for every key there may be, then [`finish`](Settings::finish).
+///
+/// Values stay text until they are asked for, so that reading takes little memory, and no more stack the deeper they are
+/// nested.
 #[derive(Debug)]
-pub struct Settings {
-    values: Map<String, Value>,
+pub struct Settings<'a> {
+    values: BTreeMap<String, &'a RawValue>,
     keys: Vec<&'static str>,
     mistakes: Vec<SettingsError>,
 }
 
-impl Settings {
+impl<'a> Settings<'a> {
     /// Settings are one JSON object.
-    pub fn read(json: &str) -> Result<Self, Vec<SettingsError>> {
+    pub fn read(json: &'a str) -> Result<Self, Vec<SettingsError>> {
         let whole = |message: String| vec![SettingsError { pointer: String::new(), message }];
-        match serde_json::from_str(json) {
-            Ok(Value::Object(values)) => Ok(Self { values, keys: Vec::new(), mistakes: Vec::new() }),
-            Ok(other) => Err(whole(format!("wanted a mapping, found {}", kind(&other)))),
-            Err(error) => Err(whole(format!("not JSON: {error}"))),
+        let not_json = |error| whole(format!("not JSON: {error}"));
+        let value: &RawValue = serde_json::from_str(json).map_err(not_json)?;
+        match kind(value) {
+            MAPPING => {
+                let values = serde_json::from_str(json).map_err(not_json)?;
+                Ok(Self { values, keys: Vec::new(), mistakes: Vec::new() })
+            }
+            other => Err(whole(format!("wanted a mapping, found {other}"))),
         }
     }
 
@@ -33,22 +43,16 @@ impl Settings {
         key: &'static str,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<Vec<T>> {
-        let mut found = Vec::new();
-        match self.take(key)? {
-            Value::Array(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    let read = match item {
-                        Value::String(text) => parse(text),
-                        other => Err(format!("wanted a string, found {}", kind(other))),
-                    };
-                    match read {
-                        Ok(value) => found.push(value),
-                        Err(message) => self.mistake(&format!("/{key}/{index}"), message),
-                    }
-                }
-            }
-            other => {
-                self.mistake(&format!("/{key}"), format!("wanted a list of strings, found {}", kind(&other)))
+        let value = self.take(key)?;
+        let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
+            self.mistake(&format!("/{key}"), format!("wanted a list of strings, found {}", kind(value)));
+            return Some(Vec::new());
+        };
+        let mut found = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            match text(item).and_then(|text| parse(&text)) {
+                Ok(value) => found.push(value),
+                Err(message) => self.mistake(&format!("/{key}/{index}"), message),
             }
         }
         Some(found)
@@ -56,29 +60,25 @@ impl Settings {
 
     /// `true` or `false`. None where the key is not there, or is wrong.
     pub fn flag(&mut self, key: &'static str) -> Option<bool> {
-        match self.take(key)? {
-            Value::Bool(flag) => return Some(flag),
-            other => {
-                self.mistake(&format!("/{key}"), format!("wanted true or false, found {}", kind(&other)))
-            }
+        let value = self.take(key)?;
+        let read = serde_json::from_str(value.get());
+        if read.is_err() {
+            self.mistake(&format!("/{key}"), format!("wanted true or false, found {}", kind(value)));
         }
-        None
+        read.ok()
     }
 
     /// One line of at most `most` bytes. None where the key is not there, or is wrong.
     pub fn line(&mut self, key: &'static str, most: usize) -> Option<String> {
-        let wrong = match self.take(key)? {
-            Value::String(text) if text.trim().is_empty() => {
-                "empty: write a line, or leave the key out".into()
-            }
-            Value::String(text) if text.contains(char::is_control) => {
+        let value = self.take(key)?;
+        let wrong = match text(value) {
+            Ok(text) if text.trim().is_empty() => "empty: write a line, or leave the key out".into(),
+            Ok(text) if text.contains(char::is_control) => {
                 "wanted one line without control characters".into()
             }
-            Value::String(text) if text.len() > most => {
-                format!("{} bytes: wanted at most {most}", text.len())
-            }
-            Value::String(text) => return Some(text),
-            other => format!("wanted a string, found {}", kind(&other)),
+            Ok(text) if text.len() > most => format!("{} bytes: wanted at most {most}", text.len()),
+            Ok(text) => return Some(text.into_owned()),
+            Err(message) => message,
         };
         self.mistake(&format!("/{key}"), wrong);
         None
@@ -107,19 +107,33 @@ impl Settings {
         if self.mistakes.is_empty() { Ok(read) } else { Err(self.mistakes) }
     }
 
-    fn take(&mut self, key: &'static str) -> Option<Value> {
+    fn take(&mut self, key: &'static str) -> Option<&'a RawValue> {
         self.keys.push(key);
         self.values.remove(key)
     }
 }
 
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a mapping",
+/// The text of a string.
+fn text(value: &RawValue) -> Result<Cow<'_, str>, String> {
+    match value.get().strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        Some(plain) if !plain.contains('\\') => Ok(Cow::Borrowed(plain)),
+        Some(_) => serde_json::from_str(value.get())
+            .map(Cow::Owned)
+            .map_err(|error| format!("wanted a string of Unicode: {error}")),
+        None => Err(format!("wanted a string, found {}", kind(value))),
+    }
+}
+
+const MAPPING: &str = "a mapping";
+
+/// The first character says it, since it is JSON.
+fn kind(value: &RawValue) -> &'static str {
+    match value.get().bytes().next() {
+        Some(b'{') => MAPPING,
+        Some(b'[') => "a list",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "true or false",
+        Some(b'n') => "null",
+        _ => "a number",
     }
 }

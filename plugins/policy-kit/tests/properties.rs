@@ -1,5 +1,6 @@
 //! Patterns against a model that is slow and plain.
 
+use policy_kit::contract::Image;
 use policy_kit::{Pattern, Patterns};
 use proptest::prelude::*;
 
@@ -43,22 +44,54 @@ fn image_path() -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec("[ab]{1,5}", 1..4)
 }
 
+/// Few registries too, most of which some wildcard means.
+fn pattern() -> impl Strategy<Value = String> {
+    let version = prop_oneof![
+        Just(String::new()),
+        "[ab]\\*?".prop_map(|tag| format!(":{tag}")),
+        Just(format!("@{DIGEST}"))
+    ];
+    ("(\\*\\.)?([ab]\\.)?a\\.io", pattern_path(), version)
+        .prop_map(|(registry, path, version)| (registry, path.join("/"), version))
+        .prop_map(|(registry, path, version)| match path.ends_with("**") {
+            true => format!("{registry}/{path}"),
+            false => format!("{registry}/{path}{version}"),
+        })
+}
+
+/// Names that are no image in normal form among them.
+fn image() -> impl Strategy<Value = Image> {
+    let repository = prop_oneof![9 => image_path().prop_map(|path| path.join("/")), 1 => "[a/]{0,4}"];
+    let digest = prop::option::weighted(0.2, Just(DIGEST.to_owned()));
+    ("([ab-]{0,2}\\.)?([ab]\\.)?a\\.io", repository, prop::option::of("[ab]{1,2}"), digest).prop_map(
+        |(registry, repository, tag, digest)| Image {
+            original: String::new(),
+            registry,
+            repository,
+            tag,
+            digest,
+        },
+    )
+}
+
+const DIGEST: &str = "sha256:dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd";
+
 proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn the_index_finds_what_a_walk_finds(
-        patterns in prop::collection::vec(("(\\*\\.)?[ab]\\.io", pattern_path()), 0..12),
-        registry in "([ab]\\.)?[ab]\\.io",
-        path in image_path(),
-    ) {
-        let text = |(registry, path): &(String, Vec<String>)| format!("{registry}/{}", path.join("/"));
-        let parsed: Result<Vec<_>, _> = patterns.iter().map(text).map(|text| Pattern::parse(&text)).collect();
-        let parsed = parsed.map_err(TestCaseError::fail)?;
-        let path = path.join("/");
-        let walked = parsed.iter().find(|pattern| pattern.matches(&registry, &path, None, None));
-        let index = Patterns::new(parsed.clone());
-        prop_assert_eq!(index.first_match(&registry, &path, None, None), walked);
+    fn the_index_finds_what_a_walk_finds(patterns in prop::collection::vec(pattern(), 0..30), image in image()) {
+        let list: Vec<_> = patterns.iter().map(|text| Pattern::parse(text)).collect::<Result<_, _>>().map_err(TestCaseError::fail)?;
+        let Image { registry, repository, tag, digest, .. } = &image;
+        let walk = |means: &dyn Fn(&Pattern) -> bool| list.iter().filter(|p| means(p)).map(Pattern::as_str).collect::<Vec<_>>();
+        let texts = |found: Vec<&Pattern>| found.into_iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>();
+        let indexed = Patterns::new(list.clone());
+
+        let first = indexed.first_match(&image).map(std::ptr::from_ref);
+        let position = list.iter().position(|p| p.matches(registry, repository, tag.as_deref(), digest.as_deref()));
+        prop_assert_eq!(first, position.map(|position| std::ptr::from_ref(&indexed.all()[position])));
+        prop_assert_eq!(texts(indexed.of_name(registry, repository)), walk(&|p| p.matches_name(registry, repository)));
+        prop_assert_eq!(texts(indexed.of_registry(registry)), walk(&|p| p.matches_registry(registry)));
     }
 
     #[test]

@@ -56,17 +56,16 @@ impl Policy for Rules {
     }
 
     fn judge(&self, image: &Image, _: &Context) -> Decision {
-        if let Some(pattern) = first_match(&self.deny, image) {
-            let reason =
-                self.denial(format!("pattern {} is denied", shorten(&pattern.to_string(), MAX_NAME)));
+        if let Some(pattern) = self.deny.first_match(image) {
+            let reason = self.denial(format!("pattern {} is denied", shorten(pattern.as_str(), MAX_NAME)));
             return decision(Outcome::Deny, "denied-registry", reason, Some(pattern));
         }
         let Some(allow) = &self.allow else {
             return decision(Outcome::Abstain, "not-denied", "no deny pattern matches".into(), None);
         };
-        match first_match(allow, image) {
+        match allow.first_match(image) {
             Some(pattern) => {
-                let reason = format!("pattern {} is trusted", shorten(&pattern.to_string(), MAX_NAME));
+                let reason = format!("pattern {} is trusted", shorten(pattern.as_str(), MAX_NAME));
                 decision(Outcome::Allow, "trusted-registry", reason, Some(pattern))
             }
             None => decision(Outcome::Deny, "untrusted-registry", self.denial(untrusted(allow, image)), None),
@@ -90,32 +89,23 @@ impl fmt::Display for Rules {
                 write!(f, "{} allow and {} deny patterns", allow.all().len(), self.deny.all().len())
             }
             None => {
-                write!(
-                    f,
-                    "{} deny patterns and no allow list: this policy allows no image",
-                    self.deny.all().len()
-                )
+                let deny = self.deny.all().len();
+                write!(f, "{deny} deny patterns and no allow list: this policy allows no image")
             }
         }
     }
-}
-
-fn first_match<'a>(patterns: &'a Patterns, image: &Image) -> Option<&'a Pattern> {
-    let Image { registry, repository, tag, digest, .. } = image;
-    patterns.first_match(registry, repository, tag.as_deref(), digest.as_deref())
 }
 
 /// Names what is trusted nearest to the image: the patterns of its repository, else of its registry, else all.
 fn untrusted(allow: &Patterns, image: &Image) -> String {
     let Image { registry, repository, .. } = image;
     let (host, path) = (shorten(registry, MAX_NAME), shorten(repository, MAX_NAME));
-    let of_registry = allow.of_registry(registry);
-    let of_name = || of_registry.iter().copied().filter(|pattern| pattern.matches_name(registry, repository));
-    if let Some(trusted) = list(of_name()) {
-        let by_tag = image.digest.is_some() && of_name().any(Pattern::is_of_tag);
+    let of_name = allow.of_name(registry, repository);
+    if let Some(trusted) = list(of_name.iter().copied()) {
+        let by_tag = image.digest.is_some() && of_name.into_iter().any(Pattern::is_of_tag);
         let hint = if by_tag { "; where there is a digest the tag does not count" } else { "" };
         format!("this version of {host}/{path} is not trusted: allowed of it {trusted}{hint}")
-    } else if let Some(trusted) = list(of_registry.iter().copied()) {
+    } else if let Some(trusted) = list(allow.of_registry(registry).into_iter()) {
         format!("{host}/{path} is not trusted: allowed of {host} {trusted}")
     } else {
         format!("registry {host} is not trusted: allowed {}", list(allow.all().iter()).unwrap_or_default())
@@ -124,7 +114,7 @@ fn untrusted(allow: &Patterns, image: &Image) -> String {
 
 /// `is A`, `are A and B`, `are A and 2 more`; none where there is nothing.
 fn list<'a>(mut patterns: impl Iterator<Item = &'a Pattern>) -> Option<String> {
-    let mut name = || patterns.next().map(|pattern| shorten(&pattern.to_string(), MAX_NAME));
+    let mut name = || patterns.next().map(|pattern| shorten(pattern.as_str(), MAX_NAME));
     Some(match (name()?, name()) {
         (first, None) => format!("is {first}"),
         (first, Some(second)) => match patterns.count() {
@@ -136,6 +126,6 @@ fn list<'a>(mut patterns: impl Iterator<Item = &'a Pattern>) -> Option<String> {
 
 fn decision(outcome: Outcome, code: &str, reason: String, pattern: Option<&Pattern>) -> Decision {
     let audit_annotations =
-        pattern.iter().map(|pattern| ("pattern".to_owned(), pattern.to_string())).collect();
+        pattern.iter().map(|pattern| ("pattern".to_owned(), pattern.as_str().to_owned())).collect();
     Decision { outcome, code: code.to_owned(), reason, audit_annotations, warnings: Vec::new() }
 }

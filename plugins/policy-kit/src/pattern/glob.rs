@@ -1,31 +1,16 @@
 //! One text with `*` in it: a path segment or a tag.
 
-/// What is around each `*`. Matching takes the leftmost place for every part in between, which is never worse than a
-/// later one, so there is nothing to go back to: the time is linear.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Glob {
-    start: String,
-    between: Vec<String>,
-    /// None where there is no `*`.
-    end: Option<String>,
-}
-
-impl Glob {
-    pub(crate) fn new(text: &str) -> Self {
-        let mut parts = text.split('*').map(str::to_owned);
-        let start = parts.next().unwrap_or_default();
-        let mut between: Vec<String> = parts.collect();
-        let end = between.pop();
-        Self { start, between, end }
+/// Whether the text is one of those that the glob means: `*` is any number of characters, none included.
+///
+/// Every part between two `*` takes its leftmost place, which is never worse than a later one, so there is nothing to go
+/// back to: the time is linear.
+pub(crate) fn matches(glob: &str, text: &str) -> bool {
+    let Some((start, rest)) = glob.split_once('*') else { return glob == text };
+    let (between, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let Some(mut text) = text.strip_prefix(start) else { return false };
+    for part in between.split('*').filter(|part| !part.is_empty()) {
+        let Some((_, after)) = text.split_once(part) else { return false };
+        text = after;
     }
-
-    pub(crate) fn matches(&self, text: &str) -> bool {
-        let Some(mut rest) = text.strip_prefix(self.start.as_str()) else { return false };
-        let Some(end) = &self.end else { return rest.is_empty() };
-        for part in &self.between {
-            let Some((_, after)) = rest.split_once(part.as_str()) else { return false };
-            rest = after;
-        }
-        rest.ends_with(end.as_str())
-    }
+    text.ends_with(end)
 }

@@ -1,7 +1,6 @@
 //! From text to a [`Pattern`]. Most of this is about the mistake: each says what to write instead.
 
-use super::glob::Glob;
-use super::{Pattern, Registry, TagPattern, Version};
+use super::{Pattern, Version};
 use crate::shorten;
 
 /// More than the longest reference there is: 255 bytes of registry, 255 of path, 128 of tag, 135 of digest.
@@ -37,16 +36,29 @@ pub(crate) fn pattern(text: &str) -> Result<Pattern, String> {
         None => (path, None),
     };
 
-    let registry = self::registry(text, registry, path)?;
-    let (path, deep) = self::path(name, path)?;
-    let tag = tag.map(self::tag).transpose()?;
-    let digest = digest.map(self::digest).transpose()?;
-    let version = match (digest, tag) {
-        (Some(digest), _) => Version::Digest(digest),
-        (None, Some(tag)) => Version::Tag(TagPattern(tag)),
-        (None, None) => Version::Any,
-    };
-    Ok(Pattern { text: text.to_owned(), registry, path, deep, version })
+    self::registry(text, registry, path)?;
+    self::path(name, path)?;
+    tag.map(self::tag).transpose()?;
+    digest.map(self::digest).transpose()?;
+
+    // Offsets fit: a pattern has at most MAX_BYTES.
+    let at = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX);
+    let from_end = |part: &str| at(text.len().saturating_sub(part.len()));
+    let below = registry.starts_with("*.");
+    let start = registry.len().saturating_add(1);
+    let segments = path.strip_suffix("**").map(|before| before.strip_suffix('/').unwrap_or(before));
+    Ok(Pattern {
+        text: text.into(),
+        registry: at(if below { 2 } else { 0 })..at(registry.len()),
+        below,
+        path: at(start)..at(start.saturating_add(segments.unwrap_or(path).len())),
+        deep: segments.is_some(),
+        version: match (digest, tag) {
+            (Some(digest), _) => Version::Digest(from_end(digest)),
+            (None, Some(tag)) => Version::Tag(from_end(tag)),
+            (None, None) => Version::Any,
+        },
+    })
 }
 
 /// A pattern without any `/`: a registry alone, or an image of Docker Hub by its short name.
@@ -68,7 +80,7 @@ fn no_registry(text: &str, name: &str) -> String {
     }
 }
 
-fn registry(text: &str, registry: &str, path: &str) -> Result<Registry, String> {
+fn registry(text: &str, registry: &str, path: &str) -> Result<(), String> {
     let after = text.strip_prefix(registry).unwrap_or_default();
     if registry.contains(|c: char| c.is_ascii_uppercase()) {
         let lower = registry.to_ascii_lowercase();
@@ -101,9 +113,7 @@ fn registry(text: &str, registry: &str, path: &str) -> Result<Registry, String> 
     }
     if let Some(address) = host.strip_prefix('[') {
         return match address.strip_suffix(']') {
-            Some(v6) if v6.contains(':') && v6.bytes().all(|b| b.is_ascii_hexdigit() || b == b':') => {
-                Ok(Registry::Exactly(registry.to_owned()))
-            }
+            Some(v6) if v6.contains(':') && v6.bytes().all(|b| b.is_ascii_hexdigit() || b == b':') => Ok(()),
             _ => Err(format!("`{}` is no IPv6 address: write it like `[2001:db8::1]:5000`", show(host))),
         };
     }
@@ -121,7 +131,7 @@ fn registry(text: &str, registry: &str, path: &str) -> Result<Registry, String> 
     }
     if below.is_some() {
         return if domain.contains('.') {
-            Ok(Registry::OneLabelBefore(registry.strip_prefix("*.").unwrap_or(registry).to_owned()))
+            Ok(())
         } else {
             Err(format!(
                 "`{}` is a whole top-level domain: name one label more, such as `*.example.{domain}`",
@@ -136,15 +146,13 @@ fn registry(text: &str, registry: &str, path: &str) -> Result<Registry, String> 
             show(text)
         ));
     }
-    Ok(Registry::Exactly(registry.to_owned()))
+    Ok(())
 }
 
-/// The segments before `**`, and whether it is there.
-fn path(name: &str, path: &str) -> Result<(Vec<Glob>, bool), String> {
+fn path(name: &str, path: &str) -> Result<(), String> {
     if let Some(shorter) = name.strip_suffix('/') {
         return Err(format!("nothing after the last `/`: for all below it write `{}/**`", show(shorter)));
     }
-    let mut globs = Vec::new();
     let mut deep = false;
     for segment in path.split('/') {
         if segment.is_empty() {
@@ -175,12 +183,11 @@ fn path(name: &str, path: &str) -> Result<(Vec<Glob>, bool), String> {
             let what = "letters and digits, with `.`, `_`, `__` or `-` between them";
             return Err(format!("no image has the path segment `{}`: it is {what}", show(segment)));
         }
-        globs.push(Glob::new(segment));
     }
-    Ok((globs, deep))
+    Ok(())
 }
 
-pub(crate) fn tag(text: &str) -> Result<Glob, String> {
+pub(crate) fn tag(text: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-*".contains(c);
     if text.is_empty() {
         Err("an empty tag: write a tag, such as `latest`, or `*` for any".into())
@@ -192,17 +199,17 @@ pub(crate) fn tag(text: &str) -> Result<Glob, String> {
         let what = "letters, digits, `_`, `.` and `-`, the first no `.` or `-`";
         Err(format!("`{}` is no tag: it is at most {MAX_TAG} {what}", show(text)))
     } else {
-        Ok(Glob::new(text))
+        Ok(())
     }
 }
 
-fn digest(text: &str) -> Result<String, String> {
+fn digest(text: &str) -> Result<(), String> {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let sound = text.split_once(':').is_some_and(|(algorithm, digits)| {
         DIGESTS.contains(&(algorithm, digits.len())) && digits.bytes().all(hex)
     });
     if sound {
-        Ok(text.to_owned())
+        Ok(())
     } else {
         Err(format!(
             "`{}` is no digest: write all of it, `sha256:` and 64 lower-case hexadecimal digits",
@@ -230,5 +237,5 @@ fn is_segment(text: &str) -> bool {
 }
 
 fn show(text: &str) -> String {
-    shorten(text, 100)
+    shorten(text, 100).into_owned()
 }
