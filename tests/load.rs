@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use host::config::{HostLimits, PolicyLimits};
 use host::policy::{Cache, Component, LoadError, Policy, Preparer};
@@ -121,7 +121,8 @@ fn prepared(folder: &Path, limits: &HostLimits, component: Vec<u8>) -> Result<Ar
     let engine = support::preparer().engine().clone();
     let preparer = Preparer::new(engine, cache, support::process::HOST.into(), false).unwrap();
     preparer.limit(limits);
-    preparer.load(&Component::new(component), &json!({}), &PolicyLimits::default(), Duration::from_secs(600))
+    let until = Instant::now() + Duration::from_secs(600);
+    preparer.load(&Component::new(component), &json!({}), &PolicyLimits::default(), until)
 }
 
 /// bound: prepare-time within, prepare-time breaks, prepare-memory within, prepare-memory breaks

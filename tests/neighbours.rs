@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use host::evaluate::evaluate;
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -384,4 +385,63 @@ async fn the_queue_is_waited_in_no_longer_than_the_budget_of_a_review() {
     assert!(waited >= 3, "{waited} waited");
     let answer = host.connect().await.send(post(review_in("trusted-registries", "x.io/a"))).await.unwrap();
     assert_eq!(answer.json()["status"]["allowed"], true, "{}", answer.text());
+}
+
+/// Eight reviews at once where one may run: the policy that is in force answers each, the other never does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_in_mode_audit_that_spins_denies_nobody() {
+    let installation = Installation::never_ending(
+        "1s",
+        json!({
+            "limits": { "reviewDeadline": "2s", "concurrentReviews": 1 },
+            "policies": [
+                { "name": "quick", "module": "policies/quick.wasm" },
+                {
+                    "name": "never-ending", "module": "never-ending.wasm", "mode": "audit",
+                    "limits": { "deadline": "1s" },
+                },
+            ],
+        }),
+    );
+    installation.write("policies/quick.wasm", &version("version1"));
+    let server = installation.serve().await;
+    let client = Arc::new(installation.client());
+    let mut reviews = JoinSet::new();
+    for _ in 0..8 {
+        let client = Arc::clone(&client);
+        let address = server.address;
+        reviews.spawn(async move {
+            let mut connection = client.connect(address, Protocol::Http1).await.unwrap();
+            let mut answers = Vec::new();
+            for _ in 0..3 {
+                answers.push(connection.review("x.io/a").await.unwrap().json());
+            }
+            answers
+        });
+    }
+    let answers: Vec<_> = reviews.join_all().await.into_iter().flatten().collect();
+    assert_eq!(answers.len(), 24);
+    let said = |answer: &Value| answer["status"]["auditAnnotations"]["never-ending.malfunction"].to_string();
+    for answer in &answers {
+        assert_eq!(answer["status"]["allowed"], true, "{answer}");
+        assert!(said(answer).contains("deadline") || said(answer).contains("was not asked"), "{answer}");
+    }
+    assert!(answers.iter().any(|answer| said(answer).contains("was not asked")), "some were left out");
+}
+
+/// What was not asked any more is no sign of how quick a policy is.
+#[test]
+fn a_policy_that_uses_up_the_budget_is_not_taken_for_quick() {
+    let set = support::set(json!({
+        "policies": [{ "name": "s", "settings": { "images": { "*": { "spin": true } } }, "limits": { "deadline": "50ms" } }],
+        "limits": { "reviewDeadline": "200ms" },
+    }));
+    let images: Vec<String> = (0..100).map(|number| format!("x.io/{number}")).collect();
+    let images: Vec<&str> = images.iter().map(String::as_str).collect();
+    for _ in 0..2 {
+        assert!(!evaluate(&set, &support::review("default", &images)).allowed);
+    }
+    let seen = set.policies[0].loaded.as_ref().unwrap().record().seen();
+    assert!(seen.expected >= Duration::from_millis(20), "{seen:?}");
+    assert!(seen.evaluations <= 8, "{seen:?}");
 }

@@ -30,7 +30,7 @@ fn trusted_registries() -> Component {
 }
 
 fn load(preparer: &Preparer, settings: &Value) -> Result<Arc<Policy>, LoadError> {
-    preparer.load(&trusted_registries(), settings, &PolicyLimits::default(), PATIENCE)
+    preparer.load(&trusted_registries(), settings, &PolicyLimits::default(), Instant::now() + PATIENCE)
 }
 
 fn settings() -> Value {

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use host::config::{Config, FailurePolicy, HostLimits, Mode, PolicyLimits, Rules, Scope};
 use host::policy::{Cache, Component, Engine, Entry, LoadError, Policy, PolicySet, Preparer, Purpose};
@@ -48,7 +48,12 @@ pub(crate) fn load(
     settings: &Value,
     limits: &PolicyLimits,
 ) -> Result<Arc<Policy>, LoadError> {
-    preparer().load(&Component::new(component.to_vec()), settings, limits, Duration::from_secs(600))
+    preparer().load(
+        &Component::new(component.to_vec()),
+        settings,
+        limits,
+        Instant::now() + Duration::from_secs(600),
+    )
 }
 
 /// Where components are put that are made while testing; it stays until the process ends.

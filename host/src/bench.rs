@@ -178,7 +178,7 @@ pub fn bench(
     let limits = PolicyLimits::default();
     let load = || {
         let started = Instant::now();
-        let policy = preparer.load(component, settings, &limits, PATIENCE)?;
+        let policy = preparer.load(component, settings, &limits, Instant::now() + PATIENCE)?;
         Ok::<_, LoadError>((policy, started.elapsed()))
     };
     let (configured, compile) = load()?;

@@ -109,7 +109,7 @@ bounds! {
             .key("limits.reviewDeadline", 10, 25 * SECOND)
             .says("the review took longer than its budget of {limit} ({key})");
         CONCURRENT_REVIEWS = count("concurrent-reviews", "reviews evaluated at once", 0)
-            .key("limits.concurrentReviews", 1, 256)
+            .key("limits.concurrentReviews", 1, 64)
             .does("the review waits in the queue");
         QUEUE = count("queue", "reviews that wait", 1024).key("limits.queue", 0, 65_536)
             .says("this image policy host has too many reviews waiting");

@@ -14,6 +14,7 @@ pub use self::candidate::{Before, Candidate, assemble};
 use crate::config::{Config, ConfigError, PolicyName};
 use crate::policy::{Cache, Engine, EngineError, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
 use crate::state::StateDirectory;
+use crate::text;
 use crate::tls::{Material, TlsError, TlsReader, TlsStore};
 use crate::watch::Watcher;
 
@@ -300,7 +301,10 @@ impl Reloader {
         if let Err(error) = kept {
             problems.push(Problem {
                 subject: "state directory".to_owned(),
-                message: format!("the last good versions cannot be kept for the next start: {error}"),
+                message: format!(
+                    "the last good versions cannot be kept for the next start: {}",
+                    text::without_path(&error.to_string())
+                ),
             });
         }
     }

@@ -94,7 +94,8 @@ impl StateDirectory {
     pub fn keep(&self, name: &PolicyName, component: &[u8], settings: &Value) -> io::Result<()> {
         let digest = digest(component);
         let path = self.component(&digest);
-        if !path.exists() {
+        // One that was damaged would be no good version.
+        if !fs::read(&path).is_ok_and(|kept| kept == component) {
             self.write(&path, component)?;
         }
         let record = Record { component: digest, settings: settings.clone() };

@@ -63,6 +63,11 @@ pub fn shown(text: &str, bytes: usize) -> String {
     if printed.len() <= bytes { printed } else { cut(&printed, bytes) }
 }
 
+/// The text of an error without the name of the temporary file that it was about, which is another each time.
+pub fn without_path(error: &str) -> &str {
+    error.split_once(" at path ").map_or(error, |(error, _)| error)
+}
+
 /// What a person is shown of an image reference that came in a request: escaped, of bounded length.
 pub fn image(reference: &str) -> String {
     match reference {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use host::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
 use host::evaluate::{Instances, evaluate_with};
@@ -67,7 +67,7 @@ impl Guest {
     pub(crate) fn load(&self, settings: &Value) -> Result<Arc<Policy>, LoadError> {
         let limits =
             PolicyLimits { deadline: Duration::from_secs(1), memory: 64 << 20, ..PolicyLimits::default() };
-        self.preparer.load(&self.component, settings, &limits, Duration::from_secs(600))
+        self.preparer.load(&self.component, settings, &limits, Instant::now() + Duration::from_secs(600))
     }
 
     /// Takes the snapshot of a policy: why it has none.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use host::config::{HostLimits, Mode, PolicyLimits, PolicyName, Rules};
 use host::policy::{Cache, Component, Engine, Entry, Policy, PolicySet, Preparer, Purpose};
@@ -71,7 +71,12 @@ impl Subject {
     }
 
     pub(crate) fn load(&self, preparer: &Preparer) -> Result<Arc<Policy>, Error> {
-        Ok(preparer.load(&self.component, &self.settings, &PolicyLimits::default(), PATIENCE)?)
+        Ok(preparer.load(
+            &self.component,
+            &self.settings,
+            &PolicyLimits::default(),
+            Instant::now() + PATIENCE,
+        )?)
     }
 
     /// Loaded, with its snapshot; or why it has none.

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::{Failure, Format, exit, preparer, read, say, settings};
 use crate::bounds;
 use crate::config::PolicyLimits;
-use crate::policy::{Component, Engine, Policy, Purpose, World};
+use crate::policy::{Component, Engine, LoadError, Policy, Purpose, World};
 
 const BROKEN: u8 = 2;
 
@@ -49,13 +49,16 @@ fn inspect(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let settings = settings(arguments.settings.as_deref())?;
     let world = World::of(&component.bytes).map_err(|error| failed(&error))?;
     let preparer = preparer().map_err(|message| Failure::new(BROKEN, message))?;
-    let patience = Duration::from_secs(3600);
-    let loaded = preparer.load(&component, &settings, &PolicyLimits::default(), patience).inspect(|policy| {
+    let until = Instant::now() + Duration::from_secs(3600);
+    let loaded = preparer.load(&component, &settings, &PolicyLimits::default(), until).inspect(|policy| {
         if policy.snapshot().is_none() {
             preparer.snapshot(policy, &component.bytes);
         }
     });
-    let error = loaded.as_ref().err().map(ToString::to_string);
+    let error = loaded.as_ref().err().map(|error| match (error, &arguments.settings) {
+        (LoadError::Settings(_), None) => format!("{error} (give it settings with --settings FILE)"),
+        _ => error.to_string(),
+    });
     let told = told(&component, &world, loaded.as_deref().ok(), error.as_deref());
     match arguments.format {
         Format::Text => say(in_text(&told))?,

@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::native::digest;
+use crate::text;
 
 const FORMAT: &str = "image-policy-host cache 1";
 
@@ -95,10 +96,9 @@ impl Cache {
     pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
         let path = self.folder.join(key);
         let mut bytes = fs::read(&path).ok()?;
-        let end = bytes.iter().take(256).position(|byte| *byte == b'\n')?;
-        let content = bytes.split_off(end + 1);
-        let line = String::from_utf8(bytes).ok()?;
-        if line.trim_end() != heading(&content) {
+        let end = bytes.iter().take(256).position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let content = bytes.split_off(end);
+        if bytes.trim_ascii_end() != heading(&content).as_bytes() {
             tracing::warn!("{}: damaged, or of another version: it is prepared anew", path.display());
             return None;
         }
@@ -113,8 +113,9 @@ impl Cache {
         let kept = self.write(key, content).and_then(|()| self.tidy());
         let trouble = kept.err().map(|error| {
             format!(
-                "{}: what is compiled cannot be kept there, so it is compiled again at the next start: {error}",
-                self.folder.display()
+                "{}: what is compiled cannot be kept there, so it is compiled again at the next start: {}",
+                self.folder.display(),
+                text::without_path(&error.to_string())
             )
         });
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;

@@ -68,6 +68,8 @@ struct Request {
 
 /// What is kept of standard error, in bytes.
 const STDERR_BYTES: u64 = 4096;
+/// The most native code of a policy, in bytes: CPython's is a quarter of it. It is read into the serving process.
+const NATIVE_BYTES: u64 = 128 << 20;
 /// The longest line of JSON, in bytes: settings are in it.
 const LINE_BYTES: u64 = 4 << 20;
 
@@ -89,15 +91,22 @@ pub(super) fn run(program: &Path, task: Task, component: &[u8], bounds: Bounds) 
         return Err(unprepared(&"no pipe to the process that compiles"));
     };
     // A descriptor, so that no other process is meant once this one is gone.
-    let process = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let process = process.and_then(|process| pidfd_open(process, PidfdFlags::empty()).ok());
+    let process = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(error) => {
+            // Nobody could end it when its time is over.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(unprepared(&error));
+        }
+    };
     let wall = bounds.time * 2;
 
     let (answer, said, late, status) = std::thread::scope(|scope| {
         let (ended, ending) = channel::<()>();
         let timer = scope.spawn(move || {
             let late = ending.recv_timeout(wall) == Err(RecvTimeoutError::Timeout);
-            if late && let Some(process) = process {
+            if late {
                 // An error means that it is gone already.
                 let _ = pidfd_send_signal(process, Signal::KILL);
             }
@@ -110,28 +119,27 @@ pub(super) fn run(program: &Path, task: Task, component: &[u8], bounds: Bounds) 
             let _ = io::copy(&mut stderr, &mut io::sink());
             String::from_utf8_lossy(&said).into_owned()
         });
-        let answer = ask(stdin, stdout, &request, component, bounds.memory);
+        let answer = ask(stdin, stdout, &request, component);
         let status = child.wait();
         // An error means that the timer has gone off.
         let _ = ended.send(());
         (answer, said.join().unwrap_or_default(), timer.join().unwrap_or_default(), status)
     });
     match (answer, status) {
-        (Ok((Ok(()), bytes)), Ok(status)) if status.success() => Ok(Compiled::vouched(bytes)),
+        (Ok((Ok(_), bytes)), Ok(status)) if status.success() => Ok(Compiled::vouched(bytes)),
         (Ok((Err(refusal), _)), Ok(status)) if status.success() => Err(failure(refusal, bounds)),
         (_, Ok(status)) => Err(Failure::Load(crash(status, late, &said, bounds))),
         (_, Err(error)) => Err(unprepared(&error)),
     }
 }
 
-/// The child's answer, of at most so many bytes.
+/// The child's answer, whole.
 fn ask(
     mut stdin: impl Write,
     stdout: impl Read,
     request: &[u8],
     component: &[u8],
-    bytes: u64,
-) -> io::Result<(Result<(), Refusal>, Vec<u8>)> {
+) -> io::Result<(Result<u64, Refusal>, Vec<u8>)> {
     // A child that ends early does not read all: how it ended says more than that.
     let _ = stdin
         .write_all(request)
@@ -140,9 +148,13 @@ fn ask(
     drop(stdin);
     let mut stdout = BufReader::new(stdout);
     let line = line(&mut stdout)?;
+    let answer: Result<u64, Refusal> = serde_json::from_slice(&line)?;
     let mut compiled = Vec::new();
-    stdout.take(bytes).read_to_end(&mut compiled)?;
-    Ok((serde_json::from_slice(&line)?, compiled))
+    stdout.take(NATIVE_BYTES + 1).read_to_end(&mut compiled)?;
+    if answer.as_ref().is_ok_and(|bytes| *bytes != compiled.len() as u64) {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "its answer is not whole"));
+    }
+    Ok((answer, compiled))
 }
 
 fn line(from: &mut impl BufRead) -> io::Result<Vec<u8>> {
@@ -195,8 +207,17 @@ pub(crate) fn serve_request(mut input: impl BufRead, mut output: impl Write) -> 
     limit(bounds)?;
     let mut component = Vec::new();
     input.read_to_end(&mut component)?;
-    let made = make(&task, &component);
-    let answer = made.as_ref().map(|_| ());
+    let made = make(&task, &component).and_then(|compiled| match compiled.bytes().len() as u64 {
+        bytes if bytes > NATIVE_BYTES => {
+            let why = format!("its native code has {bytes} bytes, the limit is {NATIVE_BYTES}");
+            Err(match task {
+                Task::Compile => Refusal::Invalid(why),
+                Task::Snapshot { .. } => Refusal::Snapshot(why),
+            })
+        }
+        _ => Ok(compiled),
+    });
+    let answer = made.as_ref().map(|compiled| compiled.bytes().len() as u64);
     serde_json::to_writer(&mut output, &answer)?;
     output.write_all(b"\n")?;
     if let Ok(compiled) = &made {
@@ -215,6 +236,8 @@ fn limit(bounds: Bounds) -> io::Result<()> {
     setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 1) })?;
     setrlimit(Resource::Core, exactly(0))?;
     nice(10)?;
+    // Where memory is short all the same, this process is the one to go. It works without.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
 }
 

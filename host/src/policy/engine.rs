@@ -20,7 +20,7 @@ const KEPT_MEMORY: usize = 2 << 20;
 /// The same of a table.
 const KEPT_TABLE: usize = 64 << 10;
 /// Instances at a time, whatever their policies. As many reviews as may be evaluated at once have one each.
-pub(crate) const INSTANCES: u32 = 256;
+pub(crate) const INSTANCES: u32 = 512;
 /// Memories of all instances: each takes 4 GiB of address space, so that no access has to be checked.
 const MEMORIES: u32 = 4 * INSTANCES;
 /// Core instances and tables of all instances; those of the largest toolchain have about forty.
@@ -91,10 +91,18 @@ impl Engine {
 
     /// Every setting in force, a `name: value` a line: wasmtime's own, then the pool's.
     pub fn settings(&self) -> String {
-        // wasmtime's `Debug` is what it documents for this: one field a line.
+        // wasmtime's `Debug` tells all of them: a field begins where the indentation is least.
         let config = format!("{:#?}", self.engine.config());
-        let field = |line: &str| Some(line.strip_prefix("    ")?.strip_suffix(',')?.to_owned());
-        let mut lines: Vec<_> = config.lines().filter_map(field).collect();
+        let mut lines = Vec::<String>::new();
+        for line in config.lines().filter_map(|line| line.strip_prefix("    ")) {
+            match lines.last_mut() {
+                Some(field) if line.starts_with([' ', ')', '}', ']']) => field.push_str(line.trim()),
+                _ => lines.push(line.to_owned()),
+            }
+        }
+        for line in &mut lines {
+            *line = line.trim_end_matches(',').replace(",)", ")").replace(",}", "}");
+        }
         lines.push(format!("clock of deadlines: a tick every {TICK:?}"));
         match &self.pool {
             Ok(pool) => lines.extend([
@@ -160,7 +168,7 @@ fn config(purpose: Purpose) -> wasmtime::Config {
 }
 
 /// PAGEMAP_SCAN stays off: before wasmtime 50 it does not reset pages that were swapped out
-/// (https://github.com/bytecodealliance/wasmtime/pull/14357).
+/// (<https://github.com/bytecodealliance/wasmtime/pull/14357>).
 fn pool() -> PoolingAllocationConfig {
     let each = |bound: Bound| u32::try_from(bound.default).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();

@@ -13,13 +13,14 @@ use super::bindings::ImagePolicyPre;
 use super::engine::Engine;
 use super::native::{Compiled, digest};
 use super::record::Record;
-use super::sandbox::{Instance, SettingsError, StartError};
+use super::sandbox::{Context, Instance, SettingsError, StartError};
 use super::scan::{Names, ScanError, scan};
 use super::store::State;
 use crate::bounds;
 use crate::config::PolicyLimits;
+use crate::image::Image;
 use crate::text;
-use crate::verdict::{LogLine, Malfunction};
+use crate::verdict::{Decision, LogLine, Malfunction};
 
 /// The interface that a policy exports.
 const POLICY: &str = "image-policy:host/policy@0.1.0";
@@ -257,6 +258,13 @@ impl Policy {
             fastest = fastest.min(self.time(&snapshot)?);
             fastest_before = fastest_before.min(self.time(&before)?);
         }
+        for image in TYPICAL {
+            if self.ask(&snapshot, image)? != self.ask(&before, image)? {
+                return Err(format!(
+                    "an instance of it does not say the same of {image} as one that is configured"
+                ));
+            }
+        }
         if fastest >= fastest_before {
             return Err(format!(
                 "an instance of it starts no faster: in {fastest:?}, and in {fastest_before:?} when it is configured"
@@ -281,6 +289,16 @@ impl Policy {
         let started = Instant::now();
         drop(self.start_as(form, self.limits.deadline).map_err(|malfunction| malfunction.to_string())?);
         Ok(started.elapsed())
+    }
+
+    /// What a fresh instance says of an image.
+    fn ask(&self, form: &Form, image: &str) -> Result<Result<Decision, Malfunction>, String> {
+        let image = Image::parse(image).map_err(|error| error.to_string())?;
+        let deadline = self.limits.deadline;
+        let instance = self.start_as(form, deadline);
+        let decision = instance
+            .and_then(|mut instance| instance.evaluate(&image, &Context::new("default", &[]), deadline));
+        Ok(decision)
     }
 
     /// SHA-256 of the component, in hexadecimal.
@@ -327,6 +345,14 @@ impl Policy {
         )
     }
 }
+
+/// Images that both forms are asked about.
+const TYPICAL: [&str; 4] = [
+    "nginx",
+    "ghcr.io/acme/app:1.2.3",
+    "registry.k8s.io/pause@sha256:7031c1b283388d2c2e09b57badb803c05ebed362dc88d84b480cc47f72a21097",
+    "localhost:5000/a/b/c:latest",
+];
 
 /// Instances that are started of each form to see which is faster.
 const STARTS: usize = 10;

@@ -25,9 +25,9 @@ impl Compiled {
     #[expect(
         unsafe_code,
         reason = "wasmtime executes what it deserialises without checking it. A Compiled is made by `vouched` alone, which \
-                  is called in three places: on the output of `Component::serialize` in this process, on the answer of a \
-                  child that runs this very program, and on an entry of the cache whose folder belongs to this user with \
-                  mode 0700 and whose digest was compared. Bytes of another version or configuration of wasmtime are \
+                  is called on three things: the output of `Component::serialize` in this process; the whole answer of a \
+                  child that runs the program given to `Preparer::new`, which is this one; and an entry of the cache, whose \
+                  folder belongs to this user with mode 0700 and whose digest was compared. Bytes of another version or configuration of wasmtime are \
                   refused by it: https://docs.rs/wasmtime/48/wasmtime/component/struct.Component.html#method.deserialize"
     )]
     pub(super) fn load(&self, engine: &Engine) -> wasmtime::Result<Component> {

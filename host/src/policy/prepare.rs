@@ -1,10 +1,12 @@
 //! Policies, made ready: from the cache where they are known, else compiled in a child, with the snapshot following
 //! when it is done.
 
-use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -61,6 +63,8 @@ struct Shared {
 struct Work {
     compiling: VecDeque<(String, Arc<[u8]>)>,
     snapshots: VecDeque<(Weak<Policy>, Arc<[u8]>)>,
+    /// What is being compiled.
+    running: HashSet<String>,
     /// What is compiled now, or was and has not been asked for since.
     results: HashMap<String, Progress>,
     /// Who wants to know when something is ready that nobody waited for.
@@ -104,9 +108,11 @@ impl Preparer {
             work: Mutex::default(),
             changed: Condvar::new(),
         });
-        for _ in 0..CHILDREN {
+        for number in 0..CHILDREN {
             let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name("prepare".to_owned()).spawn(move || shared.work())?;
+            // One of them is always there for what somebody waits for.
+            let snapshots = number == 0;
+            std::thread::Builder::new().name("prepare".to_owned()).spawn(move || shared.work(snapshots))?;
         }
         Ok(Preparer { shared, snapshots, _temporary: temporary })
     }
@@ -132,10 +138,27 @@ impl Preparer {
         &self.shared.cache
     }
 
+    /// Forgets what waits to be compiled, and what was compiled, of components that are not among `wanted` any more.
+    pub fn retain(&self, wanted: &HashSet<String>) {
+        let keys: HashSet<_> = wanted.iter().map(|digest| self.shared.compiled_key(digest)).collect();
+        let mut work = self.shared.lock();
+        work.compiling.retain(|(key, _)| keys.contains(key));
+        let waiting: HashSet<_> = work.compiling.iter().map(|(key, _)| key.clone()).collect();
+        let running = work.running.clone();
+        work.results.retain(|key, progress| match progress {
+            Progress::Done(_) => keys.contains(key),
+            Progress::Since { .. } => waiting.contains(key) || running.contains(key),
+        });
+    }
+
     /// Begins to compile a component that will be loaded soon.
-    pub fn announce(&self, component: &Component) {
+    pub fn announce(&self, component: &Component, settings: &str, limits: &PolicyLimits) {
         let key = self.shared.compiled_key(&component.digest);
-        if !self.shared.cache.has(&key) && check_front(&component.bytes).is_ok() {
+        let snapshot = self.shared.configured_key(&component.digest, settings, limits);
+        if !self.shared.cache.has(&snapshot)
+            && !self.shared.cache.has(&key)
+            && check_front(&component.bytes).is_ok()
+        {
             self.shared.enqueue(&mut self.shared.lock(), key, &component.bytes);
         }
     }
@@ -143,13 +166,13 @@ impl Preparer {
     /// Loads a component with its settings, once it is compiled.
     ///
     /// # Errors
-    /// [`LoadError`]; [`LoadError::Preparing`] when compiling it takes longer than `patience`, in which case that goes on.
+    /// [`LoadError`]; [`LoadError::Preparing`] when it is not compiled by `until`, in which case that goes on.
     pub fn load(
         &self,
         component: &Component,
         settings: &Value,
         limits: &PolicyLimits,
-        patience: Duration,
+        until: Instant,
     ) -> Result<Arc<Policy>, LoadError> {
         let shared = &self.shared;
         let (digest, settings) = (component.digest.clone(), settings.to_string());
@@ -170,7 +193,7 @@ impl Preparer {
                 return Ok(Arc::new(policy));
             }
         }
-        let compiled = shared.compiled(component, patience)?;
+        let compiled = shared.compiled(component, until)?;
         let policy = Policy::configured_each_time(&shared.engine, &compiled, digest, settings, limits)?;
         let policy = Arc::new(policy);
         match known {
@@ -213,7 +236,8 @@ impl Shared {
     }
 
     fn configured_key(&self, component: &str, settings: &str, limits: &PolicyLimits) -> String {
-        digest(format!("configured\n{}\n{component}\n{limits:?}\n{settings}", self.build).as_bytes())
+        let limits = serde_json::to_string(limits).unwrap_or_default();
+        digest(format!("configured\n{}\n{component}\n{limits}\n{settings}", self.build).as_bytes())
     }
 
     fn enqueue(&self, work: &mut Work, key: String, component: &[u8]) {
@@ -225,7 +249,7 @@ impl Shared {
         }
     }
 
-    fn compiled(&self, component: &Component, patience: Duration) -> Result<Arc<Compiled>, LoadError> {
+    fn compiled(&self, component: &Component, until: Instant) -> Result<Arc<Compiled>, LoadError> {
         let key = self.compiled_key(&component.digest);
         let mut work = self.lock();
         if !work.results.contains_key(&key) {
@@ -245,10 +269,10 @@ impl Shared {
                     }
                 }
                 Some(Progress::Since { start, abandoned }) => {
-                    let elapsed = start.elapsed();
-                    let Some(left) = patience.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
+                    let left = until.checked_duration_since(Instant::now());
+                    let Some(left) = left.filter(|left| !left.is_zero()) else {
                         *abandoned = true;
-                        return Err(LoadError::Preparing(elapsed));
+                        return Err(LoadError::Preparing(start.elapsed()));
                     };
                     work = self.changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
                 }
@@ -257,7 +281,7 @@ impl Shared {
     }
 
     /// What a thread does: what someone waits for first, then snapshots.
-    fn work(&self) {
+    fn work(&self, snapshots: bool) {
         loop {
             let mut work = self.lock();
             let (compile, snapshot) = loop {
@@ -265,16 +289,22 @@ impl Shared {
                     return;
                 }
                 if let Some(job) = work.compiling.pop_front() {
+                    work.running.insert(job.0.clone());
                     break (Some(job), None);
                 }
-                if let Some(job) = work.snapshots.pop_front() {
+                if snapshots && let Some(job) = work.snapshots.pop_front() {
                     break (None, Some(job));
                 }
                 work = self.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
             };
             drop(work);
             if let Some((key, component)) = compile {
-                let result = match self.child(Task::Compile, &component) {
+                let child = || self.child(Task::Compile, &component);
+                // Whoever waits for the result has to get one.
+                let result = catch_unwind(AssertUnwindSafe(child)).unwrap_or_else(|_| {
+                    Err(Failure::Load(LoadError::Unprepared("a panic; please report this".to_owned())))
+                });
+                let result = match result {
                     Ok(compiled) => Ok(Arc::new(compiled)),
                     Err(Failure::Load(error)) => Err(error),
                     Err(Failure::Snapshot(error)) => Err(LoadError::Unprepared(error)),
@@ -283,6 +313,7 @@ impl Shared {
                     self.cache.put(&key, compiled.bytes());
                 }
                 let mut work = self.lock();
+                work.running.remove(&key);
                 let before = work.results.insert(key, Progress::Done(result));
                 self.changed.notify_all();
                 if let Some(Progress::Since { abandoned: true, .. }) = before
@@ -294,7 +325,10 @@ impl Shared {
             if let Some((policy, component)) = snapshot
                 && let Some(policy) = policy.upgrade()
             {
-                self.snapshot(&policy, &component);
+                let taking = || self.snapshot(&policy, &component);
+                if catch_unwind(AssertUnwindSafe(taking)).is_err() {
+                    policy.decide_snapshot(Err("a panic; please report this".to_owned()));
+                }
             }
         }
     }
@@ -303,19 +337,17 @@ impl Shared {
         let (settings, limits) = (policy.settings().to_owned(), policy.limits().clone());
         let key = self.configured_key(policy.digest(), &settings, &limits);
         let (snapshot, code) = match self.child(Task::Snapshot { settings, limits }, component) {
-            Ok(compiled) => (policy.adopt(&compiled), Some(compiled)),
-            Err(Failure::Snapshot(why)) => (Err(why), None),
-            Err(Failure::Load(error)) => {
-                let passing = error.may_pass();
-                policy.decide_snapshot(Err(error.to_string()));
-                if passing {
-                    return;
+            Ok(compiled) => {
+                // What is slow or late now may be neither next time: that is not kept.
+                if let Err(why) = policy.adopt(&compiled) {
+                    return policy.decide_snapshot(Err(why));
                 }
-                (Err(error.to_string()), None)
+                (Ok(()), Some(compiled))
             }
+            Err(Failure::Snapshot(why)) => (Err(why), None),
+            Err(Failure::Load(error)) => return policy.decide_snapshot(Err(error.to_string())),
         };
         policy.decide_snapshot(snapshot.clone());
-        let code = code.filter(|_| snapshot.is_ok());
         let known = Configured { log: policy.load_log().to_vec(), snapshot };
         let Ok(mut entry) = serde_json::to_vec(&known) else { return };
         entry.push(b'\n');
@@ -340,10 +372,11 @@ fn read_configured(entry: &[u8]) -> Option<(Configured, Vec<u8>)> {
 }
 
 /// Tells one build of the program from another by its file: a fixed compiler compiles anew what a faulty one compiled.
-fn build(engine: &Engine, program: &std::path::Path) -> String {
-    use std::os::unix::fs::MetadataExt;
-    let file = std::fs::metadata(program)
-        .map(|file| (file.len(), file.mtime(), file.mtime_nsec(), file.ino()))
-        .unwrap_or_default();
-    format!("{} {:016x} {file:?}", env!("CARGO_PKG_VERSION"), engine.compatibility())
+fn build(engine: &Engine, program: &Path) -> String {
+    let file = match std::fs::metadata(program) {
+        Ok(file) => format!("{} {} {} {}", file.len(), file.mtime(), file.mtime_nsec(), file.ino()),
+        // Like no other, so that nothing of another is taken.
+        Err(_) => format!("{:?} {}", SystemTime::now(), std::process::id()),
+    };
+    format!("{} {:016x} {file}", env!("CARGO_PKG_VERSION"), engine.compatibility())
 }

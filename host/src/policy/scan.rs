@@ -109,12 +109,16 @@ struct Scan<'a> {
 impl<'a> Scan<'a> {
     fn payload(&mut self, bytes: &'a [u8], payload: Payload<'a>) -> Result<(), ScanError> {
         match payload {
-            Payload::Version { encoding, .. } => self.open.push(Open {
-                component: encoding == Encoding::Component,
-                // A module is an instance each time; a component is what it instantiates.
-                cost: Cost { instances: u64::from(encoding == Encoding::Module), ..Cost::default() },
-                ..Open::default()
-            }),
+            Payload::Version { encoding, .. } => {
+                // Those around it are counted when they end.
+                within(bounds::COMPONENTS, self.components.saturating_add(self.open.len() as u64))?;
+                self.open.push(Open {
+                    component: encoding == Encoding::Component,
+                    // A module is an instance each time; a component is what it instantiates.
+                    cost: Cost { instances: u64::from(encoding == Encoding::Module), ..Cost::default() },
+                    ..Open::default()
+                });
+            }
             Payload::End(_) => self.close()?,
             // Of a core module. What it announces must be there, or it is not valid.
             Payload::FunctionSection(section) => {

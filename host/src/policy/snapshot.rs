@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use wasmparser::{CanonicalFunction, Parser, Payload};
 use wasmtime::Store;
 use wasmtime::component::{Component, Instance, Lift, WasmList};
 use wasmtime_wizer::{ComponentInstanceState, Wizer};
@@ -25,6 +26,7 @@ pub(super) fn snapshot(
     settings: &str,
     limits: &PolicyLimits,
 ) -> wasmtime::Result<Vec<u8>> {
+    refuse_own_resources(component)?;
     let wizer = Wizer::new();
     let (context, instrumented) = wizer.instrument_component(component)?;
     let compiled = Component::from_binary(&engine.engine, &instrumented)?;
@@ -62,6 +64,20 @@ pub(super) fn snapshot(
         Some(error) => Err(error),
         None => Ok(snapshot),
     }
+}
+
+/// Handles of a component's own resources live in tables of the host too, where nobody looks for them.
+fn refuse_own_resources(component: &[u8]) -> wasmtime::Result<()> {
+    for payload in Parser::new(0).parse_all(component) {
+        if let Payload::ComponentCanonicalSection(functions) = payload? {
+            for function in functions {
+                if let CanonicalFunction::ResourceNew { .. } = function? {
+                    wasmtime::bail!("it makes resources of its own, whose handles a snapshot does not hold");
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Calls the functions that the instrumented component exports for reading its state.

@@ -1,17 +1,17 @@
 //! A candidate for the next generation: every configured policy loaded, or what stands in for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::Problem;
 use crate::bounds;
-use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyLimits, PolicyName, Scope};
+use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyName, Scope};
 use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, digest};
 use crate::state::StateDirectory;
 use crate::text;
@@ -87,21 +87,31 @@ pub fn assemble(
     let mut loaded = Vec::new();
     let mut left_out = Vec::new();
     let mut entries = Vec::with_capacity(configured.len());
+    let mut wanted = HashSet::new();
+    let until = Instant::now() + patience(before);
     let mut next = configured.first().map(|policy| component(config, policy));
     for (policy, following) in configured.iter().zip(1..) {
         let Some(read) = next.take() else { break };
         next = configured.get(following).map(|policy| component(config, policy));
-        if let Some(Ok(next)) = &next {
-            preparer.announce(next);
+        if let (Some(policy), Some(Ok(next))) = (configured.get(following), &next) {
+            let settings = policy.settings.to_string();
+            let known = unchanged(policy, next, &settings, before).is_some()
+                || refused.of(config, policy, next, &settings).is_some();
+            if !known {
+                preparer.announce(next, &settings, &policy.limits);
+            }
         }
-        let entry = match read.and_then(|read| load(preparer, config, policy, read, before, refused)) {
+        if let Ok(read) = &read {
+            wanted.insert(read.digest.clone());
+        }
+        let entry = match read.and_then(|read| load(preparer, config, policy, read, before, refused, until)) {
             Ok((entry, new)) => {
                 refused.0.remove(&policy.name);
                 loaded.extend(new);
                 entry
             }
             Err(error) => {
-                let (entry, message) = match instead(preparer, policy, before, &error) {
+                let (entry, message) = match instead(preparer, policy, before, &error, until) {
                     Some((entry, instead)) => (entry, format!("{error} ({instead})")),
                     None => (None, error),
                 };
@@ -117,6 +127,7 @@ pub fn assemble(
         };
         entries.push(entry);
     }
+    preparer.retain(&wanted);
     if let Before::Running(set) = before
         && !left_out.is_empty()
     {
@@ -261,13 +272,13 @@ fn suggestion(stem: &str) -> String {
     }
 }
 
-/// How long compiling a component may hold up the others. It goes on afterwards, and a later candidate has it.
+/// How long a candidate waits for what is being compiled. That goes on afterwards, and a later candidate has it.
 fn patience(before: Before<'_>) -> Duration {
     match before {
         Before::Nothing => Duration::from_secs(3600),
         // Until then the host does not listen, and what comes later malfunctions for a while.
         Before::Start(_) => Duration::from_secs(10),
-        Before::Running(_) => Duration::from_secs(5),
+        Before::Running(_) => Duration::from_secs(10),
     }
 }
 
@@ -283,26 +294,16 @@ fn load(
     component: Component,
     before: Before<'_>,
     refused: &mut Refused,
+    until: Instant,
 ) -> Result<(Entry, Option<Loaded>), String> {
     let settings = policy.settings.to_string();
-    if let Before::Running(set) = before
-        && let Some(running) = set.policies.iter().find(|entry| entry.name == policy.name)
-        && let Ok(loaded) = &running.loaded
-        && (loaded.digest(), loaded.settings(), loaded.limits())
-            == (&component.digest, &settings, &policy.limits)
-    {
+    if let Some(loaded) = unchanged(policy, &component, &settings, before) {
         return Ok((entry(policy, Ok(Arc::clone(loaded))), None));
     }
-
-    let attempt = attempt_digest(&component.digest, &settings, &policy.limits);
-    let known = refused
-        .0
-        .get(&policy.name)
-        .filter(|(refused, _)| *refused == attempt)
-        .map(|(_, error)| error.clone());
+    let known = refused.of(config, policy, &component, &settings).cloned();
     let result = match known {
         Some(error) => Err(error),
-        None => preparer.load(&component, &policy.settings, &policy.limits, patience(before)),
+        None => preparer.load(&component, &policy.settings, &policy.limits, until),
     };
     match result {
         Ok(loaded) => {
@@ -315,15 +316,49 @@ fn load(
         Err(error) => {
             let message = describe(config, policy, &error);
             if !error.may_pass() {
-                refused.0.insert(policy.name.clone(), (attempt, error));
+                refused.0.insert(
+                    policy.name.clone(),
+                    (attempt_digest(config, policy, &component, &settings), error),
+                );
             }
             Err(message)
         }
     }
 }
 
-fn attempt_digest(component: &str, settings: &str, limits: &PolicyLimits) -> String {
-    digest(format!("{component}\n{settings}\n{limits:?}").as_bytes())
+/// What is in force of a policy, if it would be loaded again from the same.
+fn unchanged<'a>(
+    policy: &PolicyConfig,
+    component: &Component,
+    settings: &str,
+    before: Before<'a>,
+) -> Option<&'a Arc<Policy>> {
+    let Before::Running(set) = before else { return None };
+    let running = set.policies.iter().find(|entry| entry.name == policy.name)?;
+    let loaded = running.loaded.as_ref().ok()?;
+    let same = (loaded.digest(), loaded.settings(), loaded.limits())
+        == (component.digest.as_str(), settings, &policy.limits);
+    same.then_some(loaded)
+}
+
+impl Refused {
+    /// Why the same was refused before.
+    fn of(
+        &self,
+        config: &Config,
+        policy: &PolicyConfig,
+        component: &Component,
+        settings: &str,
+    ) -> Option<&LoadError> {
+        let (attempt, error) = self.0.get(&policy.name)?;
+        (*attempt == attempt_digest(config, policy, component, settings)).then_some(error)
+    }
+}
+
+/// Of all that a refusal depends on.
+fn attempt_digest(config: &Config, policy: &PolicyConfig, component: &Component, settings: &str) -> String {
+    let host = (config.limits.prepare_time, config.limits.prepare_memory);
+    digest(format!("{}\n{settings}\n{:?}\n{host:?}", component.digest, policy.limits).as_bytes())
 }
 
 /// Errors in the settings point into host.yaml, all others at the file.
@@ -363,6 +398,7 @@ fn instead(
     policy: &PolicyConfig,
     before: Before<'_>,
     error: &str,
+    until: Instant,
 ) -> Option<(Option<Entry>, &'static str)> {
     let instead = match before {
         Before::Nothing => return None,
@@ -376,7 +412,7 @@ fn instead(
         Before::Start(state) => {
             let kept = state.and_then(|state| state.last_good(&policy.name)).and_then(|kept| {
                 let component = Component::new(kept.component);
-                preparer.load(&component, &kept.settings, &policy.limits, patience(before)).ok()
+                preparer.load(&component, &kept.settings, &policy.limits, until).ok()
             });
             match kept {
                 Some(kept) => (
