@@ -14,7 +14,7 @@ use crate::config::{HostLimits, Mode};
 use crate::evaluate::{Instances, evaluate_with};
 use crate::policy::PolicySet;
 use crate::review::{Review, ReviewError};
-use crate::verdict::{ImageVerdict, Outcome, Verdict};
+use crate::verdict::{Outcome, Verdict, agree};
 use crate::yaml;
 
 /// The largest fixture in bytes: larger than any request that the server reads by default.
@@ -287,22 +287,18 @@ fn explained(verdict: &Verdict) -> Vec<String> {
 
 /// The decisions that came out otherwise when instances were shared otherwise.
 fn unlike(shared: &Verdict, other: &Verdict, how: &str) -> Vec<String> {
-    let said = |image: &ImageVerdict| -> Vec<(String, Outcome, String)> {
-        image.judged.said.iter().map(|said| (said.policy.clone(), said.outcome(), said.reason())).collect()
-    };
     let mut lines = Vec::new();
     for (first, second) in shared.images.iter().zip(&other.images) {
-        for (before, after) in
-            said(first).into_iter().zip(said(second)).filter(|(before, after)| before != after)
-        {
+        let said = first.judged.said.iter().zip(&second.judged.said);
+        for (before, after) in said.filter(|(before, after)| !agree(&before.judgement, &after.judgement)) {
             lines.push(format!(
                 "{} is not a function of one image: of {} it said {} ({}), and {how} {} ({})",
-                before.0,
+                before.policy,
                 crate::text::image(&first.judged.original),
-                before.1,
-                before.2,
-                after.1,
-                after.2
+                before.outcome(),
+                before.reason(),
+                after.outcome(),
+                after.reason()
             ));
         }
     }

@@ -82,6 +82,16 @@ pub enum Malfunction {
     Contract(String),
 }
 
+/// Whether two judgements of one image by one policy are the same. The words of a malfunction may hold addresses, which
+/// are others in another instance.
+pub fn agree(one: &Result<Decision, Malfunction>, other: &Result<Decision, Malfunction>) -> bool {
+    match (one, other) {
+        (Ok(one), Ok(other)) => one == other,
+        (Err(one), Err(other)) => one.kind() == other.kind(),
+        _ => false,
+    }
+}
+
 /// What kind of malfunction it is: what counts are kept by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use host::evaluate::Instances;
 use host::policy::{LoadError, PolicySet};
-use host::verdict::Said;
+use host::verdict::{Said, agree};
 use host::yaml::Document;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -133,7 +133,7 @@ fn reviewed(set: &PolicySet, name: &str, row: &Review) -> Vec<String> {
         [(Instances::Shared, false), (Instances::Reversed, true), (Instances::Isolated, true)]
     {
         let again = ask(set, &images, instances);
-        let same = again.iter().map(|said| &said.judgement).eq(said.iter().map(|said| &said.judgement));
+        let same = again.iter().zip(&said).all(|(again, said)| agree(&again.judgement, &said.judgement));
         if same == (may_differ && row.disagrees) {
             differences.push(format!("{}: asked again, {instances:?}: {again:?}", row.name));
         }

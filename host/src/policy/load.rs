@@ -20,7 +20,7 @@ use crate::bounds;
 use crate::config::PolicyLimits;
 use crate::image::Image;
 use crate::text;
-use crate::verdict::{Decision, LogLine, Malfunction};
+use crate::verdict::{Decision, LogLine, Malfunction, agree};
 
 /// The interface that a policy exports.
 const POLICY: &str = "image-policy:host/policy@0.1.0";
@@ -259,7 +259,7 @@ impl Policy {
             fastest_before = fastest_before.min(self.time(&before)?);
         }
         for image in TYPICAL {
-            if self.ask(&snapshot, image)? != self.ask(&before, image)? {
+            if !agree(&self.ask(&snapshot, image)?, &self.ask(&before, image)?) {
                 return Err(format!(
                     "an instance of it does not say the same of {image} as one that is configured"
                 ));
