@@ -21,7 +21,7 @@ const NEIGHBOUR: Duration = Duration::from_secs(2);
 /// When an answer is given up, which is a failure in any case.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// By how much the process may have grown once all cases are over, in KiB: what the pool keeps mapped for the next
-/// instances, up to 100 places of 2 MiB.
+/// instances, up to 256 places of 1 MiB.
 const REST: u64 = 224 << 10;
 
 #[derive(Deserialize)]
@@ -47,9 +47,9 @@ fn two_seconds() -> String {
     "2s".to_owned()
 }
 
-/// An instance may have 64.
+/// An instance may have 64, and while its snapshot is tried there is another.
 fn usual_growth() -> u64 {
-    96
+    160
 }
 
 #[derive(Deserialize)]

@@ -15,14 +15,17 @@ use crate::bounds::{self, Bound};
 const TICK: Duration = Duration::from_millis(1);
 
 /// Bytes of a memory that stay mapped for the next instance in its place, zeroed by the host: above what policies in
-/// Rust, C, Go and JavaScript use, and without it each instance costs as many page faults as it has pages.
-const KEPT_MEMORY: usize = 2 << 20;
+/// Rust and C use. Without it each instance costs as many page faults as it has pages.
+const KEPT_MEMORY: usize = 1 << 20;
 /// The same of a table.
 const KEPT_TABLE: usize = 64 << 10;
 /// Instances at a time, whatever their policies. As many reviews as may be evaluated at once have one each.
 pub(crate) const INSTANCES: u32 = 512;
 /// Memories of all instances: each takes 4 GiB of address space, so that no access has to be checked.
 const MEMORIES: u32 = 4 * INSTANCES;
+/// Places that keep what they have mapped for the next instance of the same policy. With more policies in use than that
+/// each instance is mapped anew; each may hold [`KEPT_MEMORY`].
+const WARM: u32 = 256;
 /// Core instances and tables of all instances; those of the largest toolchain have about forty.
 const CORE_INSTANCES: u32 = 40 * INSTANCES;
 
@@ -187,8 +190,7 @@ fn pool() -> PoolingAllocationConfig {
         .max_tables_per_module(each(bounds::TABLES))
         .table_elements(bounds::TABLE_ELEMENTS.size())
         .total_stacks(0)
-        // Fewer than there are policies in use would have each instance mapped anew.
-        .max_unused_warm_slots(MEMORIES)
+        .max_unused_warm_slots(WARM)
         .linear_memory_keep_resident(KEPT_MEMORY)
         .table_keep_resident(KEPT_TABLE)
         .pagemap_scan(Enabled::No);
