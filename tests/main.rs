@@ -26,7 +26,11 @@ mod limits;
 #[cfg(test)]
 mod load;
 #[cfg(test)]
+mod neighbours;
+#[cfg(test)]
 mod plugins;
+#[cfg(test)]
+mod prepare;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]

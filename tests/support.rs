@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use host::config::{Config, PolicyLimits};
-use host::policy::{Cache, Component, Engine, LoadError, Policy, PolicySet, Preparer, Purpose};
+use host::config::{Config, FailurePolicy, HostLimits, Mode, PolicyLimits, Rules, Scope};
+use host::policy::{Cache, Component, Engine, Entry, LoadError, Policy, PolicySet, Preparer, Purpose};
 use host::reload::{Before, Candidate, assemble};
 use host::review::Review;
 use serde_json::{Value, json};
@@ -100,6 +100,18 @@ pub(crate) fn set(host: Value) -> PolicySet {
     let candidate = candidate(host);
     assert!(candidate.problems.is_empty(), "{:?}", candidate.problems);
     candidate.set
+}
+
+/// A set of one policy that is in force everywhere.
+pub(crate) fn set_of(policy: &Arc<Policy>) -> PolicySet {
+    let entry = Entry {
+        name: "policy".try_into().unwrap(),
+        scope: Scope::default(),
+        mode: Mode::default(),
+        failure_policy: FailurePolicy::default(),
+        loaded: Ok(Arc::clone(policy)),
+    };
+    PolicySet::new(Rules::default(), HostLimits::default(), vec![entry])
 }
 
 /// A set of one scripted policy with the name `scripted`; `settings` are its `images`.

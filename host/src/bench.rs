@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::bounds;
 use crate::config::PolicyLimits;
 use crate::image::Image;
 use crate::policy::{Component, Context, Engine, Instance, LoadError, Policy, Preparer, Purpose};
@@ -56,6 +57,9 @@ impl Question {
         Question::all_of(&Review { namespace: "default".to_owned(), annotations: Vec::new(), images })
     }
 }
+
+/// Calls of one instance: as many images as a review may have. Some toolchains need more memory with each.
+pub const CALLS: usize = bounds::IMAGES.size();
 
 /// Asks a fresh instance.
 ///
@@ -207,6 +211,9 @@ pub fn bench(
             }
         }
         // Apart from the others, whose instances take what it needs out of the processor's caches.
+        if warm_samples.len() % (CALLS / ROUND * ROUND) == 0 {
+            warm_instance = Warm::start(&configured).map_err(malfunctions)?;
+        }
         for question in each.by_ref().take(ROUND) {
             warm_samples.push(timed(|| warm_instance.ask(question))?);
         }

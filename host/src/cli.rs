@@ -13,7 +13,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::{Value, json};
 
 use crate::bounds;
 use crate::config::{Config, PolicyConfig, PolicyName};
@@ -42,6 +43,13 @@ enum Verb {
     Inspect(inspect::Arguments),
     Bench(bench::Arguments),
     Schema(schema::Arguments),
+}
+
+/// For people or for programs.
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
 }
 
 /// Parses the arguments and runs the verb.
@@ -155,11 +163,15 @@ impl OnePolicy {
         let name = PolicyName::try_from(name.trim_matches('-')).or_else(|_| PolicyName::try_from("policy"));
         let name = name.map_err(|error| Failure::new(status, error))?;
         let mut policy = PolicyConfig::bare(name, module.clone());
-        if let Some(path) = &self.settings {
-            policy.settings = parse_yaml(path, &read(path, SETTINGS_BYTES)?)?.value;
-        }
+        policy.settings = settings(self.settings.as_deref())?;
         Ok(Some(Config::for_policies(vec![policy])))
     }
+}
+
+/// The settings in a file, or those of a policy that has none.
+fn settings(path: Option<&Path>) -> Result<Value, Failure> {
+    let Some(path) = path else { return Ok(json!({})) };
+    Ok(parse_yaml(path, &read(path, SETTINGS_BYTES)?)?.value)
 }
 
 fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {

@@ -1,9 +1,13 @@
 //! Where evaluations run, by what they are expected to take: quick ones where their request is served, the others on
 //! threads of their own in lanes, so that a review waits only behind those of its own pace.
 //!
-//! An evaluation that turns out slow where it should have been quick is broken off after a few milliseconds and begun
-//! anew on a lane: instances are fresh and policies pure, so nothing of the first attempt is left. What is expected of a
-//! policy follows what it took ([`crate::policy::Record`]), and one that was slow once has to prove itself quick again.
+//! An evaluation that turns out slower than expected is broken off, after a few milliseconds where it should have been
+//! quick, and begun anew on a lane for slower ones: instances are fresh and policies pure, so nothing of the first attempt
+//! is left. What is expected of a policy follows what it took ([`crate::policy::Record`]), and one that was slow once has
+//! to prove itself quick again.
+//!
+//! Policies in mode audit change no verdict, and so may keep nobody waiting: they are asked where that is quick, or a place
+//! in their lane is free, and left out otherwise.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -13,9 +17,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::config::HostLimits;
-use crate::evaluate::{evaluate, evaluate_within, expected};
+use crate::evaluate::{Audit, evaluate_if_by, evaluate_until, expected, is_audited};
 use crate::policy::PolicySet;
 use crate::review::Review;
 use crate::verdict::Verdict;
@@ -27,6 +32,10 @@ const QUICK: Duration = Duration::from_micros(300);
 const PATIENCE: Duration = Duration::from_millis(3);
 /// From here on a review waits only behind others that are as slow: these are policies on their way to a deadline.
 const SLOW: Duration = Duration::from_millis(50);
+/// What a steady one may really take, so that a policy that nobody knows yet holds up the others no longer.
+const STEADY_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a review may hold a place for policies in mode audit: no other that waits for it may run out of time.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(1);
 /// How much the threads of lanes give way to those that serve (nice(2)).
 const NICE: i32 = 5;
 
@@ -89,6 +98,13 @@ impl Lane {
 /// A place among the admitted, given back when dropped.
 struct Place(Arc<Lane>);
 
+impl Place {
+    fn enter(lane: &Arc<Lane>) -> Place {
+        lane.admitted.fetch_add(1, Ordering::Relaxed);
+        Place(Arc::clone(lane))
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.admitted.fetch_sub(1, Ordering::Relaxed);
@@ -102,46 +118,112 @@ impl Dispatcher {
         Dispatcher { steady: lane(), slow: lane() }
     }
 
-    /// Evaluates `review` by `set`, at once or when its turn comes.
+    /// Evaluates `review` by `set`, at once or when its turn comes. The budget of the review begins now.
     ///
     /// # Errors
     /// [`Overloaded`]: as many reviews are waiting as the queue holds.
     pub async fn evaluate(&self, set: Arc<PolicySet>, review: Review) -> Result<Verdict, Overloaded> {
-        let lane = match Pace::of(expected(&set, &review)) {
-            Pace::Quick => match unpanicked(&set, || evaluate_within(&set, &review, PATIENCE)) {
-                Some(verdict) => return Ok(verdict),
-                None => &self.steady,
-            },
-            Pace::Steady => &self.steady,
-            Pace::Slow => &self.slow,
-        };
-        let lane = of_generation(lane, &set);
-        let place = Place(Arc::clone(&lane));
-        if lane.admitted.fetch_add(1, Ordering::Relaxed) >= lane.concurrent.saturating_add(lane.queue) {
-            return Err(Overloaded);
-        }
-        let turn = Arc::clone(&lane.running).acquire_owned();
-        let Ok(turn) = tokio::time::timeout(set.limits.review_deadline, turn).await else {
-            let budget = humantime::format_duration(set.limits.review_deadline);
-            let reason = format!(
-                "the review waited for its turn longer than its budget of {budget} (limits.reviewDeadline)"
-            );
-            return Ok(Verdict::refuse(&set.rules, &set.generation(), &reason));
-        };
-        // The semaphore is never closed.
-        let Ok(permit) = turn else { return Err(Overloaded) };
-        let evaluation = {
-            let set = Arc::clone(&set);
-            // The permit goes along: when the client hangs up the evaluation still runs to its end.
-            move || {
-                let _held = (permit, place);
-                give_way();
-                unpanicked(&set, || Some(evaluate(&set, &review)))
+        let now = Instant::now();
+        let until = now + set.limits.review_deadline;
+        let review = Arc::new(review);
+        let quickly = |audit| evaluate_if_by(&set, &review, until.min(now + PATIENCE).into(), audit);
+        if is_audited(&set, &review) {
+            let verdict = match Pace::of(expected(&set, &review, Audit::Asked)) {
+                Pace::Quick => unpanicked(&set, || quickly(Audit::Asked)),
+                Pace::Steady => in_free_lane(&self.steady, &set, &review, until).await,
+                Pace::Slow => in_free_lane(&self.slow, &set, &review, until).await,
+            };
+            if let Some(verdict) = verdict {
+                return Ok(verdict);
             }
-        };
-        let verdict = tokio::task::spawn_blocking(evaluation).await;
-        Ok(verdict.ok().flatten().unwrap_or_else(|| failed(&set)))
+        }
+        let mut pace = Pace::of(expected(&set, &review, Audit::LeftOut));
+        if pace == Pace::Quick {
+            match unpanicked(&set, || quickly(Audit::LeftOut)) {
+                Some(verdict) => return Ok(verdict),
+                None => pace = Pace::Steady,
+            }
+        }
+        if pace == Pace::Steady
+            && let Some(verdict) = in_lane(&self.steady, &set, &review, until, Some(STEADY_PATIENCE)).await?
+        {
+            return Ok(verdict);
+        }
+        let verdict = in_lane(&self.slow, &set, &review, until, None).await?;
+        Ok(verdict.unwrap_or_else(|| failed(&set)))
     }
+}
+
+/// Evaluates in a lane, policies in mode audit too, if nobody else is or waits in the place that this takes; none where that
+/// is not so, or it takes longer than such a policy may hold a place.
+async fn in_free_lane(
+    lane: &ArcSwap<Lane>,
+    set: &Arc<PolicySet>,
+    review: &Arc<Review>,
+    until: Instant,
+) -> Option<Verdict> {
+    let lane = of_generation(lane, set);
+    let permit = Arc::clone(&lane.running).try_acquire_owned().ok()?;
+    let place = Place::enter(&lane);
+    let until = until.min(Instant::now() + AUDIT_PATIENCE);
+    on_a_thread(set, review, (permit, place), move |set, review| {
+        evaluate_if_by(set, review, until.into(), Audit::Asked)
+    })
+    .await
+}
+
+/// Evaluates in a lane when the review's turn comes there before `until`; none when it is too slow for this lane, which
+/// is known by then or found out after `patience`.
+async fn in_lane(
+    lane: &ArcSwap<Lane>,
+    set: &Arc<PolicySet>,
+    review: &Arc<Review>,
+    until: Instant,
+    patience: Option<Duration>,
+) -> Result<Option<Verdict>, Overloaded> {
+    let lane = of_generation(lane, set);
+    let place = Place::enter(&lane);
+    if lane.admitted.load(Ordering::Relaxed) > lane.concurrent.saturating_add(lane.queue) {
+        return Err(Overloaded);
+    }
+    let turn = Arc::clone(&lane.running).acquire_owned();
+    let Ok(turn) = tokio::time::timeout_at(until, turn).await else {
+        let budget = humantime::format_duration(set.limits.review_deadline);
+        let reason = format!(
+            "the review waited for its turn longer than its budget of {budget} (limits.reviewDeadline)"
+        );
+        return Ok(Some(Verdict::refuse(&set.rules, &set.generation(), &reason)));
+    };
+    // The semaphore is never closed.
+    let Ok(permit) = turn else { return Err(Overloaded) };
+    // Others of its kind may have shown meanwhile what it takes.
+    if patience.is_some() && Pace::of(expected(set, review, Audit::LeftOut)) == Pace::Slow {
+        return Ok(None);
+    }
+    let limited = patience.map(|patience| Instant::now() + patience).filter(|limited| *limited < until);
+    let evaluation = on_a_thread(set, review, (permit, place), move |set, review| match limited {
+        Some(limited) => evaluate_if_by(set, review, limited.into(), Audit::LeftOut),
+        None => Some(evaluate_until(set, review, until.into(), Audit::LeftOut)),
+    });
+    Ok(evaluation.await)
+}
+
+/// `held` goes along: when the client hangs up the evaluation still runs to its end.
+async fn on_a_thread(
+    set: &Arc<PolicySet>,
+    review: &Arc<Review>,
+    held: impl Send + 'static,
+    evaluate: impl FnOnce(&PolicySet, &Review) -> Option<Verdict> + Send + 'static,
+) -> Option<Verdict> {
+    let evaluation = {
+        let (set, review) = (Arc::clone(set), Arc::clone(review));
+        move || {
+            let _held = held;
+            give_way();
+            unpanicked(&set, || evaluate(&set, &review))
+        }
+    };
+    tokio::task::spawn_blocking(evaluation).await.unwrap_or_else(|_| Some(failed(set)))
 }
 
 /// Evaluation does not panic; if it does all the same, that is a denial of this one review.

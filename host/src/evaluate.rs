@@ -1,14 +1,13 @@
 //! Every policy on every image of a review. Synchronous and total: whatever a policy does, there is a verdict.
 
-use std::cell::Cell;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::config::Mode;
 use crate::image::{self, Image};
-use crate::policy::{self, Context, Entry, PolicySet};
+use crate::policy::{Context, Entry, Instance, Policy, PolicySet};
 use crate::review::Review;
-use crate::verdict::{Judged, Malfunction, Said, Verdict};
+use crate::verdict::{Decision, Judged, LogLine, Malfunction, Said, Verdict};
 
 /// How the instances of a policy are shared among the images of a review. The answer may not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +20,15 @@ pub enum Instances {
     Isolated,
 }
 
+/// Whether policies in mode audit are asked. They change no verdict, so nobody has to wait for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audit {
+    /// As all others, after them.
+    Asked,
+    /// Not this time, which their judgements say.
+    LeftOut,
+}
+
 /// Judges a review by a set, as the server does.
 pub fn evaluate(set: &PolicySet, review: &Review) -> Verdict {
     evaluate_with(set, review, Instances::Shared)
@@ -28,50 +36,180 @@ pub fn evaluate(set: &PolicySet, review: &Review) -> Verdict {
 
 /// Judges a review by a set, with instances shared otherwise, so that a policy that depends on it is found.
 pub fn evaluate_with(set: &PolicySet, review: &Review, instances: Instances) -> Verdict {
-    let budget = Budget::of(set.limits.review_deadline);
-    judge(set, review, instances, &budget)
+    Evaluation::new(set, Instant::now() + set.limits.review_deadline).finish(review, instances, Audit::Asked)
 }
 
-/// As [`evaluate`], for a caller who cannot wait: none when it would take longer than `patience`.
-pub fn evaluate_within(set: &PolicySet, review: &Review, patience: Duration) -> Option<Verdict> {
-    let budget = Budget::of(patience.min(set.limits.review_deadline));
-    let verdict = judge(set, review, Instances::Shared, &budget);
-    (!budget.exhausted.get()).then_some(verdict)
+/// As [`evaluate`], with what is left of a review's budget.
+pub fn evaluate_until(set: &PolicySet, review: &Review, until: Instant, audit: Audit) -> Verdict {
+    Evaluation::new(set, until).finish(review, Instances::Shared, audit)
 }
 
-/// How long [`evaluate`] is expected to take, by what the policies took before.
-pub fn expected(set: &PolicySet, review: &Review) -> Duration {
+/// As [`evaluate_until`], for a caller who may not wait: none when something would not be asked to its end by then. What
+/// policies did until then is not counted.
+pub fn evaluate_if_by(set: &PolicySet, review: &Review, until: Instant, audit: Audit) -> Option<Verdict> {
+    let mut attempt = Evaluation::new(set, until);
+    let verdict = attempt.judge(review, Instances::Shared, audit);
+    if attempt.exhausted {
+        return None;
+    }
+    attempt.count();
+    Some(verdict)
+}
+
+/// How long [`evaluate`] is expected to take, by what the policies took before; of policies in mode audit only where they
+/// are asked.
+pub fn expected(set: &PolicySet, review: &Review, audit: Audit) -> Duration {
     if exempt(set, review) {
         return Duration::ZERO;
     }
     let images = u32::try_from(review.images.len()).unwrap_or(u32::MAX);
-    let applying = set.policies.iter().filter(|entry| entry.scope.applies(&review.namespace));
-    let loaded = applying.filter_map(|entry| entry.loaded.as_ref().ok());
+    let asked = applying(set, review).filter(|entry| entry.mode == Mode::Enforce || audit == Audit::Asked);
+    let loaded = asked.filter_map(|entry| entry.loaded.as_ref().ok());
     loaded.map(|policy| policy.record().expected().saturating_mul(images)).sum()
+}
+
+/// Whether a policy in mode audit applies to a review.
+pub fn is_audited(set: &PolicySet, review: &Review) -> bool {
+    !exempt(set, review) && applying(set, review).any(|entry| entry.mode == Mode::Audit)
 }
 
 fn exempt(set: &PolicySet, review: &Review) -> bool {
     set.rules.exempt_namespaces.contains(&review.namespace)
 }
 
-fn judge(set: &PolicySet, review: &Review, instances: Instances, budget: &Budget) -> Verdict {
-    let mut images = distinct_images(review);
-    if !exempt(set, review) {
-        let context = Context::new(&review.namespace, &review.annotations);
-        let applying = |mode| {
-            let policies = set.policies.iter().filter(move |entry| entry.mode == mode);
-            policies.filter(|entry| entry.scope.applies(&review.namespace))
-        };
-        // Policies in audit mode come last, since they may not cost the others their time.
-        for entry in applying(Mode::Enforce).chain(applying(Mode::Audit)) {
-            let asked = images.iter_mut();
-            match instances {
-                Instances::Reversed => ask(entry, asked.rev(), &context, budget, instances),
-                _ => ask(entry, asked, &context, budget, instances),
-            }
+fn applying<'a>(set: &'a PolicySet, review: &'a Review) -> impl Iterator<Item = &'a Entry> {
+    set.policies.iter().filter(|entry| entry.scope.applies(&review.namespace))
+}
+
+/// One evaluation under way.
+struct Evaluation<'a> {
+    set: &'a PolicySet,
+    until: Instant,
+    /// Something was not asked, or not to its end.
+    exhausted: bool,
+    /// How the evaluations of each policy ended, to be counted once they stand.
+    ended: Vec<(&'a Policy, Option<Malfunction>)>,
+}
+
+impl<'a> Evaluation<'a> {
+    fn new(set: &'a PolicySet, until: Instant) -> Evaluation<'a> {
+        Evaluation { set, until, exhausted: false, ended: Vec::new() }
+    }
+
+    fn finish(mut self, review: &Review, instances: Instances, audit: Audit) -> Verdict {
+        let verdict = self.judge(review, instances, audit);
+        self.count();
+        verdict
+    }
+
+    fn count(&self) {
+        for (policy, malfunction) in &self.ended {
+            policy.record().ended(malfunction.as_ref());
         }
     }
-    Verdict::combine(&set.rules, &review.namespace, &set.generation(), images)
+
+    fn judge(&mut self, review: &Review, instances: Instances, audit: Audit) -> Verdict {
+        let set = self.set;
+        let mut images = distinct_images(review);
+        if !exempt(set, review) {
+            let context = Context::new(&review.namespace, &review.annotations);
+            let of = |mode| set.policies.iter().filter(move |entry| entry.mode == mode);
+            // Policies in audit mode come last, since they may not cost the others their time.
+            let entries = of(Mode::Enforce).chain(of(Mode::Audit));
+            for entry in entries.filter(|entry| entry.scope.applies(&review.namespace)) {
+                if entry.mode == Mode::Audit && audit == Audit::LeftOut {
+                    images.iter_mut().for_each(|judged| leave_out(entry, judged));
+                    continue;
+                }
+                let asked = images.iter_mut();
+                match instances {
+                    Instances::Reversed => self.ask(entry, asked.rev(), &context, instances),
+                    _ => self.ask(entry, asked, &context, instances),
+                }
+            }
+        }
+        Verdict::combine(&set.rules, &review.namespace, &set.generation(), images)
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+
+    /// Asks one policy about every image. After a malfunction the next image gets a fresh instance.
+    fn ask<'b>(
+        &mut self,
+        entry: &'a Entry,
+        images: impl Iterator<Item = &'b mut Judged>,
+        context: &Context,
+        instances: Instances,
+    ) {
+        let loaded = entry.loaded.as_ref();
+        let limit = loaded.map_or(Duration::MAX, |policy| policy.limits().deadline);
+        let mut room = loaded.map_or(0, |policy| policy.limits().log_lines);
+        let mut running: Option<Instance> = None;
+        for judged in images {
+            let Ok(image) = &judged.image else { continue };
+            let began = Instant::now();
+            let mut log = Vec::new();
+            let judgement = self.left().and_then(|left| {
+                let started = match running.take().filter(|_| instances != Instances::Isolated) {
+                    Some(instance) => Ok(instance),
+                    None => entry.start(left.min(limit)),
+                };
+                let mut instance = match started {
+                    Ok(instance) => instance,
+                    Err(malfunction) => return Some(Err(malfunction)),
+                };
+                instance.begin_log(room);
+                let decision = instance.evaluate(image, context, self.left()?.min(limit));
+                log = instance.take_log();
+                room = instance.log_room();
+                if decision.is_ok() {
+                    running = Some(instance);
+                }
+                Some(decision)
+            });
+            if let (Ok(policy), Some(judgement)) = (loaded, &judgement) {
+                policy.record().took(began.elapsed());
+                self.ended.push((policy, judgement.as_ref().err().cloned()));
+            }
+            let judgement = match judgement {
+                // Cut short by the budget rather than by its own limit.
+                Some(Err(Malfunction::Deadline(deadline))) if deadline < limit => {
+                    self.ended.pop();
+                    None
+                }
+                other => other,
+            };
+            let budget = self.set.limits.review_deadline;
+            self.exhausted |= judgement.is_none();
+            let judgement = match (judgement, entry.mode) {
+                (Some(judgement), _) => judgement,
+                (None, Mode::Audit) => Err(Malfunction::Budget(budget)),
+                (None, Mode::Enforce) => {
+                    judged.exhausted = Some(budget);
+                    continue;
+                }
+            };
+            judged.said.push(said(entry, judgement, log));
+        }
+    }
+}
+
+fn leave_out(entry: &Entry, judged: &mut Judged) {
+    if judged.image.is_ok() {
+        judged.said.push(said(entry, Err(Malfunction::LeftOut), Vec::new()));
+    }
+}
+
+fn said(entry: &Entry, judgement: Result<Decision, Malfunction>, log: Vec<LogLine>) -> Said {
+    Said {
+        policy: entry.name.to_string(),
+        mode: entry.mode,
+        failure_policy: entry.failure_policy,
+        judgement,
+        log,
+    }
 }
 
 fn distinct_images(review: &Review) -> Vec<Judged> {
@@ -90,88 +228,4 @@ fn distinct_images(review: &Review) -> Vec<Judged> {
             exhausted: None,
         })
         .collect()
-}
-
-/// Asks one policy about every image. After a malfunction the next image gets a fresh instance.
-fn ask<'a>(
-    entry: &Entry,
-    images: impl Iterator<Item = &'a mut Judged>,
-    context: &Context,
-    budget: &Budget,
-    instances: Instances,
-) {
-    let limit = entry.loaded.as_ref().map_or(Duration::MAX, |policy| policy.limits().deadline);
-    let mut room = entry.loaded.as_ref().map_or(0, |policy| policy.limits().log_lines);
-    let mut running: Option<policy::Instance> = None;
-    for judged in images {
-        let Ok(image) = &judged.image else { continue };
-        let deadline = || budget.left().map(|left| left.min(limit));
-        let mut log = Vec::new();
-        let started_at = Instant::now();
-        let judgement = deadline().and_then(|left| {
-            let started = match running.take().filter(|_| instances != Instances::Isolated) {
-                Some(instance) => Ok(instance),
-                None => entry.start(left),
-            };
-            let mut instance = match started {
-                Ok(instance) => instance,
-                Err(malfunction) => return Some(Err(malfunction)),
-            };
-            instance.begin_log(room);
-            let decision = instance.evaluate(image, context, deadline()?);
-            log = instance.take_log();
-            room = instance.log_room();
-            if decision.is_ok() {
-                running = Some(instance);
-            }
-            Some(decision)
-        });
-        let judgement = match judgement {
-            // Cut short by the budget rather than by its own limit.
-            Some(Err(Malfunction::Deadline(deadline))) if deadline < limit => None,
-            other => other,
-        };
-        if let Ok(policy) = &entry.loaded {
-            policy.record().took(started_at.elapsed());
-            if let Some(judgement) = &judgement {
-                policy.record().ended(judgement.as_ref().err());
-            }
-        }
-        if judgement.is_none() {
-            budget.exhausted.set(true);
-        }
-        let judgement = match (judgement, entry.mode) {
-            (Some(judgement), _) => judgement,
-            (None, Mode::Audit) => Err(Malfunction::Budget(budget.total)),
-            (None, Mode::Enforce) => {
-                judged.exhausted = Some(budget.total);
-                continue;
-            }
-        };
-        judged.said.push(Said {
-            policy: entry.name.to_string(),
-            mode: entry.mode,
-            failure_policy: entry.failure_policy,
-            judgement,
-            log,
-        });
-    }
-}
-
-/// The time that a whole review may take.
-struct Budget {
-    started: Instant,
-    total: Duration,
-    /// Something was not asked, or not to its end.
-    exhausted: Cell<bool>,
-}
-
-impl Budget {
-    fn of(total: Duration) -> Budget {
-        Budget { started: Instant::now(), total, exhausted: Cell::new(false) }
-    }
-
-    fn left(&self) -> Option<Duration> {
-        self.total.checked_sub(self.started.elapsed()).filter(|left| !left.is_zero())
-    }
 }

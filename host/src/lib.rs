@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! a review     bytes -> Review { namespace, annotations, images } -> policy x image -> Decision -> Verdict -> answer
-//! a reload     a path changed -> read -> compile -> check world -> configure -> swap
+//! a reload     a path changed -> read -> check world -> compile (in a child) -> configure -> swap -> snapshot
 //! ```
 //!
 //! The modules below are declared in reading order. The core at the top is pure; each further part may use those

@@ -60,6 +60,11 @@ pub enum Malfunction {
     /// The review's budget was used up before it could be asked.
     #[error("it was not asked: the review's budget of {} was used up", humantime::format_duration(*.0))]
     Budget(Duration),
+    /// It is in mode audit, and others were waiting.
+    #[error(
+        "it was not asked: policies in mode audit are asked only while that keeps no other review waiting"
+    )]
+    LeftOut,
     /// It asked for more memory than its limit, in bytes.
     #[error("{}", bounds::MEMORY.says("", *.0))]
     Memory(u64),
@@ -87,6 +92,8 @@ pub enum MalfunctionKind {
     Deadline,
     /// The review's budget was used up.
     Budget,
+    /// It was not asked, to keep nobody waiting.
+    LeftOut,
     /// It asked for too much memory.
     Memory,
     /// It said too much.
@@ -101,9 +108,9 @@ pub enum MalfunctionKind {
 
 impl MalfunctionKind {
     /// All kinds, in order.
-    pub const ALL: [MalfunctionKind; 8] = {
+    pub const ALL: [MalfunctionKind; 9] = {
         use MalfunctionKind::*;
-        [NotLoaded, Deadline, Budget, Memory, Result, Trap, Reported, Contract]
+        [NotLoaded, Deadline, Budget, LeftOut, Memory, Result, Trap, Reported, Contract]
     };
 }
 
@@ -114,6 +121,7 @@ impl Malfunction {
             Malfunction::NotLoaded(_) => MalfunctionKind::NotLoaded,
             Malfunction::Deadline(_) => MalfunctionKind::Deadline,
             Malfunction::Budget(_) => MalfunctionKind::Budget,
+            Malfunction::LeftOut => MalfunctionKind::LeftOut,
             Malfunction::Memory(_) => MalfunctionKind::Memory,
             Malfunction::Result(_) => MalfunctionKind::Result,
             Malfunction::Trap(_) => MalfunctionKind::Trap,

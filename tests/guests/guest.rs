@@ -20,8 +20,11 @@ fn target() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
 }
 
-/// The program that compiles policies, built first.
+/// The program that compiles policies: that of HOST_BIN, or built first.
 fn host() -> PathBuf {
+    if let Some(path) = std::env::var_os("HOST_BIN") {
+        return path.into();
+    }
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--package", "host", "--bin", "host", "--target-dir"])
         .arg(target())

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::{Failure, SETTINGS_BYTES, exit, parse_yaml, read, say};
+use super::{Failure, Format, exit, read, say, settings};
 use crate::bench::{BenchError, Question, Report, Times, bench};
 use crate::bounds;
 use crate::config::HostLimits;
@@ -46,12 +45,6 @@ pub(super) struct Arguments {
     format: Format,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     exit(measure(&arguments))
 }
@@ -59,10 +52,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let module = arguments.module.display();
     let component = Component::new(read(&arguments.module, bounds::MODULE.default)?);
-    let settings = match &arguments.settings {
-        Some(path) => parse_yaml(path, &read(path, SETTINGS_BYTES)?)?.value,
-        None => json!({}),
-    };
+    let settings = settings(arguments.settings.as_deref())?;
     let questions = questions(&arguments.paths)?;
     let preparer = preparer().map_err(|message| Failure::new(NOT_LOADED, message))?;
     let report = bench(&preparer, &component, &settings, &questions, arguments.time);

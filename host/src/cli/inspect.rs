@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::{Failure, SETTINGS_BYTES, exit, parse_yaml, preparer, read, say};
+use super::{Failure, Format, exit, preparer, read, say, settings};
 use crate::bounds;
 use crate::config::PolicyLimits;
 use crate::policy::{Component, Engine, Policy, Purpose, World};
@@ -33,12 +32,6 @@ pub(super) struct Arguments {
     format: Format,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     exit(inspect(&arguments))
 }
@@ -53,10 +46,7 @@ fn inspect(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let failed =
         |error: &dyn std::fmt::Display| Failure::new(BROKEN, format!("{}: {error}", module.display()));
     let component = Component::new(read(module, bounds::MODULE.default)?);
-    let settings = match &arguments.settings {
-        Some(path) => parse_yaml(path, &read(path, SETTINGS_BYTES)?)?.value,
-        None => json!({}),
-    };
+    let settings = settings(arguments.settings.as_deref())?;
     let world = World::of(&component.bytes).map_err(|error| failed(&error))?;
     let preparer = preparer().map_err(|message| Failure::new(BROKEN, message))?;
     let patience = Duration::from_secs(3600);

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::ValueEnum;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::{Failure, OnePolicy, exit, load, named, parse_yaml, read, say, tell};
+use super::{Failure, Format, OnePolicy, exit, load, named, parse_yaml, read, say, tell};
 use crate::config::{Config, Mode};
 use crate::demo;
 use crate::evaluate::evaluate;
@@ -48,12 +47,6 @@ pub(super) struct Arguments {
     /// `json` carries the same for scripts, with each image's parsed fields
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
 }
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {

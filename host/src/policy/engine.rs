@@ -179,6 +179,8 @@ fn pool() -> PoolingAllocationConfig {
         .max_tables_per_module(each(bounds::TABLES))
         .table_elements(bounds::TABLE_ELEMENTS.size())
         .total_stacks(0)
+        // Fewer than there are policies in use would have each instance mapped anew.
+        .max_unused_warm_slots(MEMORIES)
         .linear_memory_keep_resident(KEPT_MEMORY)
         .table_keep_resident(KEPT_TABLE)
         .pagemap_scan(Enabled::No);

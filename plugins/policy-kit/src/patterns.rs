@@ -40,7 +40,8 @@ impl Patterns {
             .filter_map(|group| {
                 group.iter().find(|position| {
                     let pattern = self.list.get(**position);
-                    pattern.is_some_and(|p| p.matches(registry, repository, tag.as_deref(), digest.as_deref()))
+                    pattern
+                        .is_some_and(|p| p.matches(registry, repository, tag.as_deref(), digest.as_deref()))
                 })
             })
             .min()?;
@@ -65,9 +66,12 @@ impl Patterns {
         registry: &'b str,
         repository: &'b str,
     ) -> impl Iterator<Item = &'a [usize]> + use<'a, 'b> {
-        self.of_host(registry).filter(|(_, _, group)| !group.is_empty()).flat_map(move |(below, host, group)| {
-            beginnings(repository).map(move |path| self.equal(group, |wanted| wanted.cmp(&(below, host, path))))
-        })
+        self.of_host(registry).filter(|(_, _, group)| !group.is_empty()).flat_map(
+            move |(below, host, group)| {
+                beginnings(repository)
+                    .map(move |path| self.equal(group, |wanted| wanted.cmp(&(below, host, path))))
+            },
+        )
     }
 
     /// The positions of the patterns that name this registry, and of those that name it by `*.`.

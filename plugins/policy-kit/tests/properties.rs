@@ -87,7 +87,7 @@ proptest! {
         let texts = |found: Vec<&Pattern>| found.into_iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>();
         let indexed = Patterns::new(list.clone());
 
-        let first = indexed.first_match(&image).map(|found| std::ptr::from_ref(found));
+        let first = indexed.first_match(&image).map(std::ptr::from_ref);
         let position = list.iter().position(|p| p.matches(registry, repository, tag.as_deref(), digest.as_deref()));
         prop_assert_eq!(first, position.map(|position| std::ptr::from_ref(&indexed.all()[position])));
         prop_assert_eq!(texts(indexed.of_name(registry, repository)), walk(&|p| p.matches_name(registry, repository)));

@@ -57,8 +57,7 @@ impl Policy for Rules {
 
     fn judge(&self, image: &Image, _: &Context) -> Decision {
         if let Some(pattern) = self.deny.first_match(image) {
-            let reason =
-                self.denial(format!("pattern {} is denied", shorten(pattern.as_str(), MAX_NAME)));
+            let reason = self.denial(format!("pattern {} is denied", shorten(pattern.as_str(), MAX_NAME)));
             return decision(Outcome::Deny, "denied-registry", reason, Some(pattern));
         }
         let Some(allow) = &self.allow else {
@@ -86,7 +85,9 @@ impl Rules {
 impl fmt::Display for Rules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.allow {
-            Some(allow) => write!(f, "{} allow and {} deny patterns", allow.all().len(), self.deny.all().len()),
+            Some(allow) => {
+                write!(f, "{} allow and {} deny patterns", allow.all().len(), self.deny.all().len())
+            }
             None => {
                 let deny = self.deny.all().len();
                 write!(f, "{deny} deny patterns and no allow list: this policy allows no image")

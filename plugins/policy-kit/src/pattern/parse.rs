@@ -120,9 +120,7 @@ fn registry(text: &str, registry: &str, path: &str) -> Result<(), String> {
     }
     if let Some(address) = host.strip_prefix('[') {
         return match address.strip_suffix(']') {
-            Some(v6) if v6.contains(':') && v6.bytes().all(|b| b.is_ascii_hexdigit() || b == b':') => {
-                Ok(())
-            }
+            Some(v6) if v6.contains(':') && v6.bytes().all(|b| b.is_ascii_hexdigit() || b == b':') => Ok(()),
             _ => Err(format!("`{}` is no IPv6 address: write it like `[2001:db8::1]:5000`", show(host))),
         };
     }

@@ -1,0 +1,174 @@
+//! What a request costs at the door: CPU time of the server's process, beside a bare axum + rustls server that parses the
+//! same request and answers a fixed verdict, in interleaved rounds.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::header;
+use axum::routing::post;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::server::{Ports, Server, Until, chain, configure, key, load};
+use crate::subjects::patterns;
+use crate::{Error, Row, median, microseconds, runtime};
+
+const ROUNDS: usize = 7;
+const ROUND: Duration = Duration::from_secs(2);
+
+/// The least that a backend can do: TLS, the JSON parsed into the fields that matter, a verdict as constant text.
+pub(crate) async fn bare(folder: &Path) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Review {
+        spec: Spec,
+    }
+    #[derive(Deserialize)]
+    struct Spec {
+        containers: Vec<Container>,
+    }
+    #[derive(Deserialize)]
+    struct Container {
+        image: String,
+    }
+    const ANSWER: &str =
+        r#"{"apiVersion":"imagepolicy.k8s.io/v1alpha1","kind":"ImageReview","status":{"allowed":true}}"#;
+    let door = post(|body: Bytes| async move {
+        let review: Review = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+        let images: usize = review.spec.containers.iter().map(|container| container.image.len()).sum();
+        if images == 0 {
+            Err("no images".to_owned())
+        } else {
+            Ok(([(header::CONTENT_TYPE, "application/json")], ANSWER))
+        }
+    });
+    let routes = Router::new().route("/", door);
+
+    let mut tls =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(
+                chain(&folder.join("external-cert.pem"))?,
+                key(&folder.join("external-key.pem"))?,
+            )?;
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    fs::write(folder.join("bare.address"), listener.local_addr()?.to_string())?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let (acceptor, routes) = (acceptor.clone(), routes.clone());
+        tokio::spawn(async move {
+            stream.set_nodelay(true)?;
+            let stream = TokioIo::new(acceptor.accept(stream).await?);
+            auto::Builder::new(TokioExecutor::new())
+                .serve_connection(stream, TowerToHyperService::new(routes))
+                .await
+        });
+    }
+}
+
+/// What is asked: of which server, in which namespace, and how many times the floor it may cost.
+struct Asked<'a> {
+    what: &'static str,
+    server: &'a Server,
+    address: SocketAddr,
+    namespace: fn(usize) -> String,
+    most: Option<f64>,
+}
+
+pub(crate) fn rows() -> Result<Vec<Row>, Error> {
+    runtime()?.block_on(compare())
+}
+
+async fn compare() -> Result<Vec<Row>, Error> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    let ports = Ports::free().await?;
+    host::demo::write_installation(folder, ports.door)?;
+    let policy = |name: &str, module: &str, settings, namespaces: &[&str]| {
+        json!({
+            "name": name, "module": format!("policies/{module}.wasm"), "settings": settings,
+            "match": { "namespaces": { "include": namespaces } },
+        })
+    };
+    let policies = [
+        policy("trusted", "trusted-registries", json!({ "allow": patterns() }), &["one", "two", "three"]),
+        policy("pinned", "pinned-images", json!({ "requireDigest": false }), &["two", "three"]),
+        policy(
+            "denied",
+            "trusted-registries",
+            json!({ "deny": ["docker.io/**", "*.untrusted.example/**"] }),
+            &["three"],
+        ),
+    ];
+    configure(folder, &ports, json!({ "policies": policies, "exempt": { "namespaces": ["exempt"] } }))?;
+
+    let door = Server::host(folder)?;
+    door.prepared(ports.admin, policies.len()).await?;
+    let bare = Server::start(Command::new(std::env::current_exe()?).arg("bare").arg(folder))?;
+    let bare_address = loop {
+        let written = fs::read_to_string(folder.join("bare.address")).unwrap_or_default();
+        match written.parse() {
+            Ok(address) => break address,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+
+    let at_door = |what, namespace, most| Asked { what, server: &door, address: ports.door, namespace, most };
+    let all = [
+        Asked {
+            what: "bare axum + rustls",
+            server: &bare,
+            address: bare_address,
+            namespace: |_| "bare".to_owned(),
+            most: None,
+        },
+        at_door("door, exempt namespace", |_| "exempt".to_owned(), None),
+        at_door("door, 2 images x 1 policy", |_| "one".to_owned(), Some(1.6)),
+        at_door("door, 2 images x 2 policies", |_| "two".to_owned(), None),
+        at_door("door, 2 images x 3 policies", |_| "three".to_owned(), Some(2.5)),
+    ];
+    let mut measured: Vec<Vec<(f64, f64)>> = vec![Vec::new(); all.len()];
+    for round in 0..=ROUNDS {
+        for (Asked { server, address, namespace, .. }, measured) in all.iter().zip(&mut measured) {
+            let before = server.cpu_seconds()?;
+            let started = Instant::now();
+            let requests = load(*address, folder, *namespace, Until::Elapsed(ROUND)).await?;
+            let elapsed = started.elapsed().as_secs_f64();
+            let cpu = (server.cpu_seconds()? - before) / requests as f64 * 1e6;
+            // The first round warms up.
+            if round > 0 {
+                measured.push((cpu, requests as f64 / elapsed));
+            }
+        }
+    }
+    let mut floor = f64::NAN;
+    let mut rows = Vec::new();
+    for (Asked { what, most, .. }, measured) in all.iter().zip(&measured) {
+        let cpu = median(measured.iter().map(|(cpu, _)| *cpu).collect());
+        let rate = median(measured.iter().map(|(_, rate)| *rate).collect());
+        let row = Row::new(format!("{what}, CPU of a request ({rate:.0}/s)"), microseconds(cpu));
+        if floor.is_nan() {
+            floor = cpu;
+            rows.push(row);
+            continue;
+        }
+        let row = row.ratio(cpu / floor, "bare");
+        rows.push(match most {
+            Some(most) => row.at_most(*most),
+            None => row,
+        });
+    }
+    Ok(rows)
+}

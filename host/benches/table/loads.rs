@@ -1,0 +1,56 @@
+//! Loading policies: cold, from the cache, and a host that starts with a hundred of them.
+
+use std::time::Instant;
+
+use crate::server::{Server, installation};
+use crate::subjects::{Subject, preparer};
+use crate::{Error, Row, median, milliseconds, runtime};
+
+const ROUNDS: usize = 7;
+/// Policies of the host that is started.
+pub(crate) const POLICIES: usize = 100;
+
+pub(crate) fn rows() -> Result<Vec<Row>, Error> {
+    let mut rows = Vec::new();
+    for subject in [Subject::trusted_registries()?, Subject::pinned_images()?] {
+        let (mut cold, mut cached, mut of_snapshot) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..ROUNDS {
+            // Each with a cache of its own.
+            let preparer = preparer()?;
+            for times in [&mut cold, &mut cached] {
+                let started = Instant::now();
+                subject.load(&preparer)?;
+                times.push(started.elapsed().as_secs_f64() * 1e3);
+            }
+            subject.load_snapshot(&preparer)??;
+            let started = Instant::now();
+            subject.load(&preparer)?;
+            of_snapshot.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+        let (cold, cached, of_snapshot) = (median(cold), median(cached), median(of_snapshot));
+        let row = |how: &str, time| Row::new(format!("{}: {how}", subject.name), milliseconds(time));
+        rows.push(row("load, compiled in a child", cold));
+        rows.push(row("load from the cache, configured", cached).ratio(cached / cold, "compiled"));
+        rows.push(row("load its snapshot from the cache", of_snapshot).ratio(of_snapshot / cold, "compiled"));
+    }
+    rows.push(runtime()?.block_on(start())?);
+    Ok(rows)
+}
+
+/// From starting the program to listening, with a hundred policies of distinct settings that it has prepared before.
+async fn start() -> Result<Row, Error> {
+    let folder = tempfile::tempdir()?;
+    let port = installation(folder.path(), POLICIES).await?;
+    Server::host(folder.path())?.prepared(port.admin, POLICIES).await?;
+    let (mut times, mut cpu) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        let server = Server::host(folder.path())?;
+        port.listening().await?;
+        times.push(started.elapsed().as_secs_f64() * 1e3);
+        cpu.push(server.cpu_seconds()? * 1e3);
+    }
+    let (time, cpu) = (median(times), median(cpu));
+    let what = format!("start with {POLICIES} cached policies ({cpu:.0} ms of CPU)");
+    Ok(Row::new(what, milliseconds(time)).goal("≤ 200 ms", time <= 200.0))
+}

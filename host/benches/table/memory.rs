@@ -1,0 +1,48 @@
+//! Resident memory of a host: with more and more policies, and after more and more reviews.
+
+use crate::server::{Server, Until, installation, load};
+use crate::{Error, Row, runtime};
+
+/// Policies of the host that is asked.
+const POLICIES: usize = 100;
+
+pub(crate) fn rows() -> Result<Vec<Row>, Error> {
+    runtime()?.block_on(measure())
+}
+
+async fn measure() -> Result<Vec<Row>, Error> {
+    // All share a folder, so that what one has prepared the next one finds.
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    let mut rows = Vec::new();
+    for policies in [1, POLICIES, 1000] {
+        let ports = installation(folder, policies).await?;
+        Server::host(folder)?.prepared(ports.admin, policies).await?;
+        // What prepares its policies has used memory for that.
+        let server = Server::host(folder)?;
+        server.prepared(ports.admin, policies).await?;
+        rows.push(Row::new(format!("resident, {policies} policies"), mib(server.resident()?)));
+        if policies != POLICIES {
+            continue;
+        }
+        let namespace = |number: usize| format!("ns-{}", number % POLICIES);
+        load(ports.door, folder, namespace, Until::Answers(100_000)).await?;
+        let before = server.resident()?;
+        let bound = 40.0 + POLICIES as f64;
+        rows.push(
+            Row::new(format!("resident, {POLICIES} policies, after 100,000 reviews"), mib(before))
+                .goal(format!("≤ {bound} MiB"), before <= bound),
+        );
+        load(ports.door, folder, namespace, Until::Answers(1_000_000)).await?;
+        let after = server.resident()?;
+        rows.push(
+            Row::new("a million reviews later", mib(after))
+                .goal(format!("{:+.1} MiB, ≤ +2", after - before), after - before <= 2.0),
+        );
+    }
+    Ok(rows)
+}
+
+fn mib(mib: f64) -> String {
+    format!("{mib:.1} MiB")
+}

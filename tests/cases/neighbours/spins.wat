@@ -1,0 +1,5 @@
+;; Never ends.
+;; --- component
+(core instance $host)
+;; --- core
+(func $judge (loop $ever (br $ever)))

@@ -1,0 +1,387 @@
+//! Neighbours: reviews, health and reloads beside policies that use up all that they may, and overload. Every file of
+//! `cases/neighbours` says which policies there are (each in the namespace of its name), who makes noise and who may
+//! not feel it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::support::client::{Client, Connection, Protocol, get, post, review_in};
+use crate::support::process::Process;
+use crate::support::{self, Installation, version};
+
+/// How long each phase is looked at.
+const PHASE: Duration = Duration::from_secs(3);
+/// Nothing that does not concern the noise may take longer: half of what a spinning policy takes.
+const MOST: Duration = Duration::from_millis(500);
+/// How much longer half of the answers may take beside the noise: it has all processors but their share.
+const TIMES: u32 = 5;
+/// What a busy machine adds to that.
+const JITTER: Duration = Duration::from_millis(5);
+/// A reload compiles beside the noise, at a priority below it.
+const RELOAD: Duration = Duration::from_secs(10);
+/// A machine that does something else meanwhile may hold up one attempt.
+const ATTEMPTS: usize = 3;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    /// As in host.yaml; a `module` of `cases/neighbours`, or a standard policy's.
+    policies: Vec<Value>,
+    /// Clients that ask without a pause, by policy.
+    noise: BTreeMap<String, usize>,
+    /// The policy whose reviews may not feel it.
+    felt: String,
+    /// The malfunction by which `/status` names those that make it.
+    named: BTreeMap<String, String>,
+}
+
+/// What is timed is timed alone.
+static TIMED: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// A host with policies each of which is asked in the namespace of its name.
+struct Host {
+    installation: Installation,
+    client: Client,
+    process: Process,
+    address: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Host {
+    fn start(policies: Vec<Value>, limits: Value) -> Host {
+        let mut all = vec![
+            json!({ "name": "trusted-registries", "module": "policies/trusted-registries.wasm",
+                    "settings": { "allow": ["x.io/**"] } }),
+            json!({ "name": "reloaded", "module": "reloaded.wasm" }),
+        ];
+        all.extend(policies);
+        for policy in &mut all {
+            policy["match"] = json!({ "namespaces": { "include": [policy["name"].clone()] } });
+        }
+        let installation = Installation::new(json!({ "policies": all, "limits": limits }));
+        installation.write("reloaded.wasm", &version("version0"));
+        for policy in &all {
+            let module = policy["module"].as_str().unwrap();
+            if let Some(name) = module.strip_suffix(".wat") {
+                let wat = support::project("tests/cases/neighbours").join(module);
+                installation.write(&format!("{name}.wat"), &support::wat_policy(&wat).unwrap());
+            }
+        }
+        let mut process = installation.start();
+        let (address, admin) = process.addresses();
+        let client = installation.client();
+        Host { installation, client, process, address, admin }
+    }
+
+    async fn connect(&self) -> Connection {
+        self.client.connect(self.address, Protocol::Http1).await.unwrap()
+    }
+
+    async fn status(&self) -> Value {
+        serde_json::from_str(&get(self.admin, "/status").await.unwrap().1).unwrap()
+    }
+
+    /// What `/status` says of a policy.
+    async fn record(&self, name: &str) -> Value {
+        let status = self.status().await;
+        let policies = status["policies"].as_array().unwrap();
+        policies.iter().find(|policy| policy["name"] == name).unwrap()["record"].clone()
+    }
+
+    /// So many clients that ask in a namespace until they are dropped; who is refused for overload pauses.
+    fn clients(&self, namespace: &str, clients: usize, tally: &Arc<Tally>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for _ in 0..clients {
+            let (client, address, tally) = (self.client.clone(), self.address, Arc::clone(tally));
+            let namespace = namespace.to_owned();
+            tasks.spawn(async move {
+                let mut connection = client.connect(address, Protocol::Http1).await.unwrap();
+                while !tally.over.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    let answer = connection.send(post(review_in(&namespace, "x.io/a"))).await.unwrap();
+                    if answer.status == StatusCode::OK {
+                        tally.accepted.lock().unwrap().push(began.elapsed());
+                        continue;
+                    }
+                    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", answer.text());
+                    assert_eq!(answer.headers.get("retry-after"), None);
+                    tally.refused.fetch_add(1, Ordering::Relaxed);
+                    // An apiserver waits half a second.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
+        }
+        tasks
+    }
+}
+
+/// What clients were answered.
+#[derive(Default)]
+struct Tally {
+    over: AtomicBool,
+    accepted: std::sync::Mutex<Vec<Duration>>,
+    refused: AtomicUsize,
+}
+
+impl Tally {
+    /// Ends the clients: how long the accepted reviews took, sorted.
+    async fn end(&self, clients: JoinSet<()>) -> Vec<Duration> {
+        self.over.store(true, Ordering::Relaxed);
+        clients.join_all().await;
+        let mut accepted = std::mem::take(&mut *self.accepted.lock().unwrap());
+        accepted.sort();
+        accepted
+    }
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted[(sorted.len() * percent).div_ceil(100) - 1]
+}
+
+/// How long things took in one phase.
+#[derive(Debug)]
+struct Phase {
+    review: [Duration; 2],
+    health: [Duration; 2],
+    reload: Duration,
+}
+
+/// Reviews in a namespace, health in between, and at last a reload.
+async fn look(host: &Host, namespace: &str, reloaded: &str) -> Phase {
+    let mut connection = host.connect().await;
+    let (mut reviews, mut health) = (Vec::new(), Vec::new());
+    let began = Instant::now();
+    while began.elapsed() < PHASE {
+        let asked = Instant::now();
+        let answer = connection.send(post(review_in(namespace, "x.io/a"))).await.unwrap();
+        reviews.push(asked.elapsed());
+        assert_eq!(answer.json()["status"]["allowed"], true, "{}", answer.text());
+        for path in ["/livez", "/readyz"] {
+            let asked = Instant::now();
+            assert_eq!(get(host.admin, path).await.unwrap(), (200, "ok".to_owned()));
+            health.push(asked.elapsed());
+        }
+    }
+
+    let generation = async |connection: &mut Connection| {
+        let answer = connection.send(post(review_in("reloaded", "x.io/a"))).await.unwrap();
+        answer.json()["status"]["auditAnnotations"]["generation"].clone()
+    };
+    let before = generation(&mut connection).await;
+    host.installation.write("new.wasm", &version(reloaded));
+    let renamed = Instant::now();
+    std::fs::rename(host.installation.path("new.wasm"), host.installation.path("reloaded.wasm")).unwrap();
+    while generation(&mut connection).await == before {
+        assert!(renamed.elapsed() < 6 * RELOAD, "the new file is not in force");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let reload = renamed.elapsed();
+
+    let told = |mut times: Vec<Duration>| {
+        times.sort();
+        [percentile(&times, 50), percentile(&times, 100)]
+    };
+    Phase { review: told(reviews), health: told(health), reload }
+}
+
+/// What is felt of the noise; nothing where all is well.
+fn felt(quiet: &Phase, noisy: &Phase) -> Vec<String> {
+    let mut found = Vec::new();
+    for (what, [quiet, _], [median, most]) in
+        [("a review", quiet.review, noisy.review), ("health", quiet.health, noisy.health)]
+    {
+        if median > quiet * TIMES + JITTER || most > MOST {
+            found.push(format!("{what}: median {median:?} (quiet: {quiet:?}), at most {most:?}"));
+        }
+    }
+    if noisy.reload > RELOAD {
+        found.push(format!("a reload: {:?} (quiet: {:?})", noisy.reload, quiet.reload));
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbours_cases() {
+    let _alone = TIMED.lock().await;
+    let mut files: Vec<_> = std::fs::read_dir(support::project("tests/cases/neighbours"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    files.sort();
+    assert!(files.len() >= 2, "only {} cases", files.len());
+    let mut differences = Vec::new();
+    for file in files {
+        let case = host::yaml::Document::parse(&std::fs::read(&file).unwrap()).unwrap();
+        let case = serde_json::from_value(case.value).unwrap();
+        differences.extend(hold(&case).await.map(|found| format!("{}: {found}", file.display())));
+    }
+    support::assert_none(&differences);
+}
+
+async fn hold(case: &Case) -> Option<String> {
+    let mut last = Vec::new();
+    for _ in 0..ATTEMPTS {
+        // Each time one that has not seen the noise before.
+        let host = Host::start(case.policies.clone(), json!({}));
+        let quiet = look(&host, &case.felt, "version1").await;
+        let tally = Arc::new(Tally::default());
+        let noise: Vec<_> =
+            case.noise.iter().map(|(name, clients)| host.clients(name, *clients, &tally)).collect();
+        let noisy = look(&host, &case.felt, "version2").await;
+        named(&host, case).await;
+        for clients in noise {
+            tally.end(clients).await;
+        }
+        last = felt(&quiet, &noisy);
+        if last.is_empty() {
+            return None;
+        }
+    }
+    Some(last.join("; "))
+}
+
+/// Who makes the noise is named, once it has failed often enough, and the host is ready all the same.
+async fn named(host: &Host, case: &Case) {
+    let line = |name: &str| format!("[-]policy {name} failed: ");
+    let began = Instant::now();
+    let verbose = loop {
+        let (_, verbose) = get(host.admin, "/readyz?verbose").await.unwrap();
+        if case.named.keys().all(|name| verbose.contains(&line(name))) {
+            break verbose;
+        }
+        assert!(began.elapsed() < 6 * RELOAD, "{:?} are not all named:\n{verbose}", case.named);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(verbose.ends_with("readyz check passed\n"), "{verbose}");
+    assert!(verbose.contains(&format!("[+]policy {} ok\n", case.felt)), "{verbose}");
+    assert_eq!(host.status().await["degraded"], true);
+    assert_eq!(host.record(&case.felt).await["malfunctionsInARow"], 0);
+    for (name, malfunction) in &case.named {
+        let told = verbose.lines().find_map(|told| told.strip_prefix(&line(name))).unwrap();
+        let record = host.record(name).await;
+        let count = record["malfunctions"][malfunction].as_u64();
+        assert!(count.is_some_and(|count| count >= 3), "{record}");
+        assert_eq!(record["malfunctions"].as_object().unwrap().len(), 1, "{record}");
+        assert!(record["malfunctionsInARow"].as_u64() >= Some(3), "{record}");
+        let message = record["lastMalfunction"]["message"].as_str().unwrap();
+        assert!(told.contains("malfunctions in a row, the last one: ") && told.ends_with(message), "{told}");
+    }
+}
+
+/// A policy that was quick so far is asked where requests are served: those beside it wait for as long as it takes to
+/// see that it is quick no more, not for its deadline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_quick_and_spins_holds_nobody_up() {
+    let _alone = TIMED.lock().await;
+    let images = json!({ "good": { "outcome": "allow" }, "bad": { "spin": true } });
+    let moody = json!({
+        "name": "moody", "module": support::scripted(), "settings": { "images": images },
+    });
+    let host = Host::start(vec![moody], json!({}));
+    let mut moody = host.connect().await;
+    let mut beside = host.connect().await;
+    let mut worst = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let mut asked = 0;
+        while host.record("moody").await["pace"] != "quick" {
+            assert!(asked < 2000, "it never became quick: {}", host.record("moody").await);
+            for _ in 0..50 {
+                let answer = moody.send(post(review_in("moody", "x.io/good"))).await.unwrap();
+                assert_eq!(answer.json()["status"]["allowed"], true);
+                asked += 1;
+            }
+        }
+        let mut other = host.connect().await;
+        let spinning =
+            tokio::spawn(
+                async move { other.send(post(review_in("moody", "x.io/bad"))).await.unwrap().json() },
+            );
+        let mut longest = Duration::ZERO;
+        while !spinning.is_finished() {
+            let began = Instant::now();
+            let answer = beside.send(post(review_in("trusted-registries", "x.io/a"))).await.unwrap();
+            assert_eq!(answer.json()["status"]["allowed"], true);
+            longest = longest.max(began.elapsed());
+        }
+        let spun = spinning.await.unwrap();
+        assert_eq!(spun["status"]["allowed"], false, "{spun}");
+        assert!(spun["status"]["reason"].as_str().unwrap().contains("deadline"), "{spun}");
+        worst.push(longest);
+        if longest < Duration::from_millis(100) {
+            return;
+        }
+    }
+    panic!("reviews beside it took {worst:?}");
+}
+
+/// Accepted reviews take no longer than they would with as many clients as there is room for; the others are refused
+/// at once, and nothing piles up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn overload_is_refused_and_not_felt_by_who_is_accepted() {
+    let _alone = TIMED.lock().await;
+    let (concurrent, queue) = (2, 6);
+    let limits = json!({ "concurrentReviews": concurrent, "queue": queue });
+    let host = Host::start(vec![json!({ "name": "steady", "module": "steady.wat" })], limits);
+    let mut found = String::new();
+    for _ in 0..ATTEMPTS {
+        let phase = async |clients| {
+            let tally = Arc::new(Tally::default());
+            let asking = host.clients("steady", clients, &tally);
+            tokio::time::sleep(PHASE).await;
+            let accepted = tally.end(asking).await;
+            (percentile(&accepted, 99), accepted.len(), tally.refused.load(Ordering::Relaxed))
+        };
+        let capacity = concurrent + queue;
+        let (at_capacity, _, refused) = phase(capacity).await;
+        assert_eq!(refused, 0, "there is room for {capacity}");
+        let before = host.process.resident();
+        let (overloaded, accepted, refused) = phase(10 * capacity).await;
+        let grown = host.process.resident().saturating_sub(before);
+        assert!(refused > accepted / 10, "{accepted} accepted, {refused} refused: that was no overload");
+        // Connections of ten times the clients are among it: rustls holds some 40 KiB for each.
+        if overloaded <= at_capacity * 5 && grown < 16 << 20 {
+            return;
+        }
+        found = format!("p99 {overloaded:?}, at capacity {at_capacity:?}; {grown} bytes more");
+    }
+    panic!("{found}");
+}
+
+/// Who waits longer than its budget for a turn is answered, and denied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_queue_is_waited_in_no_longer_than_the_budget_of_a_review() {
+    let limits = json!({ "concurrentReviews": 1, "queue": 10, "reviewDeadline": "300ms" });
+    let host = Host::start(vec![json!({ "name": "spins", "module": "spins.wat" })], limits);
+    let mut reviews = JoinSet::new();
+    for _ in 0..6 {
+        let mut connection = host.connect().await;
+        reviews.spawn(async move {
+            let began = Instant::now();
+            (connection.send(post(review_in("spins", "x.io/a"))).await.unwrap(), began.elapsed())
+        });
+    }
+    let mut waited = 0;
+    for (answer, took) in reviews.join_all().await {
+        assert_eq!(answer.status, StatusCode::OK);
+        let status = &answer.json()["status"];
+        assert_eq!(status["allowed"], false);
+        let reason = status["reason"].as_str().unwrap();
+        if reason.contains("waited for its turn longer than its budget of 300ms (limits.reviewDeadline)") {
+            waited += 1;
+        }
+        // Its wait and its evaluation, each within the budget; and what a busy machine adds.
+        assert!(took < Duration::from_secs(2), "{took:?}: {reason}");
+    }
+    assert!(waited >= 3, "{waited} waited");
+    let answer = host.connect().await.send(post(review_in("trusted-registries", "x.io/a"))).await.unwrap();
+    assert_eq!(answer.json()["status"]["allowed"], true, "{}", answer.text());
+}

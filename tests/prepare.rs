@@ -1,0 +1,239 @@
+//! Compiling in a child, what is kept of it, and the snapshot that follows: with real children, and what becomes of
+//! those that die and of entries that are damaged.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use host::config::{HostLimits, PolicyLimits};
+use host::evaluate::evaluate;
+use host::policy::{Cache, Component, LoadError, Policy, Preparer};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::client::{Protocol, get, post, review_in};
+use crate::support::process::HOST;
+use crate::support::{self, Installation, project, version};
+
+/// For what must happen but may take its time on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn preparer(cache: &Path, snapshots: bool) -> Preparer {
+    let cache = Cache::open(cache, 1 << 30).unwrap();
+    Preparer::new(support::preparer().engine().clone(), cache, HOST.into(), snapshots).unwrap()
+}
+
+fn trusted_registries() -> Component {
+    Component::new(fs::read(project("plugins/dist/trusted-registries.wasm")).unwrap())
+}
+
+fn load(preparer: &Preparer, settings: &Value) -> Result<Arc<Policy>, LoadError> {
+    preparer.load(&trusted_registries(), settings, &PolicyLimits::default(), PATIENCE)
+}
+
+fn settings() -> Value {
+    json!({ "allow": ["ghcr.io/acme/**"] })
+}
+
+/// Waits until it is known what became of the snapshot.
+fn snapshot(policy: &Policy) -> Result<(), String> {
+    let began = Instant::now();
+    loop {
+        if let Some(snapshot) = policy.snapshot() {
+            return snapshot.map_err(str::to_owned);
+        }
+        assert!(began.elapsed() < PATIENCE, "no snapshot within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn entries(cache: &Path) -> Vec<PathBuf> {
+    let mut entries: Vec<_> = fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // One that is being written has another name until it is whole.
+    entries.retain(|path| !path.file_name().unwrap().as_encoded_bytes().starts_with(b"."));
+    entries.sort();
+    entries
+}
+
+#[test]
+fn the_snapshot_follows_and_is_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let first = preparer(&cache, true);
+    let policy = load(&first, &settings()).unwrap();
+    assert_eq!(snapshot(&policy), Ok(()));
+    // It is put into the cache after it is adopted.
+    let began = Instant::now();
+    while entries(&cache).len() < 2 && began.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(entries(&cache).len(), 2, "the native code, and that of the snapshot");
+
+    // A program that cannot compile anything: all that it has is the cache.
+    let cache = Cache::open(&cache, 1 << 30).unwrap();
+    let engine = support::preparer().engine().clone();
+    let second = Preparer::new(engine, cache, HOST.into(), true).unwrap();
+    second.limit(&HostLimits { prepare_memory: 1, ..HostLimits::default() });
+    let again = load(&second, &settings()).unwrap();
+    assert_eq!(again.snapshot(), Some(Ok(())));
+    assert_eq!(again.load_log(), policy.load_log());
+    // Other settings need no compiling, and a snapshot of their own.
+    let other = load(&second, &json!({ "deny": ["ghcr.io/acme/**"] })).unwrap();
+    assert!(snapshot(&other).is_err());
+}
+
+#[test]
+fn a_damaged_entry_is_prepared_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    load(&preparer(&cache, false), &settings()).unwrap();
+    let [entry] = entries(&cache).try_into().unwrap();
+    let whole = fs::read(&entry).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    let old = [b"image-policy-host cache 0 x\n", &whole[100..]].concat();
+    let damaged: [(&str, &[u8]); 6] = [
+        ("one bit", &flipped),
+        ("cut short", &whole[..whole.len() / 2]),
+        ("its first line", &whole[..40]),
+        ("empty", b""),
+        ("another format", &old),
+        ("something else", b"hello\nworld\n"),
+    ];
+    for (what, content) in damaged {
+        fs::write(&entry, content).unwrap();
+        load(&preparer(&cache, false), &settings()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(fs::read(&entry).unwrap().len(), whole.len(), "{what}");
+    }
+    // Not even opened by who is no file.
+    fs::remove_file(&entry).unwrap();
+    fs::create_dir(&entry).unwrap();
+    let preparer = preparer(&cache, false);
+    load(&preparer, &settings()).unwrap();
+    let trouble = preparer.cache().trouble().unwrap();
+    assert!(trouble.contains("what is compiled cannot be kept there"), "{trouble}");
+}
+
+#[test]
+fn a_cache_that_others_can_enter_is_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = folder.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&open, &link).unwrap();
+    for path in [open, file, link] {
+        assert!(Cache::open(&path, 1 << 30).is_err(), "{}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn without_a_usable_cache_it_serves_and_says_so() {
+    let installation = Installation::new(json!({ "stateDirectory": "state" }));
+    fs::create_dir(installation.path("state")).unwrap();
+    fs::write(installation.path("state/cache"), "").unwrap();
+    let server = installation.serve().await;
+    let (_, ready) = get(server.admin, "/readyz?verbose").await.unwrap();
+    assert!(ready.contains("state/cache failed: what is compiled cannot be kept there"), "{ready}");
+    let mut connection = installation.client().connect(server.address, Protocol::Http1).await.unwrap();
+    let answer = connection.send(post(review_in("default", "registry.k8s.io/pause:3.10"))).await.unwrap();
+    assert_eq!(answer.json()["status"]["allowed"], true);
+}
+
+/// The children of a process that compile.
+fn compiling(parent: u32) -> Vec<i32> {
+    let is_child = |id: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let command = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let parent_of = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse::<u32>().ok());
+        parent_of == Some(parent) && command.ends_with(b"\0prepare\0")
+    };
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    processes.filter(is_child).collect()
+}
+
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Serving goes on while a component is compiled that takes for ever, other changes come into force meanwhile, and a
+/// child that someone kills is told of and followed by another.
+#[tokio::test]
+async fn a_child_that_is_killed_is_followed_by_another() {
+    let installation = Installation::new(json!({
+        "policyDirectory": "policies", "policies": [], "limits": { "prepareTime": "10m" },
+    }));
+    fs::remove_file(installation.path("policies/trusted-registries.wasm")).unwrap();
+    fs::remove_file(installation.path("policies/pinned-images.wasm")).unwrap();
+    installation.write("policies/quick.wasm", &version("version1"));
+    let mut process = installation.start();
+    let (door, admin) = process.addresses();
+    let mut connection = installation.client().connect(door, Protocol::Http2).await.unwrap();
+
+    let endless = support::wat_policy(&project("tests/hostile/deep-blocks.wat")).unwrap();
+    installation.replace("policies/endless.wasm", &endless);
+    let child = until("a child compiles", async || compiling(process.id()).first().copied()).await;
+    let answer = connection.send(post(review_in("default", "x.io/a"))).await.unwrap();
+    assert_eq!(answer.json()["status"]["allowed"], true);
+    let problem = async |part: &str| {
+        let (_, ready) = get(admin, "/readyz?verbose").await.unwrap();
+        ready.lines().any(|line| line.contains(part)).then_some(())
+    };
+    let compiled = "endless failed: ";
+    until("it says that it compiles", async || problem("it is still being compiled").await).await;
+
+    // Another change does not wait for it.
+    installation.replace("policies/quick.wasm", &version("version2"));
+    until("the other change is in force", async || {
+        let (_, status) = get(admin, "/status").await.unwrap();
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let quick =
+            status["policies"].as_array().unwrap().iter().find(|policy| policy["name"] == "quick").cloned();
+        let wanted = Component::new(version("version2")).digest;
+        (quick?["digest"] == wanted).then_some(())
+    })
+    .await;
+    assert!(compiling(process.id()).contains(&child), "it was compiled all the while");
+
+    kill_process(Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
+    process.wait_for("was killed (signal: 9");
+    until("another child compiles", async || {
+        compiling(process.id()).into_iter().find(|other| *other != child)
+    })
+    .await;
+    // As long as nobody takes it away.
+    fs::remove_file(installation.path("policies/endless.wasm")).unwrap();
+    until("nothing is wrong any more", async || problem(compiled).await.is_none().then_some(())).await;
+    let answer = connection.send(post(review_in("default", "x.io/a"))).await.unwrap();
+    assert_eq!(answer.json()["status"]["allowed"], true);
+
+    // It is gone with the host, at once.
+    process.signal(Signal::KILL);
+    process.end();
+    until("no child is left", async || compiling(1).is_empty().then_some(())).await;
+}
+
+#[test]
+fn a_snapshot_decides_as_a_configured_instance_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let preparer = preparer(&folder.path().join("cache"), false);
+    let policy = load(&preparer, &settings()).unwrap();
+    let set = support::set_of(&policy);
+    let review = support::review("default", &["ghcr.io/acme/app:1", "ghcr.io/other/app:1", "nginx"]);
+    let configured = evaluate(&set, &review);
+    preparer.snapshot(&policy, &trusted_registries().bytes);
+    assert_eq!(policy.snapshot(), Some(Ok(())));
+    assert_eq!(evaluate(&set, &review), configured);
+}
