@@ -41,6 +41,8 @@ pub struct Pattern {
     below: bool,
     /// The segments before `**`.
     path: Range<u16>,
+    /// Those of them before the first that has a `*`.
+    literal: Range<u16>,
     /// `**` follows `path`.
     deep: bool,
     version: Version,
@@ -104,12 +106,7 @@ impl Pattern {
     /// What the name of every image meant begins with: whether a label more, the registry, and the segments of the path
     /// before the first that has a `*`.
     pub(crate) fn beginning(&self) -> (bool, &str, &str) {
-        let path = self.part(&self.path);
-        let literal = match path.find('*').and_then(|star| path.get(..star)) {
-            Some(before) => before.rsplit_once('/').map_or("", |(whole, _)| whole),
-            None => path,
-        };
-        (self.below, self.part(&self.registry), literal)
+        (self.below, self.part(&self.registry), self.part(&self.literal))
     }
 
     fn globs(&self) -> impl Iterator<Item = &str> {

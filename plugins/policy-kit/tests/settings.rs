@@ -24,6 +24,7 @@ fn sound_settings_have_no_mistakes() {
         mistakes(r#"{"patterns":["ghcr.io/**"],"tags":["latest"],"flag":false,"line":"ten bytes!"}"#),
         []
     );
+    assert_eq!(mistakes(r#" {"p\u0061tterns" : [ "ghcr.io\/acme\/\u002a" ] } "#), []);
 }
 
 #[test]
@@ -33,6 +34,7 @@ fn every_mistake_is_told_with_its_place() {
         ("[]", vec![("", "wanted a mapping, found a list")]),
         (r#"{"patterns":"x"}"#, vec![("/patterns", "wanted a list of strings, found a string")]),
         (r#"{"patterns":null}"#, vec![("/patterns", "wanted a list of strings, found null")]),
+        (r#"{"patterns":["\ud800"]}"#, vec![("/patterns/0", "wanted a string of Unicode")]),
         (r#"{"flag":"true"}"#, vec![("/flag", "wanted true or false, found a string")]),
         (r#"{"line":1}"#, vec![("/line", "wanted a string, found a number")]),
         (r#"{"line":" "}"#, vec![("/line", "empty")]),
@@ -75,4 +77,6 @@ fn a_key_is_cut_in_the_message_only() {
 fn nested_without_end_is_a_mistake() {
     let json = format!(r#"{{"flag":{}"#, "[".repeat(100_000));
     assert!(mistakes(&json)[0].1.contains("not JSON"));
+    let json = format!(r#"{{"flag":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+    assert!(mistakes(&json)[0].1.contains("found a list"));
 }

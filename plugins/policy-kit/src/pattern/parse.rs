@@ -46,13 +46,20 @@ pub(crate) fn pattern(text: &str) -> Result<Pattern, String> {
     let from_end = |part: &str| at(text.len().saturating_sub(part.len()));
     let below = registry.starts_with("*.");
     let start = registry.len().saturating_add(1);
-    let segments = path.strip_suffix("**").map(|before| before.strip_suffix('/').unwrap_or(before));
+    let before_deep = path.strip_suffix("**").map(|before| before.strip_suffix('/').unwrap_or(before));
+    let segments = before_deep.unwrap_or(path);
+    let literal = match segments.split_once('*') {
+        Some((before, _)) => before.rsplit_once('/').map_or("", |(whole, _)| whole),
+        None => segments,
+    };
+    let from_start = |part: &str| at(start)..at(start.saturating_add(part.len()));
     Ok(Pattern {
         text: text.into(),
         registry: at(if below { 2 } else { 0 })..at(registry.len()),
         below,
-        path: at(start)..at(start.saturating_add(segments.unwrap_or(path).len())),
-        deep: segments.is_some(),
+        path: from_start(segments),
+        literal: from_start(literal),
+        deep: before_deep.is_some(),
         version: match (digest, tag) {
             (Some(digest), _) => Version::Digest(from_end(digest)),
             (None, Some(tag)) => Version::Tag(from_end(tag)),
