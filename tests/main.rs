@@ -12,6 +12,8 @@ mod bounds;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod connections;
+#[cfg(test)]
 mod dispatch;
 #[cfg(test)]
 mod door;
@@ -27,6 +29,8 @@ mod limits;
 mod load;
 #[cfg(test)]
 mod neighbours;
+#[cfg(test)]
+mod overload;
 #[cfg(test)]
 mod plugins;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub(crate) mod certificates;
 pub(crate) mod client;
 mod components;
+pub(crate) mod frames;
 mod installation;
 pub(crate) mod process;
 
@@ -20,7 +21,7 @@ use host::review::Review;
 use serde_json::{Value, json};
 
 pub(crate) use self::components::{version, wat_policy};
-pub(crate) use self::installation::{Installation, assert_none, cases};
+pub(crate) use self::installation::{Installation, Server, assert_none, cases};
 
 /// The engine and the cache of all tests that need no others: what one test compiled another finds.
 pub(crate) fn preparer() -> &'static Preparer {

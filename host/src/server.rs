@@ -1,7 +1,9 @@
 //! The door for ImageReview over mutual TLS, and the admin listener beside it.
 
 mod admin;
+mod budget;
 mod connections;
+mod sweep;
 
 use std::sync::Arc;
 
@@ -15,8 +17,9 @@ use http_body_util::BodyExt;
 use serde::Serialize;
 
 pub use self::admin::serve_admin;
-pub use self::connections::serve;
-use crate::bounds;
+pub use self::connections::{Stop, serve};
+use self::budget::{Budget, Exhausted, Held};
+use crate::bounds::{self, Bound};
 use crate::config::Mode;
 use crate::dispatch::{Dispatcher, Overloaded};
 use crate::policy::PolicyReader;
@@ -28,13 +31,14 @@ use crate::verdict::{Level, Outcome, Verdict};
 pub struct Host {
     policies: PolicyReader,
     dispatcher: Dispatcher,
+    budget: Arc<Budget>,
 }
 
 impl Host {
     /// A door that judges by what `policies` reads.
     pub fn new(policies: PolicyReader) -> Host {
         let dispatcher = Dispatcher::new(&policies.current());
-        Host { policies, dispatcher }
+        Host { policies, dispatcher, budget: Arc::default() }
     }
 }
 
@@ -67,16 +71,18 @@ const ABOUT: &str = "This is an image policy host: the backend of the kube-apise
 
 async fn review(host: &Host, body: Body) -> Response {
     let set = host.policies.current();
-    let review = match read(body, set.limits.body).await {
-        Ok(bytes) => Review::parse(&bytes, &set.limits),
-        Err(error) => Err(error),
+    let mut held = host.budget.hold();
+    let review = match read(body, set.limits.body, &mut held).await {
+        Ok(Ok(bytes)) => Review::parse(&bytes, &set.limits),
+        Ok(Err(error)) => Err(error),
+        Err(Exhausted) => return overloaded(bounds::UNDER_WAY),
     };
     let (namespace, verdict) = match review {
         Ok(review) => {
             let namespace = review.namespace.clone();
             match host.dispatcher.evaluate(Arc::clone(&set), review).await {
                 Ok(verdict) => (namespace, verdict),
-                Err(Overloaded) => return overloaded(),
+                Err(Overloaded) => return overloaded(bounds::QUEUE),
             }
         }
         Err(ReviewError::Refused(reason)) => {
@@ -92,36 +98,41 @@ async fn review(host: &Host, body: Body) -> Response {
     json(StatusCode::OK, &ImageReviewAnswer::from(&verdict))
 }
 
-/// Reads a body of at most `limit` bytes.
-async fn read(mut body: Body, limit: u64) -> Result<Bytes, ReviewError> {
+/// Reads a body of at most `limit` bytes, which are held.
+async fn read(mut body: Body, limit: u64, held: &mut Held) -> Result<Result<Bytes, ReviewError>, Exhausted> {
     let mut bytes = Vec::new();
     let mut total = 0u64;
     let arrive = async {
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| {
-                let error = text::printable(&error.to_string());
-                ReviewError::NotAnImageReview(format!("the request's body ended early: {error}"))
-            })?;
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    let error = text::printable(&error.to_string());
+                    let message = format!("the request's body ended early: {error}");
+                    return Ok(Err(ReviewError::NotAnImageReview(message)));
+                }
+            };
             let Ok(data) = frame.into_data() else { continue };
             total = total.saturating_add(data.len() as u64);
             if total <= limit {
+                held.more(data.len() as u64)?;
                 bytes.extend_from_slice(&data);
             } else if total > limit.saturating_add(bounds::BODY_DRAIN.default) {
                 break;
             }
         }
-        Ok(())
+        Ok(Ok(()))
     };
     let time = bounds::BODY_TIME.time();
-    match tokio::time::timeout(time, arrive).await {
-        Ok(result) => result?,
-        Err(_) if total > limit => {}
-        Err(_) => return Err(ReviewError::Refused(bounds::BODY_TIME.says_of(time))),
-    }
-    if total > limit {
-        return Err(ReviewError::Refused(bounds::BODY.says(total, limit)));
-    }
-    Ok(bytes.into())
+    Ok(match tokio::time::timeout(time, arrive).await {
+        Ok(Err(exhausted)) => return Err(exhausted),
+        Ok(Ok(Err(error))) => Err(error),
+        Ok(Ok(Ok(()))) | Err(_) if total > limit => {
+            Err(ReviewError::Refused(bounds::BODY.says(total, limit)))
+        }
+        Ok(Ok(Ok(()))) => Ok(bytes.into()),
+        Err(_) => Err(ReviewError::Refused(bounds::BODY_TIME.says_of(time))),
+    })
 }
 
 async fn no_such_path(uri: Uri) -> Response {
@@ -131,9 +142,9 @@ async fn no_such_path(uri: Uri) -> Response {
 }
 
 /// Without Retry-After: with it the apiserver would retry eleven times as often (client-go, rest/with_retry.go).
-fn overloaded() -> Response {
-    tracing::warn!("refused a review with 429: as many are waiting as the queue holds (limits.queue)");
-    let message = bounds::QUEUE.says("", 0);
+fn overloaded(bound: Bound) -> Response {
+    let message = bound.says("", bound.default);
+    tracing::warn!("refused a request with 429: {message}");
     failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", &message)
 }
 

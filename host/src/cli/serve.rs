@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{Failure, exit, say};
 use crate::policy::Preparer;
 use crate::reload::{self, Started};
-use crate::server;
+use crate::server::{self, Stop};
 use crate::watch::Watcher;
 use crate::{bounds, demo};
 
@@ -143,13 +143,9 @@ fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode,
         );
         ready(listening);
 
-        let until = |mut stop: watch::Receiver<bool>| async move {
-            // An error means that whoever would say so is gone: stop as well.
-            let _ = stop.wait_for(|stop| *stop).await;
-        };
-        let admin = server::serve_admin(admin, policies.clone(), problems, until(stop.clone()));
+        let admin = server::serve_admin(admin, policies.clone(), problems, stop.clone());
         let admin = tokio::spawn(admin);
-        let drained = server::serve(listener, tls, policies, until(stop)).await;
+        let drained = server::serve(listener, tls, policies, stop).await;
         admin.abort();
         drop(stop_watching);
         // It takes what is temporary with it. A component that is being compiled holds it up; then that stays.
@@ -186,9 +182,9 @@ async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Turns true at SIGTERM or Ctrl-C.
-fn stop_signal() -> std::io::Result<watch::Receiver<bool>> {
-    let (sender, receiver) = watch::channel(false);
+/// Says so at SIGTERM or Ctrl-C.
+fn stop_signal() -> std::io::Result<watch::Receiver<Stop>> {
+    let (sender, receiver) = watch::channel(Stop::NotYet);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
@@ -198,7 +194,7 @@ fn stop_signal() -> std::io::Result<watch::Receiver<bool>> {
         };
         tracing::info!("{name}: finishing the reviews under way");
         // An error means that the server is gone already.
-        let _ = sender.send(true);
+        let _ = sender.send(Stop::Now);
     });
     Ok(receiver)
 }

@@ -1,7 +1,7 @@
 //! Health and status for operators and probes: plain HTTP, on loopback unless configured otherwise.
 
 use std::fmt::Write;
-use std::future::Future;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::{RawQuery, State};
@@ -10,8 +10,9 @@ use axum::routing::get;
 use axum::{Router, http::StatusCode};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-use super::connections::{Transport, serve_connections};
+use super::connections::{Stop, Transport, serve_connections};
 use crate::bounds;
 use crate::dispatch::Pace;
 use crate::policy::{Policy, PolicyReader, Seen};
@@ -23,12 +24,12 @@ struct Admin {
     problems: ProblemsReader,
 }
 
-/// Serves `/livez`, `/readyz` and `/status` until `shutdown` comes.
+/// Serves `/livez`, `/readyz` and `/status` until it has to stop.
 pub async fn serve_admin(
     listener: TcpListener,
     policies: PolicyReader,
     problems: ProblemsReader,
-    shutdown: impl Future<Output = ()>,
+    stop: watch::Receiver<Stop>,
 ) {
     let routes = Router::new()
         .route("/livez", get(|| async { "ok" }))
@@ -36,8 +37,7 @@ pub async fn serve_admin(
         .route("/status", get(status))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is /livez, /readyz?verbose and /status here\n") })
         .with_state(Admin { policies, problems });
-    serve_connections(listener, Transport::Plain, routes, || bounds::ADMIN_CONNECTIONS.size(), shutdown)
-        .await;
+    serve_connections(listener, Transport::Plain, routes, Arc::default(), || bounds::ADMIN_CONNECTIONS.size(), stop).await;
 }
 
 /// Ready as long as a set is in force, whatever became of newer ones; `?verbose` lists the checks in Kubernetes' form.
