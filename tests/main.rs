@@ -14,6 +14,8 @@ mod cli;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod control;
+#[cfg(test)]
 mod dispatch;
 #[cfg(test)]
 mod door;
@@ -38,11 +40,15 @@ mod prepare;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod rollback;
+#[cfg(test)]
 mod scan;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]
 mod start;
+#[cfg(test)]
+mod state;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]

@@ -29,9 +29,9 @@ fn begun_and_reset(streams: u32) -> Vec<u8> {
     (0..streams).flat_map(stream).collect()
 }
 
-/// Streams whose headers break the protocol, each by itself: a field name in upper case.
+/// Streams whose headers break the protocol, each by itself: HTTP/2 has no field `connection`.
 fn malformed(streams: u32) -> Vec<u8> {
-    let block = [POST, b"\x00\x01X\x01x"].concat();
+    let block = [POST, b"\x00\x0aconnection\x01x"].concat();
     (0..streams).flat_map(|number| frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &block)).collect()
 }
 

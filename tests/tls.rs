@@ -153,7 +153,6 @@ async fn protocols_are_chosen_by_alpn() {
         (&["http/1.1"], Some("http/1.1"), Protocol::Http1),
         (&["h2"], Some("h2"), Protocol::Http2),
         (&[], None, Protocol::Http1),
-        (&[], None, Protocol::Http2),
     ] {
         let stream = installation.client().handshake(server.address, offered).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), chosen.map(str::as_bytes), "{offered:?}");

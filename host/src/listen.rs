@@ -47,7 +47,9 @@ impl Sockets {
         let mut sockets = Sockets::default();
         for index in 0..given.len() {
             let socket = given.take_tcp_listener(index).map_err(|error| ListenError::Given(error.to_string()))?;
-            let name = if named { names.get(index).copied().unwrap_or_default() } else { ["door", "admin"].get(index).copied().unwrap_or_default() };
+            let unnamed = ["door", "admin"];
+            let name = if named { names.get(index) } else { unnamed.get(index) };
+            let name = name.copied().unwrap_or_default();
             let place = match name {
                 "door" => &mut sockets.door,
                 "admin" => &mut sockets.admin,
@@ -60,4 +62,65 @@ impl Sockets {
         }
         Ok(sockets)
     }
+
+    /// A socket for each listener: what was given, else what was taken over and is for the same address, else a new one.
+    ///
+    /// # Errors
+    /// A new one cannot be bound.
+    pub fn or_bind(
+        self,
+        taken: Sockets,
+        door: SocketAddr,
+        admin: SocketAddr,
+    ) -> Result<(TcpListener, TcpListener), ListenError> {
+        Ok((
+            one(self.door, taken.door, door, "listen")?,
+            one(self.admin, taken.admin, admin, "admin.listen")?,
+        ))
+    }
+}
+
+fn one(
+    given: Option<TcpListener>,
+    taken: Option<TcpListener>,
+    address: SocketAddr,
+    key: &'static str,
+) -> Result<TcpListener, ListenError> {
+    let is_for = |socket: &TcpListener| {
+        socket.local_addr().is_ok_and(|local| {
+            local.ip() == address.ip() && (local.port() == address.port() || address.port() == 0)
+        })
+    };
+    if let Some(given) = given {
+        if !is_for(&given) {
+            let local = given.local_addr().map_or_else(|error| error.to_string(), |local| local.to_string());
+            tracing::warn!("the service manager listens on {local}, which counts, and not on {address} (`{key}`)");
+        }
+        return Ok(given);
+    }
+    match taken.filter(is_for) {
+        Some(taken) => Ok(taken),
+        None => bind(address).map_err(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::AddrInUse => format!(
+                    ": another program listens there; `ss -ltnp 'sport = :{}'` shows which. Stop it, or choose another \
+                     address; if it is a host with the same state directory, `--take-over` takes its place",
+                    address.port()
+                ),
+                io::ErrorKind::PermissionDenied => {
+                    ": ports below 1024 need a privilege; choose a higher one".to_owned()
+                }
+                io::ErrorKind::AddrNotAvailable => ": this machine does not have that address".to_owned(),
+                _ => format!(": {error}"),
+            };
+            ListenError::Bind { address, key, hint }
+        }),
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpListener::bind(address)?;
+    // Of itself it is 128: fewer than come at once when another process hands over.
+    rustix::net::listen(&socket, 1024)?;
+    Ok(socket)
 }

@@ -128,7 +128,7 @@ impl Installation {
         let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
         let (stop, stopping) = watch::channel(Stop::NotYet);
         let policies = started.policies;
-        tokio::spawn(server::serve_admin(admin, policies.clone(), started.problems, stopping.clone()));
+        tokio::spawn(server::serve_admin(admin, policies.clone(), started.standing, stopping.clone()));
         let serving = tokio::spawn(server::serve(listener, started.tls, policies, stopping));
         Server { address, admin: admin_address, stop, serving, reloader: started.reloader }
     }

@@ -218,7 +218,11 @@ impl Connection {
             Protocol::Http1 => {
                 let mut server = http1::Builder::new();
                 // Its own time for headers also runs while a kept connection is idle; the sweep has a better one.
-                server.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(headers);
+                server
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(None)
+                    .max_buf_size(headers)
+                    .max_header_size(headers);
                 connection.drive(server.serve_connection(stream, service)).await
             }
             Protocol::Http2 => {

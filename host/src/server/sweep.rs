@@ -32,13 +32,12 @@ pub(super) struct Sweep {
     ended: Notify,
 }
 
-/// How far a listener is on its way to its end.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// How far a listener is on its way to its end; 0 is not at all.
+#[derive(Clone, Copy)]
 #[repr(u8)]
 enum Stage {
-    Serving,
     /// Every answer is the last of its connection, and connections that can say so without one do.
-    Draining,
+    Draining = 1,
     /// Each connection ends as soon as nothing is under way on it.
     Ending,
 }

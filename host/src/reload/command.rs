@@ -1,0 +1,275 @@
+//! What people ask of a running host: a way back, and leave for what is held.
+
+use std::fmt;
+use std::fs::File;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Next, PATIENCE, Reloader, UNRECORDED, Waits, restore};
+use crate::generation::Cause;
+use crate::state::Record;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Put back what an older generation was made of, and keep it in force whatever files change.
+    Rollback {
+        /// Its number; none: the one before what is in force.
+        to: Option<u64>,
+    },
+    /// Let files decide again.
+    Release,
+    /// Look at the files now.
+    Look,
+    /// Put the candidate in force that is held.
+    Approve {
+        /// Only if this is its digest; none: whatever is held.
+        digest: Option<String>,
+    },
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The generation that is in force now.
+    pub generation: String,
+    /// What was done.
+    pub message: String,
+}
+
+/// What is asked for, and where the answer goes.
+pub(super) enum Asked {
+    Command { command: Command, answer: Sender<Result<Done, String>> },
+    /// To wait while another process takes over.
+    Pause { lock: Sender<Result<File, String>>, resume: Receiver<()> },
+}
+
+/// Asks the reload for something: both have one queue, so that one thing happens at a time.
+#[derive(Clone)]
+pub struct Asker {
+    asked: Sender<Asked>,
+    wake: Arc<Mutex<Box<dyn Fn() + Send>>>,
+}
+
+impl Asker {
+    pub(super) fn new() -> (Asker, Receiver<Asked>) {
+        let (asked, receiver) = channel();
+        (Asker { asked, wake: Arc::new(Mutex::new(Box::new(|| {}))) }, receiver)
+    }
+
+    pub(super) fn wake_by(&self, wake: impl Fn() + Send + 'static) {
+        *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(wake);
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// Why nothing was done, or that no answer came in time.
+    pub fn ask(&self, command: Command, patience: Duration) -> Result<Done, String> {
+        let (answer, answered) = channel();
+        self.wait(Asked::Command { command, answer }, &answered, patience)
+    }
+
+    /// Asks it to do nothing while another process takes over, and for the lock of the state directory.
+    ///
+    /// # Errors
+    /// There is no lock, or no answer came in time.
+    pub fn pause(&self, patience: Duration) -> Result<(File, Paused), String> {
+        let ((lock, locked), (paused, resume)) = (channel(), channel());
+        let lock = self.wait(Asked::Pause { lock, resume }, &locked, patience)?;
+        Ok((lock, Paused(paused)))
+    }
+
+    fn wait<T>(
+        &self,
+        asked: Asked,
+        answered: &Receiver<Result<T, String>>,
+        patience: Duration,
+    ) -> Result<T, String> {
+        const STOPS: &str = "the host is stopping";
+        self.asked.send(asked).map_err(|_| STOPS)?;
+        self.wake.lock().unwrap_or_else(PoisonError::into_inner)();
+        answered.recv_timeout(patience).map_err(|error| match error {
+            std::sync::mpsc::RecvTimeoutError::Disconnected => STOPS.to_owned(),
+            std::sync::mpsc::RecvTimeoutError::Timeout => format!(
+                "the host is busy loading policies, for more than {} s: it does this next, see `host status`",
+                patience.as_secs()
+            ),
+        })?
+    }
+}
+
+/// The reload does nothing as long as there is this.
+pub struct Paused(Sender<()>);
+
+impl Paused {
+    /// The other process has taken over: from now on it decides what is in force here too.
+    pub fn succeeded(self) {
+        // An error means that the reload is gone already.
+        let _ = self.0.send(());
+    }
+}
+
+impl fmt::Debug for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asker").finish_non_exhaustive()
+    }
+}
+
+impl Reloader {
+    pub(super) fn answer(&mut self, asked: Asked) {
+        match asked {
+            Asked::Command { command, answer } => {
+                let done = match self.succeeded {
+                    false => self.obey(command),
+                    true => Err("another process has taken over".to_owned()),
+                };
+                // An error means that nobody waits for the answer any more.
+                let _ = answer.send(done);
+            }
+            Asked::Pause { lock, resume } => {
+                let _ = lock.send(self.share_lock());
+                // An error means that nobody has taken over.
+                self.succeeded |= resume.recv().is_ok();
+            }
+        }
+    }
+
+    fn share_lock(&self) -> Result<File, String> {
+        if self.succeeded {
+            return Err("another process has taken over already".to_owned());
+        }
+        let state = self.state.as_ref().ok_or("it has no state directory")?;
+        state.share_lock().map_err(|error| error.to_string())
+    }
+
+    /// Puts in force what the process that has taken over did: the connections that are left here are judged by the same.
+    pub(super) fn follow(&mut self) {
+        let Some(state) = &mut self.state else { return };
+        if let Err(error) = state.look_again() {
+            tracing::warn!("{}: what was put in force there is not seen: {error}", state.path().display());
+            return;
+        }
+        let current = self.policies.current();
+        let Some(newest) = state.newest() else { return };
+        if newest.summary.publication.number > current.number() {
+            let set = restore::set(&self.preparer, state, newest, Instant::now() + PATIENCE);
+            let set = set.published(newest.summary.publication.clone());
+            tracing::info!("generation {} in force, as in the process that has taken over", set.generation());
+            self.policies.publish(set);
+        }
+    }
+
+    /// Does what is asked for.
+    ///
+    /// # Errors
+    /// Why nothing was done.
+    pub fn obey(&mut self, command: Command) -> Result<Done, String> {
+        let message = match command {
+            Command::Rollback { to } => self.roll_back(to)?,
+            Command::Release => self.release()?,
+            Command::Look => {
+                self.reload();
+                "the files were looked at".to_owned()
+            }
+            Command::Approve { digest } => self.approve(digest.as_deref())?,
+        };
+        self.report();
+        let standing = self.standing.load();
+        let unrecorded = standing.problems.iter().find(|problem| problem.subject == UNRECORDED);
+        let message = match unrecorded {
+            None => message,
+            Some(problem) => format!("{message}; but {}", problem.message),
+        };
+        Ok(Done { generation: self.policies.current().generation(), message })
+    }
+
+    fn roll_back(&mut self, to: Option<u64>) -> Result<String, String> {
+        let Some(state) = &self.state else {
+            return Err("there is no way back without a state directory: set `stateDirectory` in host.yaml"
+                .to_owned());
+        };
+        let number = match to {
+            Some(number) => number,
+            None => self.previous()?,
+        };
+        let record: Record = state.record(number)?;
+        if !record.content.is_whole() {
+            return Err(format!("generation {number} is no way back: one of its policies was not loaded"));
+        }
+        let set = restore::set(&self.preparer, state, &record, Instant::now() + PATIENCE);
+        if let Some((name, error)) =
+            set.policies.iter().find_map(|entry| Some((&entry.name, entry.loaded.as_ref().err()?)))
+        {
+            return Err(format!("generation {number} cannot be put back: policy {name}: {error}"));
+        }
+        self.pinned = true;
+        let cause = Cause::RolledBack { to: number };
+        self.publish(Next { set, components: Vec::new(), cause, differences: None });
+        Ok(format!("what generation {number} was made of is in force again, until `host rollback --release`"))
+    }
+
+    /// The generation before what is in force, that is made of something else and whole.
+    fn previous(&self) -> Result<u64, String> {
+        let current = self.policies.current();
+        let now = match current.publication().cause {
+            Cause::RolledBack { to } => to,
+            _ => current.number(),
+        };
+        let mut earlier = self.history.iter().rev().filter(|summary| summary.publication.number < now);
+        let previous = earlier.find(|summary| summary.whole && summary.digest != current.digest());
+        previous
+            .map(|summary| summary.publication.number)
+            .ok_or_else(|| format!("there is no earlier generation to go back to than {now}"))
+    }
+
+    fn release(&mut self) -> Result<String, String> {
+        if !self.pinned {
+            return Err("no rollback is in force: files decide already".to_owned());
+        }
+        self.pinned = false;
+        if let Some(state) = &mut self.state {
+            // The report tells of it.
+            let _ = state.unpin();
+        }
+        if let Some(last) = self.history.back_mut() {
+            last.pinned = false;
+        }
+        self.reload_for(Cause::Released);
+        Ok("files decide again".to_owned())
+    }
+
+    fn approve(&mut self, digest: Option<&str>) -> Result<String, String> {
+        let Some(waiting) = &self.waiting else { return Err("no candidate is held".to_owned()) };
+        let found = &waiting.summary.digest;
+        match waiting.summary.state {
+            Waits::Held => {}
+            Waits::Pinned => {
+                return Err(format!(
+                    "candidate {found} waits for the end of a rollback: `host rollback --release` puts it in force"
+                ));
+            }
+            Waits::Refused => {
+                return Err(format!(
+                    "candidate {found} is refused, which nobody can approve: {}",
+                    waiting.summary.why
+                ));
+            }
+        }
+        if let Some(digest) = digest.filter(|digest| digest != found) {
+            return Err(format!("the candidate that is held is {found}, not {digest}: see `host status`"));
+        }
+        let Some(waiting) = self.waiting.take() else { return Err("no candidate is held".to_owned()) };
+        let digest = waiting.summary.digest.clone();
+        self.publish(Next {
+            set: waiting.set,
+            components: waiting.components,
+            cause: Cause::Approved,
+            differences: waiting.summary.differences,
+        });
+        Ok(format!("candidate {digest} is in force"))
+    }
+}
