@@ -16,6 +16,8 @@ mod connections;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod dispatch;
 #[cfg(test)]
 mod door;
@@ -53,5 +55,7 @@ mod state;
 mod tidy;
 #[cfg(test)]
 mod tls;
+#[cfg(test)]
+mod upgrade;
 #[cfg(test)]
 mod watch;

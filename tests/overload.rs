@@ -154,6 +154,7 @@ async fn begun(client: &crate::support::client::Client, address: std::net::Socke
     }
     // What was sent has been read when this is answered.
     stream.write_all(&frame(PING, 0, 0, &[7; 8])).await.unwrap();
+    stream.flush().await.unwrap();
     frames::next(&mut stream, PING).await.unwrap();
     stream
 }

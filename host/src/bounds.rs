@@ -180,7 +180,7 @@ bounds! {
         CONTROL_TIME = time("control-time", "for a request to arrive on the control socket, and for its answer to be taken", 5 * SECOND)
             .fixed("both are on this machine")
             .does("the connection is closed");
-        TAKE_OVER_TIME = time("take-over-time", "for a process that takes over to serve", 60 * SECOND)
+        TAKE_OVER_TIME = time("take-over-time", "for a process that takes over to serve", 30 * SECOND)
             .fixed("files are not looked at meanwhile, and compiled policies are found in the cache")
             .does("the host goes on as before");
     }
