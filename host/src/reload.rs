@@ -16,7 +16,7 @@ use crate::policy::{Cache, Engine, EngineError, PolicyReader, PolicySet, PolicyS
 use crate::state::StateDirectory;
 use crate::text;
 use crate::tls::{Material, TlsError, TlsReader, TlsStore};
-use crate::watch::Watcher;
+use crate::watch::{Wanted, Watcher};
 
 /// Something that is not as configured, and what that means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub struct Reloader {
     /// No set could be put in force yet but one that denies everything, so the last good versions still count.
     closed: bool,
     problems: Arc<ArcSwap<Vec<Problem>>>,
+    /// Those of them that the last reload has found in files.
+    found: Vec<Problem>,
     /// What has been refused already, so that a file that stays broken is not compiled at every hint.
     refused: candidate::Refused,
 }
@@ -157,6 +159,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
         tls: tls_store,
         closed,
         problems: Arc::clone(&published),
+        found: first.problems.clone(),
         refused,
     };
     tracing::info!("generation {} in force: {}", policies.current().generation(), names(&policies));
@@ -207,11 +210,11 @@ impl Reloader {
     pub fn run(mut self, mut watcher: Watcher) {
         self.preparer.when_ready(watcher.hinter());
         loop {
-            watcher.watch(self.directories());
+            watcher.watch(&self.wanted());
             // What changed before the watch was there has given no hint.
-            self.reload();
-            watcher.watch(self.directories());
-            if !watcher.wait() {
+            self.follow(Some(&watcher));
+            watcher.watch(&self.wanted());
+            if !watcher.wait(None) {
                 return;
             }
         }
@@ -219,24 +222,39 @@ impl Reloader {
 
     /// Looks at the configuration and all that it names, and puts in force what has changed and is sound.
     pub fn reload(&mut self) {
+        self.follow(None);
+    }
+
+    fn follow(&mut self, watcher: Option<&Watcher>) {
         let mut problems = Vec::new();
-        match self.try_reload(&mut problems) {
+        match self.try_reload(watcher, &mut problems) {
             Ok(()) => {}
-            Err(problem) => problems.push(problem),
+            Err(Stays::Broken(problem)) => problems.push(problem),
+            Err(Stays::Unfinished) => problems.clone_from(&self.found),
         }
+        self.found.clone_from(&problems);
+        let trouble = watcher.and_then(Watcher::trouble);
+        problems.extend(trouble.map(|message| Problem { subject: "watching".to_owned(), message }));
         self.report(problems);
     }
 
-    fn try_reload(&mut self, problems: &mut Vec<Problem>) -> Result<(), Problem> {
-        let stays = |subject: &Path, error: &dyn std::fmt::Display| Problem {
-            subject: subject.display().to_string(),
-            message: format!("{error} (the generation in force stays)"),
-        };
+    fn try_reload(&mut self, watcher: Option<&Watcher>, problems: &mut Vec<Problem>) -> Result<(), Stays> {
         let path = self.config.path.clone();
-        let config = Config::read(&path).map_err(|error| stays(&path, &error))?;
-        let serving = config.require_serving().map_err(|error| stays(&path, &error))?;
-        let tls = |error: TlsError| stays(Path::new("tls"), &error);
-        let material = Material::read(&serving.tls).map_err(tls)?;
+        let read = |files: &[&Path], subject: &Path, error: &dyn std::fmt::Display| {
+            if is_unfinished(watcher, files) {
+                return Stays::Unfinished;
+            }
+            Stays::Broken(Problem {
+                subject: subject.display().to_string(),
+                message: format!("{error} (the generation in force stays)"),
+            })
+        };
+        let wrong = |error: ConfigError| read(&[&path], &path, &error);
+        let config = read_whole(watcher, &[&path], || Config::read(&path))?.map_err(wrong)?;
+        let serving = config.require_serving().map_err(wrong)?;
+        let files = serving.tls.files();
+        let tls = |error: TlsError| read(&files, Path::new("tls"), &error);
+        let material = read_whole(watcher, &files, || Material::read(&serving.tls))?.map_err(tls)?;
         let server_config =
             if material == self.material { None } else { Some(material.server_config().map_err(tls)?) };
         problems.extend(self.needs_restart(&config));
@@ -244,10 +262,15 @@ impl Reloader {
         let current = self.policies.current();
         let before = match self.closed {
             true => Before::Start(self.state.as_ref()),
-            false => Before::Running(&current),
+            false => Before::Running(&current, watcher),
         };
         let candidate = assemble(&self.preparer, &config, before, &mut self.refused).map_err(|problem| {
-            Problem { message: format!("{} (the generation in force stays)", problem.message), ..problem }
+            let folder = config.policy_directory.as_deref();
+            if is_unfinished(watcher, folder.as_slice()) {
+                return Stays::Unfinished;
+            }
+            let message = format!("{} (the generation in force stays)", problem.message);
+            Stays::Broken(Problem { message, ..problem })
         })?;
         self.closed = false;
         if let Some(server_config) = server_config {
@@ -261,6 +284,8 @@ impl Reloader {
         }
         self.config = config;
         problems.extend(candidate.problems);
+        let awaited: Vec<_> = candidate.awaited.iter().map(|name| format!("policy {name}")).collect();
+        problems.extend(self.found.iter().filter(|problem| awaited.contains(&problem.subject)).cloned());
         self.keep(candidate.loaded, problems);
         Ok(())
     }
@@ -324,18 +349,37 @@ impl Reloader {
         self.problems.store(Arc::new(problems));
     }
 
-    /// The directories of all files that a generation is made of.
-    fn directories(&self) -> BTreeSet<PathBuf> {
+    /// The files that a generation is made of.
+    fn wanted(&self) -> Wanted {
         let config = &self.config;
         let modules = config.policies.iter().map(|policy| policy.module.as_path());
         let files = modules.chain(self.material.files()).chain([config.path.as_path()]);
-        let mut directories: BTreeSet<PathBuf> =
-            files.filter_map(|file| absolute(file).parent().map(Path::to_owned)).collect();
-        directories.extend(config.policy_directory.as_deref().map(absolute));
-        directories
+        Wanted {
+            files: files.map(Path::to_owned).collect(),
+            folders: config.policy_directory.clone().into_iter().collect(),
+        }
     }
 }
 
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+/// Why all stays as it is.
+enum Stays {
+    /// For what is wrong.
+    Broken(Problem),
+    /// A file is waited for.
+    Unfinished,
+}
+
+/// Reads files, unless one of them is being written.
+fn read_whole<T>(watcher: Option<&Watcher>, files: &[&Path], read: impl FnOnce() -> T) -> Result<T, Stays> {
+    let is_written = || watcher.is_some_and(|watcher| files.iter().any(|file| watcher.is_written(file)));
+    if is_written() {
+        return Err(Stays::Unfinished);
+    }
+    let content = read();
+    // Whoever began meanwhile may have been read half.
+    if is_written() { Err(Stays::Unfinished) } else { Ok(content) }
+}
+
+fn is_unfinished(watcher: Option<&Watcher>, files: &[&Path]) -> bool {
+    watcher.is_some_and(|watcher| files.iter().any(|file| watcher.is_fresh(file)))
 }

@@ -44,8 +44,8 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:1234")
 }
 
-/// What is logged unless RUST_LOG says otherwise. notify warns of directories that are gone, which the reload reports itself.
-const LOG: &str = "info,notify=off";
+/// What is logged unless RUST_LOG says otherwise.
+const LOG: &str = "info";
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
@@ -130,7 +130,7 @@ fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode,
         let admin = bind(config.admin_listen, "admin.listen").await?;
         let stop = stop_signal().map_err(|error| cannot_start(&error))?;
 
-        let (watcher, stop_watching) = Watcher::new();
+        let (watcher, stop_watching) = Watcher::new().map_err(|error| cannot_start(&error))?;
         let reloading = std::thread::Builder::new()
             .name("reload".to_owned())
             .spawn(move || reloader.run(watcher))

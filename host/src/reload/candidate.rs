@@ -15,6 +15,7 @@ use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyName, Scope
 use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, digest};
 use crate::state::StateDirectory;
 use crate::text;
+use crate::watch::Watcher;
 
 /// What stands in for a policy that cannot be loaded.
 #[derive(Clone, Copy)]
@@ -23,8 +24,20 @@ pub enum Before<'a> {
     Nothing,
     /// The host starts: the last good version, where one was kept.
     Start(Option<&'a StateDirectory>),
-    /// The host runs: what is in force.
-    Running(&'a PolicySet),
+    /// The host runs: what is in force, and what is known of the files.
+    Running(&'a PolicySet, Option<&'a Watcher>),
+}
+
+impl Before<'_> {
+    /// Whether a file is being written.
+    fn is_written(self, path: &Path) -> bool {
+        matches!(self, Before::Running(_, Some(watcher)) if watcher.is_written(path))
+    }
+
+    /// Whether a file may be half of something, so that what is wrong with it is not to be told yet.
+    fn is_unfinished(self, path: &Path) -> bool {
+        self.is_written(path) || matches!(self, Before::Running(_, Some(watcher)) if watcher.is_fresh(path))
+    }
 }
 
 /// A set that could be put in force.
@@ -35,6 +48,8 @@ pub struct Candidate {
     pub problems: Vec<Problem>,
     /// The policies that were loaded for it.
     pub(super) loaded: Vec<Loaded>,
+    /// The policies whose files are waited for: until then they are as they were.
+    pub(super) awaited: Vec<PolicyName>,
 }
 
 /// A policy that was loaded from its file.
@@ -56,6 +71,7 @@ impl Candidate {
             set: PolicySet::new(config.rules.clone(), config.limits.clone(), stand_in.into_iter().collect()),
             problems: vec![problem],
             loaded: Vec::new(),
+            awaited: Vec::new(),
         }
     }
 }
@@ -85,14 +101,17 @@ pub fn assemble(
     let mut problems = Vec::new();
     let configured = configured(config, before, &mut problems)?;
     let mut loaded = Vec::new();
+    let mut awaited = Vec::new();
+    // Something comes that is not in force yet, and may replace what is configured no more.
+    let mut comes = false;
     let mut left_out = Vec::new();
     let mut entries = Vec::with_capacity(configured.len());
     let mut wanted = HashSet::new();
     let until = Instant::now() + patience(before);
-    let mut next = configured.first().map(|policy| component(config, policy));
+    let mut next = configured.first().map(|policy| component(config, policy, before));
     for (policy, following) in configured.iter().zip(1..) {
         let Some(read) = next.take() else { break };
-        next = configured.get(following).map(|policy| component(config, policy));
+        next = configured.get(following).map(|policy| component(config, policy, before));
         if let (Some(policy), Some(Ok(next))) = (configured.get(following), &next) {
             let settings = policy.settings.to_string();
             let known = unchanged(policy, next, &settings, before).is_some()
@@ -109,6 +128,14 @@ pub fn assemble(
                 refused.0.remove(&policy.name);
                 loaded.extend(new);
                 entry
+            }
+            Err(_) if before.is_unfinished(&policy.module) => {
+                awaited.push(policy.name.clone());
+                let Some(running) = running(before, &policy.name) else {
+                    comes = true;
+                    continue;
+                };
+                running.clone()
             }
             Err(error) => {
                 let (entry, message) = match instead(preparer, policy, before, &error, until) {
@@ -128,21 +155,25 @@ pub fn assemble(
         entries.push(entry);
     }
     preparer.retain(&wanted);
-    if let Before::Running(set) = before
-        && !left_out.is_empty()
-    {
-        for kept in not_replaced(set, &configured) {
-            let message = format!(
-                "it is configured no more, and stays in force all the same as long as {} cannot be loaded, which may be \
-                 what replaces it",
-                left_out.join(", ")
-            );
-            problems.push(Problem { subject: format!("policy {}", kept.name), message });
-            entries.push(kept.clone());
+    if let Before::Running(set, _) = before {
+        for gone in not_replaced(set, &configured) {
+            let file =
+                config.policy_directory.as_ref().map(|folder| folder.join(format!("{}.wasm", gone.name)));
+            if !left_out.is_empty() {
+                let message = format!(
+                    "it is configured no more, and stays in force all the same as long as {} cannot be loaded, which may \
+                     be what replaces it",
+                    left_out.join(", ")
+                );
+                problems.push(Problem { subject: format!("policy {}", gone.name), message });
+            } else if !comes && !file.is_some_and(|file| before.is_unfinished(&file)) {
+                continue;
+            }
+            entries.push(gone.clone());
         }
     }
     let set = PolicySet::new(config.rules.clone(), config.limits.clone(), entries);
-    Ok(Candidate { set, problems, loaded })
+    Ok(Candidate { set, problems, loaded, awaited })
 }
 
 /// The policies in force that are configured no more. A policy that is renamed by a change, or moved to another file, goes
@@ -278,11 +309,14 @@ fn patience(before: Before<'_>) -> Duration {
         Before::Nothing => Duration::from_secs(3600),
         // Until then the host does not listen, and what comes later malfunctions for a while.
         Before::Start(_) => Duration::from_secs(10),
-        Before::Running(_) => Duration::from_secs(10),
+        Before::Running(..) => Duration::from_secs(10),
     }
 }
 
-fn component(config: &Config, policy: &PolicyConfig) -> Result<Component, String> {
+fn component(config: &Config, policy: &PolicyConfig, before: Before<'_>) -> Result<Component, String> {
+    if before.is_written(&policy.module) {
+        return Err("it is being written".to_owned());
+    }
     let bytes = read(&policy.module, config.limits.module);
     bytes.map(Component::new).map_err(|error| format!("{}: {error}", policy.module.display()))
 }
@@ -326,6 +360,12 @@ fn load(
     }
 }
 
+/// What is in force under a policy's name.
+fn running<'a>(before: Before<'a>, name: &PolicyName) -> Option<&'a Entry> {
+    let Before::Running(set, _) = before else { return None };
+    set.policies.iter().find(|entry| entry.name == *name)
+}
+
 /// What is in force of a policy, if it would be loaded again from the same.
 fn unchanged<'a>(
     policy: &PolicyConfig,
@@ -333,9 +373,7 @@ fn unchanged<'a>(
     settings: &str,
     before: Before<'a>,
 ) -> Option<&'a Arc<Policy>> {
-    let Before::Running(set) = before else { return None };
-    let running = set.policies.iter().find(|entry| entry.name == policy.name)?;
-    let loaded = running.loaded.as_ref().ok()?;
+    let loaded = running(before, &policy.name)?.loaded.as_ref().ok()?;
     let same = (loaded.digest(), loaded.settings(), loaded.limits())
         == (component.digest.as_str(), settings, &policy.limits);
     same.then_some(loaded)
@@ -402,7 +440,7 @@ fn instead(
 ) -> Option<(Option<Entry>, &'static str)> {
     let instead = match before {
         Before::Nothing => return None,
-        Before::Running(set) => match set.policies.iter().find(|entry| entry.name == policy.name) {
+        Before::Running(..) => match running(before, &policy.name) {
             Some(running) if running.loaded.is_ok() => {
                 (Some(running.clone()), "its last good version stays in force, as it was configured")
             }
