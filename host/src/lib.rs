@@ -21,7 +21,7 @@
 //! 7. Everything is bounded, by a row of [`bounds`]. What an operator may have to change has a key in host.yaml.
 //! 8. A reload never weakens what is in force because of an error, and every error is visible from outside.
 //! 9. `unsafe` stands in one place, where compiled code is loaded.
-//! 10. wasmtime is named in [`policy`] only, axum in [`server`], notify in [`watch`], rustls in [`tls`], [`pki`] and
+//! 10. wasmtime is named in [`policy`] only, axum in [`server`], inotify in [`watch`], rustls in [`tls`], [`pki`] and
 //!     [`server`]. The core does no I/O.
 //! 11. `host test` and `host serve` share `evaluate`: a suite that passes predicts the server.
 //! 12. Nothing in a request can switch a policy off, except what host.yaml authorises.
@@ -38,9 +38,11 @@ pub mod review;
 // The sandbox, and policies on a review.
 pub mod policy;
 pub mod evaluate;
+pub mod suite;
 
 // A reload.
 pub mod watch;
+pub mod gate;
 pub mod state;
 pub mod reload;
 
@@ -50,7 +52,6 @@ pub mod pki;
 pub mod dispatch;
 pub mod server;
 pub mod build;
-pub mod suite;
 pub mod bench;
 pub mod demo;
 pub mod cli;
