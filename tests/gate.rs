@@ -156,7 +156,7 @@ fn a_shadow_judges_the_reviews_that_come() {
         let last = loop {
             let ruling = gate.judge(&after, &before);
             let Ruling::Hold(differences, why) = &ruling else { break ruling };
-            if !why.starts_with("it judges the reviews that come beside the set in force, for ") {
+            if !why.starts_with("it judges the reviews that come beside the set in force, until ") {
                 break ruling;
             }
             assert_eq!(differences.reviews, expected, "only those that have come since");

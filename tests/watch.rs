@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use host::config::Unjudged;
 use host::policy::PolicyReader;
-use host::reload::{ProblemsReader, Started};
+use host::reload::{Problem, Started};
 use host::watch::{Fingerprint, Looks, Wanted, Watcher};
 
 use crate::reload::{Installation, said};
@@ -30,11 +30,11 @@ fn soon(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// Runs `act` while a watcher follows the files.
-fn watched(started: Started, act: impl FnOnce(&PolicyReader, &ProblemsReader)) {
-    let Started { reloader, policies, problems, .. } = started;
+fn watched(started: Started, act: impl FnOnce(&PolicyReader, &dyn Fn() -> Vec<Problem>)) {
+    let Started { reloader, policies, standing, .. } = started;
     let (watcher, stop) = Watcher::new().unwrap();
     let following = std::thread::spawn(move || reloader.run(watcher));
-    act(&policies, &problems);
+    act(&policies, &|| standing.current().problems.clone());
     drop(stop);
     following.join().unwrap();
 }
@@ -70,9 +70,9 @@ fn a_watcher_follows_files_and_folders() {
         soon("a file in the new folder", || says(&["a: version5"]));
 
         fs::rename(&folder, installation.path("old")).unwrap();
-        soon("a folder moved away", || !problems.current().is_empty());
+        soon("a folder moved away", || !problems().is_empty());
         fs::rename(installation.path("old"), &folder).unwrap();
-        soon("a folder moved back", || problems.current().is_empty());
+        soon("a folder moved back", || problems().is_empty());
         installation.policy("a", &version("version6"));
         soon("a file in the folder that was moved", || says(&["a: version6"]));
     });
@@ -130,7 +130,7 @@ fn a_watcher_follows_kubernetes_volumes() {
         }
         publish(&policies, 4, &[("a.wasm", &version("version4")), ("b.wasm", &version("version4"))]);
         soon("a new file in the volume", || said(set) == ["a: version4", "b: version4"]);
-        assert_eq!(problems.current().len(), 0);
+        assert_eq!(problems().len(), 0);
     });
 }
 
@@ -196,7 +196,7 @@ fn a_watcher_follows_what_programs_do() {
             fs::write(folder.join("new"), version(&reason)).unwrap();
             sh(&folder, script);
             soon(what, || said(policies) == [format!("a: {reason}")]);
-            soon("nothing wrong", || problems.current().is_empty());
+            soon("nothing wrong", || problems().is_empty());
         }
     });
 }
@@ -206,7 +206,7 @@ fn a_file_that_is_being_written_is_waited_for() {
     let installation = Installation::with_a();
     let folder = installation.path("policies");
     watched(installation.start(), |policies, problems| {
-        let settled = || assert_eq!(problems.current().len(), 0, "{:?}", problems.current());
+        let settled = || assert_eq!(problems().len(), 0, "{:?}", problems());
         // Half of a file, and half of a host.yaml that would do as it is, without the other half.
         let (new, yaml) = (version("version2"), installation.path("host.yaml"));
         let (first, rest) = new.split_at(new.len() / 2);
@@ -244,7 +244,7 @@ fn a_file_that_is_being_written_is_waited_for() {
 
         // What stays broken is told of.
         fs::write(folder.join("a.wasm"), first).unwrap();
-        soon("half a file that stays so", || problems.current().len() == 1);
+        soon("half a file that stays so", || problems().len() == 1);
         assert_eq!(said(policies)[0], "a: version2");
     });
 }

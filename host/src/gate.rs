@@ -59,7 +59,7 @@ struct Trial {
     /// Up to where reviews were judged.
     mark: Mark,
     /// Until when it is tried on the reviews to come.
-    until: Option<Instant>,
+    until: Option<(Instant, SystemTime)>,
 }
 
 /// All that a trial depends on.
@@ -102,7 +102,7 @@ impl Gate {
 
     /// When a candidate that waits is to be judged again, whether anything has changed or not.
     pub fn next(&self) -> Option<Instant> {
-        let until = self.trial.as_ref()?.until?;
+        let (until, _) = self.trial.as_ref()?.until?;
         Some(until.min(Instant::now() + STEP))
     }
 
@@ -151,7 +151,7 @@ impl Trial {
         let budget = of.config.budget;
         let suites = || pass(of.fixtures.iter().map(|(path, ..)| path.as_path()), candidate, budget);
         let refused = aside(suites).unwrap_or_else(|| Err(PANICKED.to_owned())).err();
-        let until = of.config.shadow.map(|shadow| Instant::now() + shadow);
+        let until = of.config.shadow.map(|shadow| (Instant::now() + shadow, SystemTime::now() + shadow));
         let (mut reviews, mark) = recent.newest();
         reviews.truncate(of.config.replay);
         let mut trial = Trial { of, refused, differences: Differences::default(), mark, until };
@@ -167,7 +167,7 @@ impl Trial {
             let (reviews, mark) = recent.since(self.mark);
             self.mark = mark;
             self.compare(&reviews, candidate, current);
-            self.until = self.until.filter(|until| *until > Instant::now());
+            self.until = self.until.filter(|(until, _)| *until > Instant::now());
         }
         self
     }
@@ -185,12 +185,9 @@ impl Trial {
         if let Some(why) = &self.refused {
             return Ruling::Refuse(why.clone());
         }
-        if let Some(until) = self.until {
-            let left = until.saturating_duration_since(Instant::now());
-            let left = humantime::format_duration(Duration::from_secs(left.as_secs() + 1));
-            let why = format!(
-                "it judges the reviews that come beside the set in force, for {left} more: {differences}"
-            );
+        if let Some((_, until)) = self.until {
+            let until = humantime::format_rfc3339_seconds(until);
+            let why = format!("it judges the reviews that come beside the set in force, until {until}");
             return Ruling::Hold(differences, why);
         }
         match config.on_difference {

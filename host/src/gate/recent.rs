@@ -40,8 +40,12 @@ impl Recent {
     /// Keeps a review that was answered.
     pub fn push(&self, review: &Arc<Review>) {
         let wanted = self.wanted.load(Ordering::Relaxed);
+        // Nobody denies a review without images.
+        if wanted == 0 || review.images.is_empty() {
+            return;
+        }
         let bytes = bytes(review);
-        if wanted == 0 || bytes > bounds::RECENT_BYTES.size() {
+        if bytes > bounds::RECENT_BYTES.size() {
             return;
         }
         let review = Arc::clone(review);
