@@ -58,8 +58,8 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:1234")
 }
 
-/// What is logged unless RUST_LOG says otherwise. notify warns of directories that are gone, which the reload reports itself.
-const LOG: &str = "info,notify=off";
+/// What is logged unless RUST_LOG says otherwise.
+const LOG: &str = "info";
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     // Before there is any other thread.
@@ -145,7 +145,7 @@ fn serve_config(place: Place<'_>, ready: impl FnOnce(SocketAddr)) -> Result<Exit
     let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
     let mut taken = if place.take_over { take_over(place.config)? } else { None };
     let lock = taken.as_mut().and_then(|taken| taken.lock.take());
-    let Started { mut reloader, config, policies, tls, standing, asker } =
+    let Started { mut reloader, config, policies, tls, standing, asker, .. } =
         reload::start_with(place.config, Preparer::this_program(), lock)
             .map_err(|error| cannot_start(&error))?;
     let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
@@ -192,7 +192,7 @@ fn serve_config(place: Place<'_>, ready: impl FnOnce(SocketAddr)) -> Result<Exit
                 });
             }
         }
-        let (watcher, stop_watching) = Watcher::new();
+        let (watcher, stop_watching) = Watcher::new().map_err(|error| cannot_start(&error))?;
         let reloading = std::thread::Builder::new()
             .name("reload".to_owned())
             .spawn(move || reloader.run(watcher))
