@@ -71,7 +71,8 @@ fn systemd_takes_the_units() {
         // The program has to exist.
         std::fs::write(folder.path().join(file), deployed(file).replace(PROGRAM, "/bin/true")).unwrap();
     }
-    let files = ["image-policy-host.service", "image-policy-host.socket"].map(|file| folder.path().join(file));
+    let files =
+        ["image-policy-host.service", "image-policy-host.socket"].map(|file| folder.path().join(file));
     let output = Command::new("systemd-analyze").arg("verify").args(&files).output();
     let output = output.expect("this test needs the program `systemd-analyze` (package systemd)");
     let said = String::from_utf8_lossy(&output.stderr);

@@ -127,7 +127,9 @@ async fn floods_of_frames_harm_nobody_else() {
                         while reads && reading.read(&mut answers).await.is_ok_and(|read| read > 0) {}
                         reading
                     });
-                    let flood = async { while !over.load(Ordering::Relaxed) && writing.write_all(&piece).await.is_ok() {} };
+                    let flood = async {
+                        while !over.load(Ordering::Relaxed) && writing.write_all(&piece).await.is_ok() {}
+                    };
                     let _ = tokio::time::timeout(Duration::from_secs(2), flood).await;
                     reading.abort();
                 });
@@ -142,7 +144,11 @@ async fn floods_of_frames_harm_nobody_else() {
 }
 
 /// As many streams as a connection may have, none of which ends.
-async fn begun(client: &crate::support::client::Client, address: std::net::SocketAddr, body: &[u8]) -> TlsStream<TcpStream> {
+async fn begun(
+    client: &crate::support::client::Client,
+    address: std::net::SocketAddr,
+    body: &[u8],
+) -> TlsStream<TcpStream> {
     let mut stream = frames::open(client, address).await;
     for number in 0..256 {
         let id = 2 * number + 1;

@@ -109,7 +109,8 @@ async fn twenty_upgrades_lose_nothing() {
         let before = load.answers.load(Ordering::Relaxed);
         // A client of HTTP/2 has been told; one of HTTP/1.1 cannot be, and must be answered.
         idle2.closed().await;
-        let answer = idle1.review("nginx").await.unwrap_or_else(|error| panic!("upgrade {number}: {error:?}"));
+        let answer =
+            idle1.review("nginx").await.unwrap_or_else(|error| panic!("upgrade {number}: {error:?}"));
         assert_eq!((answer.status.as_u16(), &answer.headers["connection"]), (200, &"close".parse().unwrap()));
         let (status, said) = process.end();
         assert_eq!(status.code(), Some(0), "upgrade {number}: {said}");
@@ -121,7 +122,12 @@ async fn twenty_upgrades_lose_nothing() {
     }
     load.over.store(true, Ordering::Relaxed);
     let failures: Vec<_> = asking.join_all().await.concat();
-    assert!(failures.is_empty(), "{} of {}: {failures:#?}", failures.len(), load.answers.load(Ordering::Relaxed));
+    assert!(
+        failures.is_empty(),
+        "{} of {}: {failures:#?}",
+        failures.len(),
+        load.answers.load(Ordering::Relaxed)
+    );
     process.signal(Signal::TERM);
     let (status, said) = process.end();
     assert_eq!(status.code(), Some(0), "{said}");
@@ -174,7 +180,10 @@ async fn a_take_over_that_fails_changes_nothing() {
     // Without being asked to, nobody takes over.
     let (status, said) = installation.start().end();
     assert_eq!(status.code(), Some(2), "{said}");
-    assert!(said.contains("another host serves with this state directory") && said.contains("--take-over"), "{said}");
+    assert!(
+        said.contains("another host serves with this state directory") && said.contains("--take-over"),
+        "{said}"
+    );
 
     // Files are followed, connections kept, and taking over works.
     installation.replace("more/a.wasm", &version("version2"));
@@ -223,7 +232,8 @@ fn taking_over_from_nobody_is_a_start() {
 fn activated(installation: &Installation, names: &str) -> (SocketAddr, Process) {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let script = format!("LISTEN_PID=$$ LISTEN_FDS=1 {names} exec \"$0\" serve --config \"$1\" 3<&0 0</dev/null");
+    let script =
+        format!("LISTEN_PID=$$ LISTEN_FDS=1 {names} exec \"$0\" serve --config \"$1\" 3<&0 0</dev/null");
     let mut command = Command::new("sh");
     command.args(["-c", &script, HOST]).arg(installation.path("host.yaml"));
     (address, Process::start_with(&mut command, Stdio::from(std::os::fd::OwnedFd::from(socket))))
@@ -236,7 +246,9 @@ async fn a_service_manager_gives_sockets() {
         let (address, mut process) = activated(&installation, names);
         // Before anyone accepts.
         let client = installation.client();
-        let asked = tokio::spawn(async move { client.connect(address, Protocol::Http2).await.unwrap().review("nginx").await });
+        let asked = tokio::spawn(async move {
+            client.connect(address, Protocol::Http2).await.unwrap().review("nginx").await
+        });
         let (door, _) = process.addresses();
         assert_eq!(door, address, "{names}");
         assert_eq!(asked.await.unwrap().unwrap().status, 200);

@@ -19,7 +19,9 @@ pub enum ListenError {
         hint: String,
     },
     /// What the service manager gave cannot be used.
-    #[error("the service manager gave a socket that cannot be used: {0} (`ListenStream=` with ADDRESS:PORT is wanted)")]
+    #[error(
+        "the service manager gave a socket that cannot be used: {0} (`ListenStream=` with ADDRESS:PORT is wanted)"
+    )]
     Given(String),
 }
 
@@ -46,7 +48,8 @@ impl Sockets {
         let named = names.iter().any(|name| ["door", "admin"].contains(name));
         let mut sockets = Sockets::default();
         for index in 0..given.len() {
-            let socket = given.take_tcp_listener(index).map_err(|error| ListenError::Given(error.to_string()))?;
+            let socket =
+                given.take_tcp_listener(index).map_err(|error| ListenError::Given(error.to_string()))?;
             let unnamed = ["door", "admin"];
             let name = if named { names.get(index) } else { unnamed.get(index) };
             let name = name.copied().unwrap_or_default();
@@ -94,7 +97,9 @@ fn one(
     if let Some(given) = given {
         if !is_for(&given) {
             let local = given.local_addr().map_or_else(|error| error.to_string(), |local| local.to_string());
-            tracing::warn!("the service manager listens on {local}, which counts, and not on {address} (`{key}`)");
+            tracing::warn!(
+                "the service manager listens on {local}, which counts, and not on {address} (`{key}`)"
+            );
         }
         return Ok(given);
     }

@@ -17,8 +17,8 @@ use http_body_util::BodyExt;
 use serde::Serialize;
 
 pub use self::admin::serve_admin;
-pub use self::connections::{Stop, serve};
 use self::budget::{Budget, Exhausted, Held};
+pub use self::connections::{Stop, serve};
 use crate::bounds::{self, Bound};
 use crate::config::Mode;
 use crate::dispatch::{Dispatcher, Overloaded};

@@ -350,7 +350,8 @@ impl StateDirectory {
 
 /// Takes the lock, and writes the number of this process into it.
 fn lock(folder: &Path, shared: Option<File>) -> Result<File, StateError> {
-    let own = || File::options().read(true).write(true).create(true).truncate(false).open(folder.join("lock"));
+    let own =
+        || File::options().read(true).write(true).create(true).truncate(false).open(folder.join("lock"));
     let mut file = shared.map_or_else(own, Ok)?;
     match file.try_lock() {
         Ok(()) => {}

@@ -10,8 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +75,9 @@ impl Estate {
         };
         let given = self.give_sockets(&sockets, stream);
         if given.as_ref().is_ok_and(|serves| *serves) {
-            tracing::info!("another process has taken over: ending when the connections that are left here are closed");
+            tracing::info!(
+                "another process has taken over: ending when the connections that are left here are closed"
+            );
             (self.leave)();
             return Ok(());
         }

@@ -42,9 +42,15 @@ pub struct Done {
 
 /// What is asked for, and where the answer goes.
 pub(super) enum Asked {
-    Command { command: Command, answer: Sender<Result<Done, String>> },
+    Command {
+        command: Command,
+        answer: Sender<Result<Done, String>>,
+    },
     /// To wait while another process takes over.
-    Pause { lock: Sender<Result<File, String>>, resume: Receiver<()> },
+    Pause {
+        lock: Sender<Result<File, String>>,
+        resume: Receiver<()>,
+    },
 }
 
 /// Asks the reload for something: both have one queue, so that one thing happens at a time.

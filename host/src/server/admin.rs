@@ -35,7 +35,15 @@ pub async fn serve_admin(
         .route("/status", get(status))
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is /livez, /readyz?verbose and /status here\n") })
         .with_state(Admin { policies, standing });
-    serve_connections(listener, Transport::Plain, routes, Arc::default(), || bounds::ADMIN_CONNECTIONS.size(), stop).await;
+    serve_connections(
+        listener,
+        Transport::Plain,
+        routes,
+        Arc::default(),
+        || bounds::ADMIN_CONNECTIONS.size(),
+        stop,
+    )
+    .await;
 }
 
 /// Ready as long as a set is in force, whatever became of newer ones; `?verbose` lists the checks in Kubernetes' form.

@@ -176,8 +176,7 @@ impl Track {
 
     /// Whether an answer that is given now is the last of its connection, and has to say so itself.
     pub(super) fn is_last(&self) -> bool {
-        self.protocol == Protocol::Http1
-            && (self.sweep.is_at(Stage::Draining) || self.order() > Order::Serve)
+        self.protocol == Protocol::Http1 && (self.sweep.is_at(Stage::Draining) || self.order() > Order::Serve)
     }
 
     fn end(&self) {
