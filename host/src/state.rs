@@ -15,6 +15,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +102,9 @@ pub struct StateDirectory {
     unrecorded: bool,
 }
 
+/// How long a host that was killed may still have its lock: a child that it was about to start has it too, for an instant.
+const LETTING_GO: Duration = Duration::from_secs(2);
+
 const FOLDERS: [&str; 2] = [GENERATIONS, COMPONENTS];
 const GENERATIONS: &str = "generations";
 const COMPONENTS: &str = "components";
@@ -127,7 +131,8 @@ impl StateDirectory {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
             // Whoever was killed while writing left it.
             for unfinished in files(&folder)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
-                fs::remove_file(folder.join(unfinished))?;
+                // Where nothing can be written, it does no harm.
+                let _ = fs::remove_file(folder.join(unfinished));
             }
         }
         let mut state = StateDirectory {
@@ -318,8 +323,19 @@ impl StateDirectory {
 /// Takes the lock, and writes the number of this process into it.
 fn lock(folder: &Path) -> Result<File, StateError> {
     let path = folder.join("lock");
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-    match file.try_lock() {
+    let open = |write| File::options().read(true).write(write).create(write).truncate(false).open(&path);
+    let mut file = open(true).or_else(|error| match error.kind() {
+        // What was recorded there is good for a start all the same.
+        io::ErrorKind::ReadOnlyFilesystem => open(false),
+        _ => Err(error),
+    })?;
+    let until = Instant::now() + LETTING_GO;
+    let mut locked = file.try_lock();
+    while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
