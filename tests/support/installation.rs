@@ -131,7 +131,7 @@ impl Installation {
             stopping.wait_for(|stop| *stop).await.unwrap();
         };
         let policies = started.policies;
-        tokio::spawn(server::serve_admin(admin, policies.clone(), started.problems, until(stopping.clone())));
+        tokio::spawn(server::serve_admin(admin, policies.clone(), started.standing, until(stopping.clone())));
         let serving = tokio::spawn(server::serve(listener, started.tls, policies, until(stopping)));
         Server { address, admin: admin_address, stop, serving, reloader: started.reloader }
     }

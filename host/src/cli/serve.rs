@@ -11,8 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{Failure, exit, say};
+use crate::control::Control;
 use crate::policy::Preparer;
-use crate::reload::{self, Started};
+use crate::reload::{self, Problem, Started};
 use crate::server;
 use crate::watch::Watcher;
 use crate::{bounds, demo};
@@ -117,9 +118,22 @@ fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
 
 fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode, Failure> {
     let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
-    let Started { reloader, config, policies, tls, problems } =
+    let Started { mut reloader, config, policies, tls, standing, asker } =
         reload::start(path, Preparer::this_program()).map_err(|error| cannot_start(&error))?;
     let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
+
+    if let Some(state_directory) = reloader.state_directory().map(Path::to_owned) {
+        let control = Control { asker, policies: policies.clone(), standing: standing.clone() };
+        if let Err(error) = control.serve(&state_directory) {
+            reloader.lacks(Problem {
+                subject: state_directory.display().to_string(),
+                message: format!(
+                    "there is no control socket, so `host status`, `host rollback` and `host approve` cannot ask this \
+                     host: {error} (mend it, and restart)"
+                ),
+            });
+        }
+    }
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -147,7 +161,7 @@ fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode,
             // An error means that whoever would say so is gone: stop as well.
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        let admin = server::serve_admin(admin, policies.clone(), problems, until(stop.clone()));
+        let admin = server::serve_admin(admin, policies.clone(), standing, until(stop.clone()));
         let admin = tokio::spawn(admin);
         let drained = server::serve(listener, tls, policies, until(stop)).await;
         admin.abort();
