@@ -45,8 +45,8 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:1234")
 }
 
-/// What is logged unless RUST_LOG says otherwise. notify warns of directories that are gone, which the reload reports itself.
-const LOG: &str = "info,notify=off";
+/// What is logged unless RUST_LOG says otherwise.
+const LOG: &str = "info";
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
@@ -118,7 +118,7 @@ fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
 
 fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode, Failure> {
     let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
-    let Started { mut reloader, config, policies, tls, standing, asker } =
+    let Started { mut reloader, config, policies, tls, standing, asker, .. } =
         reload::start(path, Preparer::this_program()).map_err(|error| cannot_start(&error))?;
     let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
 
@@ -144,7 +144,7 @@ fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode,
         let admin = bind(config.admin_listen, "admin.listen").await?;
         let stop = stop_signal().map_err(|error| cannot_start(&error))?;
 
-        let (watcher, stop_watching) = Watcher::new();
+        let (watcher, stop_watching) = Watcher::new().map_err(|error| cannot_start(&error))?;
         let reloading = std::thread::Builder::new()
             .name("reload".to_owned())
             .spawn(move || reloader.run(watcher))

@@ -13,8 +13,8 @@ use super::raw::{self, ClientAuthKind, HostYaml, Quantity};
 use super::shape::place;
 use super::units::{parse_duration, parse_quantity};
 use super::{
-    API_VERSION, ClientAuth, Config, HostLimits, KIND, PolicyConfig, PolicyLimits, PolicyName, Rules, Scope,
-    Serving, TlsConfig,
+    API_VERSION, ClientAuth, Config, Gate, HostLimits, KIND, PolicyConfig, PolicyLimits, PolicyName, Rules,
+    Scope, Serving, TlsConfig,
 };
 use crate::bounds::{self, Bound, Set};
 use crate::yaml::{Document, Problem, quote};
@@ -44,6 +44,7 @@ pub(super) fn config(path: &Path, document: Document, raw: HostYaml) -> Result<C
         },
         allow_empty: raw.allow_empty,
         policy_directory: raw.policy_directory.map(|path| checker.path("/policyDirectory", &path)),
+        gate: raw.gate.map(|gate| checker.gate(&gate)),
         policies: checker.policies(raw.policies, limits.policies),
         limits,
         missing: missing.map(|(key, value, _)| format!("`{key}: {value}` is missing")).collect(),
@@ -153,6 +154,17 @@ impl Checker<'_> {
             capabilities: raw.capabilities,
             pointer,
         })
+    }
+
+    fn gate(&mut self, raw: &raw::Gate) -> Gate {
+        let suites = raw.suites.iter().enumerate();
+        Gate {
+            suites: suites.map(|(index, path)| self.path(&format!("/gate/suites/{index}"), path)).collect(),
+            replay: self.count("", &raw.replay, &bounds::REPLAY),
+            shadow: raw.shadow.as_ref().map(|shadow| self.duration("", shadow, &bounds::SHADOW)),
+            on_difference: raw.on_difference,
+            budget: self.duration("", &raw.budget, &bounds::GATE_BUDGET),
+        }
     }
 
     fn scope(&mut self, pointer: &str, raw: &raw::Namespaces) -> Scope {

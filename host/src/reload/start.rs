@@ -13,7 +13,7 @@ use super::{
     restore,
 };
 use crate::config::Config;
-use crate::gate::Gate;
+use crate::gate::{Gate, Recent};
 use crate::generation::{Cause, Publication};
 use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
 use crate::state::{StateDirectory, StateError};
@@ -33,6 +33,8 @@ pub struct Started {
     pub standing: StandingReader,
     /// Asks the reload for something.
     pub asker: Asker,
+    /// Where reviews are kept that candidates are tried on.
+    pub recent: Arc<Recent>,
 }
 
 /// Reads the configuration and puts the first generation of the process in force: what is configured, or, where a rollback
@@ -60,7 +62,8 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     let state = state(&config, &mut lasting)?;
     let cache = cache(state.as_ref(), config.limits.cache, &mut lasting).map_err(StartError::Prepare)?;
     let preparer = Preparer::new(engine, cache, program, true).map_err(StartError::Prepare)?;
-    let gate = Gate::default();
+    let mut gate = Gate::default();
+    gate.configure(config.gate.as_ref());
     let mut refused = Refused::default();
     let first = First::of(&preparer, &config, state.as_ref(), &gate, &mut refused);
 
@@ -77,8 +80,14 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     let before = newest.filter(|newest| newest.summary.publication != publication);
     let before = before.map(|newest| newest.content.clone());
     let recorded = newest.filter(|newest| newest.summary.publication == publication).cloned();
-    let Candidate { set, problems, loaded } = first.candidate;
+    let Candidate { set, problems, loaded, .. } = first.candidate;
     let set = set.published(publication);
+    // There is no other set, and none at all would be worse.
+    let passes = if newest.is_none() && !first.closed { gate.first(&set) } else { Ok(()) };
+    let unpassed = passes.err().map(|why| {
+        let message = format!("{why} (it is in force all the same: there is nothing else to put in force)");
+        (set.digest().to_owned(), Problem { subject: "the first policy set".to_owned(), message })
+    });
     let history = state.as_ref().map(|state| VecDeque::from(state.history().to_vec())).unwrap_or_default();
     tracing::info!("generation {} in force: {}", set.generation(), names(&set));
 
@@ -86,6 +95,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     let (tls_store, tls) = TlsStore::new(server_config);
     let standing = Arc::new(ArcSwap::from_pointee(Standing::default()));
     let (asker, asked) = Asker::new();
+    let recent = gate.recent();
     let mut reloader = Reloader {
         preparer,
         bound: config.clone(),
@@ -96,6 +106,8 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
         policies: store,
         tls: tls_store,
         gate,
+        watcher: None,
+        unpassed,
         closed: first.closed,
         pinned,
         waiting: None,
@@ -112,7 +124,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
         reloader.keep(record, loaded);
     }
     reloader.report();
-    Ok(Started { reloader, config, policies, tls, standing: StandingReader(standing), asker })
+    Ok(Started { reloader, config, policies, tls, standing: StandingReader(standing), asker, recent })
 }
 
 /// What a process starts with.
@@ -135,7 +147,12 @@ impl First {
         let before = newest.map(|(state, newest)| {
             move || {
                 let set = restore::set(preparer, state, newest, Instant::now() + PATIENCE);
-                open(Candidate { problems: restore::problems(&set), set, loaded: Vec::new() })
+                open(Candidate {
+                    problems: restore::problems(&set),
+                    set,
+                    loaded: Vec::new(),
+                    awaited: Vec::new(),
+                })
             }
         });
         // The first reload judges what is configured.
