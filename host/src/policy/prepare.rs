@@ -164,11 +164,7 @@ impl Preparer {
     }
 
     /// Loads all of these as [`Preparer::load`] does, on as many threads as there are processors; the results in order.
-    pub fn load_all(
-        &self,
-        wanted: &[Wanted<'_>],
-        until: Instant,
-    ) -> Vec<Result<Arc<Policy>, LoadError>> {
+    pub fn load_all(&self, wanted: &[Wanted<'_>], until: Instant) -> Vec<Result<Arc<Policy>, LoadError>> {
         let load = |Wanted { component, settings, limits }: &Wanted<'_>| {
             self.load(component, settings, limits, until)
         };

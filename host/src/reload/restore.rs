@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{MALFUNCTIONS, Problem};
 use crate::generation::{PolicyContent, Version};
-use crate::policy::{Entry, LoadError, Policy, PolicySet, Preparer, Wanted};
+use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, Wanted};
 use crate::state::{Record, StateDirectory};
 
 /// What a generation was made of, as far as that can be loaded; what cannot malfunctions, and says why.
