@@ -10,8 +10,8 @@ use crate::config::{FailurePolicy, Mode, PolicyName};
 use crate::dispatch::Pace;
 use crate::generation::Publication;
 use crate::policy::{Entry, Policy, PolicyReader, Seen};
-use crate::reload::{CandidateSummary, Problem, StandingReader};
-use crate::state::Summary;
+use crate::reload::{Problem, StandingReader};
+use crate::state::{CandidateSummary, Summary};
 
 /// How a host is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
