@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, advance, pause, resume, sleep};
 use tokio_rustls::client::TlsStream;
 
+use crate::support::certificates::Wanted;
 use crate::support::client::{BOTH, Connection, Protocol, full, post, review_of};
 use crate::support::{Installation, Server};
 
@@ -286,4 +287,30 @@ async fn stopping_does_not_wait_for_ever() {
     }
     assert!(!stopped.await.unwrap(), "a review that takes 2 s was answered in no time");
     assert!(review.await.unwrap().is_err());
+}
+
+/// New TLS material is for new connections, and those of before end: with the next answer, or when nothing is asked.
+#[tokio::test]
+async fn connections_of_older_material_are_let_go() {
+    let installation = Installation::bare(json!({}));
+    let mut server = installation.serve().await;
+    let client = installation.client();
+    let mut older1 = client.connect(server.address, Protocol::Http1).await.unwrap();
+    let mut older2 = client.connect(server.address, Protocol::Http2).await.unwrap();
+    let mut idle = client.handshake(server.address, &["http/1.1"]).await.unwrap();
+    for older in [&mut older1, &mut older2] {
+        assert_eq!(older.review("nginx").await.unwrap().status, 200);
+    }
+    let renewed = installation.pki.issue(&Wanted::server());
+    installation.write("external-cert.pem", renewed.chain.as_bytes());
+    installation.write("external-key.pem", renewed.key.as_bytes());
+    server.reloader.reload();
+    older2.closed().await;
+    let answer = older1.review("nginx").await.unwrap();
+    assert_eq!((answer.status.as_u16(), &answer.headers["connection"]), (200, &"close".parse().unwrap()));
+    let mut newer = client.connect(server.address, Protocol::Http1).await.unwrap();
+    assert_eq!(newer.review("nginx").await.unwrap().headers.get("connection"), None);
+    pause();
+    let took = closed_after(&mut idle).await;
+    assert!(seconds(90, 120).contains(&took), "{took:?}");
 }

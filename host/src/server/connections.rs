@@ -15,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot, watch};
@@ -36,6 +37,23 @@ pub(super) enum Transport {
     Tls(TlsReader),
     /// Nothing.
     Plain,
+}
+
+impl Transport {
+    fn material(&self) -> Option<Arc<ServerConfig>> {
+        match self {
+            Transport::Tls(tls) => Some(tls.current()),
+            Transport::Plain => None,
+        }
+    }
+
+    /// Whether there is other material than `seen`, which is this then.
+    fn has_changed(&self, seen: &mut Option<Arc<ServerConfig>>) -> bool {
+        let now = self.material();
+        let same = now.as_ref().map(Arc::as_ptr) == seen.as_ref().map(Arc::as_ptr);
+        *seen = now;
+        !same
+    }
 }
 
 /// Whether a listener goes on.
@@ -92,10 +110,14 @@ pub(super) async fn serve_connections(
     });
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut material = transport.material();
     loop {
         let (stream, peer) = tokio::select! {
             () = stopping(&mut stop) => break,
             _ = seconds.tick() => {
+                if transport.has_changed(&mut material) {
+                    sweep.retire();
+                }
                 sweep.round();
                 continue;
             }
@@ -115,6 +137,7 @@ pub(super) async fn serve_connections(
             budget: Arc::clone(&budget),
             sweep: Arc::clone(&sweep),
             rooms: Arc::clone(&rooms),
+            edition: sweep.edition(),
         };
         let entering = rooms.enter();
         tokio::spawn(connection.serve(stream, peer, entering));
@@ -163,6 +186,8 @@ struct Connection {
     budget: Arc<Budget>,
     sweep: Arc<Sweep>,
     rooms: Arc<Rooms>,
+    /// Of the TLS material that its handshake begins with, or of an older one.
+    edition: u32,
 }
 
 impl Connection {
@@ -192,7 +217,7 @@ impl Connection {
         tokio::select! {
             entered = enter => {
                 let Some(((stream, protocol), _place)) = entered else { return Ok(()) };
-                let connection = self.sweep.enter(protocol);
+                let connection = self.sweep.enter(protocol, self.edition);
                 drop(entering);
                 self.speak(stream, protocol, connection).await
             }

@@ -27,6 +27,8 @@ const NONE: Second = Second::MAX;
 pub(super) struct Sweep {
     now: AtomicU32,
     stage: AtomicU8,
+    /// How often connections have been retired.
+    retired: AtomicU32,
     connections: Mutex<HashMap<u64, Arc<Track>>>,
     numbers: AtomicU64,
     ended: Notify,
@@ -65,6 +67,8 @@ pub(super) struct Track {
     stalled_since: AtomicU32,
     /// When it was asked to end.
     ending_since: AtomicU32,
+    /// Since when its next answer is its last one.
+    retired_since: AtomicU32,
     order: AtomicU8,
     /// Its task, which is the same at each poll.
     task: OnceLock<Waker>,
@@ -90,8 +94,22 @@ impl Sweep {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// Takes one more connection in.
-    pub(super) fn enter(self: &Arc<Self>, protocol: Protocol) -> Tracked {
+    /// What tells connections that are begun from now on from those that are retired.
+    pub(super) fn edition(&self) -> u32 {
+        self.retired.load(Ordering::SeqCst)
+    }
+
+    /// Lets all connections that there are end, so that their clients come again: those that can be told are, and each of
+    /// the others is closed after its next answer, or when its client has had the time to close it while it is idle.
+    pub(super) fn retire(&self) {
+        self.retired.fetch_add(1, Ordering::SeqCst);
+        for track in self.connections().values() {
+            track.retire();
+        }
+    }
+
+    /// Takes one more connection in, of the edition that there was when it began.
+    pub(super) fn enter(self: &Arc<Self>, protocol: Protocol, edition: u32) -> Tracked {
         let track = Arc::new(Track {
             sweep: Arc::clone(self),
             protocol,
@@ -100,11 +118,15 @@ impl Sweep {
             head_since: AtomicU32::new(NONE),
             stalled_since: AtomicU32::new(NONE),
             ending_since: AtomicU32::new(NONE),
+            retired_since: AtomicU32::new(NONE),
             order: AtomicU8::new(Order::Serve as u8),
             task: OnceLock::new(),
         });
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         self.connections().insert(number, Arc::clone(&track));
+        if edition != self.edition() {
+            track.retire();
+        }
         self.bring_on(&track);
         Tracked { number, track }
     }
@@ -176,7 +198,17 @@ impl Track {
 
     /// Whether an answer that is given now is the last of its connection, and has to say so itself.
     pub(super) fn is_last(&self) -> bool {
-        self.protocol == Protocol::Http1 && (self.sweep.is_at(Stage::Draining) || self.order() > Order::Serve)
+        self.protocol == Protocol::Http1
+            && (self.sweep.is_at(Stage::Draining)
+                || self.retired_since.load(Ordering::Relaxed) != NONE
+                || self.order() > Order::Serve)
+    }
+
+    fn retire(&self) {
+        match self.protocol {
+            Protocol::Http1 => self.retired_since.store(self.sweep.now(), Ordering::Relaxed),
+            Protocol::Http2 => self.end(),
+        }
     }
 
     fn end(&self) {
@@ -216,7 +248,9 @@ impl Track {
         } else if self.is_idle() && over(&self.idle_since, &bounds::FAREWELL_TIME) {
             if over(&self.ending_since, &bounds::FAREWELL_TIME) {
                 self.tell(Order::Cut);
-            } else if over(&self.idle_since, &bounds::IDLE_TIME) {
+            } else if over(&self.idle_since, &bounds::IDLE_TIME)
+                || over(&self.retired_since, &bounds::LINGER_TAKEN_OVER)
+            {
                 self.end();
             }
         }
