@@ -12,6 +12,8 @@ mod bounds;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod decision_log;
+#[cfg(test)]
 mod dispatch;
 #[cfg(test)]
 mod door;
@@ -25,6 +27,10 @@ mod isolation;
 mod limits;
 #[cfg(test)]
 mod load;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod neighbours;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod inspect;
+mod log;
 mod review;
 mod schema;
 mod serve;

@@ -28,16 +28,21 @@
 
 // The core: data in, data out.
 pub mod bounds;
+pub mod counts;
 pub mod text;
 pub mod image;
 pub mod yaml;
 pub mod config;
 pub mod verdict;
 pub mod review;
+pub mod reviewed;
 
 // The sandbox, and policies on a review.
 pub mod policy;
 pub mod evaluate;
+
+// What is left of a review.
+pub mod decision_log;
 
 // A reload.
 pub mod watch;
@@ -48,6 +53,8 @@ pub mod reload;
 pub mod tls;
 pub mod pki;
 pub mod dispatch;
+pub mod lines;
+pub mod metrics;
 pub mod server;
 pub mod build;
 pub mod suite;

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 pub(crate) use self::candidate::MALFUNCTIONS;
 pub use self::candidate::{Before, Candidate, assemble};
 use crate::config::{Config, ConfigError, PolicyName};
+use crate::decision_log::DecisionLog;
 use crate::policy::{Cache, Engine, EngineError, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
 use crate::state::StateDirectory;
 use crate::text;
@@ -80,6 +81,7 @@ pub struct Reloader {
     unkept: BTreeMap<PolicyName, candidate::Loaded>,
     policies: PolicyStore,
     tls: TlsStore,
+    decision_log: DecisionLog,
     /// No set could be put in force yet but one that denies everything, so the last good versions still count.
     closed: bool,
     problems: Arc<ArcSwap<Vec<Problem>>>,
@@ -99,6 +101,8 @@ pub struct Started {
     pub tls: TlsReader,
     /// Reads the problems.
     pub problems: ProblemsReader,
+    /// Follows the configuration in force.
+    pub decision_log: DecisionLog,
 }
 
 /// Reads the configuration and loads the first generation. A policy that cannot be loaded does not prevent that: not
@@ -144,6 +148,8 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
 
     let (store, policies) = PolicyStore::new(first.set);
     let (tls_store, tls) = TlsStore::new(server_config);
+    let decision_log = DecisionLog::default();
+    decision_log.configure(config.decision_log.as_ref());
     let published = Arc::new(ArcSwap::from_pointee(Vec::new()));
     let mut reloader = Reloader {
         preparer,
@@ -155,6 +161,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
         unkept: BTreeMap::new(),
         policies: store,
         tls: tls_store,
+        decision_log: decision_log.clone(),
         closed,
         problems: Arc::clone(&published),
         refused,
@@ -163,7 +170,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     let mut problems = first.problems;
     reloader.keep(first.loaded, &mut problems);
     reloader.report(problems);
-    Ok(Started { reloader, config, policies, tls, problems: ProblemsReader(published) })
+    Ok(Started { reloader, config, policies, tls, problems: ProblemsReader(published), decision_log })
 }
 
 /// The cache in the state directory; without one, a folder that goes with the process.
@@ -259,6 +266,7 @@ impl Reloader {
             let set = self.policies.publish(candidate.set);
             tracing::info!("generation {} in force", set.generation());
         }
+        self.decision_log.configure(config.decision_log.as_ref());
         self.config = config;
         problems.extend(candidate.problems);
         self.keep(candidate.loaded, problems);
