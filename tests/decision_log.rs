@@ -451,7 +451,7 @@ async fn what_cannot_be_written_is_loud_and_harmless() {
     let (_, status) = get(server.admin, "/status").await.unwrap();
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!((&status["degraded"], &status["decisionLog"]["written"]), (&json!(true), &json!(0)));
-    assert!(status["decisionLog"]["failed"].as_u64().unwrap() >= 2, "{status}");
+    assert!(status["decisionLog"]["failed"].as_u64().unwrap() >= 1, "{status}");
     fs::set_permissions(installation.path("decisions"), fs::Permissions::from_mode(0o700)).unwrap();
     connection.review("written").await.unwrap();
     check("[+]decision-log ok").await;

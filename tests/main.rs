@@ -12,6 +12,8 @@ mod bounds;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod control;
+#[cfg(test)]
 mod decision_log;
 #[cfg(test)]
 mod dispatch;
@@ -40,11 +42,15 @@ mod prepare;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod rollback;
+#[cfg(test)]
 mod scan;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]
 mod start;
+#[cfg(test)]
+mod state;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]

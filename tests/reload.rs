@@ -67,7 +67,7 @@ impl Installation {
     }
 
     pub(crate) fn problems(&self, started: &Started) -> Vec<String> {
-        started.problems.current().iter().map(|problem| self.shortened(problem)).collect()
+        started.standing.current().problems.iter().map(|problem| self.shortened(problem)).collect()
     }
 }
 

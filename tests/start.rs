@@ -2,10 +2,13 @@
 
 use std::fs;
 
+use host::config::Mode;
 use host::evaluate::evaluate;
+use host::generation::{Cause, Change};
 use host::reload::Started;
 
 use crate::reload::{Installation, said};
+use crate::support::process::HOST;
 use crate::support::{self, version};
 
 #[test]
@@ -18,14 +21,16 @@ fn a_start_falls_back_to_the_last_good_version() {
     let mut started = installation.start();
     assert_eq!(said(&started.policies), ["a: version1"]);
     let problem = "policy a: policies/a.wasm: the file is no WebAssembly: it does not begin with `\\0asm`";
-    let at_start = format!("{problem} (its last good version, from the state directory, is in force)");
-    assert_eq!(installation.problems(&started), [at_start.as_str()]);
-    started.reloader.reload();
-    assert_eq!(said(&started.policies), ["a: version1"]);
     assert_eq!(
         installation.problems(&started),
-        [format!("{problem} (its last good version stays in force, as it was configured)")]
+        [format!(
+            "{problem} (its last good version, from the state directory, is in force as it was configured)"
+        )]
     );
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version1"]);
+    let stays = format!("{problem} (its last good version stays in force, as it was configured)");
+    assert_eq!(installation.problems(&started), [stays.as_str()]);
 
     // It is there at the next start too, and the folder that it came from need not be.
     drop(started);
@@ -40,15 +45,18 @@ fn a_start_falls_back_to_the_last_good_version() {
     drop(started);
     fs::create_dir(installation.path("policies")).unwrap();
     let mut started = installation.start();
-    let review = support::review("default", &["x.io/a"]);
-    assert!(!evaluate(&started.policies.current(), &review).allowed);
-    started.reloader.reload();
-    assert!(!evaluate(&started.policies.current(), &review).allowed);
+    let empty = "host.yaml: no policy is left, and an empty set is put in force only with `allowEmpty: true`";
+    for then in ["the generation that was in force before is so again", "the generation in force stays"] {
+        assert_eq!(installation.problems(&started), [format!("{empty} ({then})")]);
+        assert_eq!(said(&started.policies), ["a: version1"]);
+        started.reloader.reload();
+    }
+    assert_eq!(started.policies.current().number(), 1, "all this time it is one generation");
     installation.policy("a", b"garbage");
     installation.policy("b", &version("version2"));
     started.reloader.reload();
     assert_eq!(said(&started.policies), ["a: version1", "b: version2"]);
-    assert_eq!(installation.problems(&started), [at_start]);
+    assert_eq!(installation.problems(&started), [stays]);
 }
 
 #[test]
@@ -62,7 +70,7 @@ fn a_start_without_a_last_good_version_malfunctions_by_the_failure_policy() {
         |started: &Started| installation.shortened(evaluate(&started.policies.current(), &review).reason);
     let why = "the policy is not loaded: policies/a.wasm: the file is no WebAssembly: it does not begin with `\\0asm`";
     assert_eq!(reason(&started), format!("x.io/a: {why} (policy a)"));
-    assert_eq!(started.problems.current().len(), 1);
+    assert_eq!(started.standing.current().problems.len(), 1);
 
     // The reason follows the file.
     installation.policy("a", b"");
@@ -103,18 +111,19 @@ fn what_could_not_be_kept_is_kept_later() {
     installation.policy("a", &version("version1"));
     let mut started = installation.start();
     // A folder where the record belongs.
-    let record = installation.path("state/last-good/a.json");
-    fs::remove_file(&record).unwrap();
+    let record = installation.path("state/generations/2.json");
     fs::create_dir_all(record.join("in-the-way")).unwrap();
     installation.policy("a", &version("version2"));
     for _ in 0..2 {
         started.reloader.reload();
         let problems = installation.problems(&started);
-        assert!(problems[0].contains("the last good versions cannot be kept"), "{problems:?}");
+        assert!(problems[0].contains("the generation in force cannot be recorded"), "{problems:?}");
+        assert_eq!(said(&started.policies), ["a: version2"], "it serves all the same");
     }
     fs::remove_dir_all(&record).unwrap();
     started.reloader.reload();
     assert_eq!(installation.problems(&started), [""; 0]);
+    drop(started);
     fs::write(installation.path("policies/a.wasm"), "garbage").unwrap();
     assert_eq!(said(&installation.start().policies), ["a: version2"]);
 }
@@ -128,4 +137,102 @@ fn a_start_without_its_policy_directory_has_what_was_in_force() {
     installation.start();
     fs::remove_dir_all(installation.path("policies")).unwrap();
     assert_eq!(said(&installation.start().policies), ["a: version1"]);
+}
+
+/// A policy keeps what it was configured to be, across a restart as in a reload, and one that is configured no more stays
+/// while what may take its place cannot be loaded.
+#[test]
+fn a_start_weakens_nothing_that_was_in_force() {
+    let more = "stateDirectory: state\npolicyDirectory: policies";
+    let installation = Installation::new(&format!(
+        "{more}\npolicies: [{{ name: a, module: policies/a.wasm, match: {{ namespaces: {{ exclude: [shop] }} }} }}]"
+    ));
+    installation.policy("a", &version("version1"));
+    drop(installation.start());
+    installation.policy("a", b"garbage");
+    installation
+        .host_yaml(&format!("{more}\npolicies: [{{ name: a, module: policies/a.wasm, mode: audit }}]"));
+    let started = installation.start();
+    let set = started.policies.current();
+    assert_eq!((set.number(), set.policies[0].mode), (1, Mode::Enforce));
+    assert!(!set.policies[0].scope.applies("shop"));
+    drop(started);
+
+    fs::rename(installation.path("policies/a.wasm"), installation.path("policies/b.wasm")).unwrap();
+    installation.host_yaml(&format!("{more}\nunjudged: Allow"));
+    let started = installation.start();
+    let set = started.policies.current();
+    let names: Vec<_> =
+        set.policies.iter().map(|entry| (entry.name.as_str(), entry.loaded.is_ok())).collect();
+    assert_eq!(names, [("b", false), ("a", true)]);
+    assert!(installation.problems(&started)[1].contains("as long as b cannot be loaded"));
+}
+
+#[test]
+fn generations_are_counted_across_restarts() {
+    let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");
+    installation.policy("a", &version("version1"));
+    let first = installation.start().policies.current().publication().clone();
+    assert_eq!((first.number, &first.cause), (1, &Cause::Start));
+
+    // The same content is the same generation.
+    let mut started = installation.start();
+    assert_eq!(started.policies.current().number(), 1);
+    installation.policy("a", &version("version2"));
+    started.reloader.reload();
+    assert_eq!(started.policies.current().publication().cause, Cause::FilesChanged);
+    drop(started);
+
+    installation.policy("a", &version("version3"));
+    let started = installation.start();
+    let set = started.policies.current();
+    assert_eq!((set.number(), &set.publication().cause), (3, &Cause::Start));
+    let history = started.standing.current().history.clone();
+    let told: Vec<_> = history
+        .iter()
+        .map(|summary| {
+            let changes: Vec<_> = summary.changes.iter().map(Change::to_string).collect();
+            (summary.publication.number, summary.publication.cause.to_string(), changes.join(", "))
+        })
+        .collect();
+    let expected = [(1, "start", ""), (2, "files changed", "a (component)"), (3, "start", "a (component)")];
+    assert_eq!(told, expected.map(|(number, cause, change)| (number, cause.to_owned(), change.to_owned())));
+    assert_eq!(history[0].publication.number, first.number);
+    assert!(history[0].publication.published <= history[1].publication.published);
+}
+
+#[test]
+fn a_damaged_record_is_told_and_the_one_before_counts() {
+    let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");
+    installation.policy("a", &version("version1"));
+    let mut started = installation.start();
+    installation.policy("a", &version("version2"));
+    started.reloader.reload();
+    drop(started);
+    fs::write(installation.path("state/generations/2.json"), "{").unwrap();
+    fs::write(installation.path("policies/a.wasm"), "garbage").unwrap();
+    let started = installation.start();
+    assert_eq!(said(&started.policies), ["a: version1"]);
+    let problems = installation.problems(&started);
+    assert!(problems.iter().any(|problem| problem.contains("its record is damaged")), "{problems:?}");
+    assert_eq!(started.policies.current().number(), 1);
+}
+
+#[test]
+fn a_state_directory_is_of_one_host() {
+    let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");
+    installation.policy("a", &version("version1"));
+    let started = installation.start();
+    let second = host::reload::start(&installation.path("host.yaml"), HOST.into());
+    let error = installation.shortened(second.err().unwrap());
+    assert_eq!(
+        error,
+        format!(
+            "state: another host serves with this state directory (process {}): stop it first, or give each host a \
+             `stateDirectory` of its own",
+            std::process::id()
+        )
+    );
+    drop(started);
+    installation.start();
 }

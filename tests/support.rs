@@ -19,7 +19,7 @@ use host::reload::{Before, Candidate, assemble};
 use host::review::Review;
 use serde_json::{Value, json};
 
-pub(crate) use self::components::{version, wat_policy};
+pub(crate) use self::components::{denying, version, wat_policy};
 pub(crate) use self::installation::{Installation, Server, assert_none, cases};
 
 /// The engine and the cache of all tests that need no others: what one test compiled another finds.

@@ -144,6 +144,20 @@ bounds! {
             .says("stopped, but some reviews took too long to be finished");
     }
 
+    "The control socket":
+    "What the host's own user, who alone can open it, uses up by accident. Over a bound the request is refused, and \
+     the host serves on." {
+        CONTROL_CONNECTIONS = count("control-connections", "requests under way on the control socket", 8)
+            .fixed("people ask there, one thing at a time")
+            .does("the connection is closed");
+        CONTROL_REQUEST = bytes("control-request", "a request on the control socket", 4 * KI)
+            .fixed("a request names at most a digest")
+            .says("the request has more than {limit} bytes");
+        CONTROL_TIME = time("control-time", "for a request to arrive on the control socket, and for its answer to be taken", 5 * SECOND)
+            .fixed("both are on this machine")
+            .does("the connection is closed");
+    }
+
     "Loading a policy":
     "What a file may cost before it is in force. Over a bound it is not loaded: the version before it stays in force, \
      and log, `/status` and `/readyz?verbose` carry the message." {
@@ -181,6 +195,9 @@ bounds! {
         CACHE = bytes("cache", "compiled policies in stateDirectory", GI)
             .key("limits.cache", 16 * MI, 1024 * GI)
             .does("the entries that were not used longest go");
+        GENERATIONS = count("generations", "generations recorded in stateDirectory", 32)
+            .fixed("a way back that is longer goes through the history of your files")
+            .does("the oldest are forgotten, with the components that no other one has");
     }
 
     "A policy in a review":

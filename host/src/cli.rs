@@ -1,12 +1,15 @@
 //! The command line: one file a verb. Only here is anything printed.
 
+mod approve;
 mod bench;
 mod build;
 mod inspect;
 mod log;
 mod review;
+mod rollback;
 mod schema;
 mod serve;
+mod status;
 mod test;
 
 use std::fmt::Display;
@@ -15,12 +18,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::bounds;
 use crate::config::{Config, PolicyConfig, PolicyName};
+use crate::control::{self, Answer, Request};
 use crate::policy::{Cache, Engine, PREPARE, PolicySet, Preparer, Purpose, serve_request};
-use crate::reload::{Before, MALFUNCTIONS, Problem, assemble};
+use crate::reload::{Before, Done, MALFUNCTIONS, Problem, assemble};
 use crate::yaml;
 
 /// The largest file of settings: as large as a host.yaml may be.
@@ -38,6 +43,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     Serve(serve::Arguments),
+    Status(status::Arguments),
+    Rollback(rollback::Arguments),
+    Approve(approve::Arguments),
     Review(review::Arguments),
     Test(test::Arguments),
     Build(build::Arguments),
@@ -61,6 +69,9 @@ pub fn run() -> ExitCode {
     }
     match Arguments::parse().verb {
         Verb::Serve(arguments) => serve::run(arguments),
+        Verb::Status(arguments) => status::run(arguments),
+        Verb::Rollback(arguments) => rollback::run(arguments),
+        Verb::Approve(arguments) => approve::run(arguments),
         Verb::Review(arguments) => review::run(arguments),
         Verb::Test(arguments) => test::run(arguments),
         Verb::Build(arguments) => build::run(arguments),
@@ -119,6 +130,76 @@ fn say(text: impl Display) -> Result<(), Failure> {
             Err(Failure::new(2, format!("standard output: {error}")))
         }
         _ => Ok(()),
+    }
+}
+
+/// Writes a document as JSON.
+fn say_json(document: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(document).map_err(|error| Failure::new(2, error))?;
+    say(json)
+}
+
+/// How a verb that asks a running host tells the answer.
+#[derive(clap::Args)]
+struct Output {
+    /// `json` carries the same for scripts
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+impl Output {
+    fn is_json(&self) -> bool {
+        self.json || matches!(self.format, Format::Json)
+    }
+}
+
+/// Which running host is asked: by its state directory, where its control socket is.
+#[derive(clap::Args)]
+struct RunningHost {
+    /// The host.yaml that it was started with [default: host.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Its state directory, for when host.yaml cannot be read
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    state: Option<PathBuf>,
+}
+
+impl RunningHost {
+    fn ask(&self, request: &Request) -> Result<Answer, Failure> {
+        let failed = |message: &dyn Display| Failure::new(2, message);
+        let ask = |folder: &Path| control::ask(folder, request).map_err(|error| failed(&error));
+        if let Some(folder) = &self.state {
+            return ask(folder);
+        }
+        let path = self.config.as_deref().unwrap_or(Path::new("host.yaml"));
+        let config = Config::read(path).map_err(|error| {
+            failed(&format!("{error}\n--state DIR asks a host whose host.yaml cannot be read"))
+        })?;
+        match &config.state_directory {
+            Some(folder) => ask(folder),
+            None => Err(failed(&format!(
+                "{}: a host without `stateDirectory` has no control socket: set it, and restart the host",
+                path.display()
+            ))),
+        }
+    }
+
+    /// Asks for something to be done, and tells what came of it.
+    fn order(&self, request: &Request, output: &Output) -> Result<ExitCode, Failure> {
+        match self.ask(request)? {
+            Answer::Done(done) if output.is_json() => say_json(&done)?,
+            Answer::Done(Done { generation, message }) => {
+                say(format_args!("generation {generation}: {message}"))?
+            }
+            Answer::Refused(why) => return Err(Failure::new(1, why)),
+            other @ Answer::Status(_) => {
+                return Err(Failure::new(2, format!("the host gave another answer: {other:?}")));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

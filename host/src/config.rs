@@ -45,7 +45,7 @@ pub struct Config {
     pub serving: Option<Serving>,
     /// Health and status, plain HTTP; `127.0.0.1:9234`.
     pub admin_listen: SocketAddr,
-    /// The last good version of each policy.
+    /// The generations of the past, and the control socket.
     pub state_directory: Option<PathBuf>,
     /// How decisions become a verdict.
     pub rules: Rules,
@@ -115,8 +115,8 @@ pub struct DecisionLogConfig {
 }
 
 /// How decisions become a verdict.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Rules {
     /// Of the whole host.
     pub mode: Mode,
@@ -199,7 +199,7 @@ impl PolicyConfig {
 }
 
 /// The namespaces that a policy applies to. The default is all of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
     /// Only these; none: all.
     pub include: Option<BTreeSet<String>>,
@@ -218,7 +218,7 @@ impl Scope {
 
 /// Bounds of one policy; [`bounds`] has the defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 pub struct PolicyLimits {
     /// Wall clock of one call.
     pub deadline: Duration,
@@ -245,8 +245,8 @@ impl Default for PolicyLimits {
 }
 
 /// Bounds of the host; [`bounds`] has the defaults.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 pub struct HostLimits {
     /// Request body in bytes: by default more than the 3 Mi that the apiserver takes itself.
     pub body: u64,
@@ -256,9 +256,7 @@ pub struct HostLimits {
     pub annotations: u64,
     /// Wall clock of a review. The apiserver gives up after 30 s.
     pub review_deadline: Duration,
-    /// Reviews evaluated at once; by default as many as processors. Not serialized: a machine's size is no content of a
-    /// generation, whose digest is the same on every replica.
-    #[serde(skip)]
+    /// Reviews evaluated at once; by default as many as processors.
     pub concurrent_reviews: usize,
     /// Reviews that may wait.
     pub queue: usize,

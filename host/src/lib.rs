@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! a review     bytes -> Review { namespace, annotations, images } -> policy x image -> Decision -> Verdict -> answer
-//! a reload     a path changed -> read -> check world -> compile (in a child) -> configure -> swap -> snapshot
+//! a reload     a path changed -> read -> check world -> compile (in a child) -> configure -> gate -> record -> swap
 //! ```
 //!
 //! The modules below are declared in reading order. The core at the top is pure; each further part may use those
@@ -16,10 +16,12 @@
 //!    is no ImageReview, and for overload.
 //! 3. A reference that does not parse is denied with the parse error; it never means that no rule matched.
 //! 4. References are compared field by field in normal form, never by prefix.
-//! 5. A policy set is immutable and a review sees exactly one; a swap waits for no review, nor a review for a swap.
+//! 5. A policy set is immutable and a review sees exactly one; a swap waits for no review, nor a review for a swap. No
+//!    review is judged by an older generation than one before it, unless someone rolled back.
 //! 6. A review gets fresh instances, one a policy. Nothing survives it, and no capability is ambient.
 //! 7. Everything is bounded, by a row of [`bounds`]. What an operator may have to change has a key in host.yaml.
-//! 8. A reload never weakens what is in force because of an error, and every error is visible from outside.
+//! 8. A reload never weakens what is in force because of an error, across a restart neither, and every error is visible
+//!    from outside.
 //! 9. `unsafe` stands in one place, where compiled code is loaded.
 //! 10. wasmtime is named in [`policy`] only, axum in [`server`], notify in [`watch`], rustls in [`tls`], [`pki`] and
 //!     [`server`]. The core does no I/O.
@@ -33,6 +35,7 @@ pub mod text;
 pub mod image;
 pub mod yaml;
 pub mod config;
+pub mod generation;
 pub mod verdict;
 pub mod review;
 pub mod reviewed;
@@ -40,12 +43,14 @@ pub mod reviewed;
 // The sandbox, and policies on a review.
 pub mod policy;
 pub mod evaluate;
+pub mod suite;
 
 // What is left of a review.
 pub mod decision_log;
 
 // A reload.
 pub mod watch;
+pub mod gate;
 pub mod state;
 pub mod reload;
 
@@ -53,11 +58,12 @@ pub mod reload;
 pub mod tls;
 pub mod pki;
 pub mod dispatch;
+pub mod status;
+pub mod control;
 pub mod lines;
 pub mod metrics;
 pub mod server;
 pub mod build;
-pub mod suite;
 pub mod bench;
 pub mod demo;
 pub mod cli;

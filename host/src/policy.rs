@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use serde::Serialize;
 
 pub use self::cache::Cache;
 pub(crate) use self::child::{VERB as PREPARE, serve_request};
@@ -30,7 +29,8 @@ pub use self::record::{Record, Seen};
 pub use self::sandbox::SettingsError;
 pub(crate) use self::sandbox::{Context, Instance};
 pub use self::scan::ScanError;
-use crate::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
+use crate::config::{FailurePolicy, HostLimits, Mode, PolicyName, Rules, Scope};
+use crate::generation::{Content, PolicyContent, Publication, Version};
 use crate::verdict::Malfunction;
 
 /// A policy's place in a set: what it is called, where it applies, what it counts for, and what became of loading it.
@@ -48,6 +48,18 @@ pub struct Entry {
     pub loaded: Result<Arc<Policy>, String>,
 }
 
+impl Policy {
+    /// What it was loaded from.
+    pub(crate) fn version(&self) -> Version {
+        Version {
+            component: self.digest().to_owned(),
+            // It was written by the same library.
+            settings: serde_json::from_str(self.settings()).unwrap_or_default(),
+            limits: self.limits().clone(),
+        }
+    }
+}
+
 impl Entry {
     /// A fresh instance.
     pub(crate) fn start(&self, deadline: Duration) -> Result<Instance, Malfunction> {
@@ -61,7 +73,7 @@ impl Entry {
 /// An immutable whole: the rules and every policy, with its settings.
 #[derive(Debug)]
 pub struct PolicySet {
-    number: u64,
+    publication: Publication,
     digest: String,
     /// How decisions become a verdict.
     pub rules: Rules,
@@ -74,64 +86,50 @@ pub struct PolicySet {
 impl PolicySet {
     /// A set that is not in force yet.
     pub fn new(rules: Rules, limits: HostLimits, policies: Vec<Entry>) -> PolicySet {
-        let digest = content_digest(&rules, &limits, &policies);
-        PolicySet { number: 0, digest, rules, limits, policies }
+        let mut set =
+            PolicySet { publication: Publication::NONE, digest: String::new(), rules, limits, policies };
+        set.digest = digest(&set.content().identity()).chars().take(12).collect();
+        set
     }
 
-    /// `NUMBER-DIGEST`: the how-manieth set of this process, and the digest of its content, which is the same on every
-    /// replica.
+    /// The set as the generation that it becomes.
+    #[must_use]
+    pub fn published(self, publication: Publication) -> PolicySet {
+        PolicySet { publication, ..self }
+    }
+
+    /// `NUMBER-DIGEST`: the how-manieth generation of this host, and the digest of its content, which is the same on
+    /// every replica.
     pub fn generation(&self) -> String {
-        format!("{}-{}", self.number, self.digest)
+        format!("{}-{}", self.number(), self.digest)
     }
 
-    /// Its place in the order of this process; the first published is 1.
+    /// Its place in the order of generations; 0 as long as it is none.
     pub fn number(&self) -> u64 {
-        self.number
+        self.publication.number
+    }
+
+    /// When and why it came into force.
+    pub fn publication(&self) -> &Publication {
+        &self.publication
     }
 
     /// The digest of all that its verdicts depend on.
     pub fn digest(&self) -> &str {
         &self.digest
     }
-}
 
-fn content_digest(rules: &Rules, limits: &HostLimits, policies: &[Entry]) -> String {
-    #[derive(Serialize)]
-    struct Content<'a> {
-        rules: &'a Rules,
-        /// Of the host's limits those that a verdict depends on; the others may differ from replica to replica.
-        limits: (u64, usize, u64, Duration),
-        policies: Vec<ContentEntry<'a>>,
+    /// What it is made of.
+    pub fn content(&self) -> Content {
+        let policies = self.policies.iter().map(|entry| PolicyContent {
+            name: entry.name.clone(),
+            scope: entry.scope.clone(),
+            mode: entry.mode,
+            failure_policy: entry.failure_policy,
+            loaded: entry.loaded.as_ref().map(|policy| policy.version()).map_err(String::clone),
+        });
+        Content { rules: self.rules.clone(), limits: self.limits.clone(), policies: policies.collect() }
     }
-    #[derive(Serialize)]
-    struct ContentEntry<'a> {
-        name: &'a str,
-        scope: &'a Scope,
-        mode: Mode,
-        failure_policy: FailurePolicy,
-        component: &'a str,
-        settings: &'a str,
-        limits: Option<&'a PolicyLimits>,
-    }
-    let policies = policies
-        .iter()
-        .map(|entry| {
-            let loaded = entry.loaded.as_ref().ok();
-            ContentEntry {
-                name: entry.name.as_str(),
-                scope: &entry.scope,
-                mode: entry.mode,
-                failure_policy: entry.failure_policy,
-                component: loaded.map(|policy| policy.digest()).unwrap_or_default(),
-                settings: loaded.map(|policy| policy.settings()).unwrap_or_default(),
-                limits: loaded.map(|policy| policy.limits()),
-            }
-        })
-        .collect();
-    // Serialising these types cannot fail: their maps have string keys. An empty digest would still be no lie.
-    let limits = (limits.body, limits.images, limits.annotations, limits.review_deadline);
-    let content = serde_json::to_vec(&Content { rules, limits, policies }).unwrap_or_default();
-    digest(&content).chars().take(12).collect()
 }
 
 /// The writing end: whoever holds it decides what is in force.
@@ -143,18 +141,14 @@ pub struct PolicyReader(Arc<ArcSwap<PolicySet>>);
 
 impl PolicyStore {
     /// Puts the first set in force.
-    pub fn new(mut first: PolicySet) -> (PolicyStore, PolicyReader) {
-        first.number = 1;
+    pub fn new(first: PolicySet) -> (PolicyStore, PolicyReader) {
         let set = Arc::new(ArcSwap::from_pointee(first));
         (PolicyStore(Arc::clone(&set)), PolicyReader(set))
     }
 
     /// Puts `set` in force, whole, for every review that begins after this. It waits for no review.
-    pub fn publish(&mut self, mut set: PolicySet) -> Arc<PolicySet> {
-        set.number = self.current().number + 1;
-        let set = Arc::new(set);
-        self.0.store(Arc::clone(&set));
-        set
+    pub fn publish(&mut self, set: PolicySet) {
+        self.0.store(Arc::new(set));
     }
 
     /// The set in force.

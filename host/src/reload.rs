@@ -2,25 +2,36 @@
 //! makes things worse.
 
 mod candidate;
+mod command;
+mod restore;
+mod start;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::candidate::MALFUNCTIONS;
-pub use self::candidate::{Before, Candidate, assemble};
-use crate::config::{Config, ConfigError, PolicyName};
+pub use self::candidate::{Before, Candidate, Running, assemble};
+pub use self::command::{Asker, Command, Done};
+pub use self::start::{Started, start};
+use crate::bounds;
+use crate::config::{Config, ConfigError};
 use crate::decision_log::DecisionLog;
-use crate::policy::{Cache, Engine, EngineError, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
-use crate::state::StateDirectory;
+use crate::gate::{Differences, Gate, Ruling};
+use crate::generation::{Cause, Change, Content, Publication, read_time, write_time};
+use crate::policy::{Component, EngineError, PolicySet, PolicyStore, Preparer};
+use crate::state::{Record, StateDirectory, StateError, Summary};
 use crate::text;
-use crate::tls::{Material, TlsError, TlsReader, TlsStore};
+use crate::tls::{Material, TlsError, TlsStore};
 use crate::watch::Watcher;
 
 /// Something that is not as configured, and what that means.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The policy or file that it is about.
     pub subject: String,
@@ -38,13 +49,72 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// The problems that there are now, for whoever shows them.
-#[derive(Clone)]
-pub struct ProblemsReader(Arc<ArcSwap<Vec<Problem>>>);
+/// Where the reload stands: what is not as configured, what waits, and how it came to that.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// Empty when everything is as configured.
+    pub problems: Vec<Problem>,
+    /// A candidate that is not put in force.
+    pub candidate: Option<CandidateSummary>,
+    /// Whether the generation in force stays, whatever files change.
+    pub pinned: bool,
+    /// The generations that there were, oldest first; the last one is in force.
+    pub history: Vec<Summary>,
+    /// How the looks at the files came out.
+    pub results: Results,
+}
 
-impl ProblemsReader {
-    /// All of them, empty when everything is as configured.
-    pub fn current(&self) -> Arc<Vec<Problem>> {
+/// How many looks at the files came out how, since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Results {
+    /// A new generation is in force.
+    pub published: u64,
+    /// All is as it was.
+    pub unchanged: u64,
+    /// A candidate waits.
+    pub waiting: u64,
+    /// Something is not as configured, and nothing new is in force.
+    pub failed: u64,
+}
+
+/// What is shown of a candidate that waits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CandidateSummary {
+    /// Of its content: what `host approve` takes.
+    pub digest: String,
+    /// Since when it waits.
+    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
+    pub since: SystemTime,
+    /// What it waits for.
+    pub state: Waits,
+    /// Why.
+    pub why: String,
+    /// In what it differs from what is in force.
+    pub changes: Vec<Change>,
+    /// What the gate has found; none where it was not asked.
+    pub differences: Option<Differences>,
+}
+
+/// What a candidate waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Waits {
+    /// For `host rollback --release`.
+    Pinned,
+    /// For `host approve`.
+    Held,
+    /// For other files: the gate refuses these.
+    Refused,
+}
+
+/// Where the reload stands, for whoever shows it.
+#[derive(Clone)]
+pub struct StandingReader(Arc<ArcSwap<Standing>>);
+
+impl StandingReader {
+    /// Where it stands now.
+    pub fn current(&self) -> Arc<Standing> {
         self.0.load_full()
     }
 }
@@ -61,6 +131,9 @@ pub enum StartError {
     /// The machine cannot run policies.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Another host uses the state directory.
+    #[error(transparent)]
+    State(StateError),
     /// The machine cannot compile policies.
     #[error("policies cannot be compiled on this machine: {0}")]
     Prepare(std::io::Error),
@@ -77,122 +150,47 @@ pub struct Reloader {
     /// What is wrong with the machine rather than with the configuration: no state directory though one is configured,
     /// no folder for the cache, no pool of instances.
     lasting: Vec<Problem>,
-    /// What is in force and could not be recorded yet as the last good version.
-    unkept: BTreeMap<PolicyName, candidate::Loaded>,
     policies: PolicyStore,
     tls: TlsStore,
     decision_log: DecisionLog,
+    gate: Gate,
     /// No set could be put in force yet but one that denies everything, so the last good versions still count.
     closed: bool,
-    problems: Arc<ArcSwap<Vec<Problem>>>,
+    /// Someone rolled back: files decide nothing until that is released.
+    pinned: bool,
+    waiting: Option<Waiting>,
+    history: VecDeque<Summary>,
+    /// What the last look at the files has found.
+    problems: Vec<Problem>,
+    results: Results,
+    standing: Arc<ArcSwap<Standing>>,
     /// What has been refused already, so that a file that stays broken is not compiled at every hint.
     refused: candidate::Refused,
+    asked: Receiver<command::Asked>,
+    asker: Asker,
 }
 
-/// A host that is ready to serve.
-pub struct Started {
-    /// What brings the next generations.
-    pub reloader: Reloader,
-    /// The configuration that it started with.
-    pub config: Config,
-    /// Reads the set in force.
-    pub policies: PolicyReader,
-    /// Reads the TLS material in force.
-    pub tls: TlsReader,
-    /// Reads the problems.
-    pub problems: ProblemsReader,
-    /// Follows the configuration in force.
-    pub decision_log: DecisionLog,
+/// A candidate that is not put in force.
+struct Waiting {
+    set: PolicySet,
+    /// The components that were loaded for it.
+    components: Vec<Component>,
+    summary: CandidateSummary,
 }
 
-/// Reads the configuration and loads the first generation. A policy that cannot be loaded does not prevent that: not
-/// listening would leave the decision to the apiserver's `defaultAllow`. `program` is the `host` that compiles policies
-/// in a process of its own.
-///
-/// # Errors
-/// The configuration or the TLS material is wrong.
-pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
-    let config = Config::read(path)?;
-    let material = Material::read(&config.require_serving()?.tls)?;
-    let server_config = material.server_config()?;
-    let engine = Engine::new(Purpose::Serve)?;
-
-    let mut lasting = Vec::new();
-    if let Some(why) = engine.no_pool() {
-        lasting.push(Problem {
-            subject: "instances".to_owned(),
-            message: format!(
-                "there is too little address space for a pool of them, so each review is slower: {why} (raise `ulimit -v`)"
-            ),
-        });
-    }
-    let state = config.state_directory.as_deref().and_then(|path| {
-        StateDirectory::open(path)
-            .inspect_err(|error| {
-                lasting.push(Problem {
-                    subject: path.display().to_string(),
-                    message: format!(
-                        "the state directory cannot be used, so a policy that cannot be loaded at the next start has \
-                         no last good version to fall back on: {error} (mend it, and restart)"
-                    ),
-                });
-            })
-            .ok()
-    });
-    let cache = cache(state.as_ref(), config.limits.cache, &mut lasting).map_err(StartError::Prepare)?;
-    let preparer = Preparer::new(engine, cache, program, true).map_err(StartError::Prepare)?;
-    let mut refused = candidate::Refused::default();
-    let first = assemble(&preparer, &config, Before::Start(state.as_ref()), &mut refused);
-    let closed = first.is_err();
-    let first = first.unwrap_or_else(|problem| Candidate::closed(&config, problem));
-
-    let (store, policies) = PolicyStore::new(first.set);
-    let (tls_store, tls) = TlsStore::new(server_config);
-    let decision_log = DecisionLog::default();
-    decision_log.configure(config.decision_log.as_ref());
-    let published = Arc::new(ArcSwap::from_pointee(Vec::new()));
-    let mut reloader = Reloader {
-        preparer,
-        bound: config.clone(),
-        config: config.clone(),
-        material,
-        state,
-        lasting,
-        unkept: BTreeMap::new(),
-        policies: store,
-        tls: tls_store,
-        decision_log: decision_log.clone(),
-        closed,
-        problems: Arc::clone(&published),
-        refused,
-    };
-    tracing::info!("generation {} in force: {}", policies.current().generation(), names(&policies));
-    let mut problems = first.problems;
-    reloader.keep(first.loaded, &mut problems);
-    reloader.report(problems);
-    Ok(Started { reloader, config, policies, tls, problems: ProblemsReader(published), decision_log })
+/// A generation that is to come into force.
+struct Next {
+    set: PolicySet,
+    components: Vec<Component>,
+    cause: Cause,
+    differences: Option<Differences>,
 }
 
-/// The cache in the state directory; without one, a folder that goes with the process.
-fn cache(state: Option<&StateDirectory>, bytes: u64, lasting: &mut Vec<Problem>) -> std::io::Result<Cache> {
-    if let Some(state) = state {
-        let folder = state.cache();
-        match Cache::open(&folder, bytes) {
-            Ok(cache) => return Ok(cache),
-            Err(error) => lasting.push(Problem {
-                subject: folder.display().to_string(),
-                message: format!(
-                    "what is compiled cannot be kept there, so it is compiled again at the next start: {error}"
-                ),
-            }),
-        }
-    }
-    let cache = Cache::temporary(bytes)?;
-    tracing::info!(
-        "compiled policies are kept until the host stops: without a usable `stateDirectory` there is no place for them"
-    );
-    Ok(cache)
-}
+/// The subject of the problem that the generation in force is not recorded.
+const UNRECORDED: &str = "state directory";
+
+/// How long a command or a start waits for what is being compiled.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether anything would change with `new`: its verdicts, the host's limits, or what a denial tells of a policy that is
 /// not loaded.
@@ -203,17 +201,20 @@ fn differ(new: &PolicySet, current: &PolicySet) -> bool {
     new.digest() != current.digest() || new.limits != current.limits || errors(new) != errors(current)
 }
 
-fn names(policies: &PolicyReader) -> String {
-    let set = policies.current();
-    let names: Vec<_> = set.policies.iter().map(|entry| entry.name.as_str()).collect();
-    if names.is_empty() { "no policy".to_owned() } else { names.join(", ") }
+/// Differences of a gate that has compared anything.
+fn compared(differences: Differences) -> Option<Differences> {
+    (differences.reviews > 0).then_some(differences)
 }
 
 impl Reloader {
-    /// Follows the files until the watcher is told to stop.
+    /// Follows the files, and does what it is asked for, until the watcher is told to stop.
     pub fn run(mut self, mut watcher: Watcher) {
         self.preparer.when_ready(watcher.hinter());
+        self.asker.wake_by(watcher.hinter());
         loop {
+            while let Ok(asked) = self.asked.try_recv() {
+                self.answer(asked);
+            }
             watcher.watch(self.directories());
             // What changed before the watch was there has given no hint.
             self.reload();
@@ -224,17 +225,39 @@ impl Reloader {
         }
     }
 
-    /// Looks at the configuration and all that it names, and puts in force what has changed and is sound.
-    pub fn reload(&mut self) {
-        let mut problems = Vec::new();
-        match self.try_reload(&mut problems) {
-            Ok(()) => {}
-            Err(problem) => problems.push(problem),
-        }
-        self.report(problems);
+    /// The state directory, where one is in use.
+    pub fn state_directory(&self) -> Option<&Path> {
+        self.state.as_ref().map(StateDirectory::path)
     }
 
-    fn try_reload(&mut self, problems: &mut Vec<Problem>) -> Result<(), Problem> {
+    /// Tells of something that the machine lacks, as long as the process runs.
+    pub fn lacks(&mut self, problem: Problem) {
+        self.lasting.push(problem);
+        self.report();
+    }
+
+    /// Looks at the configuration and all that it names, and puts in force what has changed and is sound.
+    pub fn reload(&mut self) {
+        self.reload_for(Cause::FilesChanged);
+    }
+
+    fn reload_for(&mut self, cause: Cause) {
+        let before = self.policies.current().number();
+        self.problems.clear();
+        if let Err(problem) = self.try_reload(cause) {
+            self.problems.push(problem);
+        }
+        let results = &mut self.results;
+        *match (self.policies.current().number() != before, self.problems.is_empty()) {
+            (true, _) => &mut results.published,
+            (false, false) => &mut results.failed,
+            (false, true) if self.waiting.is_some() => &mut results.waiting,
+            (false, true) => &mut results.unchanged,
+        } += 1;
+        self.report();
+    }
+
+    fn try_reload(&mut self, cause: Cause) -> Result<(), Problem> {
         let stays = |subject: &Path, error: &dyn std::fmt::Display| Problem {
             subject: subject.display().to_string(),
             message: format!("{error} (the generation in force stays)"),
@@ -246,31 +269,126 @@ impl Reloader {
         let material = Material::read(&serving.tls).map_err(tls)?;
         let server_config =
             if material == self.material { None } else { Some(material.server_config().map_err(tls)?) };
-        problems.extend(self.needs_restart(&config));
+        self.problems.extend(self.needs_restart(&config));
 
+        self.restore_missing();
         let current = self.policies.current();
         let before = match self.closed {
             true => Before::Start(self.state.as_ref()),
-            false => Before::Running(&current),
+            false => Before::Running(Running {
+                current: &current,
+                waiting: self.waiting.as_ref().map(|waiting| &waiting.set),
+            }),
         };
         let candidate = assemble(&self.preparer, &config, before, &mut self.refused).map_err(|problem| {
             Problem { message: format!("{} (the generation in force stays)", problem.message), ..problem }
         })?;
-        self.closed = false;
         if let Some(server_config) = server_config {
             self.tls.publish(server_config);
             self.material = material;
             tracing::info!("new TLS material in force");
         }
-        if differ(&candidate.set, &current) {
-            let set = self.policies.publish(candidate.set);
-            tracing::info!("generation {} in force", set.generation());
-        }
         self.decision_log.configure(config.decision_log.as_ref());
         self.config = config;
-        problems.extend(candidate.problems);
-        self.keep(candidate.loaded, problems);
+        self.problems.extend(candidate.problems);
+        self.settle(candidate.set, candidate.loaded, cause);
         Ok(())
+    }
+
+    /// Loads what could not be loaded yet of the generation in force.
+    fn restore_missing(&mut self) {
+        let current = self.policies.current();
+        let Some(state) = &self.state else { return };
+        let Some(newest) = state.newest() else { return };
+        let mut missing = current.policies.iter().filter(|entry| entry.loaded.is_err());
+        if self.closed || !missing.any(|entry| newest.last_good(&entry.name).is_some()) {
+            return;
+        }
+        let set = restore::set(&self.preparer, state, newest, Instant::now() + PATIENCE);
+        if set.digest() != current.digest() {
+            self.publish(Next { set, components: Vec::new(), cause: Cause::Start, differences: None });
+        }
+    }
+
+    /// Puts a candidate in force, or keeps it waiting.
+    fn settle(&mut self, set: PolicySet, mut components: Vec<Component>, cause: Cause) {
+        let before = self.waiting.take();
+        let current = self.policies.current();
+        if !differ(&set, &current) {
+            self.closed = false;
+            return;
+        }
+        let since = match &before {
+            Some(before) if before.set.digest() == set.digest() => before.summary.since,
+            _ => SystemTime::now(),
+        };
+        // What the candidate took over from the one before it was loaded for that one.
+        components.extend(before.into_iter().flat_map(|before| before.components));
+        let ruling = if self.pinned {
+            Err((Waits::Pinned, None, "a rollback is in force".to_owned()))
+        } else if self.closed {
+            // Whatever comes denies no more than what is in force.
+            Ok(None)
+        } else {
+            match self.gate.judge(&set, &current) {
+                Ruling::Swap(differences) => Ok(compared(differences)),
+                Ruling::Hold(differences, why) => Err((Waits::Held, compared(differences), why)),
+                Ruling::Refuse(why) => Err((Waits::Refused, None, why)),
+            }
+        };
+        match ruling {
+            Ok(differences) => self.publish(Next { set, components, cause, differences }),
+            Err((state, differences, why)) => {
+                let changes = set.content().changes_since(&current.content());
+                let digest = set.digest().to_owned();
+                let summary = CandidateSummary { digest, since, state, why, changes, differences };
+                self.waiting = Some(Waiting { set, components, summary });
+            }
+        }
+    }
+
+    /// Puts a generation in force. It is recorded before: what is answered by it is known at the next start.
+    fn publish(&mut self, next: Next) {
+        let before = self.policies.current();
+        let number = before.number() + 1;
+        let publication = Publication { number, published: SystemTime::now(), cause: next.cause };
+        let set = next.set.published(publication);
+        let record = self.record(&set, Some(&before.content()), next.differences);
+        self.keep(record, next.components);
+        tracing::info!("generation {} in force ({})", set.generation(), set.publication().cause);
+        self.policies.publish(set);
+        self.closed = false;
+        self.waiting = None;
+    }
+
+    fn record(&self, set: &PolicySet, before: Option<&Content>, differences: Option<Differences>) -> Record {
+        let content = set.content();
+        let known = self.state.as_ref().and_then(StateDirectory::newest);
+        let missing = content.policies.iter().filter(|policy| policy.loaded.is_err());
+        let remembered = missing.filter_map(|policy| known?.last_good(&policy.name).cloned()).collect();
+        let summary = Summary {
+            publication: set.publication().clone(),
+            digest: set.digest().to_owned(),
+            pinned: self.pinned,
+            whole: content.is_whole(),
+            changes: before.map(|before| content.changes_since(before)).unwrap_or_default(),
+            differences,
+            problems: self.problems.iter().map(Problem::to_string).collect(),
+        };
+        Record { summary, content, remembered }
+    }
+
+    /// Writes a generation to the history; what could not be recorded is tried again at the next reload.
+    fn keep(&mut self, record: Record, components: Vec<Component>) {
+        self.history.retain(|summary| summary.publication.number != record.summary.publication.number);
+        self.history.push_back(record.summary.clone());
+        while self.history.len() > bounds::GENERATIONS.size() {
+            self.history.pop_front();
+        }
+        if let Some(state) = &mut self.state {
+            // The report tells of it.
+            let _ = state.keep(record, components);
+        }
     }
 
     /// Addresses and the state directory are bound to the process.
@@ -291,45 +409,71 @@ impl Reloader {
             .collect()
     }
 
-    /// Records what was loaded as the last good version. What is in force no more is forgotten only when all is as
-    /// configured: until then it may be wanted again.
-    fn keep(&mut self, loaded: Vec<candidate::Loaded>, problems: &mut Vec<Problem>) {
-        let Some(state) = self.state.as_ref().filter(|_| !self.closed) else { return };
-        let in_force = self.policies.current();
-        let names: BTreeSet<_> = in_force.policies.iter().map(|entry| entry.name.clone()).collect();
-        self.unkept.extend(loaded.into_iter().map(|loaded| (loaded.name.clone(), loaded)));
-        let mut kept = Ok(());
-        self.unkept.retain(|_, loaded| {
-            if kept.is_ok() {
-                kept = state.keep(&loaded.name, &loaded.component.bytes, &loaded.settings);
-            }
-            kept.is_err()
-        });
-        let kept = kept.and_then(|()| if problems.is_empty() { state.retain(&names) } else { Ok(()) });
-        if let Err(error) = kept {
+    /// Shows where it stands, and logs the problems that are new.
+    fn report(&mut self) {
+        let mut problems = self.problems.clone();
+        problems.extend(self.waits());
+        if self.pinned {
+            problems.extend(restore::problems(&self.policies.current()));
+        }
+        if let Some(state) = &mut self.state
+            && let Err(error) = state.flush()
+        {
             problems.push(Problem {
-                subject: "state directory".to_owned(),
+                subject: UNRECORDED.to_owned(),
                 message: format!(
-                    "the last good versions cannot be kept for the next start: {}",
+                    "the generation in force cannot be recorded, so the next start may not know it: {} (it is tried again; \
+                     make room, or let the host write there)",
                     text::without_path(&error.to_string())
                 ),
             });
         }
-    }
-
-    /// Shows the problems that there are, and logs those that are new.
-    fn report(&self, mut problems: Vec<Problem>) {
         problems.extend(self.lasting.iter().cloned());
         let cache = self.preparer.cache().trouble();
         problems.extend(cache.map(|message| Problem { subject: "cache".to_owned(), message }));
-        let before = self.problems.load();
-        for problem in problems.iter().filter(|problem| !before.contains(problem)) {
+        let before = self.standing.load();
+        for problem in problems.iter().filter(|problem| !before.problems.contains(problem)) {
             tracing::error!("{problem}");
         }
-        if problems.is_empty() && !before.is_empty() {
+        if problems.is_empty() && !before.problems.is_empty() {
             tracing::info!("all that is configured is in force again");
         }
-        self.problems.store(Arc::new(problems));
+        self.standing.store(Arc::new(Standing {
+            problems,
+            candidate: self.waiting.as_ref().map(|waiting| waiting.summary.clone()),
+            pinned: self.pinned,
+            history: self.history.iter().cloned().collect(),
+            results: self.results,
+        }));
+    }
+
+    /// What keeps files from being in force.
+    fn waits(&self) -> Option<Problem> {
+        let candidate = self.waiting.as_ref().map(|waiting| &waiting.summary);
+        let (subject, message) = match candidate {
+            _ if self.pinned => (
+                "rollback".to_owned(),
+                match candidate {
+                    None => {
+                        "it stays in force whatever files change, until `host rollback --release`".to_owned()
+                    }
+                    Some(candidate) => format!(
+                        "it stays in force, and the files' candidate {} waits, until `host rollback --release`",
+                        candidate.digest
+                    ),
+                },
+            ),
+            None => return None,
+            Some(CandidateSummary { digest, state: Waits::Refused, why, .. }) => (
+                format!("candidate {digest}"),
+                format!("it is refused: {why} (the generation in force stays)"),
+            ),
+            Some(CandidateSummary { digest, why, .. }) => (
+                format!("candidate {digest}"),
+                format!("it is held until `host approve`: {why} (the generation in force stays)"),
+            ),
+        };
+        Some(Problem { subject, message })
     }
 
     /// The directories of all files that a generation is made of.

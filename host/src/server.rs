@@ -22,27 +22,23 @@ pub use self::admin::serve_admin;
 use self::connections::Rooms;
 pub use self::connections::serve;
 use crate::bounds;
-use crate::decision_log::DecisionLog;
 use crate::dispatch::{Dispatcher, Overloaded};
 use crate::lines::{self, Lines};
 use crate::metrics::Metrics;
-use crate::policy::{PolicyReader, PolicySet};
-use crate::reload::{ProblemsReader, Started};
+use crate::policy::PolicySet;
+use crate::reload::Started;
 use crate::review::{FailureStatus, ImageReviewAnswer, Review, ReviewError};
 use crate::reviewed::{Ids, Reviewed};
+use crate::status::Sources;
 use crate::text;
-use crate::tls::TlsReader;
 use crate::verdict::Verdict;
 
 /// What the door works with, and the admin listener tells of.
 pub struct Host {
-    policies: PolicyReader,
-    problems: ProblemsReader,
-    tls: TlsReader,
+    sources: Sources,
     dispatcher: Dispatcher,
     rooms: Arc<Rooms>,
     ids: Ids,
-    decision_log: DecisionLog,
     metrics: Metrics,
     lines: Arc<Lines>,
     lines_lost: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -52,18 +48,13 @@ impl Host {
     /// A host that judges by what is in force of `started`. `lines_lost` tells how many lines of the log were lost.
     pub fn new(started: &Started, lines_lost: impl Fn() -> u64 + Send + Sync + 'static) -> Arc<Host> {
         let policies = started.policies.clone();
-        let limit = {
-            let policies = policies.clone();
-            move || policies.current().limits.connections
-        };
+        let dispatcher = Dispatcher::new(&policies.current());
+        let limit = move || policies.current().limits.connections;
         Arc::new(Host {
-            dispatcher: Dispatcher::new(&policies.current()),
-            policies,
-            problems: started.problems.clone(),
-            tls: started.tls.clone(),
+            sources: Sources::of(started),
+            dispatcher,
             rooms: Rooms::new(limit),
             ids: Ids::default(),
-            decision_log: started.decision_log.clone(),
             metrics: Metrics::default(),
             lines: Arc::default(),
             lines_lost: Box::new(lines_lost),
@@ -73,7 +64,7 @@ impl Host {
     /// Writes what is still to be written of the reviews that were answered.
     pub async fn close(&self) {
         self.lines.tell_all();
-        let log = self.decision_log.clone();
+        let log = self.sources.decision_log.clone();
         let closed = tokio::task::spawn_blocking(move || log.close(WRITING));
         if !matches!(closed.await, Ok(true)) {
             tracing::error!("decision log: the disk takes too long, so the last lines are lost");
@@ -136,7 +127,7 @@ const ABOUT: &str = "This is an image policy host: the backend of the kube-apise
 /// From bytes to an answer.
 async fn review(host: &Host, body: Body) -> Result<Response, NoVerdict> {
     let began = Instant::now();
-    let set = host.policies.current();
+    let set = host.sources.policies.current();
     let review = read(body, set.limits.body).await.and_then(|bytes| Review::parse(&bytes, &set.limits));
     let (review, verdict) = host.judge(&set, review).await?;
     let reviewed = Reviewed::new(&host.ids, began.elapsed(), review, verdict);

@@ -1,67 +1,172 @@
-//! The last good version of each policy, kept across restarts in `stateDirectory`.
+//! What outlives the process, in `stateDirectory`: the generations of the past, and all that they are made of.
 //!
 //! ```text
-//! last-good/NAME.json       digest of the component, and the settings that it took
-//! components/DIGEST.wasm    the component
+//! generations/NUMBER.json   a generation: what it is made of, when and why it came
+//! components/DIGEST.wasm    the components that generations name
 //! cache/                    compiled code, see `policy::Cache`
+//! lock                      held by the host that serves from here, whose process it names
 //! ```
 //!
-//! A component is written before the record that names it, and both by renaming, so a record always names a whole
-//! component, whenever the process ends.
+//! Files come by renaming, and a component before the generation that names it: whenever the process ends, every
+//! generation is whole. The newest one has the last good version of each policy.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use crate::bounds;
 use crate::config::PolicyName;
-use crate::policy::digest;
+use crate::gate::Differences;
+use crate::generation::{Change, Content, PolicyContent, Publication};
+use crate::policy::Component;
+use crate::text;
 
-/// A folder that only this user can look into.
+/// What is shown of a generation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Its number, when and why it came.
+    #[serde(flatten)]
+    pub publication: Publication,
+    /// Of its content.
+    pub digest: String,
+    /// Whether it stays in force whatever files change.
+    pub pinned: bool,
+    /// Whether all its policies are loaded.
+    pub whole: bool,
+    /// In what it differs from the generation before it.
+    pub changes: Vec<Change>,
+    /// What the gate has found; none where it was not asked.
+    pub differences: Option<Differences>,
+    /// What was not as configured when it came.
+    pub problems: Vec<String>,
+}
+
+/// A generation as it is recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// What is shown of it.
+    pub summary: Summary,
+    /// What it is made of.
+    pub content: Content,
+    /// The last good versions of policies of which it has none.
+    pub remembered: Vec<PolicyContent>,
+}
+
+impl Record {
+    /// The last good version of a policy.
+    pub fn last_good(&self, name: &PolicyName) -> Option<&PolicyContent> {
+        let mut known = self.content.policies.iter().chain(&self.remembered);
+        known.find(|policy| policy.name == *name && policy.loaded.is_ok())
+    }
+
+    fn components(&self) -> BTreeSet<String> {
+        let known = self.content.policies.iter().chain(&self.remembered);
+        known.filter_map(|policy| Some(policy.loaded.as_ref().ok()?.component.clone())).collect()
+    }
+}
+
+/// Why a state directory is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Another host serves from it.
+    #[error(
+        "{0}: another host serves with this state directory ({1}): stop it first, or give each host a `stateDirectory` of \
+         its own"
+    )]
+    InUse(String, String),
+    /// It cannot be read or written, or someone else can write it.
+    #[error(transparent)]
+    Unusable(#[from] io::Error),
+}
+
+/// A folder that only this user can write, and only this host uses.
 pub struct StateDirectory {
     path: PathBuf,
+    /// Held as long as it is open.
+    _lock: File,
+    /// The components of each generation that is recorded.
+    recorded: BTreeMap<u64, BTreeSet<String>>,
+    history: Vec<Summary>,
+    newest: Option<Record>,
+    damaged: Vec<String>,
+    /// Components that are not written yet.
+    unwritten: Vec<Component>,
+    /// The newest generation is not recorded yet.
+    unrecorded: bool,
 }
 
-/// What was in force of one policy.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LastGood {
-    /// The component.
-    pub component: Vec<u8>,
-    /// The settings that it took.
-    pub settings: Value,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Record {
-    component: String,
-    settings: Value,
-}
+const FOLDERS: [&str; 2] = [GENERATIONS, COMPONENTS];
+const GENERATIONS: &str = "generations";
+const COMPONENTS: &str = "components";
+/// What begins the name of a file that is being written.
+const UNFINISHED: &str = ".unfinished-";
 
 impl StateDirectory {
     /// Opens the folder, making it (mode 0700) where it does not exist.
     ///
     /// # Errors
-    /// It cannot be made or written, or belongs to someone else, or others can write it: what is kept there decides
-    /// what runs.
-    pub fn open(path: &Path) -> io::Result<StateDirectory> {
+    /// Another host uses it; it cannot be made or written; or it belongs to someone else, or others can write it: what is
+    /// kept there decides what runs.
+    pub fn open(path: &Path) -> Result<StateDirectory, StateError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let metadata = fs::metadata(path)?;
         if metadata.permissions().mode() & 0o022 != 0 {
-            return Err(io::Error::other("others can write it: set its mode to 0700 (`chmod 0700`)"));
+            return Err(io::Error::other("others can write it: set its mode to 0700 (`chmod 0700`)").into());
         }
-        for folder in ["last-good", "components"] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(path.join(folder))?;
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::other("it belongs to another user").into());
         }
-        // Whoever owns a file that we make is who we are.
-        let probe = tempfile::NamedTempFile::new_in(path)?;
-        if probe.as_file().metadata()?.uid() != metadata.uid() {
-            return Err(io::Error::other("it belongs to another user"));
+        let lock = lock(path)?;
+        for folder in FOLDERS.map(|folder| path.join(folder)) {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+            // Whoever was killed while writing left it.
+            for unfinished in files(&folder)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
+                fs::remove_file(folder.join(unfinished))?;
+            }
         }
-        Ok(StateDirectory { path: path.to_owned() })
+        let mut state = StateDirectory {
+            path: path.to_owned(),
+            _lock: lock,
+            recorded: BTreeMap::new(),
+            history: Vec::new(),
+            newest: None,
+            damaged: Vec::new(),
+            unwritten: Vec::new(),
+            unrecorded: false,
+        };
+        state.read()?;
+        Ok(state)
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let names = files(&self.path.join(GENERATIONS))?;
+        let number = |name: &String| name.strip_suffix(".json")?.parse::<u64>().ok();
+        let numbers: BTreeSet<u64> = names.iter().filter_map(number).collect();
+        for number in numbers {
+            match self.record(number) {
+                Ok(record) => {
+                    self.recorded.insert(number, record.components());
+                    self.history.push(record.summary.clone());
+                    self.newest = Some(record);
+                }
+                Err(error) => {
+                    self.damaged.push(error);
+                    self.recorded.insert(number, BTreeSet::new());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The folder for compiled code.
@@ -69,117 +174,258 @@ impl StateDirectory {
         self.path.join("cache")
     }
 
-    /// The last good version of a policy; none where there is no record, or it is damaged.
-    pub fn last_good(&self, name: &PolicyName) -> Option<LastGood> {
-        let record: Record = serde_json::from_slice(&fs::read(self.record(name)).ok()?).ok()?;
-        let component = fs::read(self.component(&record.component)).ok()?;
-        (digest(&component) == record.component).then_some(LastGood { component, settings: record.settings })
+    /// What is shown of each generation, oldest first.
+    pub fn history(&self) -> &[Summary] {
+        &self.history
     }
 
-    /// The policies that there is a record of.
-    pub fn names(&self) -> io::Result<BTreeSet<PolicyName>> {
-        let entries = fs::read_dir(self.path.join("last-good"))?;
-        Ok(entries
-            .filter_map(|entry| {
-                let name = entry.ok()?.file_name().into_string().ok()?;
-                PolicyName::try_from(name.strip_suffix(".json")?).ok()
-            })
-            .collect())
+    /// The generations that were found damaged, and why.
+    pub fn damaged(&self) -> &[String] {
+        &self.damaged
     }
 
-    /// Records what is in force now of a policy.
+    /// The newest generation.
+    pub fn newest(&self) -> Option<&Record> {
+        self.newest.as_ref()
+    }
+
+    /// The number that the next generation takes: higher than any that was recorded, damaged ones among them.
+    pub fn next_number(&self) -> u64 {
+        let shown = self.history.iter().map(|summary| summary.publication.number);
+        shown.chain(self.recorded.keys().copied()).max().unwrap_or(0) + 1
+    }
+
+    /// A generation that is recorded.
+    ///
+    /// # Errors
+    /// There is none of this number, or it is damaged.
+    pub fn record(&self, number: u64) -> Result<Record, String> {
+        let path = self.generation(number);
+        let bytes = fs::read(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => format!("generation {number} is not recorded"),
+            _ => format!("generation {number} cannot be read: {}: {error}", path.display()),
+        })?;
+        let damaged = |why: &dyn std::fmt::Display| {
+            format!("generation {number} is of no use, its record is damaged: {}: {why}", path.display())
+        };
+        let record: Record = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
+        match record.summary.publication.number == number {
+            true => Ok(record),
+            false => Err(damaged(&"it is of another number")),
+        }
+    }
+
+    /// A component, whole; none where it is missing or damaged.
+    pub fn component(&self, digest: &str) -> Option<Component> {
+        let component = Component::new(fs::read(self.component_path(digest)).ok()?);
+        (component.digest == digest).then_some(component)
+    }
+
+    /// Records the generation that comes into force, made of `components` besides those of generations before. What
+    /// cannot be written is tried again by [`StateDirectory::flush`].
     ///
     /// # Errors
     /// The folder cannot be written; what was recorded before stays.
-    pub fn keep(&self, name: &PolicyName, component: &[u8], settings: &Value) -> io::Result<()> {
-        let digest = digest(component);
-        let path = self.component(&digest);
-        // One that was damaged would be no good version.
-        if !fs::read(&path).is_ok_and(|kept| kept == component) {
-            self.write(&path, component)?;
-        }
-        let record = Record { component: digest, settings: settings.clone() };
-        self.write(&self.record(name), &serde_json::to_vec(&record)?)
+    pub fn keep(&mut self, record: Record, components: Vec<Component>) -> io::Result<()> {
+        self.unwritten.extend(components);
+        self.history.retain(|summary| summary.publication.number != record.summary.publication.number);
+        self.history.push(record.summary.clone());
+        let most = bounds::GENERATIONS.size();
+        self.history.drain(..self.history.len().saturating_sub(most));
+        self.replace(record);
+        self.flush()
     }
 
-    /// Forgets policies that are in force no more, and components that no record names.
+    /// Lets files decide again: the newest generation is pinned no more.
     ///
     /// # Errors
-    /// The folder cannot be read or written.
-    pub fn retain(&self, names: &BTreeSet<PolicyName>) -> io::Result<()> {
-        for name in self.names()?.difference(names) {
-            fs::remove_file(self.record(name))?;
+    /// As [`StateDirectory::keep`].
+    pub fn unpin(&mut self) -> io::Result<()> {
+        let Some(mut record) = self.newest.clone() else { return Ok(()) };
+        record.summary.pinned = false;
+        if let Some(last) = self.history.last_mut() {
+            last.pinned = false;
         }
-        let mut used = BTreeSet::new();
-        for name in names {
-            let Ok(bytes) = fs::read(self.record(name)) else { continue };
-            if let Ok(record) = serde_json::from_slice::<Record>(&bytes) {
-                used.insert(self.component(&record.component));
+        self.replace(record);
+        self.flush()
+    }
+
+    fn replace(&mut self, record: Record) {
+        self.newest = Some(record);
+        self.unrecorded = true;
+    }
+
+    /// Writes what could not be written yet, and forgets the oldest generations, and components that none names.
+    ///
+    /// # Errors
+    /// As [`StateDirectory::keep`].
+    pub fn flush(&mut self) -> io::Result<()> {
+        let Some(newest) = self.newest.as_ref().filter(|_| self.unrecorded) else { return Ok(()) };
+        let (number, named) = (newest.summary.publication.number, newest.components());
+        self.unwritten.retain(|component| named.contains(&component.digest));
+        while let Some(component) = self.unwritten.last() {
+            let path = self.component_path(&component.digest);
+            // One that was damaged would be no good version.
+            if !fs::read(&path).is_ok_and(|kept| kept == component.bytes) {
+                self.write(&path, &component.bytes)?;
             }
+            self.unwritten.pop();
         }
-        for entry in fs::read_dir(self.path.join("components"))? {
-            let path = entry?.path();
-            if !used.contains(&path) {
+        self.write(&self.generation(number), &serde_json::to_vec(newest)?)?;
+        self.recorded.insert(number, named);
+        self.unrecorded = false;
+        self.forget()
+    }
+
+    fn forget(&mut self) -> io::Result<()> {
+        while self.recorded.len() > bounds::GENERATIONS.size()
+            && let Some((oldest, _)) = self.recorded.pop_first()
+        {
+            fs::remove_file(self.generation(oldest))?;
+        }
+        let named: BTreeSet<PathBuf> =
+            self.recorded.values().flatten().map(|digest| self.component_path(digest)).collect();
+        let folder = self.path.join(COMPONENTS);
+        for path in files(&folder)?.iter().map(|name| folder.join(name)) {
+            if !named.contains(&path) {
                 fs::remove_file(path)?;
             }
         }
         Ok(())
     }
 
-    fn record(&self, name: &PolicyName) -> PathBuf {
-        self.path.join("last-good").join(format!("{name}.json"))
+    fn generation(&self, number: u64) -> PathBuf {
+        self.path.join(GENERATIONS).join(format!("{number}.json"))
     }
 
-    fn component(&self, digest: &str) -> PathBuf {
+    fn component_path(&self, digest: &str) -> PathBuf {
         // The digest was read from a file: it may not lead out of the folder.
         let digest: String = digest.chars().filter(char::is_ascii_alphanumeric).collect();
-        self.path.join("components").join(format!("{digest}.wasm"))
+        self.path.join(COMPONENTS).join(format!("{digest}.wasm"))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
+        let folder = path.parent().unwrap_or(&self.path);
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
-        Ok(())
+        // The name has to outlive the machine's power too.
+        File::open(folder)?.sync_all()
     }
+}
+
+/// Takes the lock, and writes the number of this process into it.
+fn lock(folder: &Path) -> Result<File, StateError> {
+    let path = folder.join("lock");
+    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            // It only tells people where to look.
+            let _ = file.take(32).read_to_string(&mut text);
+            return Err(StateError::InUse(folder.display().to_string(), text::printable(text.trim())));
+        }
+        Err(TryLockError::Error(error)) => return Err(error.into()),
+    }
+    // A full disk must not keep the host from starting, and whose process it is only tells people where to look.
+    let _ = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "process {}", std::process::id()));
+    Ok(file)
+}
+
+fn files(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+    entries.filter_map(Result::transpose).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{HostLimits, Rules};
+    use crate::generation::{Cause, Version};
+
+    fn record(number: u64, components: &[&Component]) -> Record {
+        let policies = components.iter().enumerate().map(|(index, component)| PolicyContent {
+            name: PolicyName::try_from(format!("p{index}")).unwrap(),
+            scope: Default::default(),
+            mode: Default::default(),
+            failure_policy: Default::default(),
+            loaded: Ok(Version {
+                component: component.digest.clone(),
+                settings: serde_json::json!({ "allow": ["x"] }),
+                limits: Default::default(),
+            }),
+        });
+        let published = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(number);
+        Record {
+            summary: Summary {
+                publication: Publication { number, published, cause: Cause::RolledBack { to: 3 } },
+                digest: "abc".to_owned(),
+                pinned: true,
+                whole: true,
+                changes: vec![Change { policy: None, what: vec!["rules".to_owned()] }],
+                differences: Some(Differences::default()),
+                problems: Vec::new(),
+            },
+            content: Content {
+                rules: Rules::default(),
+                limits: HostLimits { concurrent_reviews: 63, ..HostLimits::default() },
+                policies: policies.collect(),
+            },
+            remembered: Vec::new(),
+        }
+    }
 
     #[test]
-    fn what_was_good_is_found_again_and_what_is_damaged_is_not() {
+    fn what_is_recorded_is_found_again_and_what_is_damaged_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
-        let name = PolicyName::try_from("a").unwrap();
-        let settings = serde_json::json!({ "allow": ["x"] });
+        let [old, new] = [b"old", b"new"].map(|bytes| Component::new(bytes.to_vec()));
 
-        let state = StateDirectory::open(&path).unwrap();
+        let mut state = StateDirectory::open(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-        assert_eq!(state.last_good(&name), None);
-        state.keep(&name, b"old", &settings).unwrap();
-        state.keep(&name, b"component", &settings).unwrap();
-        state.retain(&BTreeSet::from([name.clone()])).unwrap();
+        assert_eq!((state.newest(), state.next_number()), (None, 1));
+        state.keep(record(1, &[&old]), vec![old.clone()]).unwrap();
+        state.keep(record(2, &[&old, &new]), vec![new.clone()]).unwrap();
+        let unfinished = path.join(COMPONENTS).join(format!("{UNFINISHED}1"));
+        fs::write(&unfinished, "half").unwrap();
+        drop(state);
+
         let state = StateDirectory::open(&path).unwrap();
-        assert_eq!(state.last_good(&name).unwrap().component, b"component");
-        assert_eq!(fs::read_dir(path.join("components")).unwrap().count(), 1);
+        assert!(!unfinished.exists());
+        assert_eq!((state.newest(), state.next_number()), (Some(&record(2, &[&old, &new])), 3));
+        assert_eq!(state.record(1), Ok(record(1, &[&old])));
+        assert_eq!(state.component(&new.digest), Some(new.clone()));
+        fs::write(state.component_path(&new.digest), "other").unwrap();
+        assert_eq!(state.component(&new.digest), None);
+        fs::write(state.generation(2), "{").unwrap();
+        drop(state);
 
-        let component = fs::read_dir(path.join("components")).unwrap().next().unwrap().unwrap().path();
-        fs::write(component, "other").unwrap();
-        assert_eq!(state.last_good(&name), None);
-
-        state.retain(&BTreeSet::new()).unwrap();
-        assert!(state.names().unwrap().is_empty());
+        let state = StateDirectory::open(&path).unwrap();
+        assert_eq!((state.newest(), state.next_number()), (Some(&record(1, &[&old])), 3));
+        assert!(state.record(2).unwrap_err().contains("its record is damaged"));
+        assert!(state.record(7).unwrap_err().contains("is not recorded"));
     }
 
     #[test]
     fn a_folder_that_others_can_write_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(
-            StateDirectory::open(folder.path()).is_err_and(|error| error.to_string().contains("chmod 0700"))
-        );
+        let error = StateDirectory::open(folder.path()).err().unwrap();
+        assert!(error.to_string().contains("chmod 0700"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_is_of_one_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(folder.path()).unwrap();
+        let error = StateDirectory::open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
+        drop(state);
+        StateDirectory::open(folder.path()).unwrap();
     }
 }

@@ -74,7 +74,7 @@ impl Watcher {
     }
 
     /// Gives a hint when it is called: something may have changed that is no file.
-    pub fn hinter(&self) -> impl Fn() + Send + use<> {
+    pub fn hinter(&self) -> impl Fn() + Send + Sync + use<> {
         let changed = self.changed.clone();
         move || {
             // An error means that nobody waits for hints any more.

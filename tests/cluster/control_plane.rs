@@ -133,6 +133,21 @@ impl ControlPlane {
         Ok(serde_json::from_value(event["annotations"].clone()).unwrap_or_default())
     }
 
+    /// The audit events of pods' creations, by pod, once there are at least so many.
+    pub(crate) fn creations(&self, least: usize) -> Result<BTreeMap<String, Value>> {
+        let log = self.audit_log();
+        let found = wait_until(Duration::from_secs(5), || {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let created = events.filter(|event| event["verb"] == "create");
+            let by_pod = created
+                .filter_map(|event| Some((event["objectRef"]["name"].as_str()?.to_owned(), event.clone())));
+            let by_pod: BTreeMap<_, _> = by_pod.collect();
+            Ok((by_pod.len() >= least).then_some(by_pod))
+        })?;
+        found.with_context(|| format!("there are not {least} pods' creations in {}", log.display()))
+    }
+
     fn audit_log(&self) -> PathBuf {
         self.run.join("audit.log")
     }
@@ -171,6 +186,16 @@ impl Said {
             say(format!("  {line}"));
         }
         self
+    }
+
+    /// Whether kubectl said this.
+    pub(crate) fn told(&self, words: &str) -> bool {
+        self.stdout.contains(words) || self.stderr.contains(words)
+    }
+
+    /// All that it said.
+    pub(crate) fn words(&self) -> String {
+        [self.stdout.trim(), self.stderr.trim()].join("\n")
     }
 
     /// An error unless the command succeeded.

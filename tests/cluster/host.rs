@@ -1,6 +1,8 @@
 //! The host as an administrator installs it: one folder on the control plane, one process.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -90,6 +92,25 @@ policies:
     /// Takes a policy out of the policy folder.
     pub(crate) fn remove_policy(&self, name: &str) -> Result<()> {
         Ok(fs::remove_file(self.folder.join(format!("policies/{name}.wasm")))?)
+    }
+
+    /// The policy folder.
+    pub(crate) fn policies(&self) -> PathBuf {
+        self.folder.join("policies")
+    }
+
+    /// The number of the generation in force, as the admin listener has it.
+    pub(crate) fn generation(&self) -> Result<u64> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(b"GET /status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("/status has no body")?;
+        let status: Value = serde_json::from_str(body)?;
+        status["generation"]["number"]
+            .as_u64()
+            .with_context(|| format!("/status names no generation: {body}"))
     }
 
     /// How much it has logged so far: a place for [`Self::logged_since`].

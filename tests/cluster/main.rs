@@ -15,3 +15,5 @@ mod host;
 mod process;
 #[cfg(test)]
 mod story;
+#[cfg(test)]
+mod swaps;

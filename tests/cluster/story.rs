@@ -13,6 +13,7 @@ use crate::binaries::{self, Kubernetes};
 use crate::control_plane::{ControlPlane, ImagePolicy, Said};
 use crate::host::Host;
 use crate::process::{free_ports, say, tail, wait_until};
+use crate::swaps;
 
 /// The policy that host.yaml names.
 const POLICY: &str = "trusted-registries";
@@ -48,12 +49,13 @@ type Scene = fn(&mut Stage) -> Result<()>;
 
 fn tell(run: &Path) -> Result<()> {
     let mut stage = Stage::set(run, binaries::kubernetes()?, binaries::host()?)?;
-    let scenes: [(&str, Scene); 8] = [
+    let scenes: [(&str, Scene); 9] = [
         ("the walk-through: an untrusted image is forbidden, a trusted one runs", walk_through),
         ("every kind of container is judged", every_kind_of_container),
         ("the audit log holds each verdict's generation", audit_log),
         ("new settings take effect without a restart", new_settings),
         ("a policy dropped into the folder takes effect, and goes with its file", dropped_policy),
+        ("policies swapped under a stream of pods: each has the verdict of one generation", swapped_policies),
         ("a broken policy file changes no verdict, a whole one does", replaced_policy),
         ("with the host gone, nothing runs", host_gone),
         ("with defaultAllow: true everything does, and the audit log tells", failed_open),
@@ -130,6 +132,14 @@ fn dropped_policy(stage: &mut Stage) -> Result<()> {
 
     stage.host.remove_policy(DROPPED)?;
     stage.soon(tagged, |reason| reason.is_none())?;
+    same_process(stage, id)
+}
+
+fn swapped_policies(stage: &mut Stage) -> Result<()> {
+    let id = stage.host.id()?;
+    swaps::under_a_stream_of_pods(&stage.cluster, &mut stage.host)?;
+    stage.soon(|number| format!("registry.k8s.io/after:{number}"), |reason| reason.is_none())?;
+    denied_by(&stage.run("after", "quay.io/team/after:1")?, POLICY, "quay.io/team/after:1")?;
     same_process(stage, id)
 }
 

@@ -27,6 +27,15 @@ pub(crate) fn version(reason: &str) -> Vec<u8> {
     wat::parse_str(template().replace("judged..", reason)).unwrap()
 }
 
+/// As [`version`], but it denies every image.
+pub(crate) fn denying(reason: &str) -> Vec<u8> {
+    assert_eq!(reason.len(), 8);
+    let allow = r#""\00\00\00\00" "\00\00\00\00" "\80"#;
+    let text = template().replace("judged..", reason);
+    assert!(text.contains(allow));
+    wat::parse_str(text.replace(allow, r#""\00\00\00\00" "\01\00\00\00" "\80"#)).unwrap()
+}
+
 fn template() -> String {
     std::fs::read_to_string(project("tests/guests/policy.wat")).unwrap()
 }

@@ -12,9 +12,11 @@ use tokio::sync::watch;
 
 use super::log::{Log, LogFormat};
 use super::{Failure, exit, say};
+use crate::control::Control;
 use crate::policy::Preparer;
-use crate::reload::{self, Started};
+use crate::reload::{self, Problem, Started};
 use crate::server::{self, Host};
+use crate::status::Sources;
 use crate::watch::Watcher;
 use crate::{bounds, demo};
 
@@ -110,9 +112,22 @@ fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
 fn serve_config(path: &Path, log: &Log, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode, Failure> {
     let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
     let started = reload::start(path, Preparer::this_program()).map_err(|error| cannot_start(&error))?;
-    let host = Host::new(&started, log.lost());
-    let Started { reloader, config, .. } = started;
+    let (host, sources) = (Host::new(&started, log.lost()), Sources::of(&started));
+    let Started { mut reloader, config, asker, .. } = started;
     let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
+
+    if let Some(state_directory) = reloader.state_directory().map(Path::to_owned) {
+        let control = Control { asker, sources };
+        if let Err(error) = control.serve(&state_directory) {
+            reloader.lacks(Problem {
+                subject: state_directory.display().to_string(),
+                message: format!(
+                    "there is no control socket, so `host status`, `host rollback` and `host approve` cannot ask this \
+                     host: {error} (mend it, and restart)"
+                ),
+            });
+        }
+    }
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::yaml::quote;
 
@@ -10,8 +10,8 @@ use crate::yaml::quote;
 const MAX_LABEL: usize = 63;
 
 /// The name of a policy: a DNS label, so that it can begin the key of an audit annotation.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct PolicyName(String);
 
 /// A name that is no DNS label.
@@ -33,6 +33,14 @@ impl TryFrom<&str> for PolicyName {
     fn try_from(text: &str) -> Result<Self, NameError> {
         check_label(text)?;
         Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for PolicyName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        PolicyName::try_from(text.as_str())
     }
 }
 

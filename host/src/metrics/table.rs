@@ -78,6 +78,14 @@ metrics! {
             "Always 1: the generation in force";
         GENERATION = Gauge "image_policy_host_generation" []
             "The number of the generation in force";
+        PUBLISHED = Gauge "image_policy_host_generation_published_timestamp_seconds" []
+            "When the generation in force came, in seconds since 1970";
+        PINNED = Gauge "image_policy_host_pinned" []
+            "1 while the generation in force is one that was put back, and stays whatever files change";
+        WAITS = Gauge "image_policy_host_candidate_waiting" []
+            "1 while a candidate is not put in force: it is held, refused by the gate, or waits for the end of a rollback";
+        RELOADS = Counter "image_policy_host_reloads" ["result"]
+            "Looks at the files: published (a new generation), unchanged, waiting (a candidate does), or failed";
         PROBLEMS = Gauge "image_policy_host_problems" []
             "Things that are not as configured; /status names them";
     }

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use super::Problem;
+use super::restore::restored;
 use crate::bounds;
 use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyName, Scope};
 use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, digest};
@@ -21,10 +20,19 @@ use crate::text;
 pub enum Before<'a> {
     /// Nothing: the policies are loaded to be tried, not to serve.
     Nothing,
-    /// The host starts: the last good version, where one was kept.
+    /// The host starts: the last good version, where one was recorded.
     Start(Option<&'a StateDirectory>),
     /// The host runs: what is in force.
-    Running(&'a PolicySet),
+    Running(Running<'a>),
+}
+
+/// What a candidate of a running host would take the place of.
+#[derive(Clone, Copy)]
+pub struct Running<'a> {
+    /// What is in force.
+    pub(super) current: &'a PolicySet,
+    /// The candidate before, which waits.
+    pub(super) waiting: Option<&'a PolicySet>,
 }
 
 /// A set that could be put in force.
@@ -33,15 +41,8 @@ pub struct Candidate {
     pub set: PolicySet,
     /// The policies of it that are not as configured.
     pub problems: Vec<Problem>,
-    /// The policies that were loaded for it.
-    pub(super) loaded: Vec<Loaded>,
-}
-
-/// A policy that was loaded from its file.
-pub(super) struct Loaded {
-    pub(super) name: PolicyName,
-    pub(super) component: Component,
-    pub(super) settings: Value,
+    /// The components that were loaded for it.
+    pub(super) loaded: Vec<Component>,
 }
 
 /// The last refusal of each policy, with the digest of what was refused.
@@ -83,9 +84,9 @@ pub fn assemble(
 ) -> Result<Candidate, Problem> {
     preparer.limit(&config.limits);
     let mut problems = Vec::new();
-    let configured = configured(config, before, &mut problems)?;
+    let configured = configured(config, &mut problems)?;
     let mut loaded = Vec::new();
-    let mut left_out = Vec::new();
+    let mut without = Vec::new();
     let mut entries = Vec::with_capacity(configured.len());
     let mut wanted = HashSet::new();
     let until = Instant::now() + patience(before);
@@ -116,60 +117,67 @@ pub fn assemble(
                     None => (None, error),
                 };
                 problems.push(Problem { subject: format!("policy {}", policy.name), message });
-                match entry {
-                    Some(entry) => entry,
-                    None => {
-                        left_out.push(policy.name.as_str());
-                        continue;
-                    }
+                if entry.as_ref().is_none_or(|entry| entry.loaded.is_err()) {
+                    without.push(policy.name.as_str());
                 }
+                let Some(entry) = entry else { continue };
+                entry
             }
         };
         entries.push(entry);
     }
     preparer.retain(&wanted);
-    if let Before::Running(set) = before
-        && !left_out.is_empty()
-    {
-        for kept in not_replaced(set, &configured) {
+    if !without.is_empty() {
+        for kept in not_replaced(preparer, before, &configured, until) {
             let message = format!(
                 "it is configured no more, and stays in force all the same as long as {} cannot be loaded, which may be \
                  what replaces it",
-                left_out.join(", ")
+                without.join(", ")
             );
             problems.push(Problem { subject: format!("policy {}", kept.name), message });
-            entries.push(kept.clone());
+            entries.push(kept);
         }
     }
     let set = PolicySet::new(config.rules.clone(), config.limits.clone(), entries);
     Ok(Candidate { set, problems, loaded })
 }
 
-/// The policies in force that are configured no more. A policy that is renamed by a change, or moved to another file, goes
-/// under one name and comes under another: if what comes cannot be loaded, what goes has to stay.
-fn not_replaced<'a>(set: &'a PolicySet, configured: &'a [PolicyConfig]) -> impl Iterator<Item = &'a Entry> {
-    let good = set.policies.iter().filter(|entry| entry.loaded.is_ok());
-    good.filter(|entry| configured.iter().all(|policy| policy.name != entry.name))
+/// The policies in force, or at a start those that were, that are configured no more. A policy that is renamed by a
+/// change, or moved to another file, goes under one name and comes under another: if what comes cannot be loaded, what
+/// goes has to stay.
+fn not_replaced(
+    preparer: &Preparer,
+    before: Before<'_>,
+    configured: &[PolicyConfig],
+    until: Instant,
+) -> Vec<Entry> {
+    let gone = |name: &PolicyName| configured.iter().all(|policy| policy.name != *name);
+    match before {
+        Before::Nothing => Vec::new(),
+        Before::Running(Running { current, .. }) => {
+            let good = current.policies.iter().filter(|entry| entry.loaded.is_ok());
+            good.filter(|entry| gone(&entry.name)).cloned().collect()
+        }
+        Before::Start(state) => {
+            let record = state.and_then(|state| Some((state, state.newest()?)));
+            let Some((state, record)) = record else { return Vec::new() };
+            let gone = record.content.policies.iter().filter(|policy| gone(&policy.name));
+            gone.map(|policy| restored(preparer, state, policy, until))
+                .filter(|entry| entry.loaded.is_ok())
+                .collect()
+        }
+    }
 }
 
 /// The policies of `policies`, then the other components in `policyDirectory`, each named after its file.
-fn configured(
-    config: &Config,
-    before: Before<'_>,
-    problems: &mut Vec<Problem>,
-) -> Result<Vec<PolicyConfig>, Problem> {
+fn configured(config: &Config, problems: &mut Vec<Problem>) -> Result<Vec<PolicyConfig>, Problem> {
     let mut policies = config.policies.clone();
     if let Some(directory) = &config.policy_directory {
-        match components_in(directory) {
-            Ok(files) => policies.extend(bare(config, files, problems)),
-            Err(error) => {
-                let problem = Problem {
-                    subject: format!("policyDirectory {}", directory.display()),
-                    message: format!("it cannot be read: {error}"),
-                };
-                policies.extend(remembered(config, before, problem, problems)?);
-            }
-        }
+        let files = components_in(directory).map_err(|error| Problem {
+            subject: format!("policyDirectory {}", directory.display()),
+            message: format!("it cannot be read: {error}"),
+        })?;
+        policies.extend(bare(config, files, problems));
     }
     if policies.is_empty() && !config.allow_empty {
         return Err(Problem {
@@ -185,31 +193,6 @@ fn configured(
         });
     }
     Ok(policies)
-}
-
-/// At a start without its policy directory: the policies that were in force from there, by the record of all that were.
-fn remembered(
-    config: &Config,
-    before: Before<'_>,
-    problem: Problem,
-    problems: &mut Vec<Problem>,
-) -> Result<Vec<PolicyConfig>, Problem> {
-    let Before::Start(Some(state)) = before else { return Err(problem) };
-    let names = state.names().unwrap_or_default();
-    // Without any record it is not known what was in force from there.
-    if names.is_empty() {
-        return Err(problem);
-    }
-    let remembered: Vec<_> = names
-        .into_iter()
-        .filter(|name| config.policies.iter().all(|policy| policy.name != *name))
-        .map(|name| {
-            let module = config.policy_directory.clone().unwrap_or_default().join(format!("{name}.wasm"));
-            PolicyConfig::bare(name, module)
-        })
-        .collect();
-    problems.push(problem);
-    Ok(remembered)
 }
 
 fn components_in(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
@@ -295,7 +278,7 @@ fn load(
     before: Before<'_>,
     refused: &mut Refused,
     until: Instant,
-) -> Result<(Entry, Option<Loaded>), String> {
+) -> Result<(Entry, Option<Component>), String> {
     let settings = policy.settings.to_string();
     if let Some(loaded) = unchanged(policy, &component, &settings, before) {
         return Ok((entry(policy, Ok(Arc::clone(loaded))), None));
@@ -310,8 +293,7 @@ fn load(
             for line in loaded.load_log() {
                 tracing::info!(target: "policy", policy = %policy.name, "{}", line.message);
             }
-            let new = Loaded { name: policy.name.clone(), component, settings: policy.settings.clone() };
-            Ok((entry(policy, Ok(loaded)), Some(new)))
+            Ok((entry(policy, Ok(loaded)), Some(component)))
         }
         Err(error) => {
             let message = describe(config, policy, &error);
@@ -326,19 +308,21 @@ fn load(
     }
 }
 
-/// What is in force of a policy, if it would be loaded again from the same.
+/// What is in force of a policy, or waits, if it would be loaded again from the same.
 fn unchanged<'a>(
     policy: &PolicyConfig,
     component: &Component,
     settings: &str,
     before: Before<'a>,
 ) -> Option<&'a Arc<Policy>> {
-    let Before::Running(set) = before else { return None };
-    let running = set.policies.iter().find(|entry| entry.name == policy.name)?;
-    let loaded = running.loaded.as_ref().ok()?;
-    let same = (loaded.digest(), loaded.settings(), loaded.limits())
-        == (component.digest.as_str(), settings, &policy.limits);
-    same.then_some(loaded)
+    let Before::Running(Running { current, waiting, .. }) = before else { return None };
+    let known = [Some(current), waiting].into_iter().flatten().flat_map(|set| &set.policies);
+    let mut known =
+        known.filter(|entry| entry.name == policy.name).filter_map(|entry| entry.loaded.as_ref().ok());
+    known.find(|loaded| {
+        (loaded.digest(), loaded.settings(), loaded.limits())
+            == (component.digest.as_str(), settings, &policy.limits)
+    })
 }
 
 impl Refused {
@@ -400,26 +384,27 @@ fn instead(
     error: &str,
     until: Instant,
 ) -> Option<(Option<Entry>, &'static str)> {
+    let malfunctioning = || entry(policy, Err(error.to_owned()));
     let instead = match before {
         Before::Nothing => return None,
-        Before::Running(set) => match set.policies.iter().find(|entry| entry.name == policy.name) {
-            Some(running) if running.loaded.is_ok() => {
-                (Some(running.clone()), "its last good version stays in force, as it was configured")
+        Before::Running(Running { current, .. }) => {
+            match current.policies.iter().find(|entry| entry.name == policy.name) {
+                Some(running) if running.loaded.is_ok() => {
+                    (Some(running.clone()), "its last good version stays in force, as it was configured")
+                }
+                Some(_) => (Some(malfunctioning()), MALFUNCTIONS),
+                None => (None, "it is not in force"),
             }
-            Some(_) => (Some(entry(policy, Err(error.to_owned()))), MALFUNCTIONS),
-            None => (None, "it is not in force"),
-        },
+        }
         Before::Start(state) => {
-            let kept = state.and_then(|state| state.last_good(&policy.name)).and_then(|kept| {
-                let component = Component::new(kept.component);
-                preparer.load(&component, &kept.settings, &policy.limits, until).ok()
-            });
-            match kept {
-                Some(kept) => (
-                    Some(entry(policy, Ok(kept))),
-                    "its last good version, from the state directory, is in force",
+            let recorded = state.and_then(|state| Some((state, state.newest()?.last_good(&policy.name)?)));
+            let last_good = recorded.map(|(state, recorded)| restored(preparer, state, recorded, until));
+            match last_good.filter(|entry| entry.loaded.is_ok()) {
+                Some(last_good) => (
+                    Some(last_good),
+                    "its last good version, from the state directory, is in force as it was configured",
                 ),
-                None => (Some(entry(policy, Err(error.to_owned()))), MALFUNCTIONS),
+                None => (Some(malfunctioning()), MALFUNCTIONS),
             }
         }
     };

@@ -1,4 +1,4 @@
-//! Health and status for operators and probes: plain HTTP, on loopback unless configured otherwise.
+//! Health, status and metrics for operators, probes and scrapers: plain HTTP, on loopback unless configured otherwise.
 
 use std::fmt::Write;
 use std::future::Future;
@@ -10,16 +10,14 @@ use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::time::MissedTickBehavior;
 
 use super::Host;
 use super::connections::{Rooms, Transport, serve_connections};
-use crate::dispatch::Pace;
-use crate::policy::{Policy, Seen};
 use crate::reload::Problem;
-use crate::tls::{Certificate, Nearness, Notices, Role};
+use crate::status::{CertificateStatus, Status};
+use crate::tls::{Nearness, Notices, Role};
 use crate::{bounds, metrics, text};
 
 /// Serves `/livez`, `/readyz`, `/status` and `/metrics` until `shutdown` comes.
@@ -54,7 +52,7 @@ async fn ready(State(host): State<Arc<Host>>, RawQuery(query): RawQuery) -> Resp
         parameters().filter(|(key, _)| *key == "exclude").map(|(_, name)| name).collect();
     let mut lines = String::new();
     let mut ready = true;
-    for Check { name, failed, fatal } in host.checks(SystemTime::now()) {
+    for Check { name, failed, fatal } in checks(&Status::at(SystemTime::now(), &host.sources)) {
         // Writing to a String cannot fail.
         let _ = match failed {
             _ if excluded.contains(&name.as_str()) => {
@@ -94,48 +92,49 @@ impl Check {
     }
 }
 
-impl Host {
-    fn checks(&self, now: SystemTime) -> Vec<Check> {
-        let set = self.policies.current();
-        let mut checks = vec![Check::new("generation", None)];
-        checks.extend(set.policies.iter().map(|entry| {
-            let failed = match &entry.loaded {
-                Err(_) => Some("not loaded".to_owned()),
-                Ok(policy) => failing(&policy.record().seen()),
-            };
-            Check::new(format!("policy/{}", entry.name), failed)
-        }));
-        for Problem { subject, message } in self.problems.current().iter() {
-            let name = subject.replacen("policy ", "policy/", 1);
-            match checks.iter_mut().find(|check| check.name == name) {
-                // What is in force of it is not what is configured.
-                Some(check) => check.failed = Some(message.clone()),
-                None => checks.push(Check::new(name, Some(message.clone()))),
-            }
+fn checks(status: &Status) -> Vec<Check> {
+    let mut checks = vec![Check::new("generation", None)];
+    checks.extend(status.policies.iter().map(|policy| {
+        let not_loaded = policy.error.as_ref().map(|_| "not loaded".to_owned());
+        Check::new(format!("policy/{}", policy.name), not_loaded.or_else(|| policy.failing.clone()))
+    }));
+    for Problem { subject, message } in &status.problems {
+        let name = subject.replacen("policy ", "policy/", 1);
+        match checks.iter_mut().find(|check| check.name == name) {
+            // What is in force of it is not what is configured.
+            Some(check) => check.failed = Some(message.clone()),
+            None => checks.push(Check::new(name, Some(message.clone()))),
         }
-        let tls = self.tls.current();
-        for role in [Role::Serving, Role::ClientCa] {
-            let of_role = || tls.certificates().iter().filter(move |certificate| certificate.role == role);
-            let notices: Vec<_> = of_role().filter_map(|certificate| certificate.notice(now)).collect();
-            let expired =
-                |certificate: &Certificate| matches!(certificate.nearness(now), Some(Nearness::Expired(_)));
-            let fatal = match role {
-                // Each is of the chain.
-                Role::Serving => of_role().any(expired),
-                Role::ClientCa => of_role().all(expired),
-            };
-            if of_role().next().is_some() {
-                let failed = (!notices.is_empty()).then(|| notices.join("; "));
-                checks.push(Check { fatal, ..Check::new(format!("certificate/{}", role.name()), failed) });
-            }
-        }
-        if self.decision_log.config().is_some() {
-            let trouble = self.decision_log.state().trouble;
-            checks.push(Check::new("decision-log", trouble.map(|trouble| trouble.to_string())));
-        }
-        checks
     }
+    for role in [Role::Serving, Role::ClientCa] {
+        let certificates: Vec<_> =
+            status.certificates.iter().filter(|certificate| certificate.role == role).collect();
+        if certificates.is_empty() {
+            continue;
+        }
+        let expired = |certificate: &&CertificateStatus| certificate.expired;
+        let fatal = match role {
+            // Each is of the chain.
+            Role::Serving => certificates.iter().any(expired),
+            Role::ClientCa => certificates.iter().all(expired),
+        };
+        let notices: Vec<_> =
+            certificates.iter().filter_map(|certificate| certificate.notice.as_deref()).collect();
+        let failed = (!notices.is_empty()).then(|| notices.join("; "));
+        checks.push(Check { fatal, ..Check::new(format!("certificate/{}", role.name()), failed) });
+    }
+    checks.extend(status.decision_log.iter().map(|log| Check::new("decision-log", log.trouble.clone())));
+    checks
+}
 
+async fn status(State(host): State<Arc<Host>>) -> Response {
+    Json(Status::at(SystemTime::now(), &host.sources)).into_response()
+}
+
+/// How often is looked whether a certificate expires.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
+
+impl Host {
     /// Says in time when certificates expire, as long as it is run.
     async fn watch_certificates(&self) {
         let mut notices = Notices::default();
@@ -143,7 +142,8 @@ impl Host {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            for (nearness, notice) in notices.due(self.tls.current().certificates(), SystemTime::now()) {
+            let tls = self.sources.tls.current();
+            for (nearness, notice) in notices.due(tls.certificates(), SystemTime::now()) {
                 match nearness {
                     Nearness::Expired(_) => tracing::error!("{notice}"),
                     Nearness::Within(_) => tracing::warn!("{notice}"),
@@ -151,88 +151,4 @@ impl Host {
             }
         }
     }
-}
-
-/// From here on a certificate needs somebody who replaces it.
-const SOON: Nearness = Nearness::Within(7);
-/// How often is looked whether a certificate expires.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
-
-/// Malfunctions without an answer between them from which on a policy is told to be failing: one or two may be of the
-/// machine.
-const FAILING: u64 = 3;
-
-/// How a policy fails that gives no answers any more.
-pub(super) fn failing(seen: &Seen) -> Option<String> {
-    let (_, last) = seen.last.as_ref().filter(|_| seen.in_a_row >= FAILING)?;
-    Some(format!("{} malfunctions in a row, the last one: {last}", seen.in_a_row))
-}
-
-/// What a policy has done, for `/status`.
-fn record(policy: &Policy) -> serde_json::Value {
-    let seen = policy.record().seen();
-    let time = |at: &SystemTime| humantime::format_rfc3339_seconds(*at).to_string();
-    let malfunctions: serde_json::Map<_, _> = seen
-        .malfunctions
-        .iter()
-        .filter_map(|(kind, count)| Some((json!(kind).as_str()?.to_owned(), json!(count))))
-        .collect();
-    json!({
-        "pace": Pace::of(seen.expected),
-        "microsecondsAnImage": seen.expected.as_micros(),
-        "snapshot": match policy.snapshot() {
-            None => "being taken",
-            Some(Ok(())) => "in use",
-            Some(Err(why)) => why,
-        },
-        "evaluations": seen.evaluations,
-        "malfunctions": malfunctions,
-        "malfunctionsInARow": seen.in_a_row,
-        "lastMalfunction": seen.last.as_ref().map(|(at, message)| json!({ "at": time(at), "message": message })),
-    })
-}
-
-async fn status(State(host): State<Arc<Host>>) -> Response {
-    let set = host.policies.current();
-    let policies: Vec<_> = set
-        .policies
-        .iter()
-        .map(|entry| {
-            json!({
-                "name": entry.name.as_str(),
-                "mode": entry.mode,
-                "failurePolicy": entry.failure_policy,
-                "digest": entry.loaded.as_ref().ok().map(|policy| policy.digest()),
-                "error": entry.loaded.as_ref().err(),
-                "record": entry.loaded.as_ref().ok().map(|policy| record(policy)),
-            })
-        })
-        .collect();
-    let problems = host.problems.current();
-    let loaded = set.policies.iter().filter_map(|entry| entry.loaded.as_ref().ok());
-    let failing = loaded.filter(|policy| failing(&policy.record().seen()).is_some()).count();
-    let log = host.decision_log.state();
-    let (tls, now) = (host.tls.current(), SystemTime::now());
-    let soon = |certificate: &Certificate| certificate.nearness(now).is_some_and(|near| near <= SOON);
-    let expiring = tls.certificates().iter().any(soon);
-    Json(json!({
-        "generation": { "number": set.number(), "digest": set.digest() },
-        "mode": set.rules.mode,
-        "degraded": !problems.is_empty() || failing > 0 || log.trouble.is_some() || expiring,
-        "policies": policies,
-        "problems": problems.iter().map(|problem| json!({
-            "subject": problem.subject,
-            "message": problem.message,
-        })).collect::<Vec<_>>(),
-        "certificates": tls.certificates(),
-        "decisionLog": host.decision_log.config().map(|config| json!({
-            "directory": config.directory,
-            "written": log.written,
-            "dropped": log.dropped,
-            "failed": log.failed,
-            "waiting": log.waiting,
-            "trouble": log.trouble.as_deref(),
-        })),
-    }))
-    .into_response()
 }

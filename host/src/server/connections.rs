@@ -140,7 +140,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// A stream of someone who is who he has to be; the log says of everybody else why not.
 async fn handshake(host: &Host, stream: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
-    let handshake = TlsAcceptor::from(host.tls.server_config()).accept(stream);
+    let handshake = TlsAcceptor::from(host.sources.tls.server_config()).accept(stream);
     let time = bounds::HANDSHAKE_TIME.time();
     let refused = match tokio::time::timeout(time, handshake).await {
         Ok(Ok(stream)) => return Some(stream),

@@ -18,8 +18,8 @@ impl Host {
     pub(super) fn observe(&self, set: &PolicySet, reviewed: Reviewed) {
         self.metrics.reviewed(set, reviewed.answered(), reviewed.took, &reviewed.verdict);
         self.log(&reviewed);
-        if self.decision_log.wants(&reviewed) {
-            self.decision_log.log(&Arc::new(reviewed));
+        if self.sources.decision_log.wants(&reviewed) {
+            self.sources.decision_log.log(&Arc::new(reviewed));
         }
     }
 

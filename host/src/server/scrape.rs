@@ -3,16 +3,17 @@
 use std::time::UNIX_EPOCH;
 
 use super::Host;
-use super::admin::failing;
 use crate::lines;
 use crate::metrics::*;
+use crate::reload::Results;
+use crate::status::failing;
 use crate::tls::Role;
 
 impl Host {
     /// The page as it is now.
     pub(super) fn metrics_page(&self) -> String {
         let mut page = Page::default();
-        let set = self.policies.current();
+        let (set, standing) = (self.sources.policies.current(), self.sources.standing.current());
         self.metrics.show(&mut page, &set);
         for entry in &set.policies {
             let name = entry.name.as_str();
@@ -31,16 +32,26 @@ impl Host {
         page.count(&WAITING, &["slow"], slow as u64);
         page.count(&GENERATION_INFO, &[&set.generation(), set.digest()], 1);
         page.count(&GENERATION, &[], set.number());
-        page.count(&PROBLEMS, &[], self.problems.current().len() as u64);
+        let published = set.publication().published.duration_since(UNIX_EPOCH).unwrap_or_default();
+        page.number(&PUBLISHED, &[], published.as_secs_f64());
+        page.count(&PROBLEMS, &[], standing.problems.len() as u64);
+        page.count(&PINNED, &[], u64::from(standing.pinned));
+        page.count(&WAITS, &[], u64::from(standing.candidate.is_some()));
+        let Results { published, unchanged, waiting, failed } = standing.results;
+        for (result, count) in
+            [("published", published), ("unchanged", unchanged), ("waiting", waiting), ("failed", failed)]
+        {
+            page.count(&RELOADS, &[result], count);
+        }
         let (serving, entering) = self.rooms.taken();
         page.count(&CONNECTIONS, &["serving"], serving as u64);
         page.count(&CONNECTIONS, &["entering"], entering as u64);
-        let log = self.decision_log.state();
+        let log = self.sources.decision_log.state();
         for (result, count) in [("written", log.written), ("dropped", log.dropped), ("failed", log.failed)] {
             page.count(&DECISION_LINES, &[result], count);
         }
         page.count(&DECISION_QUEUE, &[], log.waiting as u64);
-        let tls = self.tls.current();
+        let tls = self.sources.tls.current();
         for role in [Role::Serving, Role::ClientCa] {
             // The one that expires first comes first.
             if let Some(first) = tls.certificates().iter().find(|certificate| certificate.role == role) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
 
@@ -19,7 +19,7 @@ const AHEAD: [u32; 3] = [1, 7, 30];
 const LIVES: u32 = 3;
 
 /// What the host needs a certificate for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// It shows it, or it is of the chain below it.
@@ -39,8 +39,7 @@ impl Role {
 }
 
 /// A certificate that is in force, as far as time is concerned.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Certificate {
     /// What for.
     pub role: Role,
@@ -48,15 +47,9 @@ pub struct Certificate {
     pub file: PathBuf,
     /// Whose it is, on one line, escaped.
     pub subject: String,
-    #[serde(skip)]
     not_before: SystemTime,
     /// After that it is good for nothing.
-    #[serde(serialize_with = "date")]
     pub not_after: SystemTime,
-}
-
-fn date<S: serde::Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&humantime::format_rfc3339_seconds(*at))
 }
 
 /// How near the end is.

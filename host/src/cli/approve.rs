@@ -1,0 +1,24 @@
+//! `host approve`
+
+use std::process::ExitCode;
+
+use super::{Output, RunningHost, exit};
+use crate::control::Request;
+
+/// Put the candidate in force that a running host holds
+///
+/// Exit status: 0 done, 1 the host refuses, 2 usage, or no host answers.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// Only if this is the candidate's digest, as `host status` shows it [default: whatever is held]
+    #[arg(value_name = "DIGEST")]
+    digest: Option<String>,
+    #[command(flatten)]
+    host: RunningHost,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) fn run(arguments: Arguments) -> ExitCode {
+    exit(arguments.host.order(&Request::Approve { digest: arguments.digest }, &arguments.output))
+}

@@ -1,0 +1,143 @@
+//! `host status`
+
+use std::fmt::{self, Display, Write};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use super::{Failure, Output, RunningHost, exit, say, say_json};
+use crate::config::Mode;
+use crate::control::{Answer, Request};
+use crate::reload::{CandidateSummary, Waits};
+use crate::state::Summary;
+use crate::status::{PolicyStatus, Status};
+
+const DEGRADED: u8 = 1;
+const NO_HOST: u8 = 2;
+
+/// Tell how a running host is: the generation in force and those before it, what waits, what is not as configured
+///
+/// Exit status: 0 all is as configured, 1 it is not, 2 usage, or no host answers.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    host: RunningHost,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) fn run(arguments: Arguments) -> ExitCode {
+    exit(status(&arguments))
+}
+
+fn status(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let status = match arguments.host.ask(&Request::Status)? {
+        Answer::Status(status) => status,
+        other => return Err(Failure::new(NO_HOST, format!("the host gave another answer: {other:?}"))),
+    };
+    match arguments.output.is_json() {
+        true => say_json(&status)?,
+        false => say(Text(&status))?,
+    }
+    Ok(if status.degraded { ExitCode::from(DEGRADED) } else { ExitCode::SUCCESS })
+}
+
+struct Text<'a>(&'a Status);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.0;
+        let generation = &status.generation;
+        let publication = &generation.publication;
+        writeln!(
+            f,
+            "generation {}-{} in force since {} ({})",
+            publication.number,
+            generation.digest,
+            time(publication.published),
+            publication.cause
+        )?;
+        if generation.pinned {
+            writeln!(f, "  pinned until `host rollback --release`")?;
+        }
+        if status.mode == Mode::Audit {
+            writeln!(f, "  mode audit: it denies nothing")?;
+        }
+        for policy in &status.policies {
+            writeln!(f, "  {}", line(policy))?;
+        }
+        if let Some(candidate) = &status.candidate {
+            write!(f, "\n{}", waiting(candidate)?)?;
+        }
+        if !status.problems.is_empty() {
+            writeln!(f, "\nnot as configured")?;
+            for problem in &status.problems {
+                writeln!(f, "  {problem}")?;
+            }
+        }
+        write!(f, "\ngenerations")?;
+        for summary in status.history.iter().rev() {
+            write!(f, "\n{}", past(summary)?)?;
+        }
+        Ok(())
+    }
+}
+
+fn line(policy: &PolicyStatus) -> String {
+    let audit = if policy.mode == Mode::Audit { " (audit)" } else { "" };
+    match policy.error.as_ref().or(policy.failing.as_ref()) {
+        None => format!("{}{audit}: ok", policy.name),
+        Some(why) => format!("{}{audit}: {why}", policy.name),
+    }
+}
+
+fn waiting(candidate: &CandidateSummary) -> Result<String, fmt::Error> {
+    let CandidateSummary { digest, since, state, why, changes, differences } = candidate;
+    let state = match state {
+        Waits::Pinned => "waits for `host rollback --release`",
+        Waits::Held => "is held until `host approve`",
+        Waits::Refused => "is refused",
+    };
+    let mut text = format!("candidate {digest} {state} since {}: {why}\n", time(*since));
+    if !changes.is_empty() {
+        writeln!(text, "  changes: {}", listed(changes))?;
+    }
+    if let Some(differences) = differences {
+        writeln!(text, "  differences: {differences}")?;
+    }
+    Ok(text)
+}
+
+fn past(summary: &Summary) -> Result<String, fmt::Error> {
+    let publication = &summary.publication;
+    let mut text = format!(
+        "  {:>5}-{}  {}  {}",
+        publication.number,
+        summary.digest,
+        time(publication.published),
+        publication.cause
+    );
+    if !summary.changes.is_empty() {
+        write!(text, ": {}", listed(&summary.changes))?;
+    }
+    if let Some(differences) = &summary.differences {
+        write!(text, "\n         differences: {differences}")?;
+    }
+    for problem in &summary.problems {
+        write!(text, "\n         {problem}")?;
+    }
+    Ok(text)
+}
+
+/// Of a thousand changes a person reads the first few.
+fn listed<T: Display>(changes: &[T]) -> String {
+    const SHOWN: usize = 8;
+    let mut shown: Vec<_> = changes.iter().take(SHOWN).map(T::to_string).collect();
+    if changes.len() > SHOWN {
+        shown.push(format!("and {} more", changes.len() - SHOWN));
+    }
+    shown.join(", ")
+}
+
+fn time(time: SystemTime) -> impl Display {
+    humantime::format_rfc3339_seconds(time.max(SystemTime::UNIX_EPOCH))
+}

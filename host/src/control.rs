@@ -1,0 +1,211 @@
+//! The control socket: what people ask of a running host. It is a file of the state directory that only the host's user
+//! can open; nothing of it goes over the network. A request is one line of JSON, and so is its answer.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::bounds;
+use crate::reload::{Asker, Command, Done};
+use crate::status::{Sources, Status};
+
+/// The name of the socket in the state directory.
+const SOCKET: &str = "control.sock";
+/// For a reload that is under way: it comes first.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How the host is.
+    Status,
+    /// [`Command::Rollback`].
+    Rollback {
+        /// A generation's number.
+        to: Option<u64>,
+    },
+    /// [`Command::Release`].
+    Release,
+    /// [`Command::Approve`].
+    Approve {
+        /// A candidate's digest.
+        digest: Option<String>,
+    },
+}
+
+/// What is answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Answer {
+    /// How the host is.
+    Status(Box<Status>),
+    /// It is done.
+    Done(Done),
+    /// Nothing is done, for this reason.
+    Refused(String),
+}
+
+/// Why a host gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The state directory cannot be opened.
+    #[error("the state directory {0}: {1}")]
+    Directory(String, io::Error),
+    /// Nobody listens.
+    #[error("no host serves with the state directory {0}: start it with `host serve --config FILE`")]
+    NoHost(String),
+    /// The socket is of another user, or broken.
+    #[error("the host of the state directory {0}: {1}")]
+    Failed(String, io::Error),
+    /// It is of another version.
+    #[error("the host of the state directory {0} gave an answer of another version: {1}")]
+    Answer(String, serde_json::Error),
+}
+
+/// What answers requests.
+#[derive(Clone)]
+pub struct Control {
+    /// Asks the reload.
+    pub asker: Asker,
+    /// What a status is read from.
+    pub sources: Sources,
+}
+
+impl Control {
+    /// Answers on the socket in the state directory until the process ends. A socket that was there before is replaced:
+    /// the directory is of one host.
+    ///
+    /// # Errors
+    /// The socket cannot be made, or the system refuses a thread.
+    pub fn serve(self, state_directory: &Path) -> io::Result<()> {
+        let listener = listen(state_directory)?;
+        let under_way = Arc::new(());
+        std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else {
+                    // There are no more file descriptors, say: others will be closed.
+                    std::thread::sleep(Duration::from_millis(100));
+                    continue;
+                };
+                if Arc::strong_count(&under_way) > bounds::CONTROL_CONNECTIONS.size() {
+                    continue;
+                }
+                let (control, held) = (self.clone(), Arc::clone(&under_way));
+                let answering = move || {
+                    let _held = held;
+                    // An error means that nobody waits for the answer any more.
+                    let _ = control.converse(stream);
+                };
+                // What cannot be answered now is closed.
+                let _ = std::thread::Builder::new().name("control".to_owned()).spawn(answering);
+            }
+        })?;
+        Ok(())
+    }
+
+    fn converse(&self, mut stream: UnixStream) -> io::Result<()> {
+        let until = Instant::now() + bounds::CONTROL_TIME.time();
+        let answer = match read_line(&mut stream, bounds::CONTROL_REQUEST.size(), until) {
+            Ok(line) => match serde_json::from_slice(&line) {
+                Ok(request) => self.answer(request),
+                Err(error) => {
+                    Answer::Refused(format!("the request is none that this version knows: {error}"))
+                }
+            },
+            Err(error) => Answer::Refused(error.to_string()),
+        };
+        let mut line = serde_json::to_vec(&answer)?;
+        line.push(b'\n');
+        stream.set_write_timeout(Some(bounds::CONTROL_TIME.time()))?;
+        stream.write_all(&line)
+    }
+
+    fn answer(&self, request: Request) -> Answer {
+        let command = match request {
+            Request::Status => return Answer::Status(Box::new(Status::at(SystemTime::now(), &self.sources))),
+            Request::Rollback { to } => Command::Rollback { to },
+            Request::Release => Command::Release,
+            Request::Approve { digest } => Command::Approve { digest },
+        };
+        match self.asker.ask(command, PATIENCE) {
+            Ok(done) => Answer::Done(done),
+            Err(why) => Answer::Refused(why),
+        }
+    }
+}
+
+/// Asks the host that serves with a state directory.
+///
+/// # Errors
+/// There is none, or it gave no answer.
+pub fn ask(state_directory: &Path, request: &Request) -> Result<Answer, ControlError> {
+    let name = || state_directory.display().to_string();
+    let folder = File::open(state_directory).map_err(|error| ControlError::Directory(name(), error))?;
+    let failed = |error: io::Error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ControlError::NoHost(name()),
+        _ => ControlError::Failed(name(), error),
+    };
+    let mut stream = UnixStream::connect(in_folder(&folder)).map_err(failed)?;
+    let mut exchange = || {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        stream.write_all(&line)?;
+        let until = Instant::now() + PATIENCE + bounds::CONTROL_TIME.time();
+        read_line(&mut stream, usize::MAX, until)
+    };
+    let line = exchange().map_err(failed)?;
+    serde_json::from_slice(&line).map_err(|error| ControlError::Answer(name(), error))
+}
+
+/// Makes the socket where nobody else can open it, and then puts it into its place.
+fn listen(state_directory: &Path) -> io::Result<UnixListener> {
+    let beside = tempfile::Builder::new().prefix(".control-").tempdir_in(state_directory)?;
+    let folder = File::open(beside.path())?;
+    let listener = UnixListener::bind(in_folder(&folder))?;
+    let made = beside.path().join(SOCKET);
+    fs::set_permissions(&made, Permissions::from_mode(0o600))?;
+    fs::rename(made, state_directory.join(SOCKET))?;
+    Ok(listener)
+}
+
+/// The socket's path by way of the folder's descriptor: a socket's path may have 107 bytes (unix(7)), and that of a folder
+/// has more.
+fn in_folder(folder: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
+}
+
+/// Reads a line of at most `most` bytes, without its end.
+fn read_line(stream: &mut UnixStream, most: usize, until: Instant) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+        stream.set_read_timeout(Some(left.ok_or(ErrorKind::TimedOut)?))?;
+        let read = stream.read(&mut chunk).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => io::Error::from(ErrorKind::TimedOut),
+            _ => error,
+        })?;
+        let Some(new) = chunk.get(..read).filter(|new| !new.is_empty()) else {
+            return Err(io::Error::new(
+                ErrorKind::UnexpectedEof,
+                "it closed the connection without an answer",
+            ));
+        };
+        let end = new.iter().position(|byte| *byte == b'\n');
+        line.extend_from_slice(new.get(..end.unwrap_or(read)).unwrap_or_default());
+        if line.len() > most {
+            return Err(io::Error::other(bounds::CONTROL_REQUEST.says(line.len(), most as u64)));
+        }
+        if end.is_some() {
+            return Ok(line);
+        }
+    }
+}

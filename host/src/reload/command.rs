@@ -1,0 +1,200 @@
+//! What people ask of a running host: a way back, and leave for what is held.
+
+use std::fmt;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Next, PATIENCE, Reloader, UNRECORDED, Waits, restore};
+use crate::generation::Cause;
+use crate::state::Record;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Put back what an older generation was made of, and keep it in force whatever files change.
+    Rollback {
+        /// Its number; none: the one before what is in force.
+        to: Option<u64>,
+    },
+    /// Let files decide again.
+    Release,
+    /// Put the candidate in force that is held.
+    Approve {
+        /// Only if this is its digest; none: whatever is held.
+        digest: Option<String>,
+    },
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The generation that is in force now.
+    pub generation: String,
+    /// What was done.
+    pub message: String,
+}
+
+/// A command, and where the answer goes.
+pub(super) struct Asked {
+    command: Command,
+    answer: Sender<Result<Done, String>>,
+}
+
+/// Asks the reload for something: both have one queue, so that one thing happens at a time.
+#[derive(Clone)]
+pub struct Asker {
+    asked: Sender<Asked>,
+    wake: Arc<Mutex<Box<dyn Fn() + Send>>>,
+}
+
+impl Asker {
+    pub(super) fn new() -> (Asker, Receiver<Asked>) {
+        let (asked, receiver) = channel();
+        (Asker { asked, wake: Arc::new(Mutex::new(Box::new(|| {}))) }, receiver)
+    }
+
+    pub(super) fn wake_by(&self, wake: impl Fn() + Send + 'static) {
+        *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(wake);
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// Why nothing was done, or that no answer came in time.
+    pub fn ask(&self, command: Command, patience: Duration) -> Result<Done, String> {
+        const STOPS: &str = "the host is stopping";
+        let (answer, answered) = channel();
+        self.asked.send(Asked { command, answer }).map_err(|_| STOPS)?;
+        self.wake.lock().unwrap_or_else(PoisonError::into_inner)();
+        answered.recv_timeout(patience).map_err(|error| match error {
+            std::sync::mpsc::RecvTimeoutError::Disconnected => STOPS.to_owned(),
+            std::sync::mpsc::RecvTimeoutError::Timeout => format!(
+                "the host is busy loading policies, for more than {} s: it does this next, see `host status`",
+                patience.as_secs()
+            ),
+        })?
+    }
+}
+
+impl fmt::Debug for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asker").finish_non_exhaustive()
+    }
+}
+
+impl Reloader {
+    pub(super) fn answer(&mut self, asked: Asked) {
+        let done = self.obey(asked.command);
+        // An error means that nobody waits for the answer any more.
+        let _ = asked.answer.send(done);
+    }
+
+    /// Does what is asked for.
+    ///
+    /// # Errors
+    /// Why nothing was done.
+    pub fn obey(&mut self, command: Command) -> Result<Done, String> {
+        let message = match command {
+            Command::Rollback { to } => self.roll_back(to)?,
+            Command::Release => self.release()?,
+            Command::Approve { digest } => self.approve(digest.as_deref())?,
+        };
+        self.report();
+        let standing = self.standing.load();
+        let unrecorded = standing.problems.iter().find(|problem| problem.subject == UNRECORDED);
+        let message = match unrecorded {
+            None => message,
+            Some(problem) => format!("{message}; but {}", problem.message),
+        };
+        Ok(Done { generation: self.policies.current().generation(), message })
+    }
+
+    fn roll_back(&mut self, to: Option<u64>) -> Result<String, String> {
+        let Some(state) = &self.state else {
+            return Err("there is no way back without a state directory: set `stateDirectory` in host.yaml"
+                .to_owned());
+        };
+        let number = match to {
+            Some(number) => number,
+            None => self.previous()?,
+        };
+        let record: Record = state.record(number)?;
+        if !record.content.is_whole() {
+            return Err(format!("generation {number} is no way back: one of its policies was not loaded"));
+        }
+        let set = restore::set(&self.preparer, state, &record, Instant::now() + PATIENCE);
+        if let Some((name, error)) =
+            set.policies.iter().find_map(|entry| Some((&entry.name, entry.loaded.as_ref().err()?)))
+        {
+            return Err(format!("generation {number} cannot be put back: policy {name}: {error}"));
+        }
+        self.pinned = true;
+        let cause = Cause::RolledBack { to: number };
+        self.publish(Next { set, components: Vec::new(), cause, differences: None });
+        Ok(format!("what generation {number} was made of is in force again, until `host rollback --release`"))
+    }
+
+    /// The generation before what is in force, that is made of something else and whole.
+    fn previous(&self) -> Result<u64, String> {
+        let current = self.policies.current();
+        let now = match current.publication().cause {
+            Cause::RolledBack { to } => to,
+            _ => current.number(),
+        };
+        let mut earlier = self.history.iter().rev().filter(|summary| summary.publication.number < now);
+        let previous = earlier.find(|summary| summary.whole && summary.digest != current.digest());
+        previous
+            .map(|summary| summary.publication.number)
+            .ok_or_else(|| format!("there is no earlier generation to go back to than {now}"))
+    }
+
+    fn release(&mut self) -> Result<String, String> {
+        if !self.pinned {
+            return Err("no rollback is in force: files decide already".to_owned());
+        }
+        self.pinned = false;
+        if let Some(state) = &mut self.state {
+            // The report tells of it.
+            let _ = state.unpin();
+        }
+        if let Some(last) = self.history.back_mut() {
+            last.pinned = false;
+        }
+        self.reload_for(Cause::Released);
+        Ok("files decide again".to_owned())
+    }
+
+    fn approve(&mut self, digest: Option<&str>) -> Result<String, String> {
+        let Some(waiting) = &self.waiting else { return Err("no candidate is held".to_owned()) };
+        let found = &waiting.summary.digest;
+        match waiting.summary.state {
+            Waits::Held => {}
+            Waits::Pinned => {
+                return Err(format!(
+                    "candidate {found} waits for the end of a rollback: `host rollback --release` puts it in force"
+                ));
+            }
+            Waits::Refused => {
+                return Err(format!(
+                    "candidate {found} is refused, which nobody can approve: {}",
+                    waiting.summary.why
+                ));
+            }
+        }
+        if let Some(digest) = digest.filter(|digest| digest != found) {
+            return Err(format!("the candidate that is held is {found}, not {digest}: see `host status`"));
+        }
+        let Some(waiting) = self.waiting.take() else { return Err("no candidate is held".to_owned()) };
+        let digest = waiting.summary.digest.clone();
+        self.publish(Next {
+            set: waiting.set,
+            components: waiting.components,
+            cause: Cause::Approved,
+            differences: waiting.summary.differences,
+        });
+        Ok(format!("candidate {digest} is in force"))
+    }
+}

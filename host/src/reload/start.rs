@@ -1,0 +1,217 @@
+//! A start: what is configured, or what was in force before.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+
+use super::candidate::Refused;
+use super::{
+    Asker, Before, Candidate, PATIENCE, Problem, Reloader, Results, Standing, StandingReader, StartError,
+    assemble, restore,
+};
+use crate::config::Config;
+use crate::decision_log::DecisionLog;
+use crate::gate::Gate;
+use crate::generation::{Cause, Publication};
+use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
+use crate::state::{StateDirectory, StateError};
+use crate::tls::{Material, TlsReader, TlsStore};
+
+/// A host that is ready to serve.
+pub struct Started {
+    /// What brings the next generations.
+    pub reloader: Reloader,
+    /// The configuration that it started with.
+    pub config: Config,
+    /// Reads the set in force.
+    pub policies: PolicyReader,
+    /// Reads the TLS material in force.
+    pub tls: TlsReader,
+    /// Reads where the reload stands.
+    pub standing: StandingReader,
+    /// Asks the reload for something.
+    pub asker: Asker,
+    /// Follows the configuration in force.
+    pub decision_log: DecisionLog,
+}
+
+/// Reads the configuration and puts the first generation of the process in force: what is configured, or, where a rollback
+/// or the gate stands in its way or it may not be put in force as a whole, what was in force before. A policy that cannot
+/// be loaded does not prevent a start: not listening would leave the decision to the apiserver's `defaultAllow`. `program`
+/// is the `host` that compiles policies in a process of its own.
+///
+/// # Errors
+/// The configuration or the TLS material is wrong, or another host uses the state directory.
+pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
+    let config = Config::read(path)?;
+    let material = Material::read(&config.require_serving()?.tls)?;
+    let server_config = material.server_config()?;
+    let engine = Engine::new(Purpose::Serve)?;
+
+    let mut lasting = Vec::new();
+    if let Some(why) = engine.no_pool() {
+        lasting.push(Problem {
+            subject: "instances".to_owned(),
+            message: format!(
+                "there is too little address space for a pool of them, so each review is slower: {why} (raise `ulimit -v`)"
+            ),
+        });
+    }
+    let state = state(&config, &mut lasting)?;
+    let cache = cache(state.as_ref(), config.limits.cache, &mut lasting).map_err(StartError::Prepare)?;
+    let preparer = Preparer::new(engine, cache, program, true).map_err(StartError::Prepare)?;
+    let gate = Gate::default();
+    let mut refused = Refused::default();
+    let first = First::of(&preparer, &config, state.as_ref(), &gate, &mut refused);
+
+    let newest = state.as_ref().and_then(StateDirectory::newest);
+    let publication = match newest {
+        Some(newest) if newest.content == first.candidate.set.content() => newest.summary.publication.clone(),
+        _ => Publication {
+            number: state.as_ref().map_or(1, StateDirectory::next_number),
+            published: SystemTime::now(),
+            cause: Cause::Start,
+        },
+    };
+    let pinned = newest.is_some_and(|newest| newest.summary.pinned);
+    let before = newest.filter(|newest| newest.summary.publication != publication);
+    let before = before.map(|newest| newest.content.clone());
+    let recorded = newest.filter(|newest| newest.summary.publication == publication).cloned();
+    let Candidate { set, problems, loaded } = first.candidate;
+    let set = set.published(publication);
+    let history = state.as_ref().map(|state| VecDeque::from(state.history().to_vec())).unwrap_or_default();
+    tracing::info!("generation {} in force: {}", set.generation(), names(&set));
+
+    let (store, policies) = PolicyStore::new(set);
+    let (tls_store, tls) = TlsStore::new(server_config);
+    let decision_log = DecisionLog::default();
+    decision_log.configure(config.decision_log.as_ref());
+    let standing = Arc::new(ArcSwap::from_pointee(Standing::default()));
+    let (asker, asked) = Asker::new();
+    let mut reloader = Reloader {
+        preparer,
+        bound: config.clone(),
+        config: config.clone(),
+        material,
+        state,
+        lasting,
+        policies: store,
+        tls: tls_store,
+        decision_log: decision_log.clone(),
+        gate,
+        closed: first.closed,
+        pinned,
+        waiting: None,
+        history,
+        problems,
+        results: Results::default(),
+        standing: Arc::clone(&standing),
+        refused,
+        asked,
+        asker: asker.clone(),
+    };
+    if !first.closed {
+        let new = || reloader.record(&policies.current(), before.as_ref(), None);
+        let record = recorded.unwrap_or_else(new);
+        reloader.keep(record, loaded);
+    }
+    reloader.report();
+    let standing = StandingReader(standing);
+    Ok(Started { reloader, config, policies, tls, standing, asker, decision_log })
+}
+
+/// What a process starts with.
+struct First {
+    candidate: Candidate,
+    /// There is nothing to start with.
+    closed: bool,
+}
+
+impl First {
+    fn of(
+        preparer: &Preparer,
+        config: &Config,
+        state: Option<&StateDirectory>,
+        gate: &Gate,
+        refused: &mut Refused,
+    ) -> First {
+        let open = |candidate| First { candidate, closed: false };
+        let newest = state.and_then(|state| Some((state, state.newest()?)));
+        let before = newest.map(|(state, newest)| {
+            move || {
+                let set = restore::set(preparer, state, newest, Instant::now() + PATIENCE);
+                open(Candidate { problems: restore::problems(&set), set, loaded: Vec::new() })
+            }
+        });
+        // The first reload judges what is configured.
+        let waits = newest.is_some_and(|(_, newest)| newest.summary.pinned) || gate.asks();
+        match before {
+            Some(before) if waits => before(),
+            before => match (assemble(preparer, config, Before::Start(state), refused), before) {
+                (Ok(candidate), _) => open(candidate),
+                (Err(problem), Some(before)) => {
+                    let mut first = before();
+                    let message =
+                        format!("{} (the generation that was in force before is so again)", problem.message);
+                    first.candidate.problems.push(Problem { message, ..problem });
+                    first
+                }
+                (Err(problem), None) => First { candidate: Candidate::closed(config, problem), closed: true },
+            },
+        }
+    }
+}
+
+fn state(config: &Config, lasting: &mut Vec<Problem>) -> Result<Option<StateDirectory>, StartError> {
+    let Some(path) = &config.state_directory else { return Ok(None) };
+    let subject = path.display().to_string();
+    match StateDirectory::open(path) {
+        Ok(state) => {
+            lasting.extend(state.damaged().iter().map(|error| Problem {
+                subject: subject.clone(),
+                message: format!("{error} (remove the file)"),
+            }));
+            Ok(Some(state))
+        }
+        Err(error @ StateError::InUse(..)) => Err(StartError::State(error)),
+        Err(StateError::Unusable(error)) => {
+            lasting.push(Problem {
+                subject,
+                message: format!(
+                    "the state directory cannot be used, so a policy that cannot be loaded at the next start has no \
+                     last good version to fall back on, and there is no way back: {error} (mend it, and restart)"
+                ),
+            });
+            Ok(None)
+        }
+    }
+}
+
+/// The cache in the state directory; without one, a folder that goes with the process.
+fn cache(state: Option<&StateDirectory>, bytes: u64, lasting: &mut Vec<Problem>) -> std::io::Result<Cache> {
+    if let Some(state) = state {
+        let folder = state.cache();
+        match Cache::open(&folder, bytes) {
+            Ok(cache) => return Ok(cache),
+            Err(error) => lasting.push(Problem {
+                subject: folder.display().to_string(),
+                message: format!(
+                    "what is compiled cannot be kept there, so it is compiled again at the next start: {error}"
+                ),
+            }),
+        }
+    }
+    let cache = Cache::temporary(bytes)?;
+    tracing::info!(
+        "compiled policies are kept until the host stops: without a usable `stateDirectory` there is no place for them"
+    );
+    Ok(cache)
+}
+
+fn names(set: &PolicySet) -> String {
+    let names: Vec<_> = set.policies.iter().map(|entry| entry.name.as_str()).collect();
+    if names.is_empty() { "no policy".to_owned() } else { names.join(", ") }
+}

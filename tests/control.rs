@@ -1,0 +1,175 @@
+//! The control socket, and the verbs that ask a running host.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::process::{HOST, Process};
+use crate::support::{Installation, version};
+
+/// A host whose policy `a` is of `version1`, as the program.
+fn serving() -> (Installation, Process) {
+    let installation = Installation::bare(json!({
+        "stateDirectory": "state", "policyDirectory": "more", "unjudged": "Deny",
+    }));
+    std::fs::create_dir(installation.path("more")).unwrap();
+    installation.replace("more/a.wasm", &version("version1"));
+    let mut process = installation.start();
+    process.addresses();
+    (installation, process)
+}
+
+/// What `host ARGUMENTS` in the installation's folder exits with and says.
+fn host(installation: &Installation, arguments: &str) -> (i32, String) {
+    let output =
+        Command::new(HOST).args(arguments.split(' ')).current_dir(installation.path(".")).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+}
+
+fn status(installation: &Installation) -> Value {
+    let (_, said) = host(installation, "status --config host.yaml --json");
+    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
+}
+
+/// Waits until the generation of this number is in force.
+fn until_generation(installation: &Installation, number: u64) {
+    let begun = Instant::now();
+    while status(installation)["generation"]["number"] != number {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", status(installation));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_swap_is_seen_put_back_and_released() {
+    let (installation, mut process) = serving();
+    let (code, said) = host(&installation, "status");
+    assert_eq!(code, 0, "{said}");
+    let expected = ["generation 1-", " in force since 2", " (start)\n  a: ok\n", "\ngenerations\n      1-"];
+    assert!(expected.iter().all(|part| said.contains(part)), "{said}");
+
+    installation.replace("more/a.wasm", &version("version2"));
+    until_generation(&installation, 2);
+    let (code, said) = host(&installation, "rollback --config host.yaml");
+    assert_eq!(code, 0, "{said}");
+    assert!(said.starts_with("generation 3-"), "{said}");
+    assert!(said.contains("what generation 1 was made of is in force again"), "{said}");
+    let now = status(&installation);
+    assert_eq!(now["generation"]["cause"], json!({ "kind": "rolledBack", "to": 1 }));
+    assert_eq!((&now["generation"]["pinned"], &now["degraded"]), (&json!(true), &json!(true)));
+
+    let (code, said) = host(&installation, "status --state state");
+    assert_eq!(code, 1, "{said}");
+    for part in [
+        "(rolled back to generation 1)\n  pinned until `host rollback --release`\n",
+        " waits for `host rollback --release` since ",
+        ": a rollback is in force\n  changes: a (component)\n",
+        "\nnot as configured\n  rollback: it stays in force",
+        "  files changed: a (component)\n",
+    ] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+    let (code, said) = host(&installation, "approve --state state");
+    assert!(code == 1 && said.contains("`host rollback --release` puts it in force"), "{said}");
+
+    // host.yaml may be broken just when a way back is needed.
+    installation.write("host.yaml", b"policies: [");
+    let (code, said) = host(&installation, "rollback --to 2");
+    assert!(code == 2 && said.contains("--state DIR asks"), "{said}");
+    let (code, said) = host(&installation, "rollback --to 2 --state state --format json");
+    assert_eq!(code, 0, "{said}");
+    let done: Value = serde_json::from_str(&said).unwrap();
+    assert!(done["generation"].as_str().unwrap().starts_with("4-"), "{said}");
+    let (code, said) = host(&installation, "rollback --release --state state");
+    assert!(code == 0 && said.starts_with("generation 4-"), "{said}");
+    let (code, said) = host(&installation, "rollback --release --state state");
+    assert!(code == 1 && said.contains("no rollback is in force"), "{said}");
+
+    process.signal(rustix::process::Signal::TERM);
+    process.end();
+    let (code, said) = host(&installation, "status --state state");
+    assert!(code == 2 && said.contains("no host serves with the state directory state"), "{said}");
+}
+
+#[test]
+fn a_second_host_does_not_start() {
+    let (installation, first) = serving();
+    let (status, said) = installation.start().end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    let expected = format!("another host serves with this state directory (process {})", first.id());
+    assert!(said.contains(&expected), "{said}");
+    assert_eq!(host(&installation, "status").0, 0, "the first one is as before");
+}
+
+#[test]
+fn without_a_state_directory_there_is_no_socket() {
+    let installation = Installation::bare(json!({}));
+    let (code, said) = host(&installation, "status");
+    assert!(code == 2 && said.contains("a host without `stateDirectory` has no control socket"), "{said}");
+    let (code, said) = host(&installation, "status --state nowhere");
+    assert!(code == 2 && said.contains("the state directory nowhere: No such file"), "{said}");
+}
+
+fn connect(installation: &Installation) -> UnixStream {
+    UnixStream::connect(installation.path("state/control.sock")).unwrap()
+}
+
+/// All that is answered to these bytes.
+fn answer(mut stream: UnixStream, request: &[u8]) -> String {
+    // It may have closed already.
+    let _ = stream.write_all(request);
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+/// bound: control-request within, control-request breaks, control-connections within, control-connections breaks
+/// bound: control-time within, control-time breaks
+#[test]
+fn the_socket_is_bounded() {
+    let (installation, _process) = serving();
+    let mode = std::fs::metadata(installation.path("state/control.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let release = |digest: usize| format!("{{\"verb\":\"approve\",\"digest\":\"{}\"}}\n", "x".repeat(digest));
+    assert_eq!(
+        answer(connect(&installation), release(4000).as_bytes()),
+        "{\"refused\":\"no candidate is held\"}\n"
+    );
+    let large = answer(connect(&installation), release(4096).as_bytes());
+    assert_eq!(large, "{\"refused\":\"the request has more than 4096 bytes\"}\n");
+    for (request, why) in
+        [("nothing\n", "none that this version knows"), ("{\"verb\":\"stop\"}\n", "unknown variant")]
+    {
+        let answer = answer(connect(&installation), request.as_bytes());
+        assert!(answer.starts_with("{\"refused\":") && answer.contains(why), "{answer}");
+    }
+
+    // Whoever says nothing is given up, and until then so many may be under way.
+    let begun = Instant::now();
+    let silent: Vec<_> = (0..8).map(|_| connect(&installation)).collect();
+    assert_eq!(answer(connect(&installation), b""), "");
+    assert!(begun.elapsed() < Duration::from_secs(4), "one too many is closed at once");
+    for stream in silent {
+        assert!(answer(stream, b"").contains("timed out"), "{:?}", begun.elapsed());
+    }
+    assert!(begun.elapsed() > Duration::from_secs(4));
+    assert_eq!(host(&installation, "status").0, 0);
+}
+
+/// A path of any length, where that of a socket may have 107 bytes.
+#[test]
+fn a_state_directory_may_have_a_long_path() {
+    let folder = format!("{}/state", "long-name".repeat(20));
+    let installation = Installation::bare(json!({ "stateDirectory": folder }));
+    let mut process = installation.start();
+    process.addresses();
+    assert_eq!(host(&installation, "status").0, 0);
+    assert!(Path::new(&installation.path(&folder)).join("control.sock").exists());
+}

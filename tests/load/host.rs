@@ -1,0 +1,390 @@
+//! The program under test on an installation of its own: started, watched and asked as an administrator would.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::client::Client;
+use crate::ledger::Content;
+
+/// For what must happen but may take its time on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The policy whose file is swapped. It is named after it.
+const FILE: &str = "policies/file.wasm";
+
+/// The program: what `HOST_BIN` names, else built here.
+///
+/// # Errors
+/// There is none, or it cannot be built.
+pub fn program() -> Result<PathBuf> {
+    let workspace = workspace()?;
+    if let Some(path) = std::env::var_os("HOST_BIN") {
+        let path = workspace.join(path);
+        ensure!(path.is_file(), "HOST_BIN names no file: {}", path.display());
+        return Ok(path);
+    }
+    // `cargo run` and `cargo test` say which cargo, and where they build.
+    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
+    let target = std::env::current_exe()?;
+    let profile = target.ancestors().find(|folder| folder.join("deps").is_dir() && !folder.ends_with("deps"));
+    let profile =
+        profile.context("this program is in no target folder of cargo: name the host in HOST_BIN")?;
+    let release = profile.ends_with("release");
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "--package", "host", "--bin", "host", "--target-dir"])
+        .arg(profile.parent().unwrap_or(profile))
+        .args(release.then_some("--release"))
+        .current_dir(&workspace)
+        .status()
+        .context("cargo does not start")?;
+    ensure!(status.success(), "`cargo build -p host` failed ({status}); what it says is above");
+    Ok(profile.join("host"))
+}
+
+/// The folder that holds the workspace.
+pub(crate) fn workspace() -> Result<PathBuf> {
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    Ok(above.context("the package is not at tests/load of a workspace")?.to_owned())
+}
+
+/// A folder with all that a host serves from: certificates, host.yaml, and the two policies of a [`Content`].
+pub struct Installation {
+    folder: tempfile::TempDir,
+    program: PathBuf,
+    /// Of the door and of the admin listener: the same in every process.
+    ports: [u16; 2],
+}
+
+impl Installation {
+    /// With `content`, for `program`.
+    ///
+    /// # Errors
+    /// The program cannot be started, or the folder not be written.
+    pub fn new(program: PathBuf, content: Content) -> Result<Installation> {
+        let folder = tempfile::Builder::new().prefix("load-").tempdir()?;
+        // The demo makes certificates for both sides.
+        let mut demo = Command::new(&program);
+        demo.args(["serve", "--listen", "127.0.0.1:0", "--directory"]).arg(folder.path());
+        Process::start(&mut demo)?.wait_for("serving ImageReview at ")?;
+
+        let installation = Installation { folder, program, ports: free_ports()? };
+        for entry in fs::read_dir(installation.path("policies"))? {
+            fs::remove_file(entry?.path())?;
+        }
+        let scripted = workspace()?.join("tests/guests/dist/scripted.wasm");
+        fs::copy(scripted, installation.path("settings.wasm"))?;
+        installation.put_file(content.file)?;
+        installation.put_settings(content.settings)?;
+        Ok(installation)
+    }
+
+    /// A file of it.
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join(file)
+    }
+
+    /// The file of the policy `file`.
+    pub fn file(&self) -> PathBuf {
+        self.path(FILE)
+    }
+
+    /// Swaps the policy `file` for another edition: its file is replaced by a rename.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn put_file(&self, edition: u32) -> Result<()> {
+        self.replace(FILE, &component(edition)?)
+    }
+
+    /// Swaps the policy `settings` for another edition: host.yaml is replaced by a rename.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn put_settings(&self, edition: u32) -> Result<()> {
+        let [door, admin] = self.ports;
+        let outcome = if edition % 2 == 1 { "deny" } else { "allow" };
+        let edition = format!("{edition:08}");
+        let script = json!({ "outcome": outcome, "reason": edition, "annotations": [["version", edition]] });
+        let host_yaml = json!({
+            "apiVersion": "image-policy-host/v1alpha1",
+            "kind": "HostConfiguration",
+            "listen": SocketAddr::from((Ipv4Addr::LOCALHOST, door)),
+            "admin": { "listen": SocketAddr::from((Ipv4Addr::LOCALHOST, admin)) },
+            "stateDirectory": "state",
+            "tls": {
+                "certificate": "external-cert.pem",
+                "privateKey": "external-key.pem",
+                "clientCA": "apiserver-client-ca.pem",
+                "clientNames": ["kube-apiserver"],
+            },
+            "policyDirectory": "policies",
+            "policies": [{
+                "name": "settings",
+                "module": "settings.wasm",
+                "settings": { "images": { "*": script } },
+            }],
+        });
+        // JSON is YAML.
+        self.replace("host.yaml", host_yaml.to_string().as_bytes())
+    }
+
+    /// Puts a file there whole, by a rename.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn replace(&self, file: &str, content: &[u8]) -> Result<()> {
+        let path = self.path(file);
+        // No policy is named so.
+        let beside = path.with_extension("new");
+        fs::write(&beside, content).with_context(|| format!("cannot write {}", beside.display()))?;
+        fs::rename(&beside, &path).with_context(|| format!("cannot replace {}", path.display()))
+    }
+
+    /// The command that serves it, run by the words of `under` (`env`, `unshare`, …) where there are any.
+    pub fn command(&self, under: &[String]) -> Command {
+        let mut words = under.iter().map(OsStr::new).chain([self.program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).arg("serve").arg("--config").arg(self.path("host.yaml"));
+        command
+    }
+
+    /// Starts the program, and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn start(&self, under: &[String]) -> Result<Process> {
+        let mut process = Process::start(&mut self.command(under))?;
+        process.wait_for("serving ImageReview at ")?;
+        Ok(process)
+    }
+
+    /// Asks as the apiserver of this installation.
+    ///
+    /// # Errors
+    /// Its certificates cannot be read.
+    pub fn client(&self) -> Result<Client> {
+        Client::new(
+            SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0])),
+            &self.path("external-ca.pem"),
+            &self.path("apiserver-client-cert.pem"),
+            &self.path("apiserver-client-key.pem"),
+        )
+    }
+
+    /// The messages of `/status` about what is not as configured.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn problems(&self) -> Result<Vec<String>> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports[1])).await?;
+        stream.write_all(b"GET /status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let (_, body) = answer.split_once("\r\n\r\n").context("/status has no body")?;
+        let status: Value = serde_json::from_str(body)?;
+        let problems =
+            status.get("problems").and_then(Value::as_array).context("/status has no `problems`")?;
+        Ok(problems.iter().map(|problem| problem.to_string()).collect())
+    }
+}
+
+fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
+    let mut ports = [0; COUNT];
+    let mut taken = Vec::new();
+    for port in &mut ports {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        *port = listener.local_addr()?.port();
+        taken.push(listener);
+    }
+    Ok(ports)
+}
+
+/// The policy `file` in an edition: see [`Content`].
+///
+/// # Errors
+/// As [`template`].
+pub fn component(number: u32) -> Result<Vec<u8>> {
+    edition(number, &[])
+}
+
+/// The same with more changes to the template.
+///
+/// # Errors
+/// As [`template`].
+pub(crate) fn edition(edition: u32, changes: &[(&str, &str)]) -> Result<Vec<u8>> {
+    // The decision is at 64, with its outcome at 68 and its annotations at 88; the reason at 136.
+    let data = r#"(data (i32.const 88) "\a0\00\00\00\01\00\00\00")
+        (data (i32.const 160) "\c0\00\00\00\07\00\00\00\88\00\00\00\08\00\00\00") (data (i32.const 192) "version")"#;
+    let outcome = format!(r#"(data (i32.const 68) "\0{}")"#, edition % 2);
+    // Segments are written in order, so these stand behind the one that they write over.
+    let reason = format!(r#"(data (i32.const 136) "{edition:08}") {data} {outcome}"#);
+    template(&[changes, &[(r#"(data (i32.const 136) "judged..")"#, &reason)]].concat())
+}
+
+/// `tests/guests/policy.wat` as a component, with some of its text replaced.
+///
+/// # Errors
+/// It does not have a text once, or the whole is no component.
+pub(crate) fn template(changes: &[(&str, &str)]) -> Result<Vec<u8>> {
+    let mut text = include_str!("../guests/policy.wat").to_owned();
+    for (before, after) in changes {
+        ensure!(text.matches(before).count() == 1, "tests/guests/policy.wat does not have {before} once");
+        text = text.replace(before, after);
+    }
+    Ok(wat::parse_str(text)?)
+}
+
+/// A running program, and what it says. Dropping it kills it.
+pub struct Process {
+    child: Child,
+    /// The lines so far.
+    said: watch::Receiver<Vec<Arc<str>>>,
+}
+
+impl Process {
+    /// Starts `command`.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn start(command: &mut Command) -> Result<Process> {
+        let name = command.get_program().display().to_string();
+        command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("{name} does not start"))?;
+        let (sender, said) = watch::channel(Vec::new());
+        let sender = Arc::new(sender);
+        let streams: [Option<Box<dyn Read + Send>>; 2] = [
+            child.stdout.take().map(|stream| Box::new(stream) as Box<_>),
+            child.stderr.take().map(|stream| Box::new(stream) as Box<_>),
+        ];
+        for stream in streams.into_iter().flatten() {
+            let sender = Arc::clone(&sender);
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    sender.send_modify(|lines| lines.push(line.into()));
+                }
+            });
+        }
+        Ok(Process { child, said })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How many lines it has said so far: a place for [`Self::hears`].
+    pub fn lines(&self) -> usize {
+        self.said.borrow().len()
+    }
+
+    /// The first line after `place` that has `part` in it, once it is said.
+    ///
+    /// # Errors
+    /// It is not, within [`PATIENCE`].
+    pub async fn hears(&self, place: usize, part: &str) -> Result<Arc<str>> {
+        let mut said = self.said.clone();
+        let found =
+            |lines: &Vec<Arc<str>>| lines.iter().skip(place).find(|line| line.contains(part)).cloned();
+        let mut line = None;
+        let heard = said.wait_for(|lines| {
+            line = found(lines);
+            line.is_some()
+        });
+        let heard = tokio::time::timeout(PATIENCE, heard).await.map(|heard| heard.is_ok());
+        match line {
+            Some(line) if heard == Ok(true) => Ok(line),
+            _ => bail!("the host never said {part:?}; its last words:\n{}", self.last_words()),
+        }
+    }
+
+    /// As [`Self::hears`], from the beginning, for those who cannot wait otherwise.
+    fn wait_for(&mut self, part: &str) -> Result<()> {
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if self.said.borrow().iter().any(|line| line.contains(part)) {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the host ended ({status}); its last words:\n{}", self.last_words());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bail!("the host never said {part:?}; its last words:\n{}", self.last_words())
+    }
+
+    /// The end of what it said.
+    pub fn last_words(&self) -> String {
+        let lines = self.said.borrow();
+        let last: Vec<&str> = lines.iter().skip(lines.len().saturating_sub(20)).map(AsRef::as_ref).collect();
+        last.join("\n")
+    }
+
+    /// Kills it as the kernel does when memory is short (SIGKILL), and waits for its end.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// What it holds of the machine.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn footprint(&self) -> Result<Footprint> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let field = |name: &str| {
+            let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            let number = value.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok());
+            number.with_context(|| format!("/proc/{}/status has no {name}", self.id()))
+        };
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.id()))?.count();
+        Ok(Footprint { resident: field("VmRSS")? * 1024, threads: field("Threads")?, descriptors })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only for a program that has already ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Footprint {
+    /// Resident memory, in bytes (proc_pid_status(5)).
+    pub resident: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Open file descriptors.
+    pub descriptors: usize,
+}
+
+/// Sends a signal to a process that is ours.
+pub(crate) fn signal(process: Pid, signal: Signal) {
+    // An error means that it is gone already.
+    let _ = kill_process(process, signal);
+}
+
+/// Writes a line to standard error, past the test harness' capture: the log of a continuous build shows it as it happens.
+pub fn say(line: impl AsRef<str>) {
+    // A closed standard error is no reason to fail.
+    let _ = writeln!(std::io::stderr().lock(), "{}", line.as_ref());
+}

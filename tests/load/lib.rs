@@ -1,0 +1,11 @@
+//! The proof of the hot swap: a load whose every answer is checked, and the real program that is swapped, broken and
+//! mended under it.
+
+pub mod figures;
+pub mod client;
+pub mod ledger;
+pub mod running;
+pub mod host;
+pub mod stage;
+pub mod swaps;
+pub mod faults;

@@ -1,0 +1,129 @@
+//! A host that serves under a load, with the ledger of what it was offered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tokio::time::Instant;
+
+use crate::figures::Figures;
+use crate::host::{Installation, PATIENCE, Process, program};
+use crate::ledger::{Content, Ledger};
+use crate::running::{Running, Shape};
+
+/// All of it.
+pub struct Stage {
+    /// The files.
+    pub installation: Installation,
+    /// The program.
+    pub host: Process,
+    /// What it was offered.
+    pub ledger: Arc<Ledger>,
+    /// What asks it.
+    pub load: Running,
+}
+
+impl Stage {
+    /// Starts a host, run by the words of `under` where there are any, and the load on it.
+    ///
+    /// # Errors
+    /// It does not serve.
+    pub async fn set(
+        under: impl FnOnce(&Installation) -> Result<Vec<String>>,
+        shape: Shape,
+    ) -> Result<Stage> {
+        let first = Content::default();
+        // Both wait in this thread.
+        let (installation, host) = tokio::task::block_in_place(|| -> Result<_> {
+            let installation = Installation::new(program()?, first)?;
+            let host = installation.start(&under(&installation)?)?;
+            Ok((installation, host))
+        })?;
+        let ledger = Arc::new(Ledger::new(first));
+        let load = Running::start(installation.client()?, Arc::clone(&ledger), shape);
+        Ok(Stage { installation, host, ledger, load })
+    }
+
+    /// Offers the next edition of the policy `file`: its place.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn offer_file(&self) -> Result<usize> {
+        let place = self.offered_file()?;
+        self.installation.put_file(self.ledger.last().file)?;
+        Ok(place)
+    }
+
+    /// Says that the next edition of the policy `file` may be in force from now on, whoever puts it there: its place.
+    ///
+    /// # Errors
+    /// None.
+    pub fn offered_file(&self) -> Result<usize> {
+        let last = self.ledger.last();
+        Ok(self.ledger.offer(Content { file: last.file + 1, ..last }))
+    }
+
+    /// Offers the next edition of the policy `settings`: its place.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn offer_settings(&self) -> Result<usize> {
+        let last = self.ledger.last();
+        let place = self.ledger.offer(Content { settings: last.settings + 1, ..last });
+        self.installation.put_settings(last.settings + 1)?;
+        Ok(place)
+    }
+
+    /// Waits until what was offered at `place` has answered: how long that took.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn obeyed(&self, place: usize) -> Result<Duration> {
+        let begun = Instant::now();
+        let waited = tokio::time::timeout(PATIENCE, self.ledger.in_force(place)).await;
+        ensure!(
+            waited.is_ok(),
+            "what was offered is not in force after {PATIENCE:?}: {:?} ({}); the host's last words:\n{}",
+            self.ledger.last(),
+            self.load.take().failures(),
+            self.host.last_words()
+        );
+        Ok(begun.elapsed())
+    }
+
+    /// Kills the host as the kernel does when memory is short (SIGKILL).
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn kill(&mut self) -> Result<()> {
+        self.host.kill()
+    }
+
+    /// Starts it again.
+    ///
+    /// # Errors
+    /// It does not serve.
+    pub fn restart(&mut self) -> Result<()> {
+        self.ledger.restarted();
+        self.host = tokio::task::block_in_place(|| self.installation.start(&[]))?;
+        Ok(())
+    }
+
+    /// An error where any review failed.
+    ///
+    /// # Errors
+    /// That.
+    pub fn sound(&self, when: &str, figures: &Figures) -> Result<()> {
+        ensure!(
+            figures.failed() == 0,
+            "{when}, {} of {} reviews failed: {}\n{}\nthe host's last words:\n{}",
+            figures.failed(),
+            figures.failed() + figures.answers,
+            figures.failures(),
+            figures.examples.join("\n"),
+            self.host.last_words()
+        );
+        ensure!(figures.answers > 0, "{when}, nothing was answered");
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! What outlives a host that is killed, and what a swap leaves in memory.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use host::policy::{Policy, digest};
+use host::reload::Started;
+use host::state::Record;
+use serde_json::json;
+
+use crate::reload;
+use crate::support::client::{Connection, Protocol};
+use crate::support::process::Process;
+use crate::support::{Installation, denying, version};
+
+/// For what must happen but may take its time on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An installation whose policies are `a` and `b`.
+fn installation() -> Installation {
+    let changes = json!({ "stateDirectory": "state", "policyDirectory": "more", "allowEmpty": false });
+    let installation = Installation::bare(changes);
+    fs::create_dir(installation.path("more")).unwrap();
+    step(&installation, 0);
+    installation
+}
+
+/// Replaces both policies by ones that deny with the number of the step.
+fn step(installation: &Installation, step: u64) {
+    for name in ["a", "b"] {
+        installation.replace(&format!("more/{name}.wasm"), &denying(&format!("v{step:07}")));
+    }
+}
+
+/// What a host answers with: its generation, and the step of each policy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Answered {
+    generation: u64,
+    a: u64,
+    b: u64,
+}
+
+impl Answered {
+    fn is_older_than(self, other: Answered) -> bool {
+        self.generation < other.generation || self.a < other.a || self.b < other.b
+    }
+}
+
+/// None where the host has gone.
+async fn ask(connection: &mut Connection) -> Option<Answered> {
+    let answer = connection.review("x.io/a").await.ok()?.json();
+    let status = &answer["status"];
+    let generation = status["auditAnnotations"]["generation"].as_str().unwrap();
+    let reason = status["reason"].as_str().unwrap();
+    let step = |policy: &str| {
+        let said = reason.split("; ").find(|said| said.ends_with(policy));
+        let (_, step) = said.unwrap_or_else(|| panic!("{answer}")).split_once(": v").unwrap();
+        step.get(..7).unwrap().parse().unwrap()
+    };
+    let generation = generation.split('-').next().unwrap().parse().unwrap();
+    Some(Answered { generation, a: step("(policy a)"), b: step("(policy b)") })
+}
+
+/// The host is killed at many points of a swap and of what it writes then. Each time the files are broken before it starts
+/// again: it serves what it had recorded, which is whole, and no older than what it had answered by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_is_killed_knows_what_it_answered_by() {
+    const KILLS: u64 = 24;
+    let installation = installation();
+    let client = installation.client();
+    let mut last = Answered { generation: 0, a: 0, b: 0 };
+    let mut newer = 0;
+    for kill in 0..KILLS {
+        let mut process = installation.start();
+        let (door, _) = process.addresses();
+        let mut connection = client.connect(door, Protocol::Http1).await.unwrap();
+        let first = ask(&mut connection).await.unwrap();
+        assert!(!first.is_older_than(last), "{first:?} after {last:?} and kill {kill}");
+        newer += u64::from(first != last);
+        last = first;
+
+        // The kill comes a little later after a swap each time, and every other time amid two.
+        step(&installation, 2 * kill + 1);
+        let until = Instant::now() + Duration::from_millis(40 + 8 * kill);
+        while Instant::now() < until {
+            let answered = ask(&mut connection).await.unwrap();
+            assert!(!answered.is_older_than(last), "{answered:?} after {last:?}");
+            last = answered;
+        }
+        if kill % 2 == 1 {
+            step(&installation, 2 * kill + 2);
+        }
+        drop(process);
+        for name in ["a", "b"] {
+            installation.replace(&format!("more/{name}.wasm"), b"garbage");
+        }
+        for folder in ["state/generations", "state/components"] {
+            for entry in fs::read_dir(installation.path(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                assert!(is_unfinished(&path) || is_whole(&path), "{} is not whole", path.display());
+            }
+        }
+    }
+    println!(
+        "{KILLS} kills over {} generations: {newer} restarts with more than was answered last",
+        last.generation
+    );
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    path.file_name().unwrap().to_str().unwrap().starts_with(".unfinished-")
+}
+
+/// Whether a file of the state directory is what it should be.
+fn is_whole(path: &Path) -> bool {
+    let bytes = fs::read(path).unwrap();
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("json") => serde_json::from_slice::<Record>(&bytes).is_ok(),
+        _ => digest(&bytes) == path.file_stem().unwrap().to_str().unwrap(),
+    }
+}
+
+/// A policy that was replaced is gone when the last review that began with it is over.
+#[test]
+fn what_was_replaced_is_gone() {
+    const SWAPS: u64 = 40;
+    let installation = reload::Installation::new("policyDirectory: policies\nstateDirectory: state");
+    let mut started = {
+        installation.policy("a", &version("version0"));
+        installation.start()
+    };
+    let policies = |started: &Started| -> Vec<Weak<Policy>> {
+        let set = started.policies.current();
+        set.policies.iter().filter_map(|entry| Some(Arc::downgrade(entry.loaded.as_ref().ok()?))).collect()
+    };
+    let mut weak = policies(&started);
+    let review = started.policies.current();
+    for swap in 1..=SWAPS {
+        installation.policy("a", &version(&format!("version{}", swap % 5)));
+        started.reloader.reload();
+        weak.extend(policies(&started));
+    }
+    assert_eq!(weak.len() as u64, SWAPS + 1);
+    let alive = || weak.iter().filter(|policy| policy.upgrade().is_some()).count();
+    // A snapshot may be being taken of one.
+    until("only what is in force and under review is left", || alive() == 2);
+    drop(review);
+    until("only what is in force is left", || alive() == 1);
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "not so: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The native code of replaced policies leaves the address space.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn code_that_was_replaced_is_unmapped() {
+    const SWAPS: u64 = 30;
+    let installation = installation();
+    let mut process = installation.start();
+    let (door, _) = process.addresses();
+    let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+    ask(&mut connection).await.unwrap();
+    let before = executable(&process);
+    for number in 1..=SWAPS {
+        step(&installation, number);
+        let begun = Instant::now();
+        while ask(&mut connection).await.unwrap().b < number {
+            assert!(begun.elapsed() < PATIENCE, "step {number} is never in force");
+        }
+    }
+    // Snapshots of the last ones may still be taken.
+    until("replaced code is unmapped", || executable(&process) <= before + 4);
+}
+
+/// The executable mappings of a process that are of no file: native code (proc_pid_maps(5)).
+fn executable(process: &Process) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{}/maps", process.id())).unwrap();
+    maps.lines().filter(|line| line.contains(" r-xp ") && !line.contains('/') && !line.contains('[')).count()
+}
