@@ -18,12 +18,15 @@ use tokio::sync::watch;
 
 use crate::client::Client;
 use crate::ledger::Content;
+use crate::volume::Volume;
 
 /// For what must happen but may take its time on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The policy whose file is swapped. It is named after it.
 const FILE: &str = "policies/file.wasm";
+/// The folder of the certificates.
+const CERTIFICATES: &str = "certificates";
 
 /// The program: what `HOST_BIN` names, else built here.
 ///
@@ -63,6 +66,7 @@ pub(crate) fn workspace() -> Result<PathBuf> {
 /// A folder with all that a host serves from: certificates, host.yaml, and the two policies of a [`Content`].
 pub struct Installation {
     folder: tempfile::TempDir,
+    certificates: Volume,
     program: PathBuf,
     /// Of the door and of the admin listener: the same in every process.
     ports: [u16; 2],
@@ -75,20 +79,31 @@ impl Installation {
     /// The program cannot be started, or the folder not be written.
     pub fn new(program: PathBuf, content: Content) -> Result<Installation> {
         let folder = tempfile::Builder::new().prefix("load-").tempdir()?;
-        // The demo makes certificates for both sides.
-        let mut demo = Command::new(&program);
-        demo.args(["serve", "--listen", "127.0.0.1:0", "--directory"]).arg(folder.path());
-        Process::start(&mut demo)?.wait_for("serving ImageReview at ")?;
-
-        let installation = Installation { folder, program, ports: free_ports()? };
-        for entry in fs::read_dir(installation.path("policies"))? {
-            fs::remove_file(entry?.path())?;
-        }
+        let certificates = Volume::new(folder.path().join(CERTIFICATES))?;
+        let installation = Installation { folder, certificates, program, ports: free_ports()? };
+        installation.renew_certificates()?;
+        fs::create_dir(installation.path("policies"))?;
         let scripted = workspace()?.join("tests/guests/dist/scripted.wasm");
         fs::copy(scripted, installation.path("settings.wasm"))?;
         installation.put_file(content.file)?;
         installation.put_settings(content.settings)?;
         Ok(installation)
+    }
+
+    /// Swaps the certificates of both sides, and the authority that signed them.
+    ///
+    /// # Errors
+    /// The program cannot be started, or the folder not be written.
+    pub fn renew_certificates(&self) -> Result<()> {
+        self.certificates.publish(|folder| {
+            // The demo makes some.
+            let mut demo = Command::new(&self.program);
+            demo.args(["serve", "--listen", "127.0.0.1:0", "--directory"]).arg(folder);
+            Process::start(&mut demo)?.wait_for("serving ImageReview at ")?;
+            // The rest of it is of no use here.
+            fs::remove_dir_all(folder.join("policies"))?;
+            Ok(fs::remove_file(folder.join("host.yaml"))?)
+        })
     }
 
     /// A file of it.
@@ -125,9 +140,9 @@ impl Installation {
             "admin": { "listen": SocketAddr::from((Ipv4Addr::LOCALHOST, admin)) },
             "stateDirectory": "state",
             "tls": {
-                "certificate": "external-cert.pem",
-                "privateKey": "external-key.pem",
-                "clientCA": "apiserver-client-ca.pem",
+                "certificate": "certificates/external-cert.pem",
+                "privateKey": "certificates/external-key.pem",
+                "clientCA": "certificates/apiserver-client-ca.pem",
                 "clientNames": ["kube-apiserver"],
             },
             "policyDirectory": "policies",
@@ -176,12 +191,11 @@ impl Installation {
     /// # Errors
     /// Its certificates cannot be read.
     pub fn client(&self) -> Result<Client> {
-        Client::new(
-            SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0])),
-            &self.path("external-ca.pem"),
-            &self.path("apiserver-client-cert.pem"),
-            &self.path("apiserver-client-key.pem"),
-        )
+        let [authority, certificate, key] =
+            ["external-ca.pem", "apiserver-client-cert.pem", "apiserver-client-key.pem"]
+                .map(|file| self.path(CERTIFICATES).join(file));
+        let door = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0]));
+        Client::new(door, &authority, &certificate, &key)
     }
 
     /// The messages of `/status` about what is not as configured.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use load::host::say;
-use load::{faults, swaps};
+use load::{faults, swaps, volumes};
 
 /// The proof of the hot swap
 ///
@@ -22,6 +22,8 @@ struct Arguments {
 enum Run {
     /// Swap policies under load
     Swaps(swaps::Options),
+    /// Swap Kubernetes volumes with certificates and policies under load
+    Volumes(volumes::Options),
     /// Break things and mend them while policies are swapped under load
     Faults(faults::Options),
 }
@@ -42,6 +44,7 @@ fn run(arguments: Arguments) -> Result<()> {
     runtime.block_on(async {
         match arguments.run {
             Run::Swaps(options) => swaps::run(options).await,
+            Run::Volumes(options) => volumes::run(options).await,
             Run::Faults(options) => faults::run(options).await,
         }
     })

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod runs {
     use clap::Parser;
-    use load::{faults, swaps};
+    use load::{faults, swaps, volumes};
 
     /// One at a time: they are about what a machine does under load.
     static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -12,6 +12,12 @@ mod runs {
     struct Swaps {
         #[command(flatten)]
         options: swaps::Options,
+    }
+
+    #[derive(Parser)]
+    struct Volumes {
+        #[command(flatten)]
+        options: volumes::Options,
     }
 
     #[derive(Parser)]
@@ -25,6 +31,13 @@ mod runs {
         let _machine = MACHINE.lock().await;
         let Swaps { options } = Swaps::parse_from(["swaps", "--swaps", "500"]);
         swaps::run(options).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn three_volumes_in_a_row() {
+        let _machine = MACHINE.lock().await;
+        let Volumes { options } = Volumes::parse_from(["volumes"]);
+        volumes::run(options).await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -109,18 +109,18 @@ impl Shared {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the number of the next review, and waits until it is due: when that is.
+    /// Takes the number of the next review, and waits until it is due. Its time counts from then; for whoever has waited
+    /// here from the moment that he goes on: that a timer is late is not the host's doing.
     async fn next(&self) -> (u64, Instant) {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
-        match self.shape.rate {
-            0 => (number, Instant::now()),
-            rate => {
-                let due =
-                    self.began + Duration::from_nanos(number.saturating_mul(1_000_000_000 / u64::from(rate)));
-                tokio::time::sleep_until(due).await;
-                (number, due)
-            }
+        let now = Instant::now();
+        let Some(pause) = 1_000_000_000_u64.checked_div(self.shape.rate.into()) else { return (number, now) };
+        let due = self.began + Duration::from_nanos(number.saturating_mul(pause));
+        if due <= now {
+            return (number, due);
         }
+        tokio::time::sleep_until(due).await;
+        (number, Instant::now())
     }
 }
 

@@ -1,0 +1,92 @@
+//! The volume run: certificates and a policy's file in Kubernetes volumes, each swapped several times in a row under load.
+//! Each swap is picked up by its event, whoever is connected stays so, and whoever connects meets the new certificates.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::client::{Client, Protocol, Sent};
+use crate::host::{component, say};
+use crate::running::Shape;
+use crate::stage::Stage;
+use crate::volume::Volume;
+
+/// What to do.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// How often each is swapped
+    #[arg(long, default_value_t = 3)]
+    pub swaps: u32,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "it would become the help of the group")]
+    pub shape: Shape,
+}
+
+/// Less than the ten seconds after which the host looks without a hint.
+const SOON: Duration = Duration::from_secs(9);
+
+/// Runs it, and prints a line for each swap.
+///
+/// # Errors
+/// A swap was not picked up, or a review failed.
+pub async fn run(options: Options) -> Result<()> {
+    // Who is connected stays so: nobody could connect again with a certificate that is known no more.
+    let stage = Stage::set(|_| Ok(Vec::new()), Shape { renew: 0, ..options.shape }).await?;
+    stage.obeyed(stage.offer_file()?).await?;
+    let policies = Volume::new(stage.installation.path("policies"))?;
+    for swap in 0..=options.swaps {
+        let place = stage.offered_file()?;
+        let edition = component(stage.ledger.last().file)?;
+        policies.publish(|folder| {
+            fs::create_dir(folder)?;
+            Ok(fs::write(folder.join("file.wasm"), edition)?)
+        })?;
+        let taken = stage.obeyed(place).await?;
+        ensure!(taken < SOON, "a volume with a policy was looked at only after {taken:?}");
+        // The first is the one whose links take the place of the file.
+        if swap > 0 {
+            say(format!("policies swapped: obeyed after {taken:.0?}"));
+        }
+    }
+    for _ in 0..options.swaps {
+        let old = stage.installation.client()?;
+        tokio::task::block_in_place(|| stage.installation.renew_certificates())?;
+        let begun = Instant::now();
+        let new = stage.installation.client()?;
+        while let Err(why) = answered(&stage, &new).await {
+            ensure!(begun.elapsed() < SOON, "the new certificates are not in force after {SOON:?}: {why}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        say(format!("certificates swapped: whoever connects meets them after {:.0?}", begun.elapsed()));
+        ensure!(answered(&stage, &old).await.is_err(), "a certificate of the old authority is still good");
+        stage.obeyed(stage.offer_settings()?).await?;
+    }
+    let figures = stage.load.stop().await?;
+    let (swaps, generations) = (options.swaps, stage.ledger.generations());
+    ensure!(figures.failed() == 0, "{}: {}", figures.failures(), figures.examples.join("\n"));
+    say(format!(
+        "{swaps} swaps of each, {} answers of {generations} generations, none failed",
+        figures.answers
+    ));
+    Ok(())
+}
+
+/// Whether someone who connects is answered, over both versions of HTTP; otherwise why not.
+async fn answered(stage: &Stage, client: &Client) -> Result<(), String> {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let question = stage.ledger.question(0);
+        let mut connection = client.connect(protocol).await.map_err(|failure| failure.what)?;
+        let body: Bytes = question.body();
+        match connection.post(body).await {
+            Sent::Answered(status, body) => {
+                stage.ledger.judge(&question, status, &body).map_err(|failure| failure.what)?;
+            }
+            Sent::NotTaken => return Err("the connection was closed at once".to_owned()),
+            Sent::Failed(failure) => return Err(failure.what),
+        }
+    }
+    Ok(())
+}
