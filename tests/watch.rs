@@ -1,14 +1,20 @@
-//! The watcher: what happens to files is seen without being asked for.
+//! The watcher: what happens to files is seen without being asked for, and half a file is not judged.
 
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host::config::Unjudged;
 use host::policy::PolicyReader;
-use host::reload::Started;
-use host::watch::Watcher;
+use host::reload::{Problem, Started};
+use host::watch::{Fingerprint, Looks, Wanted, Watcher};
 
 use crate::reload::{Installation, said};
+use crate::support::process::{HOST, Process};
 use crate::support::version;
 
 /// Less than the watcher takes to look without a hint.
@@ -24,20 +30,26 @@ fn soon(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// Runs `act` while a watcher follows the files.
-fn watched(started: Started, act: impl FnOnce(&PolicyReader)) {
-    let Started { reloader, policies, .. } = started;
-    let (watcher, stop) = Watcher::new();
+fn watched(started: Started, act: impl FnOnce(&PolicyReader, &dyn Fn() -> Vec<Problem>)) {
+    let Started { reloader, policies, standing, .. } = started;
+    let (watcher, stop) = Watcher::new().unwrap();
     let following = std::thread::spawn(move || reloader.run(watcher));
-    act(&policies);
+    act(&policies, &|| standing.current().problems.clone());
     drop(stop);
     following.join().unwrap();
+}
+
+/// Runs a script in a folder.
+fn sh(folder: &Path, script: &str) {
+    let status = Command::new("sh").arg("-euc").arg(script).current_dir(folder).status().unwrap();
+    assert!(status.success(), "{script}: {status}");
 }
 
 #[test]
 fn a_watcher_follows_files_and_folders() {
     let installation = Installation::with_a();
     let folder = installation.path("policies");
-    watched(installation.start(), |policies| {
+    watched(installation.start(), |policies, problems| {
         let says = |expected: &[&str]| said(policies) == expected;
         installation.policy("a", &version("version2"));
         soon("a replaced file", || says(&["a: version2"]));
@@ -56,27 +68,318 @@ fn a_watcher_follows_files_and_folders() {
         soon("a folder made anew", || says(&["a: version4"]));
         installation.policy("a", &version("version5"));
         soon("a file in the new folder", || says(&["a: version5"]));
+
+        fs::rename(&folder, installation.path("old")).unwrap();
+        soon("a folder moved away", || !problems().is_empty());
+        fs::rename(installation.path("old"), &folder).unwrap();
+        soon("a folder moved back", || problems().is_empty());
+        installation.policy("a", &version("version6"));
+        soon("a file in the folder that was moved", || says(&["a: version6"]));
+    });
+}
+
+/// Files of a Kubernetes volume as the kubelet changes them: links through `..data`, which is swapped by a rename.
+fn publish(volume: &Path, number: usize, files: &[(&str, &[u8])]) {
+    let folder = volume.join(format!("..{number}"));
+    fs::create_dir(&folder).unwrap();
+    for (name, content) in files {
+        fs::write(folder.join(name), content).unwrap();
+    }
+    let before = fs::read_link(volume.join("..data"));
+    symlink(format!("..{number}"), volume.join("..data_tmp")).unwrap();
+    fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+    for (name, _) in files {
+        // Links that are there stay.
+        let _ = symlink(format!("..data/{name}"), volume.join(name));
+    }
+    if let Ok(before) = before {
+        fs::remove_dir_all(volume.join(before)).unwrap();
+    }
+}
+
+#[test]
+fn a_watcher_follows_kubernetes_volumes() {
+    let installation = Installation::new("policyDirectory: policies");
+    let (policies, tls) = (installation.path("policies"), installation.path("tls"));
+    fs::create_dir(&tls).unwrap();
+    let certificates = |number| {
+        let pki = host::pki::make().unwrap();
+        let files = [
+            ("cert.pem", pki.server.certificate.as_bytes()),
+            ("key.pem", pki.server.key.as_bytes()),
+            ("ca.pem", pki.authority.as_bytes()),
+        ];
+        publish(&tls, number, &files);
+    };
+    certificates(0);
+    for name in ["cert.pem", "key.pem", "ca.pem"] {
+        fs::remove_file(installation.path(name)).unwrap();
+        symlink(tls.join(name), installation.path(name)).unwrap();
+    }
+    publish(&policies, 0, &[("a.wasm", &version("version0"))]);
+    let started = installation.start();
+    let certificate = started.tls.clone();
+    watched(started, |set, problems| {
+        assert_eq!(said(set), ["a: version0"]);
+        for number in 1..=3 {
+            publish(&policies, number, &[("a.wasm", &version(&format!("version{number}")))]);
+            soon("a swapped volume of policies", || said(set) == [format!("a: version{number}")]);
+            let before = certificate.current();
+            certificates(number);
+            soon("a swapped volume of certificates", || !Arc::ptr_eq(&before, &certificate.current()));
+        }
+        publish(&policies, 4, &[("a.wasm", &version("version4")), ("b.wasm", &version("version4"))]);
+        soon("a new file in the volume", || said(set) == ["a: version4", "b: version4"]);
+        assert_eq!(problems().len(), 0);
     });
 }
 
 #[test]
-fn a_watcher_follows_a_kubernetes_volume() {
-    let installation = Installation::new("policyDirectory: policies");
-    let volume = installation.path("policies");
-    // As the kubelet does it: files are links through `..data`, which is swapped by a rename.
-    let publish = |name: &str, component: &[u8]| {
-        let folder = volume.join(format!("..{name}"));
-        fs::create_dir(&folder).unwrap();
-        fs::write(folder.join("a.wasm"), component).unwrap();
-        std::os::unix::fs::symlink(format!("..{name}"), volume.join("..data_tmp")).unwrap();
-        fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+fn a_watcher_follows_symbolic_links() {
+    let installation = Installation::with_a();
+    let elsewhere = tempfile::tempdir().unwrap();
+    for number in 1..=3 {
+        let folder = elsewhere.path().join(format!("release{number}/policies"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("a.wasm"), version(&format!("release{number}").replace("release", "version")))
+            .unwrap();
+    }
+    let current = elsewhere.path().join("current");
+    let point = |to: &str| {
+        symlink(to, elsewhere.path().join("next")).unwrap();
+        fs::rename(elsewhere.path().join("next"), &current).unwrap();
     };
-    publish("first", &version("version1"));
-    std::os::unix::fs::symlink("..data/a.wasm", volume.join("a.wasm")).unwrap();
-    watched(installation.start(), |policies| {
-        assert_eq!(said(policies), ["a: version1"]);
-        publish("second", &version("version2"));
-        fs::remove_dir_all(volume.join("..first")).unwrap();
-        soon("a swapped volume", || said(policies) == ["a: version2"]);
+    point("release1");
+    let file = installation.path("policies/a.wasm");
+    fs::remove_file(&file).unwrap();
+    symlink(current.join("policies/a.wasm"), &file).unwrap();
+    watched(installation.start(), |policies, _| {
+        let says = |expected: &str| said(policies) == [format!("a: {expected}")];
+        assert!(says("version1"));
+        point("release2");
+        soon("a link in the middle of a path that leads elsewhere", || says("version2"));
+        let target = elsewhere.path().join("release2/policies");
+        fs::write(target.join("new"), version("version4")).unwrap();
+        fs::rename(target.join("new"), target.join("a.wasm")).unwrap();
+        soon("a file in the folder that a link leads to", || says("version4"));
+        fs::rename(elsewhere.path().join("release2"), elsewhere.path().join("old")).unwrap();
+        fs::rename(elsewhere.path().join("release3"), elsewhere.path().join("release2")).unwrap();
+        soon("a folder above it that is another", || says("version3"));
+        fs::remove_file(&file).unwrap();
+        symlink(elsewhere.path().join("old/policies/a.wasm"), &file).unwrap();
+        soon("a link that leads somewhere else", || says("version4"));
     });
+}
+
+/// How programs change the file `a.wasm` into `new`.
+const HABITS: [(&str, &str); 9] = [
+    ("mv", "cp new .part; mv .part a.wasm"),
+    ("cp", "cp new a.wasm"),
+    ("cp, having removed it", "cp --remove-destination new a.wasm"),
+    ("install", "install -m 644 new a.wasm"),
+    ("a hard link", "ln -f new a.wasm"),
+    ("dd, in small pieces", "dd if=new of=a.wasm bs=100 status=none"),
+    ("an editor that keeps what was", "mv a.wasm a.wasm~; cat new > a.wasm; rm a.wasm~"),
+    ("an editor that tries the folder first", "touch 4913; rm 4913; cat new > a.wasm"),
+    ("tar", "mkdir -p .t; cp new .t/a.wasm; tar -C .t -cf .t.tar a.wasm; tar -xf .t.tar"),
+];
+
+#[test]
+fn a_watcher_follows_what_programs_do() {
+    let installation = Installation::with_a();
+    let folder = installation.path("policies");
+    watched(installation.start(), |policies, problems| {
+        for (number, (what, script)) in HABITS.into_iter().enumerate() {
+            // A link to it would be the same file.
+            let _ = fs::remove_file(folder.join("new"));
+            let reason = format!("program{number}");
+            fs::write(folder.join("new"), version(&reason)).unwrap();
+            sh(&folder, script);
+            soon(what, || said(policies) == [format!("a: {reason}")]);
+            soon("nothing wrong", || problems().is_empty());
+        }
+    });
+}
+
+#[test]
+fn a_file_that_is_being_written_is_waited_for() {
+    let installation = Installation::with_a();
+    let folder = installation.path("policies");
+    watched(installation.start(), |policies, problems| {
+        let settled = || assert_eq!(problems().len(), 0, "{:?}", problems());
+        // Half of a file, and half of a host.yaml that would do as it is, without the other half.
+        let (new, yaml) = (version("version2"), installation.path("host.yaml"));
+        let (first, rest) = new.split_at(new.len() / 2);
+        let mut file = fs::File::create(folder.join("a.wasm")).unwrap();
+        file.write_all(first).unwrap();
+        installation.policy("b", &version("version1"));
+        soon("another policy meanwhile", || said(policies) == ["a: version1", "b: version1"]);
+        settled();
+        // A new file that is not whole is nothing yet.
+        let mut another = fs::File::create(folder.join("c.wasm")).unwrap();
+        another.write_all(first).unwrap();
+        installation.policy("b", &version("version2"));
+        soon("another policy meanwhile", || said(policies) == ["a: version1", "b: version2"]);
+        settled();
+        file.write_all(rest).unwrap();
+        drop(file);
+        soon("a file that is whole", || said(policies) == ["a: version2", "b: version2"]);
+        settled();
+        another.write_all(rest).unwrap();
+        drop(another);
+        soon("the other one", || said(policies) == ["a: version2", "b: version2", "c: version2"]);
+
+        let whole = fs::read_to_string(&yaml).unwrap();
+        let mut file = fs::File::create(&yaml).unwrap();
+        file.write_all(format!("{whole}\nunjudged: Allow\n").as_bytes()).unwrap();
+        installation.policy("b", &version("version3"));
+        // The time that following would have taken, had it been read.
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(policies.current().rules.unjudged, Unjudged::Deny);
+        file.write_all(b"exempt: { namespaces: [kube-system] }\n").unwrap();
+        drop(file);
+        soon("a host.yaml that is whole", || policies.current().rules.exempt_namespaces.len() == 1);
+        soon("what has waited for it", || said(policies)[1] == "b: version3");
+        settled();
+
+        // What stays broken is told of.
+        fs::write(folder.join("a.wasm"), first).unwrap();
+        soon("half a file that stays so", || problems().len() == 1);
+        assert_eq!(said(policies)[0], "a: version2");
+    });
+}
+
+/// bound: reload-pause within, reload-pause breaks
+#[test]
+fn a_storm_of_changes_costs_few_loads() {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.wasm");
+    let (mut watcher, stop) = Watcher::new().unwrap();
+    let wanted = Wanted { folders: [folder.path().to_owned()].into(), ..Wanted::default() };
+    watcher.watch(&wanted);
+    let (told, hints) = std::sync::mpsc::channel();
+    let following = std::thread::spawn(move || {
+        while watcher.wait(None) {
+            told.send(Instant::now()).unwrap();
+            watcher.watch(&wanted);
+        }
+    });
+    let next = || hints.recv_timeout(SOON).unwrap();
+    for quiet in [Duration::ZERO, Duration::from_millis(1)] {
+        let begun = Instant::now();
+        for number in 0..1000 {
+            fs::write(folder.path().join(".new"), number.to_string()).unwrap();
+            fs::rename(folder.path().join(".new"), &file).unwrap();
+            std::thread::sleep(quiet);
+        }
+        let took = begun.elapsed();
+        std::thread::sleep(3 * PAUSE);
+        let mut given = vec![next()];
+        given.extend(hints.try_iter());
+        let most = took.as_millis() / PAUSE.as_millis() + 2;
+        println!("1,000 changes in {took:?}: {} loads, at most {most}", given.len());
+        assert!(given.len() as u128 <= most, "{} loads in {took:?}", given.len());
+        for pair in given.windows(2) {
+            assert!(pair[1] - pair[0] >= PAUSE - Duration::from_millis(20), "{:?}", pair[1] - pair[0]);
+        }
+    }
+    // What does not matter is no change.
+    fs::write(folder.path().join(".hidden"), "").unwrap();
+    assert!(hints.recv_timeout(3 * PAUSE).is_err());
+    fs::write(&file, "last").unwrap();
+    next();
+    drop(stop);
+    following.join().unwrap();
+}
+
+#[test]
+fn without_events_changes_are_found_all_the_same() {
+    let installation = Installation::with_a();
+    for (what, remedy) in
+        [("instances", "fs.inotify.max_user_instances"), ("watches", "fs.inotify.max_user_watches")]
+    {
+        installation.policy("a", &version("version1"));
+        // As root of a namespace of its own, where the limit holds for nobody else.
+        let script = format!(
+            "echo 0 > /proc/sys/user/max_inotify_{what}; exec {HOST} serve --config {}",
+            installation.path("host.yaml").display()
+        );
+        let mut process = Process::start(Command::new("unshare").args([
+            "--user",
+            "--map-root-user",
+            "sh",
+            "-euc",
+            &script,
+        ]));
+        process.wait_for(&format!("sysctl {remedy}"));
+        installation.policy("a", &version("version2"));
+        process.wait_for("generation 2-");
+    }
+}
+
+fn looks_like(bytes: &str) -> Option<Fingerprint> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, bytes).unwrap();
+    Some(Fingerprint::from(&fs::metadata(&file).unwrap()))
+}
+
+#[test]
+fn what_has_just_changed_is_fresh() {
+    let (mut looks, path, now) = (Looks::default(), PathBuf::from("/a"), Instant::now());
+    let second = Duration::from_secs(1);
+    let (one, other) = (looks_like("one"), looks_like("other"));
+    looks.look(path.clone(), one, true, true, now);
+    assert_eq!(looks.fresh_until(&path, one, now + second / 2), Some(now + second));
+    assert_eq!(looks.fresh_until(&path, one, now + second), None);
+    assert_eq!(looks.written_until(&path, &path, now), None);
+    // It changes, and is gone.
+    assert_eq!(looks.fresh_until(&path, other, now + second), Some(now + 2 * second));
+    assert_eq!(looks.fresh_until(&path, None, now + 2 * second), Some(now + 3 * second));
+    looks.look(path.clone(), None, false, true, now + 3 * second);
+    assert_eq!(looks.paths(), [""; 0].map(PathBuf::from));
+    assert_eq!(looks.fresh_until(&path, None, now + 3 * second), None);
+    // Without an event nothing tells that it is whole.
+    for (after, content, told) in [(4, one, false), (5, other, false)] {
+        looks.look(path.clone(), content, true, told, now + after * second);
+    }
+    assert_eq!(looks.written_until(&path, &path, now + 5 * second), Some(now + 6 * second));
+    assert_eq!(looks.written_until(&path, &path, now + 6 * second), None);
+}
+
+/// bound: write-pause within, write-pause breaks, write-time within, write-time breaks
+#[test]
+fn whoever_writes_is_not_waited_for_for_ever() {
+    let (mut looks, file, begun) = (Looks::default(), PathBuf::from("/a"), Instant::now());
+    let is_written = |looks: &Looks, now| looks.written_until(&file, &file, now).is_some();
+    let after = |seconds| begun + Duration::from_secs(seconds);
+    looks.wrote(file.clone(), begun);
+    assert!(is_written(&looks, after(9)) && !is_written(&looks, after(10)));
+    for seconds in 1..=150 {
+        looks.wrote(file.clone(), after(seconds));
+        assert_eq!(is_written(&looks, after(seconds)), seconds < 120, "after {seconds} s");
+    }
+    looks.closed(&file);
+    looks.wrote(file.clone(), after(200));
+    assert!(is_written(&looks, after(200)));
+    // One that changes all the time is what it is.
+    let changed = [looks_like("one"), looks_like("other")];
+    for half in 0..500 {
+        let now = begun + half * Duration::from_millis(500);
+        let fresh = looks.fresh_until(&file, changed[half as usize % 2], now).is_some();
+        assert_eq!(fresh, half < 240, "after {half} half seconds");
+    }
+}
+
+/// bound: written-files within, written-files breaks
+#[test]
+fn as_many_files_are_waited_for_as_a_set_has_policies() {
+    let (mut looks, now) = (Looks::default(), Instant::now());
+    let file = |number: usize| PathBuf::from(format!("/{number}"));
+    for number in 0..=10_000 {
+        looks.wrote(file(number), now);
+    }
+    let is_written = |number| looks.written_until(&file(number), &file(number), now).is_some();
+    assert!(is_written(9_999));
+    assert!(!is_written(10_000));
 }

@@ -21,7 +21,7 @@ pub struct Bound {
     pub what: &'static str,
     /// What is counted.
     pub unit: Unit,
-    /// The limit unless host.yaml says otherwise. 0: as many as the machine has processors.
+    /// The limit unless host.yaml says otherwise. 0: as many as the machine has processors, or no time at all.
     pub default: u64,
     /// Whether host.yaml may say otherwise.
     pub set: Set,
@@ -198,6 +198,42 @@ bounds! {
         GENERATIONS = count("generations", "generations recorded in stateDirectory", 32)
             .fixed("a way back that is longer goes through the history of your files")
             .does("the oldest are forgotten, with the components that no other one has");
+    }
+
+    "Following files":
+    "What changed files may cost before they are looked at. Over a bound they are looked at later, or as they are." {
+        RELOAD_PAUSE = time("reload-pause", "between two reloads because of changed files", 100)
+            .fixed("a first change is followed at once, and a storm of them costs a few loads")
+            .does("what changes meanwhile is loaded together");
+        WRITE_PAUSE = time("write-pause", "without a byte to a file that someone writes", 10 * SECOND)
+            .fixed("whoever writes a policy or host.yaml is not idle in the middle")
+            .does("the file is read as it is");
+        WRITE_TIME = time("write-time", "for a file to be written", 2 * MINUTE)
+            .fixed("the largest policy comes over a slow line in less")
+            .does("the file is read as it is, and what is wrong with it is told");
+        WRITTEN_FILES = count("written-files", "files that are being written", 10_000)
+            .fixed("a set has no more policies")
+            .does("further ones are read as they are");
+    }
+
+    "The gate":
+    "What it may take to judge a candidate before it is in force, where host.yaml has a `gate`. Reviews come first: what is \
+     over a bound is left out and counted, but for suites, which have to pass as a whole." {
+        REPLAY = count("replay", "reviews of late that a candidate is tried on", 1000)
+            .key("gate.replay", 0, 10_000)
+            .does("the oldest are forgotten");
+        RECENT_BYTES = bytes("recent-bytes", "reviews of late in memory", 16 * MI)
+            .fixed("most reviews take less than 1 KiB")
+            .does("the oldest are forgotten");
+        SHADOW = time("shadow", "for a candidate to judge the reviews that come, beside the set in force", 0)
+            .key("gate.shadow", SECOND, 60 * MINUTE)
+            .does("it is put in force, or held if it decides otherwise and `gate.onDifference` is `Hold`");
+        GATE_BUDGET = time("gate-budget", "for a candidate's suites, and for each round of reviews that it is tried on", 5 * SECOND)
+            .key("gate.budget", 100, 5 * MINUTE)
+            .says("its suites were not run to their end within {limit} ({key})");
+        EXAMPLES = count("examples", "examples of one kind of difference", 5)
+            .fixed("people read them")
+            .does("the rest is counted");
     }
 
     "A policy in a review":
@@ -392,7 +428,11 @@ impl Bound {
     }
 
     fn show_default(&self) -> String {
-        if self.default == 0 { "processors".to_owned() } else { self.show(self.default) }
+        match (self.default, self.unit) {
+            (0, Unit::Time) => "none".to_owned(),
+            (0, _) => "processors".to_owned(),
+            (default, _) => self.show(default),
+        }
     }
 }
 

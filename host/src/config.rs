@@ -57,6 +57,8 @@ pub struct Config {
     pub policies: Vec<PolicyConfig>,
     /// Where every review is written; none: nowhere.
     pub decision_log: Option<DecisionLogConfig>,
+    /// What a changed set of policies has to pass before it is in force; none: nothing.
+    pub gate: Option<Gate>,
     /// Bounds of the host.
     pub limits: HostLimits,
     /// The file, for pointing into it.
@@ -83,6 +85,17 @@ pub struct TlsConfig {
     pub private_key: PathBuf,
     /// Who may ask.
     pub client_auth: ClientAuth,
+}
+
+impl TlsConfig {
+    /// The files that it names.
+    pub fn files(&self) -> Vec<&Path> {
+        let ca = match &self.client_auth {
+            ClientAuth::Required { ca, .. } => Some(ca.as_path()),
+            ClientAuth::None => None,
+        };
+        [self.certificate.as_path(), self.private_key.as_path()].into_iter().chain(ca).collect()
+    }
 }
 
 /// Who may ask for a verdict.
@@ -155,6 +168,31 @@ pub enum FailurePolicy {
     Fail,
     /// An abstention.
     Ignore,
+}
+
+/// What a changed set of policies has to pass before it is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// Folders of fixtures, which must pass.
+    pub suites: Vec<PathBuf>,
+    /// Reviews of late that it is tried on beside the set in force.
+    pub replay: usize,
+    /// How long it judges the reviews that come beside the set in force; none: not at all.
+    pub shadow: Option<Duration>,
+    /// What becomes of it when it decides otherwise.
+    pub on_difference: OnDifference,
+    /// Wall clock of all its suites, and of each round of reviews.
+    pub budget: Duration,
+}
+
+/// What becomes of a set that decides otherwise than the one in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnDifference {
+    /// It is put in force, and told in what it differs.
+    #[default]
+    Swap,
+    /// It waits until someone approves it.
+    Hold,
 }
 
 /// One policy and how it is run.
@@ -323,6 +361,7 @@ impl Config {
             policy_directory: None,
             policies,
             decision_log: None,
+            gate: None,
             limits: HostLimits::default(),
             document: Document::default(),
             missing: vec![

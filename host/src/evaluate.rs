@@ -56,6 +56,13 @@ pub fn evaluate_if_by(set: &PolicySet, review: &Review, until: Instant, audit: A
     Some(verdict)
 }
 
+/// As [`evaluate_until`], beside what serves: what policies do is not counted, nor is it learnt from it how long they take.
+pub fn evaluate_aside(set: &PolicySet, review: &Review, instances: Instances, until: Instant) -> Verdict {
+    let until = until.min(Instant::now() + set.limits.review_deadline);
+    let mut evaluation = Evaluation { counted: false, ..Evaluation::new(set, until) };
+    evaluation.judge(review, instances, Audit::Asked)
+}
+
 /// How long [`evaluate`] is expected to take, by what the policies took before; of policies in mode audit only where they
 /// are asked.
 pub fn expected(set: &PolicySet, review: &Review, audit: Audit) -> Duration {
@@ -85,6 +92,8 @@ fn applying<'a>(set: &'a PolicySet, review: &'a Review) -> impl Iterator<Item = 
 struct Evaluation<'a> {
     set: &'a PolicySet,
     until: Instant,
+    /// Whether the policies' records tell of it.
+    counted: bool,
     /// Something was not asked, or not to its end.
     exhausted: bool,
     /// How the evaluations of each policy ended, to be counted once they stand.
@@ -93,7 +102,7 @@ struct Evaluation<'a> {
 
 impl<'a> Evaluation<'a> {
     fn new(set: &'a PolicySet, until: Instant) -> Evaluation<'a> {
-        Evaluation { set, until, exhausted: false, ended: Vec::new() }
+        Evaluation { set, until, counted: true, exhausted: false, ended: Vec::new() }
     }
 
     fn finish(mut self, review: &Review, instances: Instances, audit: Audit) -> Verdict {
@@ -169,7 +178,7 @@ impl<'a> Evaluation<'a> {
                 }
                 Some(decision)
             });
-            if let (Ok(policy), Some(judgement)) = (loaded, &judgement) {
+            if let (true, Ok(policy), Some(judgement)) = (self.counted, loaded, &judgement) {
                 policy.record().took(began.elapsed());
                 self.ended.push((policy, judgement.as_ref().err().cloned()));
             }

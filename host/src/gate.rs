@@ -1,10 +1,35 @@
-//! Whether a candidate may take the place of what is in force, by what host.yaml asks for.
+//! Whether a candidate may take the place of what is in force, by what host.yaml asks for: suites that it must pass, reviews
+//! of late that it is tried on beside the set in force, and reviews to come for a while.
+//!
+//! All of it happens in the reload's own time, at a low priority and within a budget; of the door it takes that it keeps
+//! its reviews ([`Recent`]). What is judged here counts nowhere: neither as an evaluation of a policy nor in how long
+//! it is expected to take.
 
-use std::fmt;
+mod differences;
+mod recent;
 
-use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
+pub use self::differences::{Differences, Example, Found};
+pub use self::recent::{Mark, Recent};
+use crate::bounds;
+use crate::config::{self, OnDifference};
+use crate::evaluate::{Instances, evaluate_aside};
 use crate::policy::PolicySet;
+use crate::review::Review;
+use crate::suite::{self, Case, SuiteError};
+
+/// How much a candidate gives way to reviews (nice(2)).
+const NICE: i32 = 15;
+/// Reviews that are kept for a candidate that is tried on those to come.
+const SHADOWED: usize = bounds::REPLAY.size();
+/// How often a candidate is tried on the reviews that have come.
+const STEP: Duration = Duration::from_secs(5);
+/// Cases that fail of which the reason is told.
+const CASES: usize = 3;
 
 /// What becomes of a candidate.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,33 +42,249 @@ pub enum Ruling {
     Refuse(String),
 }
 
-/// What the candidate would have decided otherwise than the set in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub struct Differences {
-    /// Reviews that both judged.
-    pub reviews: u64,
-}
-
-impl fmt::Display for Differences {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "none in {} reviews", self.reviews)
-    }
-}
-
 /// Judges candidates.
 #[derive(Default)]
-pub struct Gate {}
+pub struct Gate {
+    config: Option<config::Gate>,
+    recent: Arc<Recent>,
+    trial: Option<Trial>,
+}
+
+/// What is known of a candidate that has been judged: it is asked about again as long as it waits.
+struct Trial {
+    of: Subject,
+    /// Why its suites do not let it pass.
+    refused: Option<String>,
+    differences: Differences,
+    /// Up to where reviews were judged.
+    mark: Mark,
+    /// Until when it is tried on the reviews to come.
+    until: Option<(Instant, SystemTime)>,
+}
+
+/// All that a trial depends on.
+#[derive(PartialEq)]
+struct Subject {
+    candidate: String,
+    current: String,
+    config: config::Gate,
+    /// The suites' files, with their size and when they were changed.
+    fixtures: Vec<(PathBuf, u64, Option<SystemTime>)>,
+}
 
 impl Gate {
+    /// Where the door puts its reviews.
+    pub fn recent(&self) -> Arc<Recent> {
+        Arc::clone(&self.recent)
+    }
+
+    /// Judges by this from now on; none: whatever comes is put in force.
+    pub fn configure(&mut self, config: Option<&config::Gate>) {
+        let kept = config.map_or(0, |config| match config.shadow {
+            Some(_) => config.replay.max(SHADOWED),
+            None => config.replay,
+        });
+        if self.config.as_ref() != config {
+            self.recent.keep(kept);
+            self.config = config.cloned();
+        }
+    }
+
     /// Whether it may keep a candidate from being put in force.
     pub fn asks(&self) -> bool {
-        false
+        self.config.is_some()
+    }
+
+    /// The folders whose files it judges by.
+    pub fn folders(&self) -> BTreeSet<PathBuf> {
+        self.config.as_ref().map(|config| suite::folders(&config.suites)).unwrap_or_default()
+    }
+
+    /// When a candidate that waits is to be judged again, whether anything has changed or not.
+    pub fn next(&self) -> Option<Instant> {
+        let (until, _) = self.trial.as_ref()?.until?;
+        Some(until.min(Instant::now() + STEP))
     }
 
     /// Rules on a candidate that would take the place of `current`. It is asked again at every hint as long as a
     /// candidate waits.
-    pub fn judge(&mut self, _candidate: &PolicySet, _current: &PolicySet) -> Ruling {
-        Ruling::Swap(Differences::default())
+    pub fn judge(&mut self, candidate: &PolicySet, current: &PolicySet) -> Ruling {
+        let Some(config) = self.config.clone() else {
+            self.trial = None;
+            return Ruling::Swap(Differences::default());
+        };
+        let fixtures = match fixtures(&config.suites) {
+            Ok(fixtures) => fixtures,
+            Err(error) => return Ruling::Refuse(format!("its suites cannot be run: {error}")),
+        };
+        let of = Subject {
+            candidate: candidate.digest().to_owned(),
+            current: current.digest().to_owned(),
+            config: config.clone(),
+            fixtures,
+        };
+        let trial = match self.trial.take().filter(|trial| trial.of == of) {
+            Some(trial) => trial.go_on(&self.recent, candidate, current),
+            None => Trial::begin(of, &self.recent, candidate, current),
+        };
+        let ruling = trial.ruling(&config);
+        self.trial = Some(trial);
+        ruling
     }
+
+    /// Whether `candidate`, which would be the first set of all, passes its suites.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub fn first(&self, candidate: &PolicySet) -> Result<(), String> {
+        let Some(config) = &self.config else { return Ok(()) };
+        let files = fixtures(&config.suites).map_err(|error| format!("its suites cannot be run: {error}"))?;
+        aside(|| pass(files.iter().map(|(path, ..)| path.as_path()), candidate, config.budget))
+            .unwrap_or_else(|| Err(PANICKED.to_owned()))
+    }
+}
+
+const PANICKED: &str = "judging it panicked: please report this, with the message in the log";
+
+impl Trial {
+    fn begin(of: Subject, recent: &Recent, candidate: &PolicySet, current: &PolicySet) -> Trial {
+        let budget = of.config.budget;
+        let suites = || pass(of.fixtures.iter().map(|(path, ..)| path.as_path()), candidate, budget);
+        let refused = aside(suites).unwrap_or_else(|| Err(PANICKED.to_owned())).err();
+        let until = of.config.shadow.map(|shadow| (Instant::now() + shadow, SystemTime::now() + shadow));
+        let (mut reviews, mark) = recent.newest();
+        reviews.truncate(of.config.replay);
+        let mut trial = Trial { of, refused, differences: Differences::default(), mark, until };
+        if trial.refused.is_none() {
+            trial.compare(&reviews, candidate, current);
+        }
+        trial
+    }
+
+    /// Judges what has come since.
+    fn go_on(mut self, recent: &Recent, candidate: &PolicySet, current: &PolicySet) -> Trial {
+        if self.refused.is_none() && self.until.is_some() {
+            let (reviews, mark) = recent.since(self.mark);
+            self.mark = mark;
+            self.compare(&reviews, candidate, current);
+            self.until = self.until.filter(|(until, _)| *until > Instant::now());
+        }
+        self
+    }
+
+    fn compare(&mut self, reviews: &[Arc<Review>], candidate: &PolicySet, current: &PolicySet) {
+        let budget = self.of.config.budget;
+        match aside(|| compare(reviews, candidate, current, budget)) {
+            Some(found) => self.differences.extend(found),
+            None => self.refused = Some(PANICKED.to_owned()),
+        }
+    }
+
+    fn ruling(&self, config: &config::Gate) -> Ruling {
+        let differences = self.differences.clone();
+        if let Some(why) = &self.refused {
+            return Ruling::Refuse(why.clone());
+        }
+        if let Some((_, until)) = self.until {
+            let until = humantime::format_rfc3339_seconds(until);
+            let why = format!("it judges the reviews that come beside the set in force, until {until}");
+            return Ruling::Hold(differences, why);
+        }
+        match config.on_difference {
+            OnDifference::Hold if !differences.is_empty() => {
+                let why = format!("it decides otherwise: {differences}");
+                Ruling::Hold(differences, why)
+            }
+            _ => Ruling::Swap(differences),
+        }
+    }
+}
+
+/// The suites' files.
+fn fixtures(suites: &[PathBuf]) -> Result<Vec<(PathBuf, u64, Option<SystemTime>)>, String> {
+    let found = suite::find(suites, true).map_err(|error| error.to_string())?;
+    let files = found.into_iter().flat_map(|suite| suite.fixtures).map(|path| {
+        let file =
+            std::fs::metadata(&path).map_err(|error| SuiteError::Read { path: path.clone(), error })?;
+        Ok((path, file.len(), file.modified().ok()))
+    });
+    let files: Vec<_> = files.collect::<Result<_, SuiteError>>().map_err(|error| error.to_string())?;
+    if files.is_empty() && !suites.is_empty() {
+        let folders: Vec<_> = suites.iter().map(|folder| folder.display().to_string()).collect();
+        return Err(format!("there is no fixture in {}", folders.join(", ")));
+    }
+    Ok(files)
+}
+
+/// Runs the cases of suites on a set.
+fn pass<'a>(
+    fixtures: impl Iterator<Item = &'a Path>,
+    set: &PolicySet,
+    budget: Duration,
+) -> Result<(), String> {
+    let until = Instant::now() + budget;
+    let (mut run, mut failed) = (0, Vec::new());
+    for path in fixtures {
+        let case =
+            Case::read(path, &set.limits).map_err(|error| format!("its suites cannot be run: {error}"))?;
+        let lines = case.run_until(set, until);
+        if Instant::now() >= until {
+            return Err(bounds::GATE_BUDGET.says_of(budget));
+        }
+        run += 1;
+        if let Some(line) = lines.first() {
+            failed.push(format!("{}: {line}", path.display()));
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let more = failed.len().saturating_sub(CASES);
+    let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+    let told: Vec<_> = failed.iter().take(CASES).map(String::as_str).collect();
+    Err(format!("{} of {run} cases of its suites fail: {}{more}", failed.len(), told.join("; ")))
+}
+
+/// Judges reviews by both sets, each but once however often it was asked, the newest first.
+fn compare(
+    reviews: &[Arc<Review>],
+    candidate: &PolicySet,
+    current: &PolicySet,
+    budget: Duration,
+) -> Differences {
+    let until = Instant::now() + budget;
+    let mut places: HashMap<_, usize> = HashMap::new();
+    let mut distinct: Vec<(&Review, u64)> = Vec::new();
+    for review in reviews {
+        let Review { namespace, annotations, images } = &**review;
+        let place = *places.entry((namespace, annotations, images)).or_insert(distinct.len());
+        match distinct.get_mut(place) {
+            Some((_, times)) => *times += 1,
+            None => distinct.push((review, 1)),
+        }
+    }
+    let mut differences = Differences::default();
+    for (review, times) in distinct {
+        let judge = |set| evaluate_aside(set, review, Instances::Shared, until);
+        let (before, after) = (judge(current), judge(candidate));
+        // What was cut short says nothing.
+        if Instant::now() >= until {
+            differences.left_out += times;
+            continue;
+        }
+        differences.add(review, times, (&current.rules, &before), (&candidate.rules, &after));
+    }
+    differences
+}
+
+/// Does something on a thread that gives way to all others; none when it panics.
+fn aside<T: Send>(act: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("gate".to_owned()).spawn_scoped(scope, || {
+            // Without it it takes more from others, and still not much. On Linux this is of the thread.
+            let _ = rustix::process::nice(NICE);
+            act()
+        });
+        thread.ok()?.join().ok()
+    })
 }

@@ -23,7 +23,7 @@
 //! 8. A reload never weakens what is in force because of an error, across a restart neither, and every error is visible
 //!    from outside.
 //! 9. `unsafe` stands in one place, where compiled code is loaded.
-//! 10. wasmtime is named in [`policy`] only, axum in [`server`], notify in [`watch`], rustls in [`tls`], [`pki`] and
+//! 10. wasmtime is named in [`policy`] only, axum in [`server`], inotify in [`watch`], rustls in [`tls`], [`pki`] and
 //!     [`server`]. The core does no I/O.
 //! 11. `host test` and `host serve` share `evaluate`: a suite that passes predicts the server.
 //! 12. Nothing in a request can switch a policy off, except what host.yaml authorises.

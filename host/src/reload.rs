@@ -6,8 +6,8 @@ mod command;
 mod restore;
 mod start;
 
-use std::collections::{BTreeSet, VecDeque};
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
@@ -28,7 +28,7 @@ use crate::policy::{Component, EngineError, PolicySet, PolicyStore, Preparer};
 use crate::state::{Record, StateDirectory, StateError, Summary};
 use crate::text;
 use crate::tls::{Material, TlsError, TlsStore};
-use crate::watch::Watcher;
+use crate::watch::{Wanted, Watcher};
 
 /// Something that is not as configured, and what that means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +154,10 @@ pub struct Reloader {
     tls: TlsStore,
     decision_log: DecisionLog,
     gate: Gate,
+    /// What is known of the files, once they are followed.
+    watcher: Option<Watcher>,
+    /// The suites that the first set of all does not pass, which is in force since there is no other.
+    unpassed: Option<(String, Problem)>,
     /// No set could be put in force yet but one that denies everything, so the last good versions still count.
     closed: bool,
     /// Someone rolled back: files decide nothing until that is released.
@@ -208,20 +212,29 @@ fn compared(differences: Differences) -> Option<Differences> {
 
 impl Reloader {
     /// Follows the files, and does what it is asked for, until the watcher is told to stop.
-    pub fn run(mut self, mut watcher: Watcher) {
+    pub fn run(mut self, watcher: Watcher) {
         self.preparer.when_ready(watcher.hinter());
         self.asker.wake_by(watcher.hinter());
+        self.watcher = Some(watcher);
         loop {
             while let Ok(asked) = self.asked.try_recv() {
                 self.answer(asked);
             }
-            watcher.watch(self.directories());
+            self.watch();
             // What changed before the watch was there has given no hint.
             self.reload();
-            watcher.watch(self.directories());
-            if !watcher.wait() {
+            self.watch();
+            let until = self.gate.next();
+            if !self.watcher.as_mut().is_some_and(|watcher| watcher.wait(until)) {
                 return;
             }
+        }
+    }
+
+    fn watch(&mut self) {
+        let wanted = self.wanted();
+        if let Some(watcher) = &mut self.watcher {
+            watcher.watch(&wanted);
         }
     }
 
@@ -243,9 +256,11 @@ impl Reloader {
 
     fn reload_for(&mut self, cause: Cause) {
         let before = self.policies.current().number();
-        self.problems.clear();
-        if let Err(problem) = self.try_reload(cause) {
-            self.problems.push(problem);
+        let found = std::mem::take(&mut self.problems);
+        match self.try_reload(cause, &found) {
+            Ok(()) => {}
+            Err(Stays::Broken(problem)) => self.problems.push(problem),
+            Err(Stays::Unfinished) => self.problems = found,
         }
         let results = &mut self.results;
         *match (self.policies.current().number() != before, self.problems.is_empty()) {
@@ -257,16 +272,22 @@ impl Reloader {
         self.report();
     }
 
-    fn try_reload(&mut self, cause: Cause) -> Result<(), Problem> {
-        let stays = |subject: &Path, error: &dyn std::fmt::Display| Problem {
-            subject: subject.display().to_string(),
-            message: format!("{error} (the generation in force stays)"),
+    /// `found` is what the last look at the files has found.
+    fn try_reload(&mut self, cause: Cause, found: &[Problem]) -> Result<(), Stays> {
+        let watcher = self.watcher.as_ref();
+        let stays = |files: &[&Path], subject: &Path, error: &dyn std::fmt::Display| {
+            Stays::unless_finished(watcher, files, || Problem {
+                subject: subject.display().to_string(),
+                message: format!("{error} (the generation in force stays)"),
+            })
         };
         let path = self.config.path.clone();
-        let config = Config::read(&path).map_err(|error| stays(&path, &error))?;
-        let serving = config.require_serving().map_err(|error| stays(&path, &error))?;
-        let tls = |error: TlsError| stays(Path::new("tls"), &error);
-        let material = Material::read(&serving.tls).map_err(tls)?;
+        let wrong = |error: ConfigError| stays(&[&path], &path, &error);
+        let config = read_whole(watcher, &[&path], || Config::read(&path))?.map_err(wrong)?;
+        let serving = config.require_serving().map_err(wrong)?;
+        let files = serving.tls.files();
+        let tls = |error: TlsError| stays(&files, Path::new("tls"), &error);
+        let material = read_whole(watcher, &files, || Material::read(&serving.tls))?.map_err(tls)?;
         let server_config =
             if material == self.material { None } else { Some(material.server_config().map_err(tls)?) };
         self.problems.extend(self.needs_restart(&config));
@@ -278,10 +299,18 @@ impl Reloader {
             false => Before::Running(Running {
                 current: &current,
                 waiting: self.waiting.as_ref().map(|waiting| &waiting.set),
+                watcher: self.watcher.as_ref(),
             }),
         };
         let candidate = assemble(&self.preparer, &config, before, &mut self.refused).map_err(|problem| {
-            Problem { message: format!("{} (the generation in force stays)", problem.message), ..problem }
+            Stays::unless_finished(
+                self.watcher.as_ref(),
+                config.policy_directory.as_deref().as_slice(),
+                || Problem {
+                    message: format!("{} (the generation in force stays)", problem.message),
+                    ..problem
+                },
+            )
         })?;
         if let Some(server_config) = server_config {
             self.tls.publish(server_config);
@@ -290,7 +319,10 @@ impl Reloader {
         }
         self.decision_log.configure(config.decision_log.as_ref());
         self.config = config;
+        self.gate.configure(self.config.gate.as_ref());
         self.problems.extend(candidate.problems);
+        let awaited: Vec<_> = candidate.awaited.iter().map(|name| format!("policy {name}")).collect();
+        self.problems.extend(found.iter().filter(|problem| awaited.contains(&problem.subject)).cloned());
         self.settle(candidate.set, candidate.loaded, cause);
         Ok(())
     }
@@ -429,6 +461,11 @@ impl Reloader {
             });
         }
         problems.extend(self.lasting.iter().cloned());
+        let trouble = self.watcher.as_ref().and_then(Watcher::trouble);
+        problems.extend(trouble.map(|message| Problem { subject: "watching".to_owned(), message }));
+        let current = self.policies.current();
+        let unpassed = self.unpassed.iter().filter(|(digest, _)| digest == current.digest());
+        problems.extend(unpassed.map(|(_, problem)| problem.clone()));
         let cache = self.preparer.cache().trouble();
         problems.extend(cache.map(|message| Problem { subject: "cache".to_owned(), message }));
         let before = self.standing.load();
@@ -476,18 +513,45 @@ impl Reloader {
         Some(Problem { subject, message })
     }
 
-    /// The directories of all files that a generation is made of.
-    fn directories(&self) -> BTreeSet<PathBuf> {
+    /// The files that a generation is made of and judged by.
+    fn wanted(&self) -> Wanted {
         let config = &self.config;
         let modules = config.policies.iter().map(|policy| policy.module.as_path());
         let files = modules.chain(self.material.files()).chain([config.path.as_path()]);
-        let mut directories: BTreeSet<PathBuf> =
-            files.filter_map(|file| absolute(file).parent().map(Path::to_owned)).collect();
-        directories.extend(config.policy_directory.as_deref().map(absolute));
-        directories
+        let folders = config.policy_directory.clone().into_iter().chain(self.gate.folders());
+        Wanted { files: files.map(Path::to_owned).collect(), folders: folders.collect() }
     }
 }
 
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+/// Why all stays as it is.
+enum Stays {
+    /// For what is wrong.
+    Broken(Problem),
+    /// A file is waited for.
+    Unfinished,
+}
+
+impl Stays {
+    /// For what is wrong with files, unless they may be half of something.
+    fn unless_finished(
+        watcher: Option<&Watcher>,
+        files: &[&Path],
+        problem: impl FnOnce() -> Problem,
+    ) -> Stays {
+        match watcher.is_some_and(|watcher| files.iter().any(|file| watcher.is_fresh(file))) {
+            true => Stays::Unfinished,
+            false => Stays::Broken(problem()),
+        }
+    }
+}
+
+/// Reads files, unless one of them is being written.
+fn read_whole<T>(watcher: Option<&Watcher>, files: &[&Path], read: impl FnOnce() -> T) -> Result<T, Stays> {
+    let is_written = || watcher.is_some_and(|watcher| files.iter().any(|file| watcher.is_written(file)));
+    if is_written() {
+        return Err(Stays::Unfinished);
+    }
+    let content = read();
+    // Whoever began meanwhile may have been read half.
+    if is_written() { Err(Stays::Unfinished) } else { Ok(content) }
 }

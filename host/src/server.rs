@@ -23,6 +23,7 @@ use self::connections::Rooms;
 pub use self::connections::serve;
 use crate::bounds;
 use crate::dispatch::{Dispatcher, Overloaded};
+use crate::gate::Recent;
 use crate::lines::{self, Lines};
 use crate::metrics::Metrics;
 use crate::policy::PolicySet;
@@ -40,6 +41,7 @@ pub struct Host {
     rooms: Arc<Rooms>,
     ids: Ids,
     metrics: Metrics,
+    recent: Arc<Recent>,
     lines: Arc<Lines>,
     lines_lost: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -56,6 +58,7 @@ impl Host {
             rooms: Rooms::new(limit),
             ids: Ids::default(),
             metrics: Metrics::default(),
+            recent: Arc::clone(&started.recent),
             lines: Arc::default(),
             lines_lost: Box::new(lines_lost),
         })

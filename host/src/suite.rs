@@ -3,15 +3,16 @@
 //! A suite is a folder with a `host.yaml`, of which `policies` is enough. Every other `.json`, `.yaml` or `.yml` file
 //! in it and below is a case: an ImageReview whose `status` is the expected answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::config::{HostLimits, Mode};
-use crate::evaluate::{Instances, evaluate_with};
+use crate::evaluate::{Instances, evaluate_aside};
 use crate::policy::PolicySet;
 use crate::review::{Review, ReviewError};
 use crate::verdict::{Outcome, Verdict, agree};
@@ -109,6 +110,21 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Su
         }
     }
     Ok(())
+}
+
+/// The folders that suites are made of, those below them too: where a change may change what [`find`] finds.
+pub fn folders(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut left: Vec<_> = paths.iter().map(|path| (path.clone(), DEPTH)).collect();
+    while let Some((folder, depth)) = left.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten().filter(|_| depth > 0) {
+            if !entry.file_name().as_encoded_bytes().starts_with(b".") && entry.path().is_dir() {
+                left.push((entry.path(), depth - 1));
+            }
+        }
+        found.insert(folder);
+    }
+    found
 }
 
 fn config_above(file: &Path) -> Result<PathBuf, SuiteError> {
@@ -209,8 +225,13 @@ impl Case {
     /// Judges the case as the server would, and again with instances shared otherwise. What is not as expected comes
     /// back in lines for the author; none when it passes.
     pub fn run(&self, set: &PolicySet) -> Vec<String> {
+        self.run_until(set, Instant::now() + 3 * set.limits.review_deadline)
+    }
+
+    /// As [`Case::run`], but all of it until then: what was not judged by then fails.
+    pub fn run_until(&self, set: &PolicySet, until: Instant) -> Vec<String> {
         let judge = |instances| match &self.review {
-            Ok(review) => evaluate_with(set, review, instances),
+            Ok(review) => evaluate_aside(set, review, instances, until),
             Err(reason) => Verdict::refuse(&set.rules, &set.generation(), reason),
         };
         let verdict = judge(Instances::Shared);

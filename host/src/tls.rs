@@ -116,12 +116,7 @@ impl Material {
 
     /// The files.
     pub fn files(&self) -> Vec<&Path> {
-        let TlsConfig { certificate, private_key, client_auth } = &self.config;
-        let mut files = vec![certificate.as_path(), private_key.as_path()];
-        if let ClientAuth::Required { ca, .. } = client_auth {
-            files.push(ca);
-        }
-        files
+        self.config.files()
     }
 
     /// Checks that it can serve an apiserver, TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.

@@ -13,6 +13,7 @@ mod loads;
 mod memory;
 mod server;
 mod subjects;
+mod swaps;
 
 use std::path::Path;
 
@@ -57,11 +58,12 @@ impl Row {
 type Part = fn() -> Result<Vec<Row>, Error>;
 
 /// The parts, in the order of the table, with what each measures.
-const PARTS: [(&str, Part); 4] = [
+const PARTS: [(&str, Part); 5] = [
     ("evaluations", evaluations::rows),
     ("loads", loads::rows),
     ("door", door::rows),
     ("memory", memory::rows),
+    ("swaps", swaps::rows),
 ];
 
 fn main() -> Result<(), Error> {

@@ -179,26 +179,9 @@ pub(crate) async fn load(
     namespace: fn(usize) -> String,
     until: Until,
 ) -> Result<usize, Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in chain(&folder.join("external-ca.pem"))? {
-        roots.add(certificate)?;
-    }
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(
-            chain(&folder.join("apiserver-client-cert.pem"))?,
-            key(&folder.join("apiserver-client-key.pem"))?,
-        )?;
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
-
     let mut tasks = tokio::task::JoinSet::new();
     for connection_number in 0..CONNECTIONS {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let stream = connector.connect(ServerName::try_from("localhost")?, stream).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        let mut connection = Connection::open(address, folder).await?;
         tasks.spawn(async move {
             let started = Instant::now();
             let mut answers = 0;
@@ -207,12 +190,7 @@ pub(crate) async fn load(
                 Until::Answers(wanted) => answers < wanted.div_ceil(CONNECTIONS),
             };
             while more(answers) {
-                let body = body(&namespace(answers * CONNECTIONS + connection_number));
-                let request = hyper::Request::post("/?timeout=30s")
-                    .header("host", "localhost")
-                    .header("content-type", "application/json")
-                    .body(Full::new(body))?;
-                let answer = sender.send_request(request).await?.into_body().collect().await?.to_bytes();
+                let answer = connection.ask(&namespace(answers * CONNECTIONS + connection_number)).await?;
                 if !answer.windows(14).any(|window| window == b"\"allowed\":true") {
                     return Err(format!("another answer: {}", String::from_utf8_lossy(&answer)).into());
                 }
@@ -226,6 +204,43 @@ pub(crate) async fn load(
         answers += task??;
     }
     Ok(answers)
+}
+
+/// A kept connection, as an apiserver has it.
+pub(crate) struct Connection(hyper::client::conn::http1::SendRequest<Full<Bytes>>);
+
+impl Connection {
+    /// To a host on the installation in `folder`.
+    pub(crate) async fn open(address: SocketAddr, folder: &Path) -> Result<Connection, Error> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in chain(&folder.join("external-ca.pem"))? {
+            roots.add(certificate)?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(
+                chain(&folder.join("apiserver-client-cert.pem"))?,
+                key(&folder.join("apiserver-client-key.pem"))?,
+            )?;
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+        let stream = connector.connect(ServerName::try_from("localhost")?, stream).await?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Connection(sender))
+    }
+
+    /// The answer to a review of two images in a namespace.
+    pub(crate) async fn ask(&mut self, namespace: &str) -> Result<Bytes, Error> {
+        let request = hyper::Request::post("/?timeout=30s")
+            .header("host", "localhost")
+            .header("content-type", "application/json")
+            .body(Full::new(body(namespace)))?;
+        Ok(self.0.send_request(request).await?.into_body().collect().await?.to_bytes())
+    }
 }
 
 fn body(namespace: &str) -> Bytes {

@@ -28,8 +28,8 @@ pub(crate) fn preparer() -> Result<Preparer, Error> {
 /// A component with settings.
 pub(crate) struct Subject {
     pub(crate) name: String,
-    component: Component,
-    settings: Value,
+    pub(crate) component: Component,
+    pub(crate) settings: Value,
 }
 
 impl Subject {

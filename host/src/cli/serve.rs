@@ -138,7 +138,7 @@ fn serve_config(path: &Path, log: &Log, ready: impl FnOnce(SocketAddr)) -> Resul
         let admin = bind(config.admin_listen, "admin.listen").await?;
         let stop = stop_signal().map_err(|error| cannot_start(&error))?;
 
-        let (watcher, stop_watching) = Watcher::new();
+        let (watcher, stop_watching) = Watcher::new().map_err(|error| cannot_start(&error))?;
         let reloading = std::thread::Builder::new()
             .name("reload".to_owned())
             .spawn(move || reloader.run(watcher))

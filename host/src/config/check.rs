@@ -13,7 +13,7 @@ use super::raw::{self, ClientAuthKind, HostYaml, Quantity};
 use super::shape::place;
 use super::units::{parse_duration, parse_quantity};
 use super::{
-    API_VERSION, ClientAuth, Config, DecisionLogConfig, HostLimits, KIND, PolicyConfig, PolicyLimits,
+    API_VERSION, ClientAuth, Config, DecisionLogConfig, Gate, HostLimits, KIND, PolicyConfig, PolicyLimits,
     PolicyName, Rules, Scope, Serving, TlsConfig,
 };
 use crate::bounds::{self, Bound, Set};
@@ -44,6 +44,7 @@ pub(super) fn config(path: &Path, document: Document, raw: HostYaml) -> Result<C
         },
         allow_empty: raw.allow_empty,
         policy_directory: raw.policy_directory.map(|path| checker.path("/policyDirectory", &path)),
+        gate: raw.gate.map(|gate| checker.gate(&gate)),
         policies: checker.policies(raw.policies, limits.policies),
         decision_log: raw.decision_log.map(|log| checker.decision_log(&log)),
         limits,
@@ -169,6 +170,17 @@ impl Checker<'_> {
             capabilities: raw.capabilities,
             pointer,
         })
+    }
+
+    fn gate(&mut self, raw: &raw::Gate) -> Gate {
+        let suites = raw.suites.iter().enumerate();
+        Gate {
+            suites: suites.map(|(index, path)| self.path(&format!("/gate/suites/{index}"), path)).collect(),
+            replay: self.count("", &raw.replay, &bounds::REPLAY),
+            shadow: raw.shadow.as_ref().map(|shadow| self.duration("", shadow, &bounds::SHADOW)),
+            on_difference: raw.on_difference,
+            budget: self.duration("", &raw.budget, &bounds::GATE_BUDGET),
+        }
     }
 
     fn scope(&mut self, pointer: &str, raw: &raw::Namespaces) -> Scope {

@@ -10,9 +10,10 @@ use serde_json::{Number, Value, json};
 
 use super::units::{DURATION_PATTERN, QUANTITY_PATTERN};
 use super::{
-    ADMIN_LISTEN, API_VERSION, FailurePolicy, HostLimits, KIND, LISTEN, Mode, PolicyLimits, Unjudged,
+    ADMIN_LISTEN, API_VERSION, FailurePolicy, HostLimits, KIND, LISTEN, Mode, OnDifference, PolicyLimits,
+    Unjudged,
 };
-use crate::bounds::{self, Bound, Set, show_bytes};
+use crate::bounds::{self, Bound, Set, Unit, show_bytes};
 
 /// Configuration of the image policy host. Relative paths start at the folder of this file.
 #[derive(Deserialize, Serialize, JsonSchema)]
@@ -47,6 +48,8 @@ pub(super) struct HostYaml {
     pub(super) policies: Vec<Policy>,
     /// A line of JSON for every review. Absent: there are none.
     pub(super) decision_log: Option<DecisionLog>,
+    /// What a changed set of policies has to pass before it is in force. Absent: nothing.
+    pub(super) gate: Option<Gate>,
     /// Bounds of the host.
     pub(super) limits: Limits,
 }
@@ -67,6 +70,7 @@ impl Default for HostYaml {
             policy_directory: None,
             policies: Vec::new(),
             decision_log: None,
+            gate: None,
             limits: Limits::default(),
         }
     }
@@ -212,6 +216,37 @@ fn queue() -> Number {
     bounds::DECISION_LOG_QUEUE.default.into()
 }
 
+/// What a changed set of policies has to pass before it is in force.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct Gate {
+    /// Folders of fixtures as `host test` runs them, which must pass on the set itself: their own host.yaml is not read.
+    pub(super) suites: Vec<String>,
+    #[schemars(extend("description" = described(&bounds::REPLAY)))]
+    #[schemars(with = "u32")]
+    pub(super) replay: Number,
+    #[schemars(extend("description" = described(&bounds::SHADOW)))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) shadow: Option<DurationText>,
+    /// What becomes of a set that decides any review otherwise than the one in force: `Hold` keeps it waiting for
+    /// `host approve`.
+    pub(super) on_difference: OnDifference,
+    #[schemars(extend("description" = described(&bounds::GATE_BUDGET)))]
+    pub(super) budget: DurationText,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            suites: Vec::new(),
+            replay: bounds::REPLAY.size().into(),
+            shadow: None,
+            on_difference: OnDifference::default(),
+            budget: bounds::GATE_BUDGET.time().into(),
+        }
+    }
+}
+
 /// Bounds of one policy.
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -286,7 +321,11 @@ fn described(bound: &Bound) -> String {
     }
     match bound.set {
         Set::Key { least, most, .. } => {
-            let absent = if bound.default == 0 { " Absent: as many as processors." } else { "" };
+            let absent = match (bound.default, bound.unit) {
+                (0, Unit::Time) => " Absent: not at all.",
+                (0, _) => " Absent: as many as processors.",
+                _ => "",
+            };
             format!("{what}: {} to {}.{absent}", bound.show(least), bound.show(most))
         }
         Set::Fixed(_) => what,

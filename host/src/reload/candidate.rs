@@ -14,6 +14,7 @@ use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyName, Scope
 use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, digest};
 use crate::state::StateDirectory;
 use crate::text;
+use crate::watch::Watcher;
 
 /// What stands in for a policy that cannot be loaded.
 #[derive(Clone, Copy)]
@@ -33,6 +34,33 @@ pub struct Running<'a> {
     pub(super) current: &'a PolicySet,
     /// The candidate before, which waits.
     pub(super) waiting: Option<&'a PolicySet>,
+    /// What is known of the files.
+    pub(super) watcher: Option<&'a Watcher>,
+}
+
+impl<'a> Before<'a> {
+    fn watcher(self) -> Option<&'a Watcher> {
+        match self {
+            Before::Running(Running { watcher, .. }) => watcher,
+            _ => None,
+        }
+    }
+
+    /// Whether a file is being written.
+    fn is_written(self, path: &Path) -> bool {
+        self.watcher().is_some_and(|watcher| watcher.is_written(path))
+    }
+
+    /// Whether a file may be half of something, so that what is wrong with it is not to be told yet.
+    fn is_unfinished(self, path: &Path) -> bool {
+        self.watcher().is_some_and(|watcher| watcher.is_written(path) || watcher.is_fresh(path))
+    }
+
+    /// What is in force under a policy's name.
+    fn in_force(self, name: &PolicyName) -> Option<&'a Entry> {
+        let Before::Running(Running { current, .. }) = self else { return None };
+        current.policies.iter().find(|entry| entry.name == *name)
+    }
 }
 
 /// A set that could be put in force.
@@ -43,6 +71,8 @@ pub struct Candidate {
     pub problems: Vec<Problem>,
     /// The components that were loaded for it.
     pub(super) loaded: Vec<Component>,
+    /// The policies whose files are waited for: until then they are as they were.
+    pub(super) awaited: Vec<PolicyName>,
 }
 
 /// The last refusal of each policy, with the digest of what was refused.
@@ -57,6 +87,7 @@ impl Candidate {
             set: PolicySet::new(config.rules.clone(), config.limits.clone(), stand_in.into_iter().collect()),
             problems: vec![problem],
             loaded: Vec::new(),
+            awaited: Vec::new(),
         }
     }
 }
@@ -86,14 +117,17 @@ pub fn assemble(
     let mut problems = Vec::new();
     let configured = configured(config, &mut problems)?;
     let mut loaded = Vec::new();
+    let mut awaited = Vec::new();
+    // Something comes that is not in force yet, and may replace what is configured no more.
+    let mut comes = false;
     let mut without = Vec::new();
     let mut entries = Vec::with_capacity(configured.len());
     let mut wanted = HashSet::new();
     let until = Instant::now() + patience(before);
-    let mut next = configured.first().map(|policy| component(config, policy));
+    let mut next = configured.first().map(|policy| component(config, policy, before));
     for (policy, following) in configured.iter().zip(1..) {
         let Some(read) = next.take() else { break };
-        next = configured.get(following).map(|policy| component(config, policy));
+        next = configured.get(following).map(|policy| component(config, policy, before));
         if let (Some(policy), Some(Ok(next))) = (configured.get(following), &next) {
             let settings = policy.settings.to_string();
             let known = unchanged(policy, next, &settings, before).is_some()
@@ -111,6 +145,14 @@ pub fn assemble(
                 loaded.extend(new);
                 entry
             }
+            Err(_) if before.is_unfinished(&policy.module) => {
+                awaited.push(policy.name.clone());
+                let Some(in_force) = before.in_force(&policy.name) else {
+                    comes = true;
+                    continue;
+                };
+                in_force.clone()
+            }
             Err(error) => {
                 let (entry, message) = match instead(preparer, policy, before, &error, until) {
                     Some((entry, instead)) => (entry, format!("{error} ({instead})")),
@@ -127,19 +169,28 @@ pub fn assemble(
         entries.push(entry);
     }
     preparer.retain(&wanted);
-    if !without.is_empty() {
-        for kept in not_replaced(preparer, before, &configured, until) {
+    let awaits = matches!(before, Before::Running(Running { watcher: Some(_), .. }));
+    let gone = if without.is_empty() && !awaits {
+        Vec::new()
+    } else {
+        not_replaced(preparer, before, &configured, until)
+    };
+    for gone in gone {
+        let file = config.policy_directory.as_ref().map(|folder| folder.join(format!("{}.wasm", gone.name)));
+        if !without.is_empty() {
             let message = format!(
                 "it is configured no more, and stays in force all the same as long as {} cannot be loaded, which may be \
                  what replaces it",
                 without.join(", ")
             );
-            problems.push(Problem { subject: format!("policy {}", kept.name), message });
-            entries.push(kept);
+            problems.push(Problem { subject: format!("policy {}", gone.name), message });
+        } else if !comes && !file.is_some_and(|file| before.is_unfinished(&file)) {
+            continue;
         }
+        entries.push(gone);
     }
     let set = PolicySet::new(config.rules.clone(), config.limits.clone(), entries);
-    Ok(Candidate { set, problems, loaded })
+    Ok(Candidate { set, problems, loaded, awaited })
 }
 
 /// The policies in force, or at a start those that were, that are configured no more. A policy that is renamed by a
@@ -265,7 +316,10 @@ fn patience(before: Before<'_>) -> Duration {
     }
 }
 
-fn component(config: &Config, policy: &PolicyConfig) -> Result<Component, String> {
+fn component(config: &Config, policy: &PolicyConfig, before: Before<'_>) -> Result<Component, String> {
+    if before.is_written(&policy.module) {
+        return Err("it is being written".to_owned());
+    }
     let bytes = read(&policy.module, config.limits.module);
     bytes.map(Component::new).map_err(|error| format!("{}: {error}", policy.module.display()))
 }
@@ -387,15 +441,13 @@ fn instead(
     let malfunctioning = || entry(policy, Err(error.to_owned()));
     let instead = match before {
         Before::Nothing => return None,
-        Before::Running(Running { current, .. }) => {
-            match current.policies.iter().find(|entry| entry.name == policy.name) {
-                Some(running) if running.loaded.is_ok() => {
-                    (Some(running.clone()), "its last good version stays in force, as it was configured")
-                }
-                Some(_) => (Some(malfunctioning()), MALFUNCTIONS),
-                None => (None, "it is not in force"),
+        Before::Running(_) => match before.in_force(&policy.name) {
+            Some(running) if running.loaded.is_ok() => {
+                (Some(running.clone()), "its last good version stays in force, as it was configured")
             }
-        }
+            Some(_) => (Some(malfunctioning()), MALFUNCTIONS),
+            None => (None, "it is not in force"),
+        },
         Before::Start(state) => {
             let recorded = state.and_then(|state| Some((state, state.newest()?.last_good(&policy.name)?)));
             let last_good = recorded.map(|(state, recorded)| restored(preparer, state, recorded, until));

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::decision_log::DecisionLog;
-use crate::gate::Gate;
+use crate::gate::{Gate, Recent};
 use crate::generation::{Cause, Publication};
 use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
 use crate::state::{StateDirectory, StateError};
@@ -36,6 +36,8 @@ pub struct Started {
     pub asker: Asker,
     /// Follows the configuration in force.
     pub decision_log: DecisionLog,
+    /// Where reviews are kept that candidates are tried on.
+    pub recent: Arc<Recent>,
 }
 
 /// Reads the configuration and puts the first generation of the process in force: what is configured, or, where a rollback
@@ -63,7 +65,8 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     let state = state(&config, &mut lasting)?;
     let cache = cache(state.as_ref(), config.limits.cache, &mut lasting).map_err(StartError::Prepare)?;
     let preparer = Preparer::new(engine, cache, program, true).map_err(StartError::Prepare)?;
-    let gate = Gate::default();
+    let mut gate = Gate::default();
+    gate.configure(config.gate.as_ref());
     let mut refused = Refused::default();
     let first = First::of(&preparer, &config, state.as_ref(), &gate, &mut refused);
 
@@ -80,8 +83,14 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     let before = newest.filter(|newest| newest.summary.publication != publication);
     let before = before.map(|newest| newest.content.clone());
     let recorded = newest.filter(|newest| newest.summary.publication == publication).cloned();
-    let Candidate { set, problems, loaded } = first.candidate;
+    let Candidate { set, problems, loaded, .. } = first.candidate;
     let set = set.published(publication);
+    // There is no other set, and none at all would be worse.
+    let passes = if newest.is_none() && !first.closed { gate.first(&set) } else { Ok(()) };
+    let unpassed = passes.err().map(|why| {
+        let message = format!("{why} (it is in force all the same: there is nothing else to put in force)");
+        (set.digest().to_owned(), Problem { subject: "the first policy set".to_owned(), message })
+    });
     let history = state.as_ref().map(|state| VecDeque::from(state.history().to_vec())).unwrap_or_default();
     tracing::info!("generation {} in force: {}", set.generation(), names(&set));
 
@@ -91,6 +100,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     decision_log.configure(config.decision_log.as_ref());
     let standing = Arc::new(ArcSwap::from_pointee(Standing::default()));
     let (asker, asked) = Asker::new();
+    let recent = gate.recent();
     let mut reloader = Reloader {
         preparer,
         bound: config.clone(),
@@ -102,6 +112,8 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
         tls: tls_store,
         decision_log: decision_log.clone(),
         gate,
+        watcher: None,
+        unpassed,
         closed: first.closed,
         pinned,
         waiting: None,
@@ -120,7 +132,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     }
     reloader.report();
     let standing = StandingReader(standing);
-    Ok(Started { reloader, config, policies, tls, standing, asker, decision_log })
+    Ok(Started { reloader, config, policies, tls, standing, asker, decision_log, recent })
 }
 
 /// What a process starts with.
@@ -143,7 +155,12 @@ impl First {
         let before = newest.map(|(state, newest)| {
             move || {
                 let set = restore::set(preparer, state, newest, Instant::now() + PATIENCE);
-                open(Candidate { problems: restore::problems(&set), set, loaded: Vec::new() })
+                open(Candidate {
+                    problems: restore::problems(&set),
+                    set,
+                    loaded: Vec::new(),
+                    awaited: Vec::new(),
+                })
             }
         });
         // The first reload judges what is configured.

@@ -18,6 +18,7 @@ impl Host {
     pub(super) fn observe(&self, set: &PolicySet, reviewed: Reviewed) {
         self.metrics.reviewed(set, reviewed.answered(), reviewed.took, &reviewed.verdict);
         self.log(&reviewed);
+        self.recent.push(&reviewed.review);
         if self.sources.decision_log.wants(&reviewed) {
             self.sources.decision_log.log(&Arc::new(reviewed));
         }

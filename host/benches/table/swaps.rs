@@ -1,0 +1,106 @@
+//! From a renamed file to the first verdict of the new policy: the program follows its files, is asked over one kept
+//! connection, and the generation in its answers tells when the swap is done.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::server::{Connection, Ports, Server, configure};
+use crate::subjects::Subject;
+use crate::{Error, Row, milliseconds, runtime};
+
+/// Swaps of a policy in Rust, and of one from another toolchain, whose compilation takes seconds.
+const SWAPS: usize = 100;
+const SLOW_SWAPS: usize = 5;
+/// What a swap of a policy in Rust may take, in milliseconds.
+const GOAL: f64 = 100.0;
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) fn rows() -> Result<Vec<Row>, Error> {
+    let runtime = runtime()?;
+    let mut rows = Vec::new();
+    let rust = [Subject::trusted_registries()?, Subject::pinned_images()?];
+    let others = Subject::guests().into_iter();
+    let subjects =
+        rust.map(|subject| (Ok(subject), true)).into_iter().chain(others.map(|other| (other, false)));
+    for (subject, rust) in subjects {
+        match subject {
+            Ok(subject) => rows.extend(runtime.block_on(swaps(&subject, rust))?),
+            Err(why) => rows.push(Row::new(why, "")),
+        }
+    }
+    Ok(rows)
+}
+
+async fn swaps(subject: &Subject, rust: bool) -> Result<Vec<Row>, Error> {
+    let swaps = if rust { SWAPS } else { SLOW_SWAPS };
+    let folder = tempfile::tempdir()?;
+    let ports = Ports::free().await?;
+    host::demo::write_installation(folder.path(), ports.door)?;
+    let policy = json!({ "name": "swapped", "module": "swapped.wasm", "settings": subject.settings });
+    configure(folder.path(), &ports, json!({ "policies": [policy] }))?;
+    put(folder.path(), &variant(&subject.component.bytes, 0))?;
+    let server = Server::host(folder.path())?;
+    ports.listening().await?;
+    let mut rows = Vec::new();
+    // Each variant is compiled the first time, and in the cache the second.
+    for (how, goal) in [("compiled", GOAL), ("from the cache", GOAL)] {
+        let mut times = Vec::new();
+        for number in (1..=swaps).map(|number| u32::try_from(number).unwrap_or(u32::MAX)) {
+            let next = variant(&subject.component.bytes, number);
+            times.push(swap(ports.door, folder.path(), &next).await?);
+        }
+        times.sort_by(f64::total_cmp);
+        let (p50, p99) = (percentile(&times, 50), percentile(&times, 99));
+        let row =
+            |which, time| Row::new(format!("{}: swap, {how}, {which}", subject.name), milliseconds(time));
+        let median = row("p50", p50);
+        rows.push(if rust { median.goal(format!("≤ {goal} ms"), p50 <= goal) } else { median });
+        rows.push(row("p99", p99));
+    }
+    drop(server);
+    Ok(rows)
+}
+
+/// Swaps the policy's file, and waits for an answer of another generation: how many milliseconds it took.
+async fn swap(door: SocketAddr, folder: &Path, component: &[u8]) -> Result<f64, Error> {
+    let mut connection = Connection::open(door, folder).await?;
+    let before = generation(&mut connection).await?;
+    fs::write(folder.join(".swapped"), component)?;
+    let started = Instant::now();
+    fs::rename(folder.join(".swapped"), folder.join("swapped.wasm"))?;
+    while generation(&mut connection).await? == before {
+        if started.elapsed() > PATIENCE {
+            return Err("the host did not swap its policy".into());
+        }
+        // Asking all the time would take the processor from what is waited for.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(started.elapsed().as_secs_f64() * 1e3)
+}
+
+async fn generation(connection: &mut Connection) -> Result<String, Error> {
+    let answer: Value = serde_json::from_slice(&connection.ask("default").await?)?;
+    let generation = answer.pointer("/status/auditAnnotations/generation").and_then(Value::as_str);
+    Ok(generation.ok_or("an answer without a generation")?.to_owned())
+}
+
+fn put(folder: &Path, component: &[u8]) -> Result<(), Error> {
+    Ok(fs::write(folder.join("swapped.wasm"), component)?)
+}
+
+/// The same component with another digest: a custom section follows.
+fn variant(component: &[u8], number: u32) -> Vec<u8> {
+    let section = [&[0, 9, 4], b"swap".as_slice(), &number.to_le_bytes()].concat();
+    [component, &section].concat()
+}
+
+fn percentile(sorted: &[f64], percent: usize) -> f64 {
+    sorted
+        .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or(f64::NAN)
+}

@@ -1,0 +1,131 @@
+//! Where a change of a file shows: the directories in which the parts of its path are looked up.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Wanted, absolute};
+
+/// Symbolic links of one path; as many as Linux follows (path_resolution(7)).
+const LINKS: usize = 40;
+
+/// The names in a directory whose changes matter.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    /// All that do not begin with `.`.
+    all: bool,
+    these: BTreeSet<OsString>,
+}
+
+impl Names {
+    pub(super) fn matters(&self, name: &OsStr) -> bool {
+        self.these.contains(name) || self.all && !is_hidden(name)
+    }
+
+    /// None: then only what happens to the directory itself matters.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.all && self.these.is_empty()
+    }
+
+    pub(super) fn extend(&mut self, other: &Names) {
+        self.all |= other.all;
+        self.these.extend(other.these.iter().cloned());
+    }
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+/// Directories to be watched, and the files that are in them now.
+#[derive(Default)]
+pub(super) struct Places {
+    /// Without symbolic links in their paths.
+    pub(super) directories: BTreeMap<PathBuf, Names>,
+    /// Those that are wanted, and their folders, in the spelling of who wants them.
+    pub(super) files: BTreeSet<PathBuf>,
+    /// What a path leads to; none where it leads nowhere.
+    resolved: HashMap<PathBuf, Option<PathBuf>>,
+}
+
+impl Places {
+    pub(super) fn of(wanted: &Wanted) -> Places {
+        let mut places = Places::default();
+        for folder in &wanted.folders {
+            places.folder(&absolute(folder));
+        }
+        for file in &wanted.files {
+            places.file(&absolute(file));
+        }
+        places
+    }
+
+    fn folder(&mut self, folder: &Path) {
+        self.files.insert(folder.to_owned());
+        let Some(real) = self.resolve(folder, &mut LINKS.clone()) else { return };
+        self.names(&real).all = true;
+        for entry in fs::read_dir(&real).into_iter().flatten().flatten() {
+            let (name, kind) = (entry.file_name(), entry.file_type());
+            if is_hidden(&name) {
+                continue;
+            }
+            match kind {
+                Ok(kind) if kind.is_dir() => {}
+                Ok(kind) if kind.is_symlink() => self.file(&folder.join(name)),
+                _ => {
+                    self.files.insert(folder.join(name));
+                }
+            }
+        }
+    }
+
+    fn file(&mut self, file: &Path) {
+        self.files.insert(file.to_owned());
+        if let Some(real) = self.resolve(file, &mut LINKS.clone())
+            && let (Some(directory), Some(name)) = (real.parent(), real.file_name())
+        {
+            self.names(directory).these.insert(name.to_owned());
+        }
+    }
+
+    fn names(&mut self, directory: &Path) -> &mut Names {
+        self.directories.entry(directory.to_owned()).or_default()
+    }
+
+    /// Follows a path as the system does, and notes where each part of it is looked up.
+    fn resolve(&mut self, path: &Path, links: &mut usize) -> Option<PathBuf> {
+        if let Some(known) = self.resolved.get(path) {
+            return known.clone();
+        }
+        let real = match (path.parent(), path.file_name()) {
+            (None, _) => Some(path.to_owned()),
+            (Some(directory), name) => self.resolve(directory, links).and_then(|directory| match name {
+                Some(name) => self.step(directory, name, links),
+                // `..`, which is of the directory that a link led to.
+                None => Some(directory.parent().unwrap_or(&directory).to_owned()),
+            }),
+        };
+        self.resolved.insert(path.to_owned(), real.clone());
+        real
+    }
+
+    fn step(&mut self, directory: PathBuf, name: &OsStr, links: &mut usize) -> Option<PathBuf> {
+        let place = directory.join(name);
+        let names = self.names(&directory);
+        match fs::symlink_metadata(&place) {
+            Ok(found) if found.is_symlink() => {
+                names.these.insert(name.to_owned());
+                *links = links.checked_sub(1)?;
+                let target = fs::read_link(&place).ok()?;
+                self.resolve(&directory.join(target), links)
+            }
+            Ok(_) => Some(place),
+            // It may come.
+            Err(_) => {
+                names.these.insert(name.to_owned());
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The gate: every file of `cases/gate` is a set in force and a candidate, whose policies do what their settings say, a
+//! `gate`, suites and reviews of late, and the ruling that is expected.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use host::gate::{Gate, Recent, Ruling};
+use host::policy::PolicySet;
+use host::review::Review;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::support::{self, assert_none, cases};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    #[expect(dead_code, reason = "for the count of tests that every bound has")]
+    bound: Option<String>,
+    before: Value,
+    after: Value,
+    gate: Option<Value>,
+    /// Files of a folder that the gate's `suites` name.
+    #[serde(default)]
+    suite: BTreeMap<String, Value>,
+    #[serde(default)]
+    reviews: Vec<Asked>,
+    expected: Expected,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    #[serde(default = "default_namespace")]
+    namespace: String,
+    images: Vec<String>,
+    #[serde(default = "once")]
+    times: usize,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+fn once() -> usize {
+    1
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expected {
+    ruling: String,
+    /// A part of the reason.
+    #[serde(default)]
+    why: String,
+    /// Those that are not there are nothing; `someLeftOut` says of how many reviews some were left out.
+    #[serde(default)]
+    differences: Value,
+}
+
+/// The gate of a host.yaml.
+fn gate(config: Value) -> Gate {
+    let mut gate = Gate::default();
+    gate.configure(support::config(json!({ "gate": config })).gate.as_ref());
+    gate
+}
+
+#[test]
+fn every_case() {
+    let cases = cases::<Case>("cases/gate");
+    assert!(cases.len() >= 25, "only {} cases", cases.len());
+    let differences = cases.into_iter().filter_map(|(name, case)| difference(&name, case));
+    assert_none(&differences.collect::<Vec<_>>());
+}
+
+fn difference(name: &str, case: Case) -> Option<String> {
+    let Case { before, after, gate: config, suite, reviews, expected, .. } = case;
+    let folder = tempfile::tempdir().unwrap();
+    for (file, content) in &suite {
+        let path = folder.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content.to_string()).unwrap();
+    }
+    let mut gate = match config {
+        None => Gate::default(),
+        Some(mut config) => {
+            if !suite.is_empty() {
+                config["suites"] = json!([folder.path()]);
+            }
+            gate(config)
+        }
+    };
+    let recent = gate.recent();
+    for Asked { namespace, images, times } in reviews {
+        let review = Arc::new(Review { namespace, annotations: Vec::new(), images });
+        (0..times).for_each(|_| recent.push(&review));
+    }
+    let (before, after) = (support::set(before), support::set(after));
+    let (ruling, differences, why) = match gate.judge(&after, &before) {
+        Ruling::Swap(differences) => ("swap", Some(differences), String::new()),
+        Ruling::Hold(differences, why) => ("hold", Some(differences), why),
+        Ruling::Refuse(why) => ("refuse", None, why),
+    };
+    let why = why.replace(&folder.path().display().to_string(), "SUITE");
+    let found = json!(differences);
+    let same =
+        ruling == expected.ruling && why.contains(&expected.why) && agrees(&found, &expected.differences);
+    (!same).then(|| format!("{name}: {ruling}: {why}\n{found:#}"))
+}
+
+fn agrees(found: &Value, expected: &Value) -> bool {
+    if let Some(reviews) = expected.get("someLeftOut") {
+        let number = |key: &str| found[key].as_u64().unwrap();
+        return number("leftOut") > 0
+            && number("reviews") > 0
+            && json!(number("leftOut") + number("reviews")) == *reviews;
+    }
+    let kinds = ["newlyDenied", "newlyAllowed", "changedReasons"];
+    let counts = ["reviews", "leftOut", "undecided"];
+    found.is_null()
+        || counts.iter().all(|key| found[key] == *expected.get(key).unwrap_or(&json!(0)))
+            && kinds.iter().all(|key| {
+                let nothing = json!({ "reviews": 0, "examples": [] });
+                let expected = expected.get(key).unwrap_or(&nothing);
+                found[key]["reviews"] == expected["reviews"]
+                    && (expected["examples"] == "any" || found[key]["examples"] == expected["examples"])
+            })
+}
+
+fn allows() -> Value {
+    json!({ "policies": [{ "name": "p", "settings": { "images": { "*": { "outcome": "allow" } } } }] })
+}
+
+fn denies_bad() -> Value {
+    let images = json!({ "*": { "outcome": "allow" }, "bad": { "outcome": "deny" } });
+    json!({ "policies": [{ "name": "p", "settings": { "images": images } }] })
+}
+
+fn push(recent: &Recent, images: &[&str]) {
+    images.iter().for_each(|image| recent.push(&Arc::new(support::review("default", &[image]))));
+}
+
+/// bound: shadow within, shadow breaks
+#[test]
+fn a_shadow_judges_the_reviews_that_come() {
+    let (before, after) = (support::set(allows()), support::set(denies_bad()));
+    for (on_difference, holds) in [("Swap", false), ("Hold", true)] {
+        let shadow = Duration::from_secs(1);
+        let mut gate = gate(json!({ "replay": 0, "shadow": "1s", "onDifference": on_difference }));
+        let recent = gate.recent();
+        push(&recent, &["x.io/bad"]);
+        let begun = Instant::now();
+        let mut expected = 0;
+        let last = loop {
+            let ruling = gate.judge(&after, &before);
+            let Ruling::Hold(differences, why) = &ruling else { break ruling };
+            if !why.starts_with("it judges the reviews that come beside the set in force, until ") {
+                break ruling;
+            }
+            assert_eq!(differences.reviews, expected, "only those that have come since");
+            let next = gate.next().unwrap();
+            assert!(next <= begun.max(Instant::now()) + shadow);
+            push(&recent, &["x.io/good", "x.io/bad"]);
+            expected += 2;
+            std::thread::sleep((shadow / 3).min(next.saturating_duration_since(Instant::now())));
+        };
+        assert!(begun.elapsed() >= shadow, "{last:?} after {:?}", begun.elapsed());
+        assert_eq!(gate.next(), None);
+        let differences = match last {
+            Ruling::Hold(differences, why) => {
+                assert!(holds && why.starts_with("it decides otherwise: "), "{why}");
+                differences
+            }
+            Ruling::Swap(differences) => {
+                assert!(!holds);
+                differences
+            }
+            Ruling::Refuse(why) => panic!("{why}"),
+        };
+        assert_eq!(differences.reviews, expected);
+        assert_eq!(differences.newly_denied.reviews, expected / 2);
+    }
+}
+
+#[test]
+fn a_candidate_that_waits_is_judged_again_when_something_has_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = |allowed: bool| {
+        json!({
+            "apiVersion": host::review::API_VERSION, "kind": "ImageReview",
+            "spec": { "containers": [{ "image": "x.io/bad" }] }, "status": { "allowed": allowed },
+        })
+    };
+    let path = folder.path().join("case.json");
+    fs::write(&path, fixture(true).to_string()).unwrap();
+    let (before, after, other) =
+        (support::set(allows()), support::set(denies_bad()), support::scripted_set(json!({})));
+    let mut gate = gate(json!({ "suites": [folder.path()], "onDifference": "Hold" }));
+    assert_eq!(gate.folders(), [folder.path().to_owned()].into());
+    assert!(matches!(gate.judge(&after, &before), Ruling::Refuse(_)));
+    // Other reviews have no say in what has been decided once.
+    fs::write(&path, fixture(false).to_string()).unwrap();
+    assert_eq!(gate.judge(&after, &before), Ruling::Swap(Default::default()));
+    push(&gate.recent(), &["x.io/bad"]);
+    assert_eq!(gate.judge(&after, &before), Ruling::Swap(Default::default()));
+    // Another set in force is another question.
+    assert!(matches!(gate.judge(&after, &other), Ruling::Hold(..)));
+    assert!(matches!(gate.judge(&after, &before), Ruling::Hold(..)));
+    assert!(matches!(gate.judge(&before, &after), Ruling::Refuse(_)));
+}
+
+#[test]
+fn what_the_gate_judges_counts_nowhere() {
+    let (before, after) = (support::set(allows()), support::set(denies_bad()));
+    let mut gate = gate(json!({}));
+    push(&gate.recent(), &["x.io/good", "x.io/bad"]);
+    let Ruling::Swap(differences) = gate.judge(&after, &before) else { panic!("it is not asked to hold") };
+    assert_eq!(differences.reviews, 2);
+    for (set, fresh) in [(&before, support::set(allows())), (&after, support::set(denies_bad()))] {
+        let seen = |set: &PolicySet| {
+            let seen = set.policies[0].loaded.as_ref().unwrap().record().seen();
+            (seen.evaluations, seen.expected)
+        };
+        assert_eq!(seen(set), seen(&fresh));
+        assert_eq!(seen(set).0, 0);
+    }
+}
+
+/// bound: recent-bytes within, recent-bytes breaks
+#[test]
+fn reviews_of_late_are_bounded_in_bytes() {
+    let recent = Recent::default();
+    recent.keep(10_000);
+    let megabyte = "x".repeat(1 << 20);
+    for number in 0..100 {
+        push(&recent, &[&format!("{megabyte}{number}")]);
+    }
+    let (kept, _) = recent.newest();
+    assert_eq!(kept.len(), 15, "of 1 MiB and something each");
+    assert!(kept[0].images[0].ends_with("99"));
+    // One that is larger alone takes the place of none.
+    push(&recent, &[&megabyte.repeat(17)]);
+    assert_eq!(recent.newest().0.len(), 15);
+}
