@@ -100,9 +100,8 @@ impl Control {
                 }
                 let (control, held) = (self.clone(), Arc::clone(&under_way));
                 let answering = move || {
-                    let _held = held;
                     // An error means that nobody waits for the answer any more.
-                    let _ = control.converse(stream);
+                    let _ = control.converse(stream, held);
                 };
                 // What cannot be answered now is closed.
                 let _ = std::thread::Builder::new().name("control".to_owned()).spawn(answering);
@@ -111,7 +110,8 @@ impl Control {
         Ok(())
     }
 
-    fn converse(&self, mut stream: UnixStream) -> io::Result<()> {
+    /// `_held` goes before the stream does: whoever sees the end of the answer finds the place free.
+    fn converse(&self, mut stream: UnixStream, _held: Arc<()>) -> io::Result<()> {
         let until = Instant::now() + bounds::CONTROL_TIME.time();
         let answer = match read_line(&mut stream, bounds::CONTROL_REQUEST.size(), until) {
             Ok(line) => match serde_json::from_slice(&line) {

@@ -387,8 +387,9 @@ impl Reloader {
         let set = next.set.published(publication);
         let record = self.record(&set, Some(&before.content()), next.differences);
         self.keep(record, next.components);
-        tracing::info!("generation {} in force ({})", set.generation(), set.publication().cause);
+        let told = format!("generation {} in force ({})", set.generation(), set.publication().cause);
         self.policies.publish(set);
+        tracing::info!("{told}");
         self.closed = false;
         self.waiting = None;
     }
