@@ -4,6 +4,7 @@
 mod candidate;
 mod command;
 mod restore;
+mod standing;
 mod start;
 
 use std::collections::VecDeque;
@@ -13,95 +14,22 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
 
 pub(crate) use self::candidate::MALFUNCTIONS;
 pub use self::candidate::{Before, Candidate, Running, assemble};
 pub use self::command::{Asker, Command, Done};
+pub use self::standing::{Problem, Results, Standing, StandingReader};
 pub use self::start::{Started, start};
 use crate::bounds;
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Config, ConfigError, OnDifference};
+use crate::decision_log::DecisionLog;
 use crate::gate::{Differences, Gate, Ruling};
-use crate::generation::{Cause, Change, Content, Publication, read_time, write_time};
+use crate::generation::{Cause, Content, Publication};
 use crate::policy::{Component, EngineError, PolicySet, PolicyStore, Preparer};
-use crate::state::{Record, StateDirectory, StateError, Summary};
+use crate::state::{CandidateSummary, Record, StateDirectory, StateError, Summary, Waits};
 use crate::text;
 use crate::tls::{Material, TlsError, TlsStore};
 use crate::watch::{Wanted, Watcher};
-
-/// Something that is not as configured, and what that means.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// The policy or file that it is about.
-    pub subject: String,
-    /// What is wrong, where, and what is in force instead. One line.
-    pub message: String,
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A message about a place in a file begins with the file.
-        match self.message.starts_with(&self.subject) {
-            true => f.write_str(&self.message),
-            false => write!(f, "{}: {}", self.subject, self.message),
-        }
-    }
-}
-
-/// Where the reload stands: what is not as configured, what waits, and how it came to that.
-#[derive(Clone, Debug, Default)]
-pub struct Standing {
-    /// Empty when everything is as configured.
-    pub problems: Vec<Problem>,
-    /// A candidate that is not put in force.
-    pub candidate: Option<CandidateSummary>,
-    /// Whether the generation in force stays, whatever files change.
-    pub pinned: bool,
-    /// The generations that there were, oldest first; the last one is in force.
-    pub history: Vec<Summary>,
-}
-
-/// What is shown of a candidate that waits.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CandidateSummary {
-    /// Of its content: what `host approve` takes.
-    pub digest: String,
-    /// Since when it waits.
-    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
-    pub since: SystemTime,
-    /// What it waits for.
-    pub state: Waits,
-    /// Why.
-    pub why: String,
-    /// In what it differs from what is in force.
-    pub changes: Vec<Change>,
-    /// What the gate has found; none where it was not asked.
-    pub differences: Option<Differences>,
-}
-
-/// What a candidate waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Waits {
-    /// For `host rollback --release`.
-    Pinned,
-    /// For `host approve`.
-    Held,
-    /// For other files: the gate refuses these.
-    Refused,
-}
-
-/// Where the reload stands, for whoever shows it.
-#[derive(Clone)]
-pub struct StandingReader(Arc<ArcSwap<Standing>>);
-
-impl StandingReader {
-    /// Where it stands now.
-    pub fn current(&self) -> Arc<Standing> {
-        self.0.load_full()
-    }
-}
 
 /// Why the host does not start.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +64,7 @@ pub struct Reloader {
     lasting: Vec<Problem>,
     policies: PolicyStore,
     tls: TlsStore,
+    decision_log: DecisionLog,
     gate: Gate,
     /// What is known of the files, once they are followed.
     watcher: Option<Watcher>,
@@ -149,6 +78,7 @@ pub struct Reloader {
     history: VecDeque<Summary>,
     /// What the last look at the files has found.
     problems: Vec<Problem>,
+    results: Results,
     standing: Arc<ArcSwap<Standing>>,
     /// What has been refused already, so that a file that stays broken is not compiled at every hint.
     refused: candidate::Refused,
@@ -237,12 +167,20 @@ impl Reloader {
     }
 
     fn reload_for(&mut self, cause: Cause) {
+        let before = self.policies.current().number();
         let found = std::mem::take(&mut self.problems);
         match self.try_reload(cause, &found) {
             Ok(()) => {}
             Err(Stays::Broken(problem)) => self.problems.push(problem),
             Err(Stays::Unfinished) => self.problems = found,
         }
+        let results = &mut self.results;
+        *match (self.policies.current().number() != before, self.problems.is_empty()) {
+            (true, _) => &mut results.published,
+            (false, false) => &mut results.failed,
+            (false, true) if self.waiting.is_some() => &mut results.waiting,
+            (false, true) => &mut results.unchanged,
+        } += 1;
         self.report();
     }
 
@@ -291,6 +229,7 @@ impl Reloader {
             self.material = material;
             tracing::info!("new TLS material in force");
         }
+        self.decision_log.configure(config.decision_log.as_ref());
         self.config = config;
         self.gate.configure(self.config.gate.as_ref());
         self.problems.extend(candidate.problems);
@@ -321,11 +260,13 @@ impl Reloader {
         let current = self.policies.current();
         if !differ(&set, &current) {
             self.closed = false;
+            self.hold();
             return;
         }
+        let held = self.held(&set);
         let since = match &before {
             Some(before) if before.set.digest() == set.digest() => before.summary.since,
-            _ => SystemTime::now(),
+            _ => held.as_ref().map_or_else(SystemTime::now, |held| held.since),
         };
         // What the candidate took over from the one before it was loaded for that one.
         components.extend(before.into_iter().flat_map(|before| before.components));
@@ -336,7 +277,10 @@ impl Reloader {
             Ok(None)
         } else {
             match self.gate.judge(&set, &current) {
-                Ruling::Swap(differences) => Ok(compared(differences)),
+                Ruling::Swap(differences) => match held {
+                    Some(held) => Err((Waits::Held, held.differences, held.why)),
+                    None => Ok(compared(differences)),
+                },
                 Ruling::Hold(differences, why) => Err((Waits::Held, compared(differences), why)),
                 Ruling::Refuse(why) => Err((Waits::Refused, None, why)),
             }
@@ -348,7 +292,29 @@ impl Reloader {
                 let digest = set.digest().to_owned();
                 let summary = CandidateSummary { digest, since, state, why, changes, differences };
                 self.waiting = Some(Waiting { set, components, summary });
+                self.hold();
             }
+        }
+    }
+
+    /// A candidate that was held because it decides otherwise, and that nobody has approved: the reviews that showed it
+    /// may be forgotten, as at a restart.
+    fn held(&self, set: &PolicySet) -> Option<CandidateSummary> {
+        let hold = |gate: &config::Gate| gate.on_difference == OnDifference::Hold;
+        let held = self.state.as_ref()?.newest()?.held.as_ref()?;
+        (held.digest == set.digest() && self.config.gate.as_ref().is_some_and(hold)).then(|| held.clone())
+    }
+
+    /// Records what is held.
+    fn hold(&mut self) {
+        let decides_otherwise = |summary: &&CandidateSummary| {
+            summary.state == Waits::Held
+                && summary.differences.as_ref().is_some_and(|found| !found.is_empty())
+        };
+        let held = self.waiting.as_ref().map(|waiting| &waiting.summary).filter(decides_otherwise).cloned();
+        if let Some(state) = &mut self.state {
+            // The report tells of it.
+            let _ = state.amend(|record| record.held = held);
         }
     }
 
@@ -381,7 +347,7 @@ impl Reloader {
             differences,
             problems: self.problems.iter().map(Problem::to_string).collect(),
         };
-        Record { summary, content, remembered }
+        Record { summary, content, remembered, held: None }
     }
 
     /// Writes a generation to the history; what could not be recorded is tried again at the next reload.
@@ -454,6 +420,7 @@ impl Reloader {
             candidate: self.waiting.as_ref().map(|waiting| waiting.summary.clone()),
             pinned: self.pinned,
             history: self.history.iter().cloned().collect(),
+            results: self.results,
         }));
     }
 
