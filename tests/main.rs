@@ -16,6 +16,8 @@ mod connections;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod decision_log;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod dispatch;
@@ -33,6 +35,10 @@ mod isolation;
 mod limits;
 #[cfg(test)]
 mod load;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod neighbours;
 #[cfg(test)]

@@ -8,14 +8,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
-use crate::policy::PolicyReader;
-use crate::reload::{Asker, Command, Done, StandingReader};
-use crate::status::Status;
+use crate::reload::{Asker, Command, Done};
+use crate::status::{Sources, Status};
 use crate::takeover::{self, Estate, Taken};
 
 /// The name of the socket in the state directory.
@@ -79,10 +78,8 @@ pub enum ControlError {
 pub struct Control {
     /// Asks the reload.
     pub asker: Asker,
-    /// Reads the set in force.
-    pub policies: PolicyReader,
-    /// Reads where the reload stands.
-    pub standing: StandingReader,
+    /// What a status is read from.
+    pub sources: Sources,
     /// What another host can have.
     pub estate: Estate,
 }
@@ -142,7 +139,7 @@ impl Control {
 
     fn answer(&self, request: Request) -> Answer {
         let command = match request {
-            Request::Status => return Answer::Status(Box::new(Status::now(&self.policies, &self.standing))),
+            Request::Status => return Answer::Status(Box::new(Status::at(SystemTime::now(), &self.sources))),
             Request::Rollback { to } => Command::Rollback { to },
             Request::Release => Command::Release,
             Request::Approve { digest } => Command::Approve { digest },

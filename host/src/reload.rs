@@ -18,10 +18,11 @@ use arc_swap::ArcSwap;
 pub(crate) use self::candidate::MALFUNCTIONS;
 pub use self::candidate::{Before, Candidate, Running, assemble};
 pub use self::command::{Asker, Command, Done, Paused};
-pub use self::standing::{Problem, Standing, StandingReader};
+pub use self::standing::{Problem, Results, Standing, StandingReader};
 pub use self::start::{Started, start, start_with};
 use crate::bounds;
 use crate::config::{self, Config, ConfigError, OnDifference};
+use crate::decision_log::DecisionLog;
 use crate::gate::{Differences, Gate, Ruling};
 use crate::generation::{Cause, Content, Publication};
 use crate::policy::{Component, EngineError, PolicySet, PolicyStore, Preparer};
@@ -63,6 +64,7 @@ pub struct Reloader {
     lasting: Vec<Problem>,
     policies: PolicyStore,
     tls: TlsStore,
+    decision_log: DecisionLog,
     gate: Gate,
     /// What is known of the files, once they are followed.
     watcher: Option<Watcher>,
@@ -76,6 +78,7 @@ pub struct Reloader {
     history: VecDeque<Summary>,
     /// What the last look at the files has found.
     problems: Vec<Problem>,
+    results: Results,
     standing: Arc<ArcSwap<Standing>>,
     /// What has been refused already, so that a file that stays broken is not compiled at every hint.
     refused: candidate::Refused,
@@ -169,12 +172,20 @@ impl Reloader {
     }
 
     fn reload_for(&mut self, cause: Cause) {
+        let before = self.policies.current().number();
         let found = std::mem::take(&mut self.problems);
         match self.try_reload(cause, &found) {
             Ok(()) => {}
             Err(Stays::Broken(problem)) => self.problems.push(problem),
             Err(Stays::Unfinished) => self.problems = found,
         }
+        let results = &mut self.results;
+        *match (self.policies.current().number() != before, self.problems.is_empty()) {
+            (true, _) => &mut results.published,
+            (false, false) => &mut results.failed,
+            (false, true) if self.waiting.is_some() => &mut results.waiting,
+            (false, true) => &mut results.unchanged,
+        } += 1;
         self.report();
     }
 
@@ -223,6 +234,7 @@ impl Reloader {
             self.material = material;
             tracing::info!("new TLS material in force");
         }
+        self.decision_log.configure(config.decision_log.as_ref());
         self.config = config;
         self.gate.configure(self.config.gate.as_ref());
         self.problems.extend(candidate.problems);
@@ -413,6 +425,7 @@ impl Reloader {
             candidate: self.waiting.as_ref().map(|waiting| waiting.summary.clone()),
             pinned: self.pinned,
             history: self.history.iter().cloned().collect(),
+            results: self.results,
         }));
     }
 

@@ -83,6 +83,8 @@ impl Client {
         protocols: &[&str],
     ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut config = self.0.clone();
+        // As Go's clients. A request in two pieces would wait for the host to acknowledge the first.
+        tcp.set_nodelay(true)?;
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
     }

@@ -4,9 +4,10 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 use host::reload::{self, Reloader};
-use host::server::{self, Stop};
+use host::server::{self, Host, Stop};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -127,15 +128,17 @@ impl Installation {
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
         let (stop, stopping) = watch::channel(Stop::NotYet);
-        let policies = started.policies;
-        tokio::spawn(server::serve_admin(admin, policies.clone(), started.standing, stopping.clone()));
-        let serving = tokio::spawn(server::serve(listener, started.tls, policies, stopping));
+        let host = Host::new(&started, || 0);
+        tokio::spawn(server::serve_admin(admin, Arc::clone(&host), stopping.clone()));
+        let serving = tokio::spawn(server::serve(listener, host, stopping));
         Server { address, admin: admin_address, stop, serving, reloader: started.reloader }
     }
 
     /// Starts the program on it.
     pub(crate) fn start(&self) -> Process {
-        Process::start(Command::new(process::HOST).arg("serve").arg("--config").arg(self.path("host.yaml")))
+        let mut command = Command::new(process::HOST);
+        command.args(["serve", "--log-format", "text", "--config"]).arg(self.path("host.yaml"));
+        Process::start(&mut command)
     }
 }
 

@@ -1,23 +1,25 @@
 //! `host serve`
 
 use std::convert::Infallible;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::log::{Log, LogFormat};
 use super::{Failure, exit, say};
 use crate::config::Config;
 use crate::control::{self, Control};
 use crate::listen::{ListenError, Sockets};
 use crate::policy::Preparer;
 use crate::reload::{self, Asker, Command, Problem, Started};
-use crate::server::{self, Stop};
+use crate::server::{self, Host, Stop};
+use crate::status::Sources;
 use crate::supervisor::{self, State};
 use crate::takeover::{Estate, Taken};
 use crate::watch::Watcher;
@@ -52,42 +54,37 @@ pub(super) struct Arguments {
     /// Where the demo listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1234", value_parser = address)]
     listen: SocketAddr,
+    /// How the log is written
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    log_format: LogFormat,
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:1234")
 }
 
-/// What is logged unless RUST_LOG says otherwise.
-const LOG: &str = "info";
-
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     // Before there is any other thread.
     let given = Sockets::given();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG));
-    // Whoever reads the log and stops reading must not stop the reviews: lines are dropped then.
-    let (writer, written) = tracing_appender::non_blocking(std::io::stderr());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        // A line that cannot be written would be reported on standard error, which panics when that is what is gone.
-        .log_internal_errors(false)
-        .init();
-    let result = serve(arguments, given);
-    drop(written);
+    let log = Log::begin(arguments.log_format);
+    let result = serve(arguments, given, &log);
+    drop(log);
     exit(result)
 }
 
-fn serve(arguments: Arguments, given: Result<Sockets, ListenError>) -> Result<ExitCode, Failure> {
+fn serve(
+    arguments: Arguments,
+    given: Result<Sockets, ListenError>,
+    log: &Log,
+) -> Result<ExitCode, Failure> {
     let given = given.map_err(|error| Failure::new(CANNOT_START, error))?;
-    let Some(config) = arguments.config else { return serve_demo(arguments.directory, arguments.listen) };
-    serve_config(Place { config: &config, given, take_over: arguments.take_over }, |_| {})
+    let Some(config) = arguments.config else {
+        return serve_demo(arguments.directory, arguments.listen, log);
+    };
+    serve_config(Place { config: &config, given, take_over: arguments.take_over }, log, |_| {})
 }
 
-fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr) -> Result<ExitCode, Failure> {
+fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr, log: &Log) -> Result<ExitCode, Failure> {
     let failed = |error: std::io::Error| {
         let hint = match error.kind() {
             std::io::ErrorKind::AlreadyExists => {
@@ -110,7 +107,7 @@ fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr) -> Result<ExitCode
     let stays = temporary.is_none();
     let config = folder.join("host.yaml");
     let place = Place { config: &config, given: Sockets::default(), take_over: false };
-    serve_config(place, |listening| introduce(&folder, listening, stays))
+    serve_config(place, log, |listening| introduce(&folder, listening, stays))
 }
 
 /// What someone who sees the host for the first time needs to know.
@@ -141,13 +138,18 @@ struct Place<'a> {
     take_over: bool,
 }
 
-fn serve_config(place: Place<'_>, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode, Failure> {
+fn serve_config(
+    place: Place<'_>,
+    log: &Log,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<ExitCode, Failure> {
     let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
     let mut taken = if place.take_over { take_over(place.config)? } else { None };
     let lock = taken.as_mut().and_then(|taken| taken.lock.take());
-    let Started { mut reloader, config, policies, tls, standing, asker, .. } =
-        reload::start_with(place.config, Preparer::this_program(), lock)
-            .map_err(|error| cannot_start(&error))?;
+    let started = reload::start_with(place.config, Preparer::this_program(), lock)
+        .map_err(|error| cannot_start(&error))?;
+    let (host, sources) = (Host::new(&started, log.lost()), Sources::of(&started));
+    let Started { mut reloader, config, asker, .. } = started;
     let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -181,7 +183,7 @@ fn serve_config(place: Place<'_>, ready: impl FnOnce(SocketAddr)) -> Result<Exit
         }
         // From here on this is the host of the state directory.
         if let Some(state_directory) = reloader.state_directory().map(Path::to_owned) {
-            let control = Control { asker, policies: policies.clone(), standing: standing.clone(), estate };
+            let control = Control { asker, sources, estate };
             if let Err(error) = control.serve(&state_directory) {
                 reloader.lacks(Problem {
                     subject: state_directory.display().to_string(),
@@ -203,12 +205,12 @@ fn serve_config(place: Place<'_>, ready: impl FnOnce(SocketAddr)) -> Result<Exit
         ready(listening);
         supervisor::tell(if instead { State::ReadyInstead } else { State::Ready });
 
-        let admin = server::serve_admin(admin, policies.clone(), standing, stopping.clone());
-        let admin = tokio::spawn(admin);
+        let admin = tokio::spawn(server::serve_admin(admin, Arc::clone(&host), stopping.clone()));
         let drained = tokio::select! {
-            drained = server::serve(listener, tls, policies, stopping) => drained,
+            drained = server::serve(listener, Arc::clone(&host), stopping) => drained,
             never = live(|| !reloading.is_finished()) => match never {},
         };
+        host.close().await;
         admin.abort();
         drop(stop_watching);
         // It takes what is temporary with it. A component that is being compiled holds it up; then that stays.

@@ -37,6 +37,21 @@ pub struct Standing {
     pub pinned: bool,
     /// The generations that there were, oldest first; the last one is in force.
     pub history: Vec<Summary>,
+    /// How the looks at the files came out.
+    pub results: Results,
+}
+
+/// How many looks at the files came out how, since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Results {
+    /// A new generation is in force.
+    pub published: u64,
+    /// All is as it was.
+    pub unchanged: u64,
+    /// A candidate waits.
+    pub waiting: u64,
+    /// Something is not as configured, and nothing new is in force.
+    pub failed: u64,
 }
 
 /// Where the reload stands, for whoever shows it.

@@ -10,10 +10,11 @@ use arc_swap::ArcSwap;
 
 use super::candidate::Refused;
 use super::{
-    Asker, Before, Candidate, PATIENCE, Problem, Reloader, Standing, StandingReader, StartError, assemble,
-    restore,
+    Asker, Before, Candidate, PATIENCE, Problem, Reloader, Results, Standing, StandingReader, StartError,
+    assemble, restore,
 };
 use crate::config::Config;
+use crate::decision_log::DecisionLog;
 use crate::gate::{Gate, Recent};
 use crate::generation::{Cause, Publication};
 use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
@@ -34,6 +35,8 @@ pub struct Started {
     pub standing: StandingReader,
     /// Asks the reload for something.
     pub asker: Asker,
+    /// Follows the configuration in force.
+    pub decision_log: DecisionLog,
     /// Where reviews are kept that candidates are tried on.
     pub recent: Arc<Recent>,
 }
@@ -102,6 +105,8 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
 
     let (store, policies) = PolicyStore::new(set);
     let (tls_store, tls) = TlsStore::new(server_config);
+    let decision_log = DecisionLog::default();
+    decision_log.configure(config.decision_log.as_ref());
     let standing = Arc::new(ArcSwap::from_pointee(Standing::default()));
     let (asker, asked) = Asker::new();
     let recent = gate.recent();
@@ -114,6 +119,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         lasting,
         policies: store,
         tls: tls_store,
+        decision_log: decision_log.clone(),
         gate,
         watcher: None,
         unpassed,
@@ -122,6 +128,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         waiting: None,
         history,
         problems,
+        results: Results::default(),
         standing: Arc::clone(&standing),
         refused,
         asked,
@@ -134,7 +141,8 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         reloader.keep(record, loaded);
     }
     reloader.report();
-    Ok(Started { reloader, config, policies, tls, standing: StandingReader(standing), asker, recent })
+    let standing = StandingReader(standing);
+    Ok(Started { reloader, config, policies, tls, standing, asker, decision_log, recent })
 }
 
 /// What a process starts with.

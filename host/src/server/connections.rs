@@ -25,16 +25,14 @@ use tokio_rustls::server::TlsStream;
 
 use super::budget::{Budget, Exhausted, Holding};
 use super::sweep::{Protocol, Sweep, Track, Tracked, TrackedStream};
-use super::{Host, overloaded, routes};
-use crate::bounds;
-use crate::policy::PolicyReader;
-use crate::tls::{self, TlsReader};
+use super::{Host, NoVerdict, routes};
+use crate::{bounds, lines, tls};
 
 /// What a connection speaks below HTTP.
 #[derive(Clone)]
 pub(super) enum Transport {
     /// TLS with the material in force when it begins.
-    Tls(TlsReader),
+    Tls(Arc<Host>),
     /// Nothing.
     Plain,
 }
@@ -42,7 +40,7 @@ pub(super) enum Transport {
 impl Transport {
     fn material(&self) -> Option<Arc<ServerConfig>> {
         match self {
-            Transport::Tls(tls) => Some(tls.current()),
+            Transport::Tls(host) => Some(host.sources.tls.server_config()),
             Transport::Plain => None,
         }
     }
@@ -78,36 +76,23 @@ impl Stop {
 }
 
 /// Serves the door until it has to stop, then finishes the reviews under way. Returns whether all were finished.
-pub async fn serve(
-    listener: TcpListener,
-    tls: TlsReader,
-    policies: PolicyReader,
-    stop: watch::Receiver<Stop>,
-) -> bool {
-    let host = Arc::new(Host::new(policies.clone()));
-    let budget = Arc::clone(&host.budget);
-    let limit = move || policies.current().limits.connections;
-    serve_connections(listener, Transport::Tls(tls), routes(host), budget, limit, stop).await
+pub async fn serve(listener: TcpListener, host: Arc<Host>, stop: watch::Receiver<Stop>) -> bool {
+    let (routes, budget, rooms) =
+        (routes(Arc::clone(&host)), Arc::clone(&host.budget), Arc::clone(&host.rooms));
+    serve_connections(listener, Transport::Tls(host), routes, budget, rooms, stop).await
 }
 
-/// Serves at most `limit` connections at a time, until it has to stop and what is under way is finished. Returns whether
+/// Serves as many connections at a time as there are `rooms`, until it has to stop and what is under way is finished. Returns whether
 /// all was.
 pub(super) async fn serve_connections(
     listener: TcpListener,
     transport: Transport,
     routes: axum::Router,
     budget: Arc<Budget>,
-    limit: impl Fn() -> usize + Send + Sync + 'static,
+    rooms: Arc<Rooms>,
     mut stop: watch::Receiver<Stop>,
 ) -> bool {
     let sweep = Arc::<Sweep>::default();
-    let rooms = Arc::new(Rooms {
-        limit: Box::new(limit),
-        serving: AtomicUsize::new(0),
-        left: Notify::new(),
-        entering: Mutex::default(),
-        numbers: AtomicU64::new(0),
-    });
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut material = transport.material();
@@ -197,7 +182,7 @@ impl Connection {
         }
         let ended = match &self.transport {
             Transport::Plain => self.enter(ready(Some((stream, Protocol::Http1))), entering).await,
-            Transport::Tls(tls) => self.enter(handshake(tls, stream, peer), entering).await,
+            Transport::Tls(host) => self.enter(handshake(host, stream, peer), entering).await,
         };
         if let Err(error) = ended {
             tracing::debug!(%peer, "connection ended: {error}");
@@ -282,7 +267,7 @@ impl Answering {
         async move {
             let mut answer = match held.more(bounds::HEADERS.default) {
                 Ok(()) => self.routes.call(request).await?,
-                Err(Exhausted) => overloaded(bounds::UNDER_WAY),
+                Err(Exhausted) => NoVerdict::Overloaded(bounds::UNDER_WAY).answer().1,
             };
             if self.track.is_last() {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -295,13 +280,13 @@ impl Answering {
 
 /// A stream of someone who is who he has to be; the log says of everybody else why not.
 async fn handshake(
-    tls: &TlsReader,
+    host: &Host,
     stream: TcpStream,
     peer: SocketAddr,
 ) -> Option<(TlsStream<TcpStream>, Protocol)> {
-    let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+    let handshake = TlsAcceptor::from(host.sources.tls.server_config()).accept(stream);
     let time = bounds::HANDSHAKE_TIME.time();
-    match tokio::time::timeout(time, handshake).await {
+    let refused = match tokio::time::timeout(time, handshake).await {
         Ok(Ok(stream)) => {
             let protocol = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
@@ -309,16 +294,21 @@ async fn handshake(
             };
             return Some((stream, protocol));
         }
-        Ok(Err(error)) => tracing::warn!(%peer, "TLS handshake refused: {}", tls::explain(&error)),
-        Err(_) => {
-            tracing::warn!(%peer, "{}", bounds::HANDSHAKE_TIME.says_of(time));
+        Ok(Err(error)) => Some(error),
+        Err(_) => None,
+    };
+    host.metrics.handshakes_refused.add();
+    if host.lines.may(lines::Kind::Handshake) {
+        match refused {
+            Some(error) => tracing::warn!(%peer, "TLS handshake refused: {}", tls::explain(&error)),
+            None => tracing::warn!(%peer, "{}", bounds::HANDSHAKE_TIME.says_of(time)),
         }
     }
     None
 }
 
 /// Who is there: connections that serve, within a limit, and those that are on their way in.
-struct Rooms {
+pub(super) struct Rooms {
     limit: Box<dyn Fn() -> usize + Send + Sync>,
     serving: AtomicUsize,
     left: Notify,
@@ -327,6 +317,22 @@ struct Rooms {
 }
 
 impl Rooms {
+    /// With room for as many connections as `limit` says at the time.
+    pub(super) fn new(limit: impl Fn() -> usize + Send + Sync + 'static) -> Arc<Rooms> {
+        Arc::new(Rooms {
+            limit: Box::new(limit),
+            serving: AtomicUsize::new(0),
+            left: Notify::new(),
+            entering: Mutex::default(),
+            numbers: AtomicU64::new(0),
+        })
+    }
+
+    /// How many connections serve, and how many are on their way in.
+    pub(super) fn taken(&self) -> (usize, usize) {
+        (self.serving.load(Ordering::Relaxed), self.entering().len())
+    }
+
     fn entering(&self) -> MutexGuard<'_, VecDeque<(u64, oneshot::Sender<()>)>> {
         self.entering.lock().unwrap_or_else(PoisonError::into_inner)
     }
