@@ -72,11 +72,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     exit(result)
 }
 
-fn serve(
-    arguments: Arguments,
-    given: Result<Sockets, ListenError>,
-    log: &Log,
-) -> Result<ExitCode, Failure> {
+fn serve(arguments: Arguments, given: Result<Sockets, ListenError>, log: &Log) -> Result<ExitCode, Failure> {
     let given = given.map_err(|error| Failure::new(CANNOT_START, error))?;
     let Some(config) = arguments.config else {
         return serve_demo(arguments.directory, arguments.listen, log);
@@ -138,11 +134,7 @@ struct Place<'a> {
     take_over: bool,
 }
 
-fn serve_config(
-    place: Place<'_>,
-    log: &Log,
-    ready: impl FnOnce(SocketAddr),
-) -> Result<ExitCode, Failure> {
+fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode, Failure> {
     let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
     let mut taken = if place.take_over { take_over(place.config)? } else { None };
     let lock = taken.as_mut().and_then(|taken| taken.lock.take());
