@@ -5,6 +5,7 @@ mod candidate;
 mod command;
 mod restore;
 mod start;
+mod stays;
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -19,6 +20,7 @@ pub(crate) use self::candidate::MALFUNCTIONS;
 pub use self::candidate::{Before, Candidate, Running, assemble};
 pub use self::command::{Asker, Command, Done};
 pub use self::start::{Started, start};
+use self::stays::{Stays, read_whole};
 use crate::bounds;
 use crate::config::{Config, ConfigError};
 use crate::gate::{Differences, Gate, Ruling};
@@ -493,37 +495,4 @@ impl Reloader {
         let folders = config.policy_directory.clone().into_iter().chain(self.gate.folders());
         Wanted { files: files.map(Path::to_owned).collect(), folders: folders.collect() }
     }
-}
-
-/// Why all stays as it is.
-enum Stays {
-    /// For what is wrong.
-    Broken(Problem),
-    /// A file is waited for.
-    Unfinished,
-}
-
-impl Stays {
-    /// For what is wrong with files, unless they may be half of something.
-    fn unless_finished(
-        watcher: Option<&Watcher>,
-        files: &[&Path],
-        problem: impl FnOnce() -> Problem,
-    ) -> Stays {
-        match watcher.is_some_and(|watcher| files.iter().any(|file| watcher.is_fresh(file))) {
-            true => Stays::Unfinished,
-            false => Stays::Broken(problem()),
-        }
-    }
-}
-
-/// Reads files, unless one of them is being written.
-fn read_whole<T>(watcher: Option<&Watcher>, files: &[&Path], read: impl FnOnce() -> T) -> Result<T, Stays> {
-    let is_written = || watcher.is_some_and(|watcher| files.iter().any(|file| watcher.is_written(file)));
-    if is_written() {
-        return Err(Stays::Unfinished);
-    }
-    let content = read();
-    // Whoever began meanwhile may have been read half.
-    if is_written() { Err(Stays::Unfinished) } else { Ok(content) }
 }
