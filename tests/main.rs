@@ -14,6 +14,8 @@ mod cli;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod decision_log;
+#[cfg(test)]
 mod dispatch;
 #[cfg(test)]
 mod door;
@@ -29,6 +31,10 @@ mod isolation;
 mod limits;
 #[cfg(test)]
 mod load;
+#[cfg(test)]
+mod logs;
+#[cfg(test)]
+mod metrics;
 #[cfg(test)]
 mod neighbours;
 #[cfg(test)]

@@ -252,7 +252,7 @@ async fn hold(case: &Case) -> Option<String> {
 
 /// Who makes the noise is named, once it has failed often enough, and the host is ready all the same.
 async fn named(host: &Host, case: &Case) {
-    let line = |name: &str| format!("[-]policy {name} failed: ");
+    let line = |name: &str| format!("[-]policy/{name} failed: ");
     let began = Instant::now();
     let verbose = loop {
         let (_, verbose) = get(host.admin, "/readyz?verbose").await.unwrap();
@@ -263,7 +263,7 @@ async fn named(host: &Host, case: &Case) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     assert!(verbose.ends_with("readyz check passed\n"), "{verbose}");
-    assert!(verbose.contains(&format!("[+]policy {} ok\n", case.felt)), "{verbose}");
+    assert!(verbose.contains(&format!("[+]policy/{} ok\n", case.felt)), "{verbose}");
     assert_eq!(host.status().await["degraded"], true);
     assert_eq!(host.record(&case.felt).await["malfunctionsInARow"], 0);
     for (name, malfunction) in &case.named {

@@ -1,7 +1,8 @@
 //! What outlives a host that is killed, and what a swap leaves in memory.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use serde_json::json;
 
 use crate::reload;
 use crate::support::client::{Connection, Protocol};
-use crate::support::process::Process;
+use crate::support::process::{HOST, Process};
 use crate::support::{Installation, denying, version};
 
 /// For what must happen but may take its time on a busy machine.
@@ -63,48 +64,97 @@ async fn ask(connection: &mut Connection) -> Option<Answered> {
     Some(Answered { generation, a: step("(policy a)"), b: step("(policy b)") })
 }
 
+/// What a kill waits for, and how long it waits then.
+#[derive(Debug)]
+enum Moment {
+    /// Some time after the files were replaced.
+    After(Duration),
+    /// Something new in a folder of the state directory, whole or not, and this much of what follows.
+    New(&'static str, Duration),
+}
+
+impl Moment {
+    /// Every third is of one kind, and each a little later than the one before.
+    fn of(kill: u64) -> Moment {
+        let (kind, step) = (kill % 3, u32::try_from(kill / 3).unwrap());
+        match kind {
+            0 => Moment::After(Duration::from_millis(30) + step * Duration::from_millis(40)),
+            1 => Moment::New("state/components", step * Duration::from_millis(1)),
+            _ => Moment::New("state/generations", step * Duration::from_micros(700)),
+        }
+    }
+
+    fn wait(&self, installation: &Installation, before: &[PathBuf]) {
+        let (moment, begun) = match self {
+            Moment::After(time) => (time, Instant::now()),
+            Moment::New(folder, time) => {
+                let begun = Instant::now();
+                while files(installation, folder).iter().all(|file| before.contains(file)) {
+                    assert!(begun.elapsed() < PATIENCE, "nothing new comes into {folder}");
+                }
+                (time, Instant::now())
+            }
+        };
+        while begun.elapsed() < *moment {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+fn files(installation: &Installation, folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(installation.path(folder)).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
 /// The host is killed at many points of a swap and of what it writes then. Each time the files are broken before it starts
 /// again: it serves what it had recorded, which is whole, and no older than what it had answered by.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_is_killed_knows_what_it_answered_by() {
-    const KILLS: u64 = 24;
+    const KILLS: u64 = 30;
     let installation = installation();
     let client = installation.client();
     let mut last = Answered { generation: 0, a: 0, b: 0 };
-    let mut newer = 0;
+    let (mut newer, mut unfinished) = (0, 0);
     for kill in 0..KILLS {
+        let moment = Moment::of(kill);
         let mut process = installation.start();
         let (door, _) = process.addresses();
         let mut connection = client.connect(door, Protocol::Http1).await.unwrap();
         let first = ask(&mut connection).await.unwrap();
-        assert!(!first.is_older_than(last), "{first:?} after {last:?} and kill {kill}");
+        assert!(!first.is_older_than(last), "{first:?} after {last:?} and a kill before {moment:?}");
         newer += u64::from(first != last);
-        last = first;
 
-        // The kill comes a little later after a swap each time, and every other time amid two.
-        step(&installation, 2 * kill + 1);
-        let until = Instant::now() + Duration::from_millis(40 + 8 * kill);
-        while Instant::now() < until {
-            let answered = ask(&mut connection).await.unwrap();
-            assert!(!answered.is_older_than(last), "{answered:?} after {last:?}");
-            last = answered;
-        }
-        if kill % 2 == 1 {
-            step(&installation, 2 * kill + 2);
-        }
+        let before =
+            ["state/components", "state/generations"].map(|folder| files(&installation, folder)).concat();
+        step(&installation, kill + 1);
+        let asking = tokio::spawn(async move {
+            let mut last = first;
+            while let Some(answered) = ask(&mut connection).await {
+                assert!(!answered.is_older_than(last), "{answered:?} after {last:?}");
+                last = answered;
+            }
+            last
+        });
+        tokio::task::block_in_place(|| moment.wait(&installation, &before));
         drop(process);
+        last = asking.await.unwrap();
         for name in ["a", "b"] {
             installation.replace(&format!("more/{name}.wasm"), b"garbage");
         }
-        for folder in ["state/generations", "state/components"] {
-            for entry in fs::read_dir(installation.path(folder)).unwrap() {
-                let path = entry.unwrap().path();
-                assert!(is_unfinished(&path) || is_whole(&path), "{} is not whole", path.display());
-            }
+        for path in
+            ["state/generations", "state/components"].iter().flat_map(|folder| files(&installation, folder))
+        {
+            unfinished += u64::from(is_unfinished(&path));
+            assert!(
+                is_unfinished(&path) || is_whole(&path),
+                "{} is not whole after {moment:?}",
+                path.display()
+            );
         }
     }
     println!(
-        "{KILLS} kills over {} generations: {newer} restarts with more than was answered last",
+        "{KILLS} kills over {} generations: {unfinished} while a file was written, {newer} starts with more than was \
+         answered last",
         last.generation
     );
 }
@@ -183,4 +233,29 @@ async fn code_that_was_replaced_is_unmapped() {
 fn executable(process: &Process) -> usize {
     let maps = fs::read_to_string(format!("/proc/{}/maps", process.id())).unwrap();
     maps.lines().filter(|line| line.contains(" r-xp ") && !line.contains('/') && !line.contains('[')).count()
+}
+
+/// What was recorded is good for a start though nothing can be written, and what comes is in force and told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_directory_that_is_read_only_is_read() {
+    let installation = installation();
+    installation.start().addresses();
+    step(&installation, 1);
+    installation.replace("more/a.wasm", b"garbage");
+    let script = "mount --bind state state; mount -o remount,bind,ro state; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "--", "sh", "-euc", script, "sh", HOST]);
+    command.args(["serve", "--config", "host.yaml"]).current_dir(installation.path("."));
+    let mut process = Process::start(&mut command);
+    process.wait_for("the generation in force cannot be recorded, so the next start may not know it: Read-only file system");
+    process.wait_for("there is no control socket");
+    let (door, _) = process.addresses();
+    let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+    let first = ask(&mut connection).await.unwrap();
+    assert_eq!((first.a, first.b), (0, 1));
+    step(&installation, 2);
+    let begun = Instant::now();
+    while ask(&mut connection).await.unwrap().a < 2 {
+        assert!(begun.elapsed() < PATIENCE, "step 2 is never in force");
+    }
 }

@@ -20,7 +20,7 @@ use host::review::Review;
 use serde_json::{Value, json};
 
 pub(crate) use self::components::{denying, version, wat_policy};
-pub(crate) use self::installation::{Installation, assert_none, cases};
+pub(crate) use self::installation::{Installation, Server, assert_none, cases};
 
 /// The engine and the cache of all tests that need no others: what one test compiled another finds.
 pub(crate) fn preparer() -> &'static Preparer {

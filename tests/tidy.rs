@@ -99,6 +99,7 @@ fn each_library_is_named_in_its_own_part() {
         (["rustls", "tokio_rustls"], &["tls", "pki", "server"]),
         (["rcgen", "x509_parser"], &["tls", "pki"]),
         (["clap", "tracing_subscriber"], &["cli"]),
+        (["prometheus_client", "tracing_appender"], &["metrics", "cli"]),
     ] {
         let inside = |path: &str| {
             parts.iter().any(|part| {

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rcgen::KeyPair;
+use rustix::process::Signal;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::certificates::Wanted;
-use crate::support::client::{BOTH, Client, Connection, Protocol};
+use crate::support::certificates::{Identity, Signer, Validity, Wanted};
+use crate::support::client::{BOTH, Client, Connection, Protocol, get};
 use crate::support::{Installation, assert_none, cases};
 
 #[derive(Deserialize)]
@@ -287,4 +290,133 @@ async fn who_is_slow_to_enter_is_waited_for() {
     let mut byte = [0];
     let closed = tokio::time::timeout(Duration::from_millis(300), slow.read(&mut byte)).await;
     assert!(closed.is_err(), "given up after 7 s, with 200 others: {closed:?}");
+}
+
+/// Puts files into a folder as the kubelet does it with those of a Secret: into a new folder that a symbolic link leads
+/// to, which is replaced.
+fn swap(installation: &Installation, version: usize, files: &[(&str, &str)]) {
+    let volume = installation.path("secret");
+    std::fs::create_dir_all(volume.join(format!("..{version}"))).unwrap();
+    for (file, content) in files {
+        std::fs::write(volume.join(format!("..{version}/{file}")), content).unwrap();
+    }
+    let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, volume.join(at));
+    link(&format!("..{version}"), "..data_tmp").unwrap();
+    std::fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+    for (file, _) in files {
+        // They are there after the first time.
+        let _ = link(&format!("..data/{file}"), file);
+    }
+    if let Some(before) = version.checked_sub(1) {
+        // The kubelet removes what was there before.
+        std::fs::remove_dir_all(volume.join(format!("..{before}"))).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_swap_of_a_secret_is_picked_up() {
+    let tls = json!({
+        "certificate": "secret/tls.crt", "privateKey": "secret/tls.key", "clientCA": "secret/ca.crt",
+    });
+    let installation = Installation::bare(json!({ "tls": tls }));
+    let authority = installation.pki.authority();
+    let identity = || installation.pki.issue(&Wanted::server());
+    let put = |version, identity: &Identity, authority: &str| {
+        let files = [("tls.crt", identity.chain.as_str()), ("tls.key", &identity.key), ("ca.crt", authority)];
+        swap(&installation, version, &files);
+    };
+    put(0, &identity(), &authority);
+    let mut process = installation.start();
+    let (address, _) = process.addresses();
+    let client = installation.client();
+    let mut kept = client.connect(address, Protocol::Http2).await.unwrap();
+
+    let shown = async || {
+        let stream = client.handshake(address, &["h2"]).await.unwrap();
+        stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+    };
+    let mut in_force = identity();
+    for version in 1..=3 {
+        in_force = identity();
+        put(version, &in_force, &authority);
+        process.wait_for("new TLS material in force");
+        assert_eq!(shown().await, CertificateDer::from_pem_slice(in_force.chain.as_bytes()).unwrap());
+        assert_eq!(kept.review("nginx").await.unwrap().status, 200, "a connection keeps what it began with");
+    }
+
+    // What is broken changes nothing, and what is right after that does.
+    put(4, &Identity { key: identity().key, chain: identity().chain }, &authority);
+    let line = process.wait_for("this key does not belong to the certificate");
+    assert!(line.contains("ERROR") && line.contains("(the generation in force stays)"), "{line}");
+    assert_eq!(shown().await, CertificateDer::from_pem_slice(in_force.chain.as_bytes()).unwrap());
+    let others = Installation::bare(json!({}));
+    put(5, &in_force, &others.pki.authority());
+    process.wait_for("new TLS material in force");
+    let refused = client.connect(address, Protocol::Http2).await;
+    assert!(refused.is_err() || refused.unwrap().review("nginx").await.is_err(), "its authority is gone");
+    process.wait_for("TLS handshake refused: ");
+    assert_eq!(kept.review("nginx").await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_expires_is_told_of_in_time() {
+    let installation = Installation::bare(json!({}));
+    let identity = installation.pki.issue(&Wanted { valid: Validity::Expiring, ..Wanted::server() });
+    installation.write("external-cert.pem", identity.chain.as_bytes());
+    installation.write("external-key.pem", identity.key.as_bytes());
+    let mut process = installation.start();
+    let (_, admin) = process.addresses();
+    let line = process.wait_for("the serving certificate of CN=image-policy-host expires on ");
+    assert!(line.contains("WARN") && line.contains("Z, in less than a day: replace the file"), "{line}");
+    let (status, ready) = get(admin, "/readyz?verbose").await.unwrap();
+    let check = "[-]certificate/serving failed: the serving certificate of CN=image-policy-host expires on ";
+    assert!(status == 200 && ready.contains(check), "{ready}");
+    assert!(ready.contains("[+]certificate/client-ca ok\n"), "{ready}");
+    let status: Value = serde_json::from_str(&get(admin, "/status").await.unwrap().1).unwrap();
+    assert_eq!(status["degraded"], true);
+    let certificate = &status["certificates"][0];
+    assert_eq!(
+        (&certificate["role"], &certificate["subject"]),
+        (&json!("serving"), &json!("CN=image-policy-host"))
+    );
+    process.signal(Signal::TERM);
+    let (_, said) = process.end();
+    assert_eq!(said.matches("expires on").count(), 1, "it is said once: {said}");
+}
+
+/// Nobody can be answered then, so the host is not ready; whoever knows better may exclude the check.
+#[tokio::test]
+async fn an_authority_that_has_expired_is_loud() {
+    let installation = Installation::bare(json!({}));
+    let expired = Wanted {
+        common_name: "old authority".to_owned(),
+        authority: true,
+        valid: Validity::Expired,
+        signer: Signer::Itself,
+        ..Wanted::default()
+    };
+    let expired = installation.pki.issue(&expired).chain;
+    installation.write("apiserver-client-ca.pem", expired.as_bytes());
+    let mut server = installation.serve().await;
+    let check =
+        "[-]certificate/client-ca failed: the client-ca certificate of CN=old authority has EXPIRED on ";
+    for path in ["/readyz", "/readyz?verbose", "/readyz?exclude=certificate/serving"] {
+        let (status, ready) = get(server.admin, path).await.unwrap();
+        assert!(status == 500 && ready.contains(check), "{path}: {ready}");
+        assert!(ready.ends_with("readyz check failed\n"), "{path}: {ready}");
+    }
+    let (status, ready) =
+        get(server.admin, "/readyz?verbose&exclude=certificate/client-ca&exclude=nothing").await.unwrap();
+    assert!(status == 200 && ready.contains("[+]certificate/client-ca excluded: ok\n"), "{ready}");
+    assert!(
+        ready.contains("warn: some health checks cannot be excluded: no matches for \"nothing\"\n"),
+        "{ready}"
+    );
+    assert_eq!(get(server.admin, "/livez").await.unwrap().0, 200);
+
+    // One that is good beside it is enough.
+    installation.write("apiserver-client-ca.pem", (expired + &installation.pki.authority()).as_bytes());
+    server.reloader.reload();
+    let (status, ready) = get(server.admin, "/readyz?verbose").await.unwrap();
+    assert!(status == 200 && ready.contains(check), "{ready}");
 }

@@ -306,6 +306,35 @@ bounds! {
             .fixed("it is for the audit log, which keeps every one")
             .does("ends in `and N more`, or in `…`");
     }
+
+    "Seen from outside":
+    "What the host tells of itself. Over a bound something is not told, and it is told how much; no review waits for \
+     any of it." {
+        CODES = count("codes", "codes of a policy that metrics tell apart, each with its outcome", 32)
+            .fixed("a policy has a handful; each is a series that a scraper keeps for ever")
+            .does("counted with the code `other`");
+        LINES = count("lines", "lines of one kind a second, of those that others can cause", 50)
+            .fixed("people read them, and the decision log has every review")
+            .does("left out, and a line says how many were");
+        LOG_BUFFER = count("log-buffer", "lines of the log that wait to be written", 4096)
+            .fixed("whoever reads the log is behind by more than he can want to know")
+            .does("lost, and counted");
+        DECISION_LOG_QUEUE = count("decision-log-queue", "reviews that wait to be written to the decision log", 4096)
+            .key("decisionLog.queue", 16, 65_536)
+            .does("their lines are dropped, and counted");
+        DECISION_LOG_MEMORY = bytes("decision-log-memory", "what those reviews occupy, about", 64 * MI)
+            .fixed("it is a second of the largest reviews, or minutes of usual ones")
+            .does("their lines are dropped, and counted");
+        DECISION_LOG_LINE = bytes("decision-log-line", "a line of the decision log", MI)
+            .fixed("a usual one has less than 1 KiB")
+            .does("the line leaves out what the policies said, or what was asked, and says so");
+        DECISION_LOG_FILE = bytes("decision-log-file", "a file of the decision log", 64 * MI)
+            .key("decisionLog.fileSize", MI, GI)
+            .does("a new file is begun");
+        DECISION_LOG_FILES = count("decision-log-files", "files of the decision log", 8)
+            .key("decisionLog.files", 2, 1000)
+            .does("the oldest is removed");
+    }
 }
 
 /// A row without its last two columns.

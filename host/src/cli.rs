@@ -4,6 +4,7 @@ mod approve;
 mod bench;
 mod build;
 mod inspect;
+mod log;
 mod review;
 mod rollback;
 mod schema;

@@ -55,6 +55,8 @@ pub struct Config {
     pub policy_directory: Option<PathBuf>,
     /// The entries, in the order of the file; names are distinct.
     pub policies: Vec<PolicyConfig>,
+    /// Where every review is written; none: nowhere.
+    pub decision_log: Option<DecisionLogConfig>,
     /// What a changed set of policies has to pass before it is in force; none: nothing.
     pub gate: Option<Gate>,
     /// Bounds of the host.
@@ -108,6 +110,21 @@ pub enum ClientAuth {
     },
     /// Anyone who reaches the port. Never a default.
     None,
+}
+
+/// The decision log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecisionLogConfig {
+    /// The folder of its files.
+    pub directory: PathBuf,
+    /// The part, from 0 to 1, that is written of reviews without a denial or a malfunction.
+    pub sample: f64,
+    /// Where a file ends, in bytes.
+    pub file_size: u64,
+    /// How many files there are at most.
+    pub files: usize,
+    /// Reviews that may wait to be written.
+    pub queue: usize,
 }
 
 /// How decisions become a verdict.
@@ -343,6 +360,7 @@ impl Config {
             allow_empty: false,
             policy_directory: None,
             policies,
+            decision_log: None,
             gate: None,
             limits: HostLimits::default(),
             document: Document::default(),

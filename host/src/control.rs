@@ -8,14 +8,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
-use crate::policy::PolicyReader;
-use crate::reload::{Asker, Command, Done, StandingReader};
-use crate::status::Status;
+use crate::reload::{Asker, Command, Done};
+use crate::status::{Sources, Status};
 
 /// The name of the socket in the state directory.
 const SOCKET: &str = "control.sock";
@@ -76,10 +75,8 @@ pub enum ControlError {
 pub struct Control {
     /// Asks the reload.
     pub asker: Asker,
-    /// Reads the set in force.
-    pub policies: PolicyReader,
-    /// Reads where the reload stands.
-    pub standing: StandingReader,
+    /// What a status is read from.
+    pub sources: Sources,
 }
 
 impl Control {
@@ -103,9 +100,8 @@ impl Control {
                 }
                 let (control, held) = (self.clone(), Arc::clone(&under_way));
                 let answering = move || {
-                    let _held = held;
                     // An error means that nobody waits for the answer any more.
-                    let _ = control.converse(stream);
+                    let _ = control.converse(stream, held);
                 };
                 // What cannot be answered now is closed.
                 let _ = std::thread::Builder::new().name("control".to_owned()).spawn(answering);
@@ -114,7 +110,8 @@ impl Control {
         Ok(())
     }
 
-    fn converse(&self, mut stream: UnixStream) -> io::Result<()> {
+    /// `_held` goes before the stream does: whoever sees the end of the answer finds the place free.
+    fn converse(&self, mut stream: UnixStream, _held: Arc<()>) -> io::Result<()> {
         let until = Instant::now() + bounds::CONTROL_TIME.time();
         let answer = match read_line(&mut stream, bounds::CONTROL_REQUEST.size(), until) {
             Ok(line) => match serde_json::from_slice(&line) {
@@ -133,7 +130,7 @@ impl Control {
 
     fn answer(&self, request: Request) -> Answer {
         let command = match request {
-            Request::Status => return Answer::Status(Box::new(Status::now(&self.policies, &self.standing))),
+            Request::Status => return Answer::Status(Box::new(Status::at(SystemTime::now(), &self.sources))),
             Request::Rollback { to } => Command::Rollback { to },
             Request::Release => Command::Release,
             Request::Approve { digest } => Command::Approve { digest },

@@ -122,10 +122,9 @@ impl Dispatcher {
     ///
     /// # Errors
     /// [`Overloaded`]: as many reviews are waiting as the queue holds.
-    pub async fn evaluate(&self, set: Arc<PolicySet>, review: Review) -> Result<Verdict, Overloaded> {
+    pub async fn evaluate(&self, set: Arc<PolicySet>, review: Arc<Review>) -> Result<Verdict, Overloaded> {
         let now = Instant::now();
         let until = now + set.limits.review_deadline;
-        let review = Arc::new(review);
         let quickly = |audit| evaluate_if_by(&set, &review, until.min(now + PATIENCE).into(), audit);
         if is_audited(&set, &review) {
             let verdict = match Pace::of(expected(&set, &review, Audit::Asked)) {
@@ -151,6 +150,12 @@ impl Dispatcher {
         }
         let verdict = in_lane(&self.slow, &set, &review, until, None).await?;
         Ok(verdict.unwrap_or_else(|| failed(&set)))
+    }
+
+    /// Reviews that run or wait in the steady lane, and in the slow one.
+    pub fn admitted(&self) -> (usize, usize) {
+        let of = |lane: &ArcSwap<Lane>| lane.load().admitted.load(Ordering::Relaxed);
+        (of(&self.steady), of(&self.slow))
     }
 }
 

@@ -30,6 +30,7 @@
 
 // The core: data in, data out.
 pub mod bounds;
+pub mod counts;
 pub mod text;
 pub mod image;
 pub mod yaml;
@@ -37,11 +38,15 @@ pub mod config;
 pub mod generation;
 pub mod verdict;
 pub mod review;
+pub mod reviewed;
 
 // The sandbox, and policies on a review.
 pub mod policy;
 pub mod evaluate;
 pub mod suite;
+
+// What is left of a review.
+pub mod decision_log;
 
 // A reload.
 pub mod watch;
@@ -55,6 +60,8 @@ pub mod pki;
 pub mod dispatch;
 pub mod status;
 pub mod control;
+pub mod lines;
+pub mod metrics;
 pub mod server;
 pub mod build;
 pub mod bench;

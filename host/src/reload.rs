@@ -23,6 +23,7 @@ pub use self::start::{Started, start};
 use self::stays::{Stays, read_whole};
 use crate::bounds;
 use crate::config::{Config, ConfigError};
+use crate::decision_log::DecisionLog;
 use crate::gate::{Differences, Gate, Ruling};
 use crate::generation::{Cause, Change, Content, Publication, read_time, write_time};
 use crate::policy::{Component, EngineError, PolicySet, PolicyStore, Preparer};
@@ -61,6 +62,21 @@ pub struct Standing {
     pub pinned: bool,
     /// The generations that there were, oldest first; the last one is in force.
     pub history: Vec<Summary>,
+    /// How the looks at the files came out.
+    pub results: Results,
+}
+
+/// How many looks at the files came out how, since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Results {
+    /// A new generation is in force.
+    pub published: u64,
+    /// All is as it was.
+    pub unchanged: u64,
+    /// A candidate waits.
+    pub waiting: u64,
+    /// Something is not as configured, and nothing new is in force.
+    pub failed: u64,
 }
 
 /// What is shown of a candidate that waits.
@@ -138,6 +154,7 @@ pub struct Reloader {
     lasting: Vec<Problem>,
     policies: PolicyStore,
     tls: TlsStore,
+    decision_log: DecisionLog,
     gate: Gate,
     /// What is known of the files, once they are followed.
     watcher: Option<Watcher>,
@@ -151,6 +168,7 @@ pub struct Reloader {
     history: VecDeque<Summary>,
     /// What the last look at the files has found.
     problems: Vec<Problem>,
+    results: Results,
     standing: Arc<ArcSwap<Standing>>,
     /// What has been refused already, so that a file that stays broken is not compiled at every hint.
     refused: candidate::Refused,
@@ -239,12 +257,20 @@ impl Reloader {
     }
 
     fn reload_for(&mut self, cause: Cause) {
+        let before = self.policies.current().number();
         let found = std::mem::take(&mut self.problems);
         match self.try_reload(cause, &found) {
             Ok(()) => {}
             Err(Stays::Broken(problem)) => self.problems.push(problem),
             Err(Stays::Unfinished) => self.problems = found,
         }
+        let results = &mut self.results;
+        *match (self.policies.current().number() != before, self.problems.is_empty()) {
+            (true, _) => &mut results.published,
+            (false, false) => &mut results.failed,
+            (false, true) if self.waiting.is_some() => &mut results.waiting,
+            (false, true) => &mut results.unchanged,
+        } += 1;
         self.report();
     }
 
@@ -293,6 +319,7 @@ impl Reloader {
             self.material = material;
             tracing::info!("new TLS material in force");
         }
+        self.decision_log.configure(config.decision_log.as_ref());
         self.config = config;
         self.gate.configure(self.config.gate.as_ref());
         self.problems.extend(candidate.problems);
@@ -362,8 +389,9 @@ impl Reloader {
         let set = next.set.published(publication);
         let record = self.record(&set, Some(&before.content()), next.differences);
         self.keep(record, next.components);
-        tracing::info!("generation {} in force ({})", set.generation(), set.publication().cause);
+        let told = format!("generation {} in force ({})", set.generation(), set.publication().cause);
         self.policies.publish(set);
+        tracing::info!("{told}");
         self.closed = false;
         self.waiting = None;
     }
@@ -455,6 +483,7 @@ impl Reloader {
             candidate: self.waiting.as_ref().map(|waiting| waiting.summary.clone()),
             pinned: self.pinned,
             history: self.history.iter().cloned().collect(),
+            results: self.results,
         }));
     }
 

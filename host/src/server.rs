@@ -2,8 +2,11 @@
 
 mod admin;
 mod connections;
+mod observe;
+mod scrape;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -13,29 +16,93 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http_body_util::BodyExt;
 use serde::Serialize;
+use tokio::time::Instant;
 
 pub use self::admin::serve_admin;
+use self::connections::Rooms;
 pub use self::connections::serve;
 use crate::bounds;
-use crate::config::Mode;
 use crate::dispatch::{Dispatcher, Overloaded};
-use crate::policy::PolicyReader;
+use crate::gate::Recent;
+use crate::lines::{self, Lines};
+use crate::metrics::Metrics;
+use crate::policy::PolicySet;
+use crate::reload::Started;
 use crate::review::{FailureStatus, ImageReviewAnswer, Review, ReviewError};
+use crate::reviewed::{Ids, Reviewed};
+use crate::status::Sources;
 use crate::text;
-use crate::verdict::{Level, Outcome, Verdict};
+use crate::verdict::Verdict;
 
-/// What the door works with.
+/// What the door works with, and the admin listener tells of.
 pub struct Host {
-    policies: PolicyReader,
+    sources: Sources,
     dispatcher: Dispatcher,
+    rooms: Arc<Rooms>,
+    ids: Ids,
+    metrics: Metrics,
+    recent: Arc<Recent>,
+    lines: Arc<Lines>,
+    lines_lost: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl Host {
-    /// A door that judges by what `policies` reads.
-    pub fn new(policies: PolicyReader) -> Host {
+    /// A host that judges by what is in force of `started`. `lines_lost` tells how many lines of the log were lost.
+    pub fn new(started: &Started, lines_lost: impl Fn() -> u64 + Send + Sync + 'static) -> Arc<Host> {
+        let policies = started.policies.clone();
         let dispatcher = Dispatcher::new(&policies.current());
-        Host { policies, dispatcher }
+        let limit = move || policies.current().limits.connections;
+        Arc::new(Host {
+            sources: Sources::of(started),
+            dispatcher,
+            rooms: Rooms::new(limit),
+            ids: Ids::default(),
+            metrics: Metrics::default(),
+            recent: Arc::clone(&started.recent),
+            lines: Arc::default(),
+            lines_lost: Box::new(lines_lost),
+        })
     }
+
+    /// Writes what is still to be written of the reviews that were answered.
+    pub async fn close(&self) {
+        self.lines.tell_all();
+        let log = self.sources.decision_log.clone();
+        let closed = tokio::task::spawn_blocking(move || log.close(WRITING));
+        if !matches!(closed.await, Ok(true)) {
+            tracing::error!("decision log: the disk takes too long, so the last lines are lost");
+        }
+    }
+
+    /// Judges what was read, or denies what cannot be.
+    async fn judge(
+        &self,
+        set: &Arc<PolicySet>,
+        review: Result<Review, ReviewError>,
+    ) -> Result<(Arc<Review>, Verdict), NoVerdict> {
+        match review {
+            Ok(review) => {
+                let review = Arc::new(review);
+                let verdict = self.dispatcher.evaluate(Arc::clone(set), Arc::clone(&review)).await;
+                Ok((review, verdict.map_err(|Overloaded| NoVerdict::Overloaded)?))
+            }
+            Err(ReviewError::Refused(reason)) => {
+                Ok((Arc::default(), Verdict::refuse(&set.rules, &set.generation(), &reason)))
+            }
+            Err(ReviewError::NotAnImageReview(message)) => Err(NoVerdict::NotAnImageReview(message)),
+        }
+    }
+}
+
+/// For writing what is still to be written: a disk that works needs a tenth of it.
+const WRITING: Duration = Duration::from_secs(3);
+
+/// Why a request gets no verdict.
+enum NoVerdict {
+    NotAnImageReview(String),
+    Overloaded,
+    NoSuchPath(Uri),
+    WrongMethod(Method),
 }
 
 /// The paths of the door; a query is ignored, because the apiserver adds `?timeout=30s`.
@@ -49,52 +116,33 @@ pub fn routes(host: Arc<Host>) -> Router {
 }
 
 async fn door(State(host): State<Arc<Host>>, method: Method, body: Body) -> Response {
-    match method {
+    let answer = match method {
         Method::POST => review(&host, body).await,
-        Method::GET | Method::HEAD => ABOUT.into_response(),
-        method => {
-            let message = format!("this door takes POST of an ImageReview, not {method}");
-            let mut answer = failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", &message);
-            // RFC 9110 §15.5.6 wants it.
-            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
-            answer
-        }
-    }
+        Method::GET | Method::HEAD => Ok(ABOUT.into_response()),
+        method => Err(NoVerdict::WrongMethod(method)),
+    };
+    answer.unwrap_or_else(|why| host.reject(&why))
 }
 
 const ABOUT: &str = "This is an image policy host: the backend of the kube-apiserver's ImagePolicyWebhook admission \
     plugin.\nPOST an imagepolicy.k8s.io/v1alpha1 ImageReview here to be told whether its images may run.\n";
 
-async fn review(host: &Host, body: Body) -> Response {
-    let set = host.policies.current();
-    let review = match read(body, set.limits.body).await {
-        Ok(bytes) => Review::parse(&bytes, &set.limits),
-        Err(error) => Err(error),
-    };
-    let (namespace, verdict) = match review {
-        Ok(review) => {
-            let namespace = review.namespace.clone();
-            match host.dispatcher.evaluate(Arc::clone(&set), review).await {
-                Ok(verdict) => (namespace, verdict),
-                Err(Overloaded) => return overloaded(),
-            }
-        }
-        Err(ReviewError::Refused(reason)) => {
-            (String::new(), Verdict::refuse(&set.rules, &set.generation(), &reason))
-        }
-        Err(ReviewError::NotAnImageReview(message)) => {
-            let message = format!("this door takes ImageReview: {message}");
-            tracing::warn!("refused a request: {message}");
-            return failure(StatusCode::BAD_REQUEST, "BadRequest", &message);
-        }
-    };
-    log(&namespace, &set.generation(), &verdict);
-    json(StatusCode::OK, &ImageReviewAnswer::from(&verdict))
+/// From bytes to an answer.
+async fn review(host: &Host, body: Body) -> Result<Response, NoVerdict> {
+    let began = Instant::now();
+    let set = host.sources.policies.current();
+    let review = read(body, set.limits.body).await.and_then(|bytes| Review::parse(&bytes, &set.limits));
+    let (review, verdict) = host.judge(&set, review).await?;
+    let reviewed = Reviewed::new(&host.ids, began.elapsed(), review, verdict);
+    let answer = json(StatusCode::OK, &ImageReviewAnswer::from(&reviewed.verdict));
+    host.observe(&set, reviewed);
+    Ok(answer)
 }
 
 /// Reads a body of at most `limit` bytes.
 async fn read(mut body: Body, limit: u64) -> Result<Bytes, ReviewError> {
-    let mut bytes = Vec::new();
+    // Most bodies come in one piece, which needs no copy.
+    let (mut whole, mut bytes) = (Bytes::new(), Vec::new());
     let mut total = 0u64;
     let arrive = async {
         while let Some(frame) = body.frame().await {
@@ -105,6 +153,13 @@ async fn read(mut body: Body, limit: u64) -> Result<Bytes, ReviewError> {
             let Ok(data) = frame.into_data() else { continue };
             total = total.saturating_add(data.len() as u64);
             if total <= limit {
+                if whole.is_empty() {
+                    whole = data;
+                    continue;
+                }
+                if bytes.is_empty() {
+                    bytes.extend_from_slice(&whole);
+                }
                 bytes.extend_from_slice(&data);
             } else if total > limit.saturating_add(bounds::BODY_DRAIN.default) {
                 break;
@@ -121,84 +176,74 @@ async fn read(mut body: Body, limit: u64) -> Result<Bytes, ReviewError> {
     if total > limit {
         return Err(ReviewError::Refused(bounds::BODY.says(total, limit)));
     }
-    Ok(bytes.into())
+    Ok(if bytes.is_empty() { whole } else { bytes.into() })
 }
 
-async fn no_such_path(uri: Uri) -> Response {
-    let path = text::cut(&text::printable(uri.path()), 128);
-    let message = format!("there is nothing at {path}: the door for ImageReview is / (or /image-review)");
-    failure(StatusCode::NOT_FOUND, "NotFound", &message)
+async fn no_such_path(State(host): State<Arc<Host>>, uri: Uri) -> Response {
+    host.reject(&NoVerdict::NoSuchPath(uri))
 }
 
-/// Without Retry-After: with it the apiserver would retry eleven times as often (client-go, rest/with_retry.go).
-fn overloaded() -> Response {
-    tracing::warn!("refused a review with 429: as many are waiting as the queue holds (limits.queue)");
-    let message = bounds::QUEUE.says("", 0);
-    failure(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", &message)
+impl NoVerdict {
+    fn answer(&self) -> (StatusCode, Response) {
+        let (code, reason, message) = match self {
+            NoVerdict::NotAnImageReview(message) => {
+                (StatusCode::BAD_REQUEST, "BadRequest", format!("this door takes ImageReview: {message}"))
+            }
+            // Without Retry-After: with it the apiserver would retry eleven times as often (client-go,
+            // rest/with_retry.go).
+            NoVerdict::Overloaded => {
+                (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", bounds::QUEUE.says("", 0))
+            }
+            NoVerdict::NoSuchPath(uri) => {
+                let path = text::shown(uri.path(), 128);
+                let message =
+                    format!("there is nothing at {path}: the door for ImageReview is / (or /image-review)");
+                (StatusCode::NOT_FOUND, "NotFound", message)
+            }
+            NoVerdict::WrongMethod(method) => {
+                let method = text::shown(method.as_str(), 64);
+                let message = format!("this door takes POST of an ImageReview, not {method}");
+                (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+            }
+        };
+        let mut answer = json(code, &FailureStatus::new(code.as_u16(), reason, &message));
+        if let NoVerdict::WrongMethod(_) = self {
+            // RFC 9110 §15.5.6 wants it.
+            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
+        }
+        (code, answer)
+    }
 }
 
-fn failure(code: StatusCode, reason: &str, message: &str) -> Response {
-    json(code, &FailureStatus::new(code.as_u16(), reason, message))
+impl Host {
+    /// Answers a request that gets no verdict.
+    fn reject(&self, why: &NoVerdict) -> Response {
+        let (code, answer) = why.answer();
+        self.metrics.rejected(code.as_u16());
+        match why {
+            NoVerdict::NotAnImageReview(message) if self.lines.may(lines::Kind::Request) => {
+                tracing::warn!("refused a request: this door takes ImageReview: {message}");
+            }
+            NoVerdict::Overloaded if self.lines.may(lines::Kind::Request) => {
+                tracing::warn!(
+                    "refused a review with 429: as many are waiting as the queue holds (limits.queue)"
+                );
+            }
+            _ => {}
+        }
+        answer
+    }
 }
 
 fn json(code: StatusCode, body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(body) => (code, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "an answer cannot be written as JSON: please report this");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
+    // Most answers are shorter.
+    let mut bytes = Vec::with_capacity(512);
+    if let Err(error) = serde_json::to_writer(&mut bytes, body) {
+        tracing::error!(%error, "an answer cannot be written as JSON: please report this");
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
-}
-
-/// One line a denial, one a malfunction, and the policies' own lines. What comes from the request is escaped.
-fn log(namespace: &str, generation: &str, verdict: &Verdict) {
-    let namespace = || text::shown(namespace, 64);
-    for image in &verdict.images {
-        for said in &image.judged.said {
-            let quiet = said.mode == Mode::Enforce && said.judgement.is_ok() && said.log.is_empty();
-            if quiet {
-                continue;
-            }
-            let shown = text::image(&image.judged.original);
-            let policy = &said.policy;
-            for line in &said.log {
-                let message = &line.message;
-                match line.level {
-                    Level::Debug => tracing::debug!(target: "policy", policy, image = shown, "{message}"),
-                    Level::Info => tracing::info!(target: "policy", policy, image = shown, "{message}"),
-                    Level::Warn => tracing::warn!(target: "policy", policy, image = shown, "{message}"),
-                    Level::Error => tracing::error!(target: "policy", policy, image = shown, "{message}"),
-                }
-            }
-            match &said.judgement {
-                Err(malfunction) => {
-                    let malfunction = text::printable(&malfunction.to_string());
-                    tracing::warn!(policy, image = shown, counts_as = %said.outcome(), "malfunction: {malfunction}");
-                }
-                Ok(decision) if said.mode == Mode::Audit && decision.outcome == Outcome::Deny => {
-                    tracing::info!(
-                        policy,
-                        image = shown,
-                        namespace = namespace(),
-                        "audit: would deny: {}",
-                        said.reason()
-                    );
-                }
-                Ok(_) => {}
-            }
-        }
-    }
-    if verdict.allowed {
-        match verdict.audit_annotations.get("would-deny") {
-            Some(reason) => {
-                tracing::info!(namespace = namespace(), generation, "audit: would deny: {reason}")
-            }
-            None => {
-                tracing::debug!(namespace = namespace(), generation, images = verdict.images.len(), "allowed")
-            }
-        }
-    } else {
-        tracing::info!(namespace = namespace(), generation, "denied: {}", verdict.reason);
-    }
+    let mut answer = Response::new(Body::from(bytes));
+    *answer.status_mut() = code;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
 }

@@ -8,13 +8,15 @@
 //! ```
 //!
 //! Files come by renaming, and a component before the generation that names it: whenever the process ends, every
-//! generation is whole. The newest one has the last good version of each policy.
+//! generation is whole. The newest one has the last good version of each policy. That it outlives the machine's power too
+//! takes longer, and a swap does not wait for that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -99,7 +101,12 @@ pub struct StateDirectory {
     unwritten: Vec<Component>,
     /// The newest generation is not recorded yet.
     unrecorded: bool,
+    /// Files that a loss of power may still damage.
+    unsynced: BTreeSet<PathBuf>,
 }
+
+/// How long a host that was killed may still have its lock: a child that it was about to start has it too, for an instant.
+const LETTING_GO: Duration = Duration::from_secs(2);
 
 const FOLDERS: [&str; 2] = [GENERATIONS, COMPONENTS];
 const GENERATIONS: &str = "generations";
@@ -127,7 +134,8 @@ impl StateDirectory {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
             // Whoever was killed while writing left it.
             for unfinished in files(&folder)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
-                fs::remove_file(folder.join(unfinished))?;
+                // Where nothing can be written, it does no harm.
+                let _ = fs::remove_file(folder.join(unfinished));
             }
         }
         let mut state = StateDirectory {
@@ -139,6 +147,7 @@ impl StateDirectory {
             damaged: Vec::new(),
             unwritten: Vec::new(),
             unrecorded: false,
+            unsynced: BTreeSet::new(),
         };
         state.read()?;
         Ok(state)
@@ -221,8 +230,8 @@ impl StateDirectory {
         (component.digest == digest).then_some(component)
     }
 
-    /// Records the generation that comes into force, made of `components` besides those of generations before. What
-    /// cannot be written is tried again by [`StateDirectory::flush`].
+    /// Records the generation that comes into force, made of `components` besides those of generations before: it outlives
+    /// the process. The rest, and what cannot be written now, is for [`StateDirectory::flush`].
     ///
     /// # Errors
     /// The folder cannot be written; what was recorded before stays.
@@ -233,7 +242,7 @@ impl StateDirectory {
         let most = bounds::GENERATIONS.size();
         self.history.drain(..self.history.len().saturating_sub(most));
         self.replace(record);
-        self.flush()
+        self.write_newest()
     }
 
     /// Lets files decide again: the newest generation is pinned no more.
@@ -247,7 +256,7 @@ impl StateDirectory {
             last.pinned = false;
         }
         self.replace(record);
-        self.flush()
+        self.write_newest()
     }
 
     fn replace(&mut self, record: Record) {
@@ -255,11 +264,27 @@ impl StateDirectory {
         self.unrecorded = true;
     }
 
-    /// Writes what could not be written yet, and forgets the oldest generations, and components that none names.
+    /// Writes what could not be written yet, waits until all of it is on the disk, and forgets the oldest generations, and
+    /// components that none names.
     ///
     /// # Errors
     /// As [`StateDirectory::keep`].
     pub fn flush(&mut self) -> io::Result<()> {
+        self.write_newest()?;
+        if self.unsynced.is_empty() {
+            return Ok(());
+        }
+        for path in &self.unsynced {
+            if_there(File::open(path).and_then(|file| file.sync_all()))?;
+        }
+        for folder in [COMPONENTS, GENERATIONS] {
+            File::open(self.path.join(folder))?.sync_all()?;
+        }
+        self.unsynced.clear();
+        self.forget()
+    }
+
+    fn write_newest(&mut self) -> io::Result<()> {
         let Some(newest) = self.newest.as_ref().filter(|_| self.unrecorded) else { return Ok(()) };
         let (number, named) = (newest.summary.publication.number, newest.components());
         self.unwritten.retain(|component| named.contains(&component.digest));
@@ -267,21 +292,25 @@ impl StateDirectory {
             let path = self.component_path(&component.digest);
             // One that was damaged would be no good version.
             if !fs::read(&path).is_ok_and(|kept| kept == component.bytes) {
-                self.write(&path, &component.bytes)?;
+                write(&path, &component.bytes)?;
+                self.unsynced.insert(path);
             }
             self.unwritten.pop();
         }
-        self.write(&self.generation(number), &serde_json::to_vec(newest)?)?;
+        let path = self.generation(number);
+        write(&path, &serde_json::to_vec(newest)?)?;
+        self.unsynced.insert(path);
         self.recorded.insert(number, named);
         self.unrecorded = false;
-        self.forget()
+        Ok(())
     }
 
     fn forget(&mut self) -> io::Result<()> {
         while self.recorded.len() > bounds::GENERATIONS.size()
-            && let Some((oldest, _)) = self.recorded.pop_first()
+            && let Some(oldest) = self.recorded.keys().next().copied()
         {
-            fs::remove_file(self.generation(oldest))?;
+            if_there(fs::remove_file(self.generation(oldest)))?;
+            self.recorded.remove(&oldest);
         }
         let named: BTreeSet<PathBuf> =
             self.recorded.values().flatten().map(|digest| self.component_path(digest)).collect();
@@ -303,23 +332,38 @@ impl StateDirectory {
         let digest: String = digest.chars().filter(char::is_ascii_alphanumeric).collect();
         self.path.join(COMPONENTS).join(format!("{digest}.wasm"))
     }
+}
 
-    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let folder = path.parent().unwrap_or(&self.path);
-        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        // The name has to outlive the machine's power too.
-        File::open(folder)?.sync_all()
-    }
+/// A file that someone has removed needs no more.
+fn if_there(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+/// Puts a file there whole.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// Takes the lock, and writes the number of this process into it.
 fn lock(folder: &Path) -> Result<File, StateError> {
     let path = folder.join("lock");
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-    match file.try_lock() {
+    let open = |write| File::options().read(true).write(write).create(write).truncate(false).open(&path);
+    let mut file = open(true).or_else(|error| match error.kind() {
+        // What was recorded there is good for a start all the same.
+        io::ErrorKind::ReadOnlyFilesystem => open(false),
+        _ => Err(error),
+    })?;
+    let until = Instant::now() + LETTING_GO;
+    let mut locked = file.try_lock();
+    while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();

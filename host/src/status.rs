@@ -1,17 +1,20 @@
 //! The one document that tells how a host is: for `/status`, the control socket and `host status`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::{FailurePolicy, Mode, PolicyName};
+use crate::decision_log::DecisionLog;
 use crate::dispatch::Pace;
-use crate::generation::Publication;
+use crate::generation::{Publication, read_time, write_time};
 use crate::policy::{Entry, Policy, PolicyReader, Seen};
-use crate::reload::{CandidateSummary, Problem, StandingReader};
+use crate::reload::{CandidateSummary, Problem, StandingReader, Started};
 use crate::state::Summary;
+use crate::tls::{Certificate, Nearness, Role, TlsReader};
 
 /// How a host is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,12 +24,17 @@ pub struct Status {
     pub generation: Generation,
     /// Of the whole host.
     pub mode: Mode,
-    /// Something is not as configured, or a policy fails.
+    /// Something is not as configured, a policy fails, a certificate expires within a week, or the decision log cannot
+    /// be written.
     pub degraded: bool,
     /// The policies in force, in order.
     pub policies: Vec<PolicyStatus>,
     /// What is not as configured.
     pub problems: Vec<Problem>,
+    /// The certificates in force, the first to expire first.
+    pub certificates: Vec<CertificateStatus>,
+    /// The decision log, where one is configured.
+    pub decision_log: Option<DecisionLogStatus>,
     /// A candidate that is not put in force.
     pub candidate: Option<CandidateSummary>,
     /// The generations that there were, oldest first; the last one is in force.
@@ -65,10 +73,80 @@ pub struct PolicyStatus {
     pub record: Option<Value>,
 }
 
+/// A certificate in force.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// What for.
+    pub role: Role,
+    /// The file that it is in.
+    pub file: PathBuf,
+    /// Whose it is.
+    pub subject: String,
+    /// After that it is good for nothing.
+    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
+    pub not_after: SystemTime,
+    /// Whether that was before.
+    pub expired: bool,
+    /// That it expires soon, or has expired.
+    pub notice: Option<String>,
+}
+
+/// The decision log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DecisionLogStatus {
+    /// The folder of its files.
+    pub directory: PathBuf,
+    /// Lines that are in the files, since the process started.
+    pub written: u64,
+    /// Reviews that found the queue full.
+    pub dropped: u64,
+    /// Lines that could not be written.
+    pub failed: u64,
+    /// Reviews that wait to be written.
+    pub waiting: usize,
+    /// Why nothing can be written now.
+    pub trouble: Option<String>,
+}
+
+/// What a status is read from.
+#[derive(Clone)]
+pub struct Sources {
+    /// Reads the set in force.
+    pub policies: PolicyReader,
+    /// Reads where the reload stands.
+    pub standing: StandingReader,
+    /// Reads the TLS material in force.
+    pub tls: TlsReader,
+    /// The decision log.
+    pub decision_log: DecisionLog,
+}
+
+impl Sources {
+    /// Of a host that was started.
+    pub fn of(started: &Started) -> Sources {
+        Sources {
+            policies: started.policies.clone(),
+            standing: started.standing.clone(),
+            tls: started.tls.clone(),
+            decision_log: started.decision_log.clone(),
+        }
+    }
+}
+
+/// From here on a certificate needs somebody who replaces it.
+const SOON: Nearness = Nearness::Within(7);
+
 impl Status {
-    /// How it is now.
-    pub fn now(policies: &PolicyReader, standing: &StandingReader) -> Status {
-        let (set, standing) = (policies.current(), standing.current());
+    /// How it is at this time.
+    pub fn at(now: SystemTime, sources: &Sources) -> Status {
+        let (set, standing) = (sources.policies.current(), sources.standing.current());
+        let tls = sources.tls.current();
+        let soon = |certificate: &Certificate| certificate.nearness(now).is_some_and(|near| near <= SOON);
+        let expiring = tls.certificates().iter().any(soon);
+        let decision_log = DecisionLogStatus::of(&sources.decision_log);
+        let trouble = decision_log.as_ref().is_some_and(|log| log.trouble.is_some());
         let policies: Vec<_> = set.policies.iter().map(PolicyStatus::of).collect();
         let generation = Generation {
             publication: set.publication().clone(),
@@ -78,12 +156,44 @@ impl Status {
         Status {
             generation,
             mode: set.rules.mode,
-            degraded: !standing.problems.is_empty() || policies.iter().any(|policy| policy.failing.is_some()),
+            degraded: !standing.problems.is_empty()
+                || policies.iter().any(|policy| policy.failing.is_some())
+                || expiring
+                || trouble,
             policies,
             problems: standing.problems.clone(),
+            certificates: tls.certificates().iter().map(|one| CertificateStatus::of(one, now)).collect(),
+            decision_log,
             candidate: standing.candidate.clone(),
             history: standing.history.clone(),
         }
+    }
+}
+
+impl CertificateStatus {
+    fn of(certificate: &Certificate, now: SystemTime) -> CertificateStatus {
+        CertificateStatus {
+            role: certificate.role,
+            file: certificate.file.clone(),
+            subject: certificate.subject.clone(),
+            not_after: certificate.not_after,
+            expired: matches!(certificate.nearness(now), Some(Nearness::Expired(_))),
+            notice: certificate.notice(now),
+        }
+    }
+}
+
+impl DecisionLogStatus {
+    fn of(log: &DecisionLog) -> Option<DecisionLogStatus> {
+        let (config, state) = (log.config()?, log.state());
+        Some(DecisionLogStatus {
+            directory: config.directory.clone(),
+            written: state.written,
+            dropped: state.dropped,
+            failed: state.failed,
+            waiting: state.waiting,
+            trouble: state.trouble.map(|trouble| trouble.to_string()),
+        })
     }
 }
 
@@ -108,7 +218,7 @@ impl PolicyStatus {
 const FAILING: u64 = 3;
 
 /// How a policy fails that gives no answers any more.
-fn failing(seen: &Seen) -> Option<String> {
+pub(crate) fn failing(seen: &Seen) -> Option<String> {
     let (_, last) = seen.last.as_ref().filter(|_| seen.in_a_row >= FAILING)?;
     Some(format!("{} malfunctions in a row, the last one: {last}", seen.in_a_row))
 }

@@ -23,7 +23,8 @@ pub fn printable(text: &str) -> String {
     printed
 }
 
-fn is_plain(character: char) -> bool {
+/// Whether a character is shown as it is.
+pub(crate) fn is_plain(character: char) -> bool {
     use GeneralCategory as G;
     character == ' '
         || character.is_ascii_graphic()

@@ -1,5 +1,7 @@
 //! TLS as the apiserver speaks it: certificates read and checked, clients verified, refusals explained.
 
+mod expiry;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use rustls::{ServerConfig, SignatureScheme};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
+pub use self::expiry::{Certificate, Nearness, Notices, Role};
 use crate::config::{ClientAuth, TlsConfig};
 use crate::text;
 
@@ -39,30 +42,48 @@ pub enum TlsError {
     },
 }
 
+/// Material that can serve.
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    certificates: Vec<Certificate>,
+}
+
+impl Tls {
+    /// The certificates that it depends on.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+}
+
 /// The writing end of the TLS material in force.
-pub struct TlsStore(Arc<ArcSwap<ServerConfig>>);
+pub struct TlsStore(Arc<ArcSwap<Tls>>);
 
 /// The reading end: each handshake takes what is in force then.
 #[derive(Clone)]
-pub struct TlsReader(Arc<ArcSwap<ServerConfig>>);
+pub struct TlsReader(Arc<ArcSwap<Tls>>);
 
 impl TlsStore {
     /// Puts the first material in force.
-    pub fn new(first: Arc<ServerConfig>) -> (TlsStore, TlsReader) {
+    pub fn new(first: Arc<Tls>) -> (TlsStore, TlsReader) {
         let current = Arc::new(ArcSwap::new(first));
         (TlsStore(Arc::clone(&current)), TlsReader(current))
     }
 
-    /// Puts `config` in force for every handshake that begins after this.
-    pub fn publish(&mut self, config: Arc<ServerConfig>) {
-        self.0.store(config);
+    /// Puts `tls` in force for every handshake that begins after this.
+    pub fn publish(&mut self, tls: Arc<Tls>) {
+        self.0.store(tls);
     }
 }
 
 impl TlsReader {
     /// The material in force.
-    pub fn current(&self) -> Arc<ServerConfig> {
+    pub fn current(&self) -> Arc<Tls> {
         self.0.load_full()
+    }
+
+    /// What a handshake needs of it.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.load().config)
     }
 }
 
@@ -102,9 +123,11 @@ impl Material {
     ///
     /// # Errors
     /// The first file that cannot serve, with the reason.
-    pub fn server_config(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn server_config(&self) -> Result<Arc<Tls>, TlsError> {
         let TlsConfig { certificate, private_key, client_auth } = &self.config;
         let chain = certificates(certificate, &self.certificate)?;
+        let serving = chain.iter().filter_map(|der| Certificate::new(Role::Serving, certificate, der));
+        let mut watched: Vec<_> = serving.collect();
         check_serving(certificate, &chain)?;
         let key = private_key_in(private_key, &self.key)?;
 
@@ -114,7 +137,10 @@ impl Material {
             .map_err(|error| unusable(certificate, error.to_string()))?;
         let builder = match (client_auth, &self.client_ca) {
             (ClientAuth::Required { ca, names }, Some(pem)) => {
-                let inner = client_verifier(ca, pem, &provider)?;
+                let authorities = certificates(ca, pem)?;
+                let of_clients = |der: &_| Certificate::new(Role::ClientCa, ca, der);
+                watched.extend(authorities.iter().filter_map(of_clients));
+                let inner = client_verifier(ca, authorities, &provider)?;
                 builder.with_client_cert_verifier(Arc::new(NamedClients { inner, names: names.clone() }))
             }
             _ => builder.with_no_client_auth(),
@@ -127,7 +153,8 @@ impl Material {
             other => unusable(private_key, format!("the key cannot be used: {other}")),
         })?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        watched.sort_by_key(|certificate| certificate.not_after);
+        Ok(Arc::new(Tls { config: Arc::new(config), certificates: watched }))
     }
 }
 
@@ -226,11 +253,11 @@ fn check_serving(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), TlsErr
 
 fn client_verifier(
     path: &Path,
-    pem: &[u8],
+    authorities: Vec<CertificateDer<'static>>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path, pem)? {
+    for certificate in authorities {
         roots.add(certificate).map_err(|error| {
             unusable(path, format!("a certificate in it cannot be a certificate authority: {error}"))
         })?;

@@ -99,7 +99,7 @@ impl Installation {
             // The demo makes some.
             let mut demo = Command::new(&self.program);
             demo.args(["serve", "--listen", "127.0.0.1:0", "--directory"]).arg(folder);
-            Process::start(&mut demo)?.wait_for("serving ImageReview at ")?;
+            drop(Process::serving(&mut demo)?);
             // The rest of it is of no use here.
             fs::remove_dir_all(folder.join("policies"))?;
             Ok(fs::remove_file(folder.join("host.yaml"))?)
@@ -181,9 +181,7 @@ impl Installation {
     /// # Errors
     /// It does not.
     pub fn start(&self, under: &[String]) -> Result<Process> {
-        let mut process = Process::start(&mut self.command(under))?;
-        process.wait_for("serving ImageReview at ")?;
-        Ok(process)
+        Process::serving(&mut self.command(under))
     }
 
     /// Asks as the apiserver of this installation.
@@ -292,6 +290,37 @@ impl Process {
             });
         }
         Ok(Process { child, said })
+    }
+
+    /// Starts `command`, a host, and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn serving(command: &mut Command) -> Result<Process> {
+        let mut process = Process::start(command)?;
+        process.wait_for("serving ImageReview at ")?;
+        Ok(process)
+    }
+
+    /// Waits until it has ended by itself, with every review answered.
+    ///
+    /// # Errors
+    /// It does not within [`PATIENCE`], or with another exit status than 0.
+    pub async fn ends_well(mut self) -> Result<()> {
+        let begun = tokio::time::Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "the host still runs; its last words:\n{}",
+                self.last_words()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        ensure!(status.success(), "the host ended with {status}; its last words:\n{}", self.last_words());
+        Ok(())
     }
 
     /// Its id.

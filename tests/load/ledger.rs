@@ -112,12 +112,6 @@ impl Ledger {
         let _ = self.newest.subscribe().wait_for(|newest| *newest >= place).await;
     }
 
-    /// Says that the host begins anew.
-    pub fn restarted(&self) {
-        self.books().seen.clear();
-        self.floor.store(0, Ordering::SeqCst);
-    }
-
     /// How many generations have answered.
     pub fn generations(&self) -> usize {
         self.books().seen.len()

@@ -10,4 +10,5 @@ pub mod host;
 pub mod stage;
 pub mod swaps;
 pub mod volumes;
+pub mod upgrades;
 pub mod faults;

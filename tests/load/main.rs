@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use load::host::say;
-use load::{faults, swaps, volumes};
+use load::{faults, swaps, upgrades, volumes};
 
 /// The proof of the hot swap
 ///
@@ -24,6 +24,8 @@ enum Run {
     Swaps(swaps::Options),
     /// Swap Kubernetes volumes with certificates and policies under load
     Volumes(volumes::Options),
+    /// Let one host take over from another under load
+    Upgrades(upgrades::Options),
     /// Break things and mend them while policies are swapped under load
     Faults(faults::Options),
 }
@@ -45,6 +47,7 @@ fn run(arguments: Arguments) -> Result<()> {
         match arguments.run {
             Run::Swaps(options) => swaps::run(options).await,
             Run::Volumes(options) => volumes::run(options).await,
+            Run::Upgrades(options) => upgrades::run(options).await,
             Run::Faults(options) => faults::run(options).await,
         }
     })

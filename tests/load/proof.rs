@@ -1,49 +1,29 @@
-//! The short runs, for a continuous build.
+//! The short runs, for a continuous build: the program beside them, so that each is the same as by hand.
 
-#[cfg(test)]
-mod runs {
-    use clap::Parser;
-    use load::{faults, swaps, volumes};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
-    /// One at a time: they are about what a machine does under load.
-    static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// One at a time: they are about what a machine does under load.
+static MACHINE: Mutex<()> = Mutex::new(());
 
-    #[derive(Parser)]
-    struct Swaps {
-        #[command(flatten)]
-        options: swaps::Options,
-    }
+#[test]
+fn five_hundred_swaps() {
+    passes(&["swaps", "--swaps", "500"]);
+}
 
-    #[derive(Parser)]
-    struct Volumes {
-        #[command(flatten)]
-        options: volumes::Options,
-    }
+#[test]
+fn three_swaps_of_volumes_in_a_row() {
+    passes(&["volumes", "--swaps", "3"]);
+}
 
-    #[derive(Parser)]
-    struct Faults {
-        #[command(flatten)]
-        options: faults::Options,
-    }
+#[test]
+fn every_fault() {
+    passes(&["faults"]);
+}
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn five_hundred_swaps_under_load() {
-        let _machine = MACHINE.lock().await;
-        let Swaps { options } = Swaps::parse_from(["swaps", "--swaps", "500"]);
-        swaps::run(options).await.unwrap();
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn three_volumes_in_a_row() {
-        let _machine = MACHINE.lock().await;
-        let Volumes { options } = Volumes::parse_from(["volumes"]);
-        volumes::run(options).await.unwrap();
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn every_fault_is_got_through() {
-        let _machine = MACHINE.lock().await;
-        let Faults { options } = Faults::parse_from(["faults"]);
-        faults::run(options).await.unwrap();
-    }
+/// Runs `load` with these arguments; it tells on standard error, past the test harness' capture.
+fn passes(arguments: &[&str]) {
+    let _machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let status = Command::new(env!("CARGO_BIN_EXE_load")).args(arguments).status().unwrap();
+    assert!(status.success(), "`load {}` failed ({status}); what it says is above", arguments.join(" "));
 }

@@ -99,14 +99,25 @@ impl Stage {
         self.host.kill()
     }
 
-    /// Starts it again.
+    /// Starts it again. Generations go on: none has the number of another.
     ///
     /// # Errors
     /// It does not serve.
     pub fn restart(&mut self) -> Result<()> {
-        self.ledger.restarted();
         self.host = tokio::task::block_in_place(|| self.installation.start(&[]))?;
         Ok(())
+    }
+
+    /// Starts another host that takes the place of this one, which is given back: it has to end well by itself.
+    ///
+    /// # Errors
+    /// The new one does not serve.
+    pub fn upgrade(&mut self) -> Result<Process> {
+        let new = tokio::task::block_in_place(|| {
+            let mut command = self.installation.command(&[]);
+            Process::serving(command.arg("--take-over"))
+        })?;
+        Ok(std::mem::replace(&mut self.host, new))
     }
 
     /// An error where any review failed.

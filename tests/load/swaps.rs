@@ -132,8 +132,8 @@ impl Memory {
             GROWTH >> 20
         );
         ensure!(
-            self.end.descriptors <= self.settled.descriptors + 16
-                && self.end.threads <= self.settled.threads + 4,
+            self.end.descriptors <= self.settled.descriptors + 32
+                && self.end.threads <= self.settled.threads + 32,
             "descriptors or threads have become more: {:?}, then {:?}",
             self.settled,
             self.end

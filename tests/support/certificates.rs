@@ -36,6 +36,8 @@ pub(crate) enum Usage {
 pub(crate) enum Validity {
     #[default]
     Now,
+    /// For another twenty hours, of a year.
+    Expiring,
     Expired,
     NotYet,
 }
@@ -137,13 +139,14 @@ fn parameters(wanted: &Wanted) -> CertificateParams {
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     }
     let (from, to) = match wanted.valid {
-        Validity::Now => (-1, 1),
-        Validity::Expired => (-3, -1),
-        Validity::NotYet => (1, 3),
+        Validity::Now => (-24, 24),
+        Validity::Expiring => (-364 * 24, 20),
+        Validity::Expired => (-3 * 24, -24),
+        Validity::NotYet => (24, 3 * 24),
     };
     let now = OffsetDateTime::now_utc();
-    parameters.not_before = now + Duration::days(from);
-    parameters.not_after = now + Duration::days(to);
+    parameters.not_before = now + Duration::hours(from);
+    parameters.not_after = now + Duration::hours(to);
     parameters
 }
 

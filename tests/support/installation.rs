@@ -4,9 +4,10 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 use host::reload::{self, Reloader};
-use host::server;
+use host::server::{self, Host};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -130,15 +131,17 @@ impl Installation {
         let until = |mut stopping: watch::Receiver<bool>| async move {
             stopping.wait_for(|stop| *stop).await.unwrap();
         };
-        let policies = started.policies;
-        tokio::spawn(server::serve_admin(admin, policies.clone(), started.standing, until(stopping.clone())));
-        let serving = tokio::spawn(server::serve(listener, started.tls, policies, until(stopping)));
+        let host = Host::new(&started, || 0);
+        tokio::spawn(server::serve_admin(admin, Arc::clone(&host), until(stopping.clone())));
+        let serving = tokio::spawn(server::serve(listener, host, until(stopping)));
         Server { address, admin: admin_address, stop, serving, reloader: started.reloader }
     }
 
     /// Starts the program on it.
     pub(crate) fn start(&self) -> Process {
-        Process::start(Command::new(process::HOST).arg("serve").arg("--config").arg(self.path("host.yaml")))
+        let mut command = Command::new(process::HOST);
+        command.args(["serve", "--log-format", "text", "--config"]).arg(self.path("host.yaml"));
+        Process::start(&mut command)
     }
 }
 

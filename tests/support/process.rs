@@ -47,12 +47,7 @@ impl Process {
 
     /// Waits until it serves: the addresses of the door and of health and status.
     pub(crate) fn addresses(&mut self) -> (SocketAddr, SocketAddr) {
-        let line = self.wait_for("serving ImageReview at ");
-        let address = |scheme| {
-            let (_, rest) = line.split_once(scheme).unwrap();
-            rest.split(',').next().unwrap().trim().parse().unwrap()
-        };
-        (address(" https://"), address(" http://"))
+        addresses(&self.wait_for("serving ImageReview at ")).unwrap()
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -87,6 +82,15 @@ impl Process {
         }
         (self.child.wait().unwrap(), std::mem::take(&mut self.said))
     }
+}
+
+/// The addresses in the line that says that it serves.
+pub(crate) fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let address = |scheme| {
+        let (_, rest) = line.split_once(scheme)?;
+        rest.split([',', '"', ' ']).next()?.trim().parse().ok()
+    };
+    Some((address(" https://")?, address(" http://")?))
 }
 
 impl Drop for Process {

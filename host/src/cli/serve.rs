@@ -1,20 +1,22 @@
 //! `host serve`
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::log::{Log, LogFormat};
 use super::{Failure, exit, say};
 use crate::control::Control;
 use crate::policy::Preparer;
 use crate::reload::{self, Problem, Started};
-use crate::server;
+use crate::server::{self, Host};
+use crate::status::Sources;
 use crate::watch::Watcher;
 use crate::{bounds, demo};
 
@@ -39,39 +41,30 @@ pub(super) struct Arguments {
     /// Where the demo listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1234", value_parser = address)]
     listen: SocketAddr,
+    /// How the log is written
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    log_format: LogFormat,
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:1234")
 }
 
-/// What is logged unless RUST_LOG says otherwise.
-const LOG: &str = "info";
-
 pub(super) fn run(arguments: Arguments) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG));
-    // Whoever reads the log and stops reading must not stop the reviews: lines are dropped then.
-    let (writer, written) = tracing_appender::non_blocking(std::io::stderr());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        // A line that cannot be written would be reported on standard error, which panics when that is what is gone.
-        .log_internal_errors(false)
-        .init();
-    let result = serve(arguments);
-    drop(written);
+    let log = Log::begin(arguments.log_format);
+    let result = serve(arguments, &log);
+    drop(log);
     exit(result)
 }
 
-fn serve(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let Some(config) = arguments.config else { return serve_demo(arguments.directory, arguments.listen) };
-    serve_config(&config, |_| {})
+fn serve(arguments: Arguments, log: &Log) -> Result<ExitCode, Failure> {
+    let Some(config) = arguments.config else {
+        return serve_demo(arguments.directory, arguments.listen, log);
+    };
+    serve_config(&config, log, |_| {})
 }
 
-fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr) -> Result<ExitCode, Failure> {
+fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr, log: &Log) -> Result<ExitCode, Failure> {
     let failed = |error: std::io::Error| {
         let hint = match error.kind() {
             std::io::ErrorKind::AlreadyExists => {
@@ -92,7 +85,7 @@ fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr) -> Result<ExitCode
     };
     demo::write_installation(&folder, listen).map_err(failed)?;
     let stays = temporary.is_none();
-    serve_config(&folder.join("host.yaml"), |listening| introduce(&folder, listening, stays))
+    serve_config(&folder.join("host.yaml"), log, |listening| introduce(&folder, listening, stays))
 }
 
 /// What someone who sees the host for the first time needs to know.
@@ -116,14 +109,15 @@ fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
     let _ = say(text);
 }
 
-fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode, Failure> {
+fn serve_config(path: &Path, log: &Log, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode, Failure> {
     let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
-    let Started { mut reloader, config, policies, tls, standing, asker, .. } =
-        reload::start(path, Preparer::this_program()).map_err(|error| cannot_start(&error))?;
+    let started = reload::start(path, Preparer::this_program()).map_err(|error| cannot_start(&error))?;
+    let (host, sources) = (Host::new(&started, log.lost()), Sources::of(&started));
+    let Started { mut reloader, config, asker, .. } = started;
     let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
 
     if let Some(state_directory) = reloader.state_directory().map(Path::to_owned) {
-        let control = Control { asker, policies: policies.clone(), standing: standing.clone() };
+        let control = Control { asker, sources };
         if let Err(error) = control.serve(&state_directory) {
             reloader.lacks(Problem {
                 subject: state_directory.display().to_string(),
@@ -161,9 +155,9 @@ fn serve_config(path: &Path, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode,
             // An error means that whoever would say so is gone: stop as well.
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        let admin = server::serve_admin(admin, policies.clone(), standing, until(stop.clone()));
-        let admin = tokio::spawn(admin);
-        let drained = server::serve(listener, tls, policies, until(stop)).await;
+        let admin = tokio::spawn(server::serve_admin(admin, Arc::clone(&host), until(stop.clone())));
+        let drained = server::serve(listener, Arc::clone(&host), until(stop)).await;
+        host.close().await;
         admin.abort();
         drop(stop_watching);
         // It takes what is temporary with it. A component that is being compiled holds it up; then that stays.

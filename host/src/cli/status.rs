@@ -74,12 +74,26 @@ impl Display for Text<'_> {
                 writeln!(f, "  {problem}")?;
             }
         }
+        let notices: Vec<_> = notices(status).collect();
+        if !notices.is_empty() {
+            writeln!(f, "\nneeds somebody")?;
+            for notice in notices {
+                writeln!(f, "  {notice}")?;
+            }
+        }
         write!(f, "\ngenerations")?;
         for summary in status.history.iter().rev() {
             write!(f, "\n{}", past(summary)?)?;
         }
         Ok(())
     }
+}
+
+/// Certificates that expire, and a decision log that cannot be written.
+fn notices(status: &Status) -> impl Iterator<Item = String> {
+    let certificates = status.certificates.iter().filter_map(|certificate| certificate.notice.clone());
+    let trouble = status.decision_log.iter().filter_map(|log| log.trouble.as_ref());
+    certificates.chain(trouble.map(|trouble| format!("decision log: {trouble}")))
 }
 
 fn line(policy: &PolicyStatus) -> String {

@@ -13,8 +13,8 @@ use super::raw::{self, ClientAuthKind, HostYaml, Quantity};
 use super::shape::place;
 use super::units::{parse_duration, parse_quantity};
 use super::{
-    API_VERSION, ClientAuth, Config, Gate, HostLimits, KIND, PolicyConfig, PolicyLimits, PolicyName, Rules,
-    Scope, Serving, TlsConfig,
+    API_VERSION, ClientAuth, Config, DecisionLogConfig, Gate, HostLimits, KIND, PolicyConfig, PolicyLimits,
+    PolicyName, Rules, Scope, Serving, TlsConfig,
 };
 use crate::bounds::{self, Bound, Set};
 use crate::yaml::{Document, Problem, quote};
@@ -46,6 +46,7 @@ pub(super) fn config(path: &Path, document: Document, raw: HostYaml) -> Result<C
         policy_directory: raw.policy_directory.map(|path| checker.path("/policyDirectory", &path)),
         gate: raw.gate.map(|gate| checker.gate(&gate)),
         policies: checker.policies(raw.policies, limits.policies),
+        decision_log: raw.decision_log.map(|log| checker.decision_log(&log)),
         limits,
         missing: missing.map(|(key, value, _)| format!("`{key}: {value}` is missing")).collect(),
         document: Document::default(),
@@ -109,6 +110,21 @@ impl Checker<'_> {
             }
         }
         Some(ClientAuth::None)
+    }
+
+    fn decision_log(&mut self, raw: &raw::DecisionLog) -> DecisionLogConfig {
+        let sample = raw.sample.as_f64().filter(|sample| (0.0..=1.0).contains(sample));
+        if sample.is_none() {
+            let message = format!("{} is out of range: from `0` to `1`", quote(&raw.sample.to_string()));
+            self.problem("/decisionLog/sample", message);
+        }
+        DecisionLogConfig {
+            directory: self.path("/decisionLog/directory", &raw.directory),
+            sample: sample.unwrap_or(1.0),
+            file_size: self.quantity("", &raw.file_size, &bounds::DECISION_LOG_FILE),
+            files: self.count("", &raw.files, &bounds::DECISION_LOG_FILES),
+            queue: self.count("", &raw.queue, &bounds::DECISION_LOG_QUEUE),
+        }
     }
 
     fn policies(&mut self, raw: Vec<raw::Policy>, most: usize) -> Vec<PolicyConfig> {

@@ -46,6 +46,8 @@ pub(super) struct HostYaml {
     pub(super) policy_directory: Option<String>,
     /// Policies with settings. An entry configures the file at its path, inside policyDirectory or elsewhere.
     pub(super) policies: Vec<Policy>,
+    /// A line of JSON for every review. Absent: there are none.
+    pub(super) decision_log: Option<DecisionLog>,
     /// What a changed set of policies has to pass before it is in force. Absent: nothing.
     pub(super) gate: Option<Gate>,
     /// Bounds of the host.
@@ -67,6 +69,7 @@ impl Default for HostYaml {
             allow_empty: false,
             policy_directory: None,
             policies: Vec::new(),
+            decision_log: None,
             gate: None,
             limits: Limits::default(),
         }
@@ -172,6 +175,45 @@ pub(super) struct Namespaces {
     pub(super) include: Option<Vec<String>>,
     /// But not these, even if included.
     pub(super) exclude: Vec<String>,
+}
+
+/// A line of JSON for every review, in files that are rotated.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct DecisionLog {
+    /// Folder for its files, mode 0700.
+    pub(super) directory: String,
+    /// The part that is written of reviews in which nothing is denied or fails, from 0 to 1. All others are written.
+    #[schemars(with = "f64", range(min = 0.0, max = 1.0))]
+    #[serde(default = "all")]
+    pub(super) sample: Number,
+    #[schemars(extend("description" = described(&bounds::DECISION_LOG_FILE)))]
+    #[serde(default = "file_size")]
+    pub(super) file_size: Quantity,
+    #[schemars(extend("description" = described(&bounds::DECISION_LOG_FILES)))]
+    #[schemars(with = "u32")]
+    #[serde(default = "files")]
+    pub(super) files: Number,
+    #[schemars(extend("description" = described(&bounds::DECISION_LOG_QUEUE)))]
+    #[schemars(with = "u32")]
+    #[serde(default = "queue")]
+    pub(super) queue: Number,
+}
+
+fn all() -> Number {
+    1.into()
+}
+
+fn file_size() -> Quantity {
+    bounds::DECISION_LOG_FILE.default.into()
+}
+
+fn files() -> Number {
+    bounds::DECISION_LOG_FILES.default.into()
+}
+
+fn queue() -> Number {
+    bounds::DECISION_LOG_QUEUE.default.into()
 }
 
 /// What a changed set of policies has to pass before it is in force.

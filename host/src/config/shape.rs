@@ -157,6 +157,7 @@ fn fits(type_name: &str, value: &Value) -> bool {
         "array" => value.is_array(),
         "string" => value.is_string(),
         "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         _ => false,
     }
@@ -168,6 +169,7 @@ fn type_name(name: &str) -> &str {
         "array" => "a list",
         "string" => "a string",
         "integer" => "a whole number",
+        "number" => "a number",
         "boolean" => "`true` or `false`",
         other => other,
     }

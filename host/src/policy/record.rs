@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use crate::counts::Times;
 use crate::verdict::{Malfunction, MalfunctionKind};
 
 /// What one evaluation weighs in the expectation: an eighth, so that a single slow one shows at once and is forgotten
@@ -17,6 +18,7 @@ const UNKNOWN: Duration = Duration::from_millis(2);
 pub struct Record {
     /// Nanoseconds of an image, a moving average; 0 before the first.
     expected: AtomicU64,
+    times: Times,
     evaluations: AtomicU64,
     malfunctions: [AtomicU64; MalfunctionKind::ALL.len()],
     in_a_row: AtomicU64,
@@ -54,6 +56,12 @@ impl Record {
         let after = if before == 0 { sample } else { before + (sample - before) / WEIGHT };
         // Of two at once one may be lost: it is an expectation.
         self.expected.store(u64::try_from(after).unwrap_or(1).max(1), Ordering::Relaxed);
+        self.times.took(time);
+    }
+
+    /// How long images took, each with a fresh instance where it needed one.
+    pub fn times(&self) -> &Times {
+        &self.times
     }
 
     /// An evaluation came to this end.

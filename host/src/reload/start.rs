@@ -9,10 +9,11 @@ use arc_swap::ArcSwap;
 
 use super::candidate::Refused;
 use super::{
-    Asker, Before, Candidate, PATIENCE, Problem, Reloader, Standing, StandingReader, StartError, assemble,
-    restore,
+    Asker, Before, Candidate, PATIENCE, Problem, Reloader, Results, Standing, StandingReader, StartError,
+    assemble, restore,
 };
 use crate::config::Config;
+use crate::decision_log::DecisionLog;
 use crate::gate::{Gate, Recent};
 use crate::generation::{Cause, Publication};
 use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
@@ -33,6 +34,8 @@ pub struct Started {
     pub standing: StandingReader,
     /// Asks the reload for something.
     pub asker: Asker,
+    /// Follows the configuration in force.
+    pub decision_log: DecisionLog,
     /// Where reviews are kept that candidates are tried on.
     pub recent: Arc<Recent>,
 }
@@ -93,6 +96,8 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
 
     let (store, policies) = PolicyStore::new(set);
     let (tls_store, tls) = TlsStore::new(server_config);
+    let decision_log = DecisionLog::default();
+    decision_log.configure(config.decision_log.as_ref());
     let standing = Arc::new(ArcSwap::from_pointee(Standing::default()));
     let (asker, asked) = Asker::new();
     let recent = gate.recent();
@@ -105,6 +110,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
         lasting,
         policies: store,
         tls: tls_store,
+        decision_log: decision_log.clone(),
         gate,
         watcher: None,
         unpassed,
@@ -113,6 +119,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
         waiting: None,
         history,
         problems,
+        results: Results::default(),
         standing: Arc::clone(&standing),
         refused,
         asked,
@@ -124,7 +131,8 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
         reloader.keep(record, loaded);
     }
     reloader.report();
-    Ok(Started { reloader, config, policies, tls, standing: StandingReader(standing), asker, recent })
+    let standing = StandingReader(standing);
+    Ok(Started { reloader, config, policies, tls, standing, asker, decision_log, recent })
 }
 
 /// What a process starts with.

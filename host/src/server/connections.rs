@@ -19,48 +19,33 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::{Host, routes};
-use crate::bounds;
-use crate::policy::PolicyReader;
-use crate::tls::{self, TlsReader};
+use crate::{bounds, lines, tls};
 
 /// What a connection speaks below HTTP.
 #[derive(Clone)]
 pub(super) enum Transport {
     /// TLS with the material in force when it begins.
-    Tls(TlsReader),
+    Tls(Arc<Host>),
     /// Nothing.
     Plain,
 }
 
 /// Serves the door until `shutdown` comes, then finishes the reviews under way. Returns whether all were finished.
-pub async fn serve(
-    listener: TcpListener,
-    tls: TlsReader,
-    policies: PolicyReader,
-    shutdown: impl Future<Output = ()>,
-) -> bool {
-    let routes = routes(Arc::new(Host::new(policies.clone())));
-    let limit = move || policies.current().limits.connections;
-    serve_connections(listener, Transport::Tls(tls), routes, limit, shutdown).await
+pub async fn serve(listener: TcpListener, host: Arc<Host>, shutdown: impl Future<Output = ()>) -> bool {
+    let (routes, rooms) = (routes(Arc::clone(&host)), Arc::clone(&host.rooms));
+    serve_connections(listener, Transport::Tls(host), routes, rooms, shutdown).await
 }
 
-/// Serves at most `limit` connections at a time, until `shutdown` comes and what is under way is finished. Returns
-/// whether all was.
+/// Serves as many connections at a time as there are `rooms`, until `shutdown` comes and what is under way is finished.
+/// Returns whether all was.
 pub(super) async fn serve_connections(
     listener: TcpListener,
     transport: Transport,
     routes: axum::Router,
-    limit: impl Fn() -> usize + Send + Sync + 'static,
+    rooms: Arc<Rooms>,
     shutdown: impl Future<Output = ()>,
 ) -> bool {
     let graceful = GracefulShutdown::new();
-    let rooms = Arc::new(Rooms {
-        limit: Box::new(limit),
-        serving: AtomicUsize::new(0),
-        left: Notify::new(),
-        entering: Mutex::default(),
-        numbers: AtomicU64::new(0),
-    });
     let (stopping, is_stopping) = watch::channel(());
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -109,7 +94,7 @@ impl Connection {
         let enter = async {
             let stream: Box<dyn Stream> = match transport {
                 Transport::Plain => Box::new(stream),
-                Transport::Tls(tls) => Box::new(handshake(&tls, stream, peer).await?),
+                Transport::Tls(host) => Box::new(handshake(&host, stream, peer).await?),
             };
             Some((stream, rooms.place().await))
         };
@@ -154,21 +139,26 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// A stream of someone who is who he has to be; the log says of everybody else why not.
-async fn handshake(tls: &TlsReader, stream: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
-    let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+async fn handshake(host: &Host, stream: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
+    let handshake = TlsAcceptor::from(host.sources.tls.server_config()).accept(stream);
     let time = bounds::HANDSHAKE_TIME.time();
-    match tokio::time::timeout(time, handshake).await {
+    let refused = match tokio::time::timeout(time, handshake).await {
         Ok(Ok(stream)) => return Some(stream),
-        Ok(Err(error)) => tracing::warn!(%peer, "TLS handshake refused: {}", tls::explain(&error)),
-        Err(_) => {
-            tracing::warn!(%peer, "{}", bounds::HANDSHAKE_TIME.says_of(time));
+        Ok(Err(error)) => Some(error),
+        Err(_) => None,
+    };
+    host.metrics.handshakes_refused.add();
+    if host.lines.may(lines::Kind::Handshake) {
+        match refused {
+            Some(error) => tracing::warn!(%peer, "TLS handshake refused: {}", tls::explain(&error)),
+            None => tracing::warn!(%peer, "{}", bounds::HANDSHAKE_TIME.says_of(time)),
         }
     }
     None
 }
 
 /// Who is there: connections that serve, within a limit, and those that are on their way in.
-struct Rooms {
+pub(super) struct Rooms {
     limit: Box<dyn Fn() -> usize + Send + Sync>,
     serving: AtomicUsize,
     left: Notify,
@@ -177,6 +167,22 @@ struct Rooms {
 }
 
 impl Rooms {
+    /// With room for as many connections as `limit` says at the time.
+    pub(super) fn new(limit: impl Fn() -> usize + Send + Sync + 'static) -> Arc<Rooms> {
+        Arc::new(Rooms {
+            limit: Box::new(limit),
+            serving: AtomicUsize::new(0),
+            left: Notify::new(),
+            entering: Mutex::default(),
+            numbers: AtomicU64::new(0),
+        })
+    }
+
+    /// How many connections serve, and how many are on their way in.
+    pub(super) fn taken(&self) -> (usize, usize) {
+        (self.serving.load(Ordering::Relaxed), self.entering().len())
+    }
+
     fn entering(&self) -> MutexGuard<'_, VecDeque<(u64, oneshot::Sender<()>)>> {
         self.entering.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -168,6 +168,7 @@ pub(super) const FAULTS: [Fault; 12] = [
             fs::rename(&new, &old)?;
             Ok(None)
         },
+        says: "max_user_watches",
         swaps: 1,
         mend: |stage| {
             watches(stage, 1000)?;

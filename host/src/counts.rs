@@ -1,0 +1,100 @@
+//! What is counted on the way, and read by whoever wants to know: numbers that go up, and how long things took. No count
+//! waits for another.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A number that goes up.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many more.
+    pub fn add_many(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// How many there were until now.
+    pub fn now(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+const MICRO: u64 = 1000;
+const MILLI: u64 = 1000 * MICRO;
+const SECOND: u64 = 1000 * MILLI;
+
+/// Where buckets end, in nanoseconds: from what the quickest policy takes to a review's budget. Above the last there is
+/// one more.
+const ENDS: [u64; 19] = [
+    10 * MICRO,
+    25 * MICRO,
+    50 * MICRO,
+    100 * MICRO,
+    250 * MICRO,
+    500 * MICRO,
+    MILLI,
+    2500 * MICRO,
+    5 * MILLI,
+    10 * MILLI,
+    25 * MILLI,
+    50 * MILLI,
+    100 * MILLI,
+    250 * MILLI,
+    500 * MILLI,
+    SECOND,
+    2500 * MILLI,
+    5 * SECOND,
+    10 * SECOND,
+];
+
+/// How long things took.
+#[derive(Debug, Default)]
+pub struct Times {
+    buckets: [Count; ENDS.len() + 1],
+    /// Nanoseconds of all together.
+    sum: AtomicU64,
+}
+
+impl Times {
+    /// One more took so long.
+    pub fn took(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        if let Some(bucket) = self.buckets.get(ENDS.partition_point(|end| *end < nanoseconds)) {
+            bucket.add();
+        }
+        self.sum.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// All of them together, in seconds.
+    pub fn seconds(&self) -> f64 {
+        Duration::from_nanos(self.sum.load(Ordering::Relaxed)).as_secs_f64()
+    }
+
+    /// Where each bucket ends, in seconds, and how many are in it; the last one has no end.
+    pub fn buckets(&self) -> Vec<(f64, u64)> {
+        let ends = ENDS.iter().map(|end| Duration::from_nanos(*end).as_secs_f64()).chain([f64::INFINITY]);
+        ends.zip(self.buckets.iter().map(Count::now)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_took_as_long_as_a_bucket_is_in_it() {
+        let times = Times::default();
+        for nanoseconds in [0, 10 * MICRO, 10 * MICRO + 1, 10 * SECOND, 11 * SECOND, u64::MAX / 4] {
+            times.took(Duration::from_nanos(nanoseconds));
+        }
+        let found: Vec<_> = times.buckets().into_iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(found, [(1e-5, 2), (2.5e-5, 1), (10.0, 1), (f64::INFINITY, 2)]);
+        assert!(times.seconds() > 21.0);
+    }
+}

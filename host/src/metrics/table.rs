@@ -1,0 +1,159 @@
+//! Every metric of the host: one table, which the page is written by and its documentation is made of. As with bounds, a
+//! row that nothing is written by is dead code, and refused by the compiler.
+
+use std::fmt::Write;
+
+/// One row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// As a scraper sees it, without the `_total` that a counter's name ends in.
+    pub name: &'static str,
+    /// What is counted.
+    pub help: &'static str,
+    /// How it moves.
+    pub kind: Kind,
+    /// What its series are told apart by.
+    pub labels: &'static [&'static str],
+}
+
+/// How a metric moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only goes up, and begins at 0 when the process does.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// Counts in buckets, and a sum.
+    Histogram,
+}
+
+/// Rows that belong together.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    /// A heading.
+    pub title: &'static str,
+    /// Its rows.
+    pub metrics: &'static [Metric],
+}
+
+macro_rules! metrics {
+    ($($title:literal { $($constant:ident = $kind:ident $name:literal [$($label:literal)*] $help:literal;)* })*) => {
+        $($(pub(crate) const $constant: Metric =
+            Metric { name: $name, help: $help, kind: Kind::$kind, labels: &[$($label),*] };)*)*
+
+        /// All rows, in groups.
+        pub const ALL: &[Group] = &[$(Group { title: $title, metrics: &[$(
+            Metric { name: $name, help: $help, kind: Kind::$kind, labels: &[$($label),*] }
+        ),*] }),*];
+    };
+}
+
+metrics! {
+    "Reviews" {
+        REVIEWS = Counter "image_policy_host_reviews" ["verdict"]
+            "Reviews answered: allowed, denied, refused (malformed or over a bound), or would-deny (mode audit of the host)";
+        REVIEW_SECONDS = Histogram "image_policy_host_review_duration_seconds" []
+            "From a review's first byte to its verdict, the wait for its body and for its turn included";
+        REJECTED = Counter "image_policy_host_requests_rejected" ["code"]
+            "Requests without a verdict: 400 no ImageReview, 404 no such path, 405 no POST, 429 too many reviews waiting";
+        WAITING = Gauge "image_policy_host_queue_reviews" ["lane"]
+            "Reviews that are evaluated or wait on threads of their own, steady or slow; quick ones need none";
+    }
+
+    "Policies" {
+        DECISIONS = Counter "image_policy_host_decisions" ["policy" "outcome" "code"]
+            "Decisions of one policy on one image: outcome is allow, deny or abstain; code is the policy's own, or other above the bound of codes";
+        MALFUNCTIONS = Counter "image_policy_host_malfunctions" ["policy" "kind"]
+            "Images that a policy gave no decision on, by what went wrong";
+        POLICY_SECONDS = Histogram "image_policy_host_policy_duration_seconds" ["policy"]
+            "What one image takes a policy, a fresh instance included; begins anew when the policy is loaded anew";
+        FAILING = Gauge "image_policy_host_policy_failing" ["policy"]
+            "1 for a policy that is not loaded or only malfunctions any more";
+        POLICY_INFO = Gauge "image_policy_host_policy_info" ["policy" "mode" "failure_policy" "digest"]
+            "Always 1: the policies in force";
+    }
+
+    "Generations" {
+        GENERATION_INFO = Gauge "image_policy_host_generation_info" ["generation" "digest"]
+            "Always 1: the generation in force";
+        GENERATION = Gauge "image_policy_host_generation" []
+            "The number of the generation in force";
+        PUBLISHED = Gauge "image_policy_host_generation_published_timestamp_seconds" []
+            "When the generation in force came, in seconds since 1970";
+        PINNED = Gauge "image_policy_host_pinned" []
+            "1 while the generation in force is one that was put back, and stays whatever files change";
+        WAITS = Gauge "image_policy_host_candidate_waiting" []
+            "1 while a candidate is not put in force: it is held, refused by the gate, or waits for the end of a rollback";
+        RELOADS = Counter "image_policy_host_reloads" ["result"]
+            "Looks at the files: published (a new generation), unchanged, waiting (a candidate does), or failed";
+        PROBLEMS = Gauge "image_policy_host_problems" []
+            "Things that are not as configured; /status names them";
+    }
+
+    "The decision log" {
+        DECISION_LINES = Counter "image_policy_host_decision_log_lines" ["result"]
+            "Lines of the decision log: written, dropped (the queue was full), or failed (the disk is, say)";
+        DECISION_QUEUE = Gauge "image_policy_host_decision_log_queue_reviews" []
+            "Reviews that wait to be written to the decision log";
+    }
+
+    "Connections" {
+        CONNECTIONS = Gauge "image_policy_host_connections" ["state"]
+            "Connections of the door: serving, or entering (in their handshake, or waiting for a place)";
+        HANDSHAKES = Counter "image_policy_host_handshakes_refused" []
+            "TLS handshakes that failed, for whatever reason: the log has it";
+    }
+
+    "TLS and the log" {
+        CERTIFICATE = Gauge "image_policy_host_certificate_expiration_timestamp_seconds" ["certificate"]
+            "When the first of the certificates in force expires, in seconds since 1970: serving (the chain that is shown) or client-ca";
+        LINES_LEFT_OUT = Counter "image_policy_host_log_lines_left_out" ["kind"]
+            "Lines that were left out of the log because there were too many of their kind";
+        LINES_LOST = Counter "image_policy_host_log_lines_lost" []
+            "Lines that were lost because whoever reads the log is too slow";
+    }
+
+    "The process" {
+        BUILD_INFO = Gauge "image_policy_host_build_info" ["version"]
+            "Always 1: what is running";
+        CPU = Counter "process_cpu_seconds" []
+            "User and system CPU time";
+        RESIDENT = Gauge "process_resident_memory_bytes" []
+            "Resident memory";
+        OPEN_FILES = Gauge "process_open_fds" []
+            "Open file descriptors";
+        MOST_FILES = Gauge "process_max_fds" []
+            "File descriptors that may be open";
+        STARTED = Gauge "process_start_time_seconds" []
+            "When the process started, in seconds since 1970";
+    }
+}
+
+impl Metric {
+    /// As it stands on the page.
+    pub fn full_name(&self) -> String {
+        let total = if self.kind == Kind::Counter { "_total" } else { "" };
+        format!("{}{total}", self.name)
+    }
+}
+
+/// The tables of the documentation, in Markdown.
+pub fn markdown() -> String {
+    let mut text = String::new();
+    for Group { title, metrics } in ALL {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "### {title}\n\n| metric | of | what |\n|---|---|---|");
+        for metric in *metrics {
+            let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let kind = match metric.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            let by = if labels.is_empty() { String::new() } else { format!(" by {}", labels.join(", ")) };
+            let _ = writeln!(text, "| `{}` | {kind}{by} | {} |", metric.full_name(), metric.help);
+        }
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,142 @@
+//! What happens once a review has its answer: it is counted, and told to those who look at it afterwards.
+
+use std::sync::Arc;
+
+use tracing::Level as Weight;
+
+use super::Host;
+use crate::bounds;
+use crate::config::Mode;
+use crate::lines::Kind;
+use crate::policy::PolicySet;
+use crate::reviewed::{Answered, Reviewed};
+use crate::text;
+use crate::verdict::{ImageVerdict, Level, Outcome, Said};
+
+impl Host {
+    /// The one place where an answered review is looked at. Nobody waits for it but the connection that asked.
+    pub(super) fn observe(&self, set: &PolicySet, reviewed: Reviewed) {
+        self.metrics.reviewed(set, reviewed.answered(), reviewed.took, &reviewed.verdict);
+        self.log(&reviewed);
+        self.recent.push(&reviewed.review);
+        if self.sources.decision_log.wants(&reviewed) {
+            self.sources.decision_log.log(&Arc::new(reviewed));
+        }
+    }
+
+    /// One line an image that is denied, one a malfunction, and the policies' own lines. What comes from the request is
+    /// escaped, and nothing is formatted for a line that is not written.
+    fn log(&self, reviewed: &Reviewed) {
+        for image in &reviewed.verdict.images {
+            let told =
+                image.judged.said.iter().filter(|said| {
+                    said.mode == Mode::Audit || said.judgement.is_err() || !said.log.is_empty()
+                });
+            for said in told {
+                self.log_said(reviewed, image, said);
+            }
+        }
+        match reviewed.answered() {
+            Answered::Allowed => tracing::debug!(
+                namespace = text::shown(&reviewed.review.namespace, NAMESPACE),
+                generation = reviewed.generation(),
+                review = %reviewed.id,
+                images = reviewed.verdict.images.len(),
+                "allowed"
+            ),
+            Answered::Denied => self.log_denial(reviewed, "denied"),
+            Answered::Refused => self.log_denial(reviewed, "denied as a whole"),
+            Answered::WouldDeny => self.log_denial(reviewed, "would deny, but for mode audit of the host"),
+        }
+    }
+
+    fn log_denial(&self, reviewed: &Reviewed, what: &str) {
+        let line = |image: Option<&ImageVerdict>, policy: Option<String>, reason: &str| {
+            tracing::info!(
+                image = image.map(|image| text::image(&image.judged.original)),
+                policy,
+                reason = text::shown(reason, bounds::REASON.size()),
+                namespace = text::shown(&reviewed.review.namespace, NAMESPACE),
+                generation = reviewed.generation(),
+                review = %reviewed.id,
+                "{what}"
+            );
+        };
+        let denied = reviewed.verdict.images.iter().filter(|image| !image.allowed);
+        let mut as_a_whole = true;
+        for image in denied {
+            as_a_whole = false;
+            if self.writes(Weight::INFO, Kind::Denial) {
+                line(Some(image), policies(image), &image.because.join("; "));
+            }
+        }
+        if as_a_whole && self.writes(Weight::INFO, Kind::Denial) {
+            let annotations = &reviewed.verdict.audit_annotations;
+            line(None, None, annotations.get("would-deny").unwrap_or(&reviewed.verdict.reason));
+        }
+    }
+
+    fn log_said(&self, reviewed: &Reviewed, image: &ImageVerdict, said: &Said) {
+        let policy = &said.policy;
+        let shown = || text::image(&image.judged.original);
+        for line in &said.log {
+            let message = &line.message;
+            macro_rules! write {
+                ($weight:ident, $write:ident) => {
+                    if self.writes(Weight::$weight, Kind::Policy) {
+                        tracing::$write!(target: "policy", policy, image = shown(), review = %reviewed.id, "{message}");
+                    }
+                };
+            }
+            match line.level {
+                Level::Debug => write!(DEBUG, debug),
+                Level::Info => write!(INFO, info),
+                Level::Warn => write!(WARN, warn),
+                Level::Error => write!(ERROR, error),
+            }
+        }
+        match &said.judgement {
+            Err(malfunction) => {
+                if self.writes(Weight::WARN, Kind::Malfunction) {
+                    tracing::warn!(
+                        policy,
+                        image = shown(),
+                        counts_as = %said.outcome(),
+                        review = %reviewed.id,
+                        "malfunction: {}",
+                        text::printable(&malfunction.to_string())
+                    );
+                }
+            }
+            Ok(decision) if said.mode == Mode::Audit && decision.outcome == Outcome::Deny => {
+                if self.writes(Weight::INFO, Kind::Denial) {
+                    tracing::info!(
+                        image = shown(),
+                        policy,
+                        reason = said.reason(),
+                        namespace = text::shown(&reviewed.review.namespace, NAMESPACE),
+                        generation = reviewed.generation(),
+                        review = %reviewed.id,
+                        "would deny, but for mode audit of the policy"
+                    );
+                }
+            }
+            Ok(_) => {}
+        }
+    }
+
+    /// Whether a line of this weight is wanted, and within what may be written.
+    fn writes(&self, weight: Weight, kind: Kind) -> bool {
+        weight <= tracing::level_filters::LevelFilter::current() && self.lines.may(kind)
+    }
+}
+
+/// The longest namespace that Kubernetes takes is 63 bytes.
+const NAMESPACE: usize = 64;
+
+/// The policies that deny an image; none where something else does.
+fn policies(image: &ImageVerdict) -> Option<String> {
+    let deny = |said: &&Said| said.mode == Mode::Enforce && said.outcome() == Outcome::Deny;
+    let names: Vec<_> = image.judged.said.iter().filter(deny).map(|said| said.policy.as_str()).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}

@@ -1,0 +1,206 @@
+//! When certificates expire, and when that has to be said. The time is given, never asked for.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::time::ASN1Time;
+
+use crate::text;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How many days ahead it is said, the last one first.
+const AHEAD: [u32; 3] = [1, 7, 30];
+/// Certificates that live shorter than so many times that are replaced by a machine, and shortly before they expire: of
+/// those it is not said so early.
+const LIVES: u32 = 3;
+
+/// What the host needs a certificate for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It shows it, or it is of the chain below it.
+    Serving,
+    /// It is an authority of clients.
+    ClientCa,
+}
+
+impl Role {
+    /// As metrics and `/readyz` call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Serving => "serving",
+            Role::ClientCa => "client-ca",
+        }
+    }
+}
+
+/// A certificate that is in force, as far as time is concerned.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Certificate {
+    /// What for.
+    pub role: Role,
+    /// The file that it is in.
+    pub file: PathBuf,
+    /// Whose it is, on one line, escaped.
+    pub subject: String,
+    not_before: SystemTime,
+    /// After that it is good for nothing.
+    pub not_after: SystemTime,
+}
+
+/// How near the end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Nearness {
+    /// It expired so many whole days ago, counted below zero.
+    Expired(i64),
+    /// It is at most so many days ahead.
+    Within(u32),
+}
+
+impl Certificate {
+    /// Reads what matters of a certificate; none where it cannot be read.
+    pub(super) fn new(role: Role, file: &Path, certificate: &CertificateDer<'_>) -> Option<Certificate> {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let validity = certificate.validity();
+        Some(Certificate {
+            role,
+            file: file.to_owned(),
+            subject: text::shown(&certificate.subject().to_string(), 256),
+            not_before: system_time(validity.not_before),
+            not_after: system_time(validity.not_after),
+        })
+    }
+
+    /// How near its end is, where that has to be said.
+    pub fn nearness(&self, now: SystemTime) -> Option<Nearness> {
+        let left = match self.not_after.duration_since(now) {
+            Ok(left) if !left.is_zero() => left,
+            ended => {
+                let since = ended.err().map_or(Duration::ZERO, |since| since.duration());
+                return Some(Nearness::Expired(-((since.as_secs() / DAY.as_secs()) as i64)));
+            }
+        };
+        let lives = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        let within = AHEAD.into_iter().find(|days| left <= DAY * *days)?;
+        (lives > DAY * LIVES * within).then_some(Nearness::Within(within))
+    }
+
+    /// What is said of it then, in one line.
+    pub fn notice(&self, now: SystemTime) -> Option<String> {
+        let at = humantime::format_rfc3339_seconds(self.not_after);
+        let (role, subject) = (self.role.name(), &self.subject);
+        let message = match self.nearness(now)? {
+            Nearness::Within(_) => {
+                let left = self.not_after.duration_since(now).unwrap_or_default();
+                let left = match left.as_secs() / DAY.as_secs() {
+                    0 => "in less than a day".to_owned(),
+                    1 => "in a day".to_owned(),
+                    days => format!("in {days} days"),
+                };
+                format!("the {role} certificate of {subject} expires on {at}, {left}: replace the file")
+            }
+            Nearness::Expired(_) => {
+                let consequence = match self.role {
+                    Role::Serving => "no client trusts this host any more",
+                    Role::ClientCa => "clients whose certificates it has signed are refused",
+                };
+                format!(
+                    "the {role} certificate of {subject} has EXPIRED on {at}, so {consequence}: replace the file"
+                )
+            }
+        };
+        Some(message)
+    }
+}
+
+fn system_time(time: ASN1Time) -> SystemTime {
+    let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH)
+}
+
+/// What was said already: each thing is said once, and that something has expired once a day.
+#[derive(Default)]
+pub struct Notices(BTreeMap<Certificate, Nearness>);
+
+impl Notices {
+    /// What has to be said `now` of the certificates in force.
+    pub fn due(&mut self, certificates: &[Certificate], now: SystemTime) -> Vec<(Nearness, String)> {
+        self.0.retain(|certificate, _| certificates.contains(certificate));
+        let mut due = Vec::new();
+        for certificate in certificates {
+            let Some(nearness) = certificate.nearness(now) else { continue };
+            let said = self.0.get(certificate).is_some_and(|said| *said <= nearness);
+            if let (false, Some(notice)) = (said, certificate.notice(now)) {
+                self.0.insert(certificate.clone(), nearness);
+                due.push((nearness, notice));
+            }
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BORN: Duration = Duration::from_secs(1_700_000_000);
+
+    fn certificate(days: u32) -> Certificate {
+        let not_before = UNIX_EPOCH + BORN;
+        Certificate {
+            role: Role::Serving,
+            file: "cert.pem".into(),
+            subject: "CN=host".to_owned(),
+            not_before,
+            not_after: not_before + DAY * days,
+        }
+    }
+
+    /// What is said of it when someone looks every six hours, from its first day to three days after its last.
+    fn said(certificate: &Certificate, days: u32) -> Vec<String> {
+        let mut notices = Notices::default();
+        let looks = (0..=4 * (days + 3)).map(|quarter| UNIX_EPOCH + BORN + DAY / 4 * quarter);
+        let due = looks.flat_map(|now| notices.due(std::slice::from_ref(certificate), now));
+        due.map(|(nearness, notice)| {
+            let (_, end) = notice.split_once("CN=host ").unwrap();
+            let when = end.split_once("Z, ").map_or(end, |(_, when)| when);
+            format!("{nearness:?}: {when}")
+        })
+        .collect()
+    }
+
+    #[test]
+    fn it_is_said_in_time_and_once() {
+        let expired = ["Expired(0)", "Expired(-1)", "Expired(-2)", "Expired(-3)"]
+            .map(|when| format!("{when}: so no client trusts this host any more: replace the file"));
+        let ahead = |some: &[&str]| -> Vec<String> {
+            let ahead = some.iter().map(|when| format!("{when}: replace the file"));
+            ahead.chain(expired.iter().cloned()).collect()
+        };
+        let (month, week, day) = ("Within(30): in 30 days", "Within(7): in 7 days", "Within(1): in a day");
+        assert_eq!(said(&certificate(365), 365), ahead(&[month, week, day]));
+        assert_eq!(said(&certificate(91), 91), ahead(&[month, week, day]));
+        assert_eq!(
+            said(&certificate(90), 90),
+            ahead(&[week, day]),
+            "replaced by a machine, with 30 days left"
+        );
+        assert_eq!(said(&certificate(7), 7), ahead(&[day]));
+        assert_eq!(said(&certificate(2), 2), ahead(&[]));
+    }
+
+    #[test]
+    fn another_certificate_is_another_matter() {
+        let (old, new) = (certificate(365), certificate(366));
+        let now = UNIX_EPOCH + BORN + DAY * 360;
+        let mut notices = Notices::default();
+        assert_eq!(notices.due(std::slice::from_ref(&old), now).len(), 1);
+        assert_eq!(notices.due(&[old.clone(), new.clone()], now).len(), 1);
+        assert_eq!(notices.due(std::slice::from_ref(&new), now), []);
+        assert_eq!(notices.due(std::slice::from_ref(&old), now).len(), 1, "it is back");
+    }
+}

@@ -1,0 +1,506 @@
+//! The decision log: what a line holds, that a review can be judged again by it, and what keeps it from growing, from
+//! holding anyone up, and from being lost in silence.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use host::config::{Config, DecisionLogConfig};
+use host::decision_log::DecisionLog;
+use host::evaluate::evaluate;
+use host::review::Review;
+use host::reviewed::{Ids, Reviewed};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use serde_json::{Value, json};
+
+use crate::metrics::{parse, value};
+use crate::support::client::{Connection, Protocol, get, post};
+use crate::support::process::{HOST, Process};
+use crate::support::{self, Installation, scripted};
+
+const FILE: &str = "decisions/decisions.jsonl";
+
+/// The lines of a file.
+fn lines_of(file: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    assert!(text.is_empty() || text.ends_with('\n'), "{}: the last line is cut", file.display());
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    text.lines().map(parse).collect()
+}
+
+/// Waits until there are so many lines.
+async fn lines(installation: &Installation, count: usize) -> Vec<Value> {
+    let began = Instant::now();
+    loop {
+        let text = fs::read_to_string(installation.path(FILE)).unwrap_or_default();
+        if text.lines().count() >= count && text.ends_with('\n') {
+            return lines_of(&installation.path(FILE));
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{count} lines, but:\n{text}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn connect(installation: &Installation, server: &support::Server) -> Connection {
+    installation.client().connect(server.address, Protocol::Http2).await.unwrap()
+}
+
+fn policies() -> Value {
+    let images = json!({
+        "library/good": { "outcome": "allow", "code": "good", "reason": "it is good" },
+        "library/bad": { "outcome": "deny", "code": "bad", "reason": "it is bad" },
+        "library/broken": { "error": "no answer" },
+        "library/noted": { "annotation": ["a.image-policy.k8s.io/b", "allow"] },
+    });
+    let policy = |name: &str, mode: &str| json!({ "name": name, "module": scripted(), "mode": mode, "settings": { "images": images } });
+    json!([policy("one", "enforce"), policy("watched", "audit")])
+}
+
+fn review(namespace: &str, annotations: Value, images: &[&str]) -> String {
+    let containers: Vec<_> = images.iter().map(|image| json!({ "image": image })).collect();
+    json!({
+        "kind": "ImageReview", "apiVersion": "imagepolicy.k8s.io/v1alpha1",
+        "spec": { "namespace": namespace, "annotations": annotations, "containers": containers },
+    })
+    .to_string()
+}
+
+/// What differs from run to run, replaced.
+fn steady(mut line: Value) -> Value {
+    for (field, is) in [
+        ("id", line["id"].as_str().is_some_and(|id| id.len() == 16)),
+        ("time", line["time"].as_str().is_some_and(|time| time.len() == 24 && time.ends_with('Z'))),
+        ("generation", line["generation"].as_str().is_some_and(|generation| generation.starts_with("1-"))),
+        ("microseconds", line["microseconds"].as_u64().is_some_and(|microseconds| microseconds > 0)),
+    ] {
+        assert!(is, "{field}: {line}");
+        line.as_object_mut().unwrap().remove(field);
+    }
+    line
+}
+
+#[tokio::test]
+async fn a_line_says_all_of_a_review() {
+    let changes = json!({ "decisionLog": { "directory": "decisions" }, "policies": policies() });
+    let installation = Installation::new(changes);
+    let server = installation.serve().await;
+    let mut connection = connect(&installation, &server).await;
+    let noted = json!({ "a.image-policy.k8s.io/b": "yes\u{202e}" });
+    let mut answers = Vec::new();
+    for body in [
+        review("default", json!({}), &["good"]),
+        review("shop", json!({}), &["good", "bad:1", "good"]),
+        review("shop", noted, &["noted", "broken", "UPPER"]),
+        r#"{"kind":"ImageReview","apiVersion":"imagepolicy.k8s.io/v1alpha1"}"#.to_owned(),
+    ] {
+        answers.push(connection.send(post(body)).await.unwrap().json());
+    }
+    let written = lines(&installation, 4).await;
+
+    let said = |mode: &str, policy: &str, outcome: &str, code: &str, reason: &str| json!({ "policy": policy, "mode": mode, "outcome": outcome, "code": code, "reason": reason });
+    let both = |outcome: &str, code: &str, reason: &str| {
+        [said("enforce", "one", outcome, code, reason), said("audit", "watched", outcome, code, reason)]
+    };
+    let image = |original: &str, name: &str, tag: &str, allowed: bool, decisions: Value| {
+        json!({
+            "original": original, "registry": "docker.io", "repository": format!("library/{name}"), "tag": tag,
+            "allowed": allowed, "decisions": decisions,
+        })
+    };
+    let good = image("good", "good", "latest", true, json!(both("allow", "good", "it is good")));
+    assert_eq!(
+        steady(written[0].clone()),
+        json!({ "namespace": "default", "annotations": {}, "verdict": "allowed", "images": [good] })
+    );
+    let bad = image("bad:1", "bad", "1", false, json!(both("deny", "bad", "it is bad")));
+    assert_eq!(
+        steady(written[1].clone()),
+        json!({
+            "namespace": "shop", "annotations": {}, "verdict": "denied",
+            "reason": "bad:1: it is bad (policy one)", "images": [good, bad],
+        })
+    );
+    let third = &written[2];
+    assert_eq!(third["annotations"], json!({ "a.image-policy.k8s.io/b": "yes\u{202e}" }));
+    assert_eq!(third["images"][1]["decisions"][0]["malfunction"], "reported");
+    assert_eq!(third["images"][1]["decisions"][0]["outcome"], "deny");
+    assert_eq!(third["images"][1]["decisions"][0]["reason"], "it reported: no answer");
+    assert_eq!(third["images"][2]["registry"], Value::Null);
+    assert!(third["images"][2]["error"].as_str().unwrap().contains("upper-case"), "{third}");
+    assert_eq!(written[3]["verdict"], "refused");
+    assert_eq!(written[3]["reason"], answers[3]["status"]["reason"]);
+
+    // A denial names its line, and lines are in the order of their ids.
+    for (answer, line) in answers.iter().zip(&written) {
+        let id = &answer["status"]["auditAnnotations"]["review"];
+        let denied = answer["status"]["allowed"] == false;
+        assert_eq!(id, if denied { &line["id"] } else { &Value::Null }, "{answer}");
+    }
+    let ids: Vec<_> = written.iter().map(|line| line["id"].as_str().unwrap()).collect();
+    assert!(ids.is_sorted(), "{ids:?}");
+    // Nothing in the file deceives who looks at it.
+    let text = fs::read_to_string(installation.path(FILE)).unwrap();
+    assert!(
+        text.contains("yes\\u202e")
+            && text.bytes().all(|byte| byte.is_ascii_graphic() || b" \n".contains(&byte))
+    );
+}
+
+/// What a later replay needs is in the line: the same set gives the same verdict.
+#[tokio::test]
+async fn a_review_can_be_judged_again_by_its_line() {
+    let changes = json!({ "decisionLog": { "directory": "decisions" }, "policies": policies() });
+    let installation = Installation::new(changes);
+    let server = installation.serve().await;
+    let mut connection = connect(&installation, &server).await;
+    let noted = json!({ "a.image-policy.k8s.io/b": "\n\"\\\u{7f}\u{1f600}" });
+    for (annotations, images) in [
+        (json!({}), vec!["good"]),
+        (noted.clone(), vec!["noted", "good", "noted"]),
+        (json!({}), vec!["noted", "x\u{202e}\u{1f600}y", ""]),
+        (json!({}), vec!["good", "bad@sha256:1"]),
+        (json!({}), vec![]),
+    ] {
+        connection.send(post(review("shop", annotations, &images))).await.unwrap();
+    }
+    let set = support::set(json!({ "policies": policies() }));
+    for line in lines(&installation, 5).await {
+        let annotations: BTreeMap<String, String> =
+            serde_json::from_value(line["annotations"].clone()).unwrap();
+        let images = line["images"].as_array().unwrap();
+        let review = Review {
+            namespace: line["namespace"].as_str().unwrap().to_owned(),
+            annotations: annotations.into_iter().collect(),
+            images: images.iter().map(|image| image["original"].as_str().unwrap().to_owned()).collect(),
+        };
+        let verdict = evaluate(&set, &review);
+        assert_eq!(verdict.allowed, line["verdict"] == "allowed", "{line}");
+        assert_eq!(verdict.reason, line["reason"].as_str().unwrap_or_default(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_in_mode_audit_logs_what_it_would_deny() {
+    let changes = json!({ "mode": "audit", "decisionLog": { "directory": "decisions", "sample": 0 } });
+    let installation = Installation::new(changes);
+    let server = installation.serve().await;
+    let mut connection = connect(&installation, &server).await;
+    let answer = connection.review("nginx").await.unwrap().json();
+    let line = &lines(&installation, 1).await[0];
+    assert_eq!(line["verdict"], "would-deny");
+    assert_eq!(line["reason"], answer["status"]["auditAnnotations"]["would-deny"]);
+    assert_eq!(line["id"], answer["status"]["auditAnnotations"]["review"]);
+}
+
+/// What is denied, or fails, is always written; of the rest as much as is asked for, changed while the host runs.
+#[tokio::test]
+async fn allowed_reviews_can_be_sampled() {
+    let changes =
+        json!({ "decisionLog": { "directory": "decisions", "sample": 0.0 }, "policies": policies() });
+    let installation = Installation::new(changes);
+    let mut server = installation.serve().await;
+    let mut connection = connect(&installation, &server).await;
+    for image in ["good", "bad", "good", "broken", "good"] {
+        connection.review(image).await.unwrap();
+    }
+    let originals = |lines: &[Value]| -> Vec<String> {
+        lines.iter().map(|line| line["images"][0]["original"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(originals(&lines(&installation, 2).await), ["bad", "broken"]);
+
+    let host_yaml = fs::read_to_string(installation.path("host.yaml")).unwrap();
+    installation.write("host.yaml", host_yaml.replace(r#""sample":0.0"#, r#""sample":0.25"#).as_bytes());
+    server.reloader.reload();
+    for _ in 0..400 {
+        connection.review("good").await.unwrap();
+    }
+    connection.review("bad").await.unwrap();
+    let began = Instant::now();
+    let sampled = loop {
+        let found = originals(&lines(&installation, 3).await);
+        if found[2..].contains(&"bad".to_owned()) {
+            break found.len() - 3;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{found:?}");
+    };
+    assert!((50..150).contains(&sampled), "{sampled} of 400 for a quarter");
+}
+
+#[tokio::test]
+async fn it_comes_moves_and_goes_with_host_yaml() {
+    let installation = Installation::bare(json!({}));
+    let mut server = installation.serve().await;
+    let mut connection = connect(&installation, &server).await;
+    let host_yaml: Value =
+        serde_json::from_slice(&fs::read(installation.path("host.yaml")).unwrap()).unwrap();
+    let status = async |server: &support::Server| -> Value {
+        let (_, status) = get(server.admin, "/status").await.unwrap();
+        serde_json::from_str::<Value>(&status).unwrap()["decisionLog"].clone()
+    };
+    connection.review("unseen").await.unwrap();
+    assert_eq!(status(&server).await, Value::Null);
+    for (directory, image) in [("decisions", "first"), ("elsewhere", "second"), ("decisions", "third")] {
+        let mut changed = host_yaml.clone();
+        changed["decisionLog"] = json!({ "directory": directory });
+        installation.write("host.yaml", changed.to_string().as_bytes());
+        server.reloader.reload();
+        connection.review(image).await.unwrap();
+        let file = installation.path(directory).join("decisions.jsonl");
+        let began = Instant::now();
+        while !fs::read_to_string(&file).unwrap_or_default().contains(image) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{image} is not in {}", file.display());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(status(&server).await["trouble"], Value::Null);
+    }
+    installation.write("host.yaml", host_yaml.to_string().as_bytes());
+    server.reloader.reload();
+    connection.review("unseen").await.unwrap();
+    assert_eq!(status(&server).await, Value::Null);
+    assert_eq!(lines(&installation, 2).await.len(), 2);
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(installation.path("decisions")), mode(installation.path(FILE))), (0o700, 0o600));
+}
+
+/// Lines are written by the end of the process, and what the end of another has cut is mended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_it_is_stopped() {
+    let installation = Installation::bare(json!({ "decisionLog": { "directory": "decisions" } }));
+    fs::create_dir(installation.path("decisions")).unwrap();
+    fs::set_permissions(installation.path("decisions"), fs::Permissions::from_mode(0o700)).unwrap();
+    installation.write(FILE, b"{\"id\":\"whole\"}\n{\"id\":\"cu");
+    let mut process = installation.start();
+    let (address, _) = process.addresses();
+    let mut connection = installation.client().connect(address, Protocol::Http2).await.unwrap();
+    for number in 0..500 {
+        connection.review(&format!("image-{number}")).await.unwrap();
+    }
+    process.signal(Signal::TERM);
+    let (status, said) = process.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    let lines = lines_of(&installation.path(FILE));
+    assert_eq!((lines.len(), &lines[0]["id"]), (501, &json!("whole")));
+    assert_eq!(lines[500]["images"][0]["original"], "image-499");
+}
+
+/// bound: decision-log-file within, decision-log-file breaks
+/// bound: decision-log-files within, decision-log-files breaks
+#[tokio::test]
+async fn files_are_rotated_and_the_oldest_goes() {
+    let log = json!({ "directory": "decisions", "fileSize": "1Mi", "files": 3 });
+    let installation = Installation::bare(json!({ "decisionLog": log }));
+    let server = installation.serve().await;
+    let mut connection = connect(&installation, &server).await;
+    let long = json!({ "a.image-policy.k8s.io/b": "x".repeat(200 << 10) });
+    let files = || -> Vec<PathBuf> {
+        let entries = fs::read_dir(installation.path("decisions")).unwrap();
+        let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        // The one that is written has the shortest name.
+        files.sort_by_key(|file| (file.file_name().unwrap().len() == 15, file.clone()));
+        files
+    };
+    let mut sent = 0;
+    let mut ask = async |count: usize| {
+        for _ in 0..count {
+            let body = review("default", long.clone(), &[&format!("image-{sent}")]);
+            assert_eq!(connection.send(post(body)).await.unwrap().status, 200);
+            sent += 1;
+        }
+        let began = Instant::now();
+        let last = format!("image-{}", sent - 1);
+        while !fs::read_to_string(installation.path(FILE)).unwrap_or_default().contains(&last) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{last} is not written");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // Five fit into a file.
+    ask(15).await;
+    assert_eq!(files().iter().map(|file| lines_of(file).len()).collect::<Vec<_>>(), [5, 5, 5]);
+    ask(1).await;
+    let found = files();
+    assert_eq!(found.iter().map(|file| lines_of(file).len()).collect::<Vec<_>>(), [5, 5, 1]);
+    assert!(found.iter().all(|file| fs::metadata(file).unwrap().len() <= 1 << 20), "{found:?}");
+    assert_eq!(lines_of(&found[0])[0]["images"][0]["original"], "image-5", "the oldest is gone");
+    // A file is called by the review that came next.
+    for pair in found.windows(2) {
+        let next = &lines_of(&pair[1])[0]["id"];
+        assert_eq!(
+            pair[0].file_name().unwrap().to_str().unwrap(),
+            format!("decisions-{}.jsonl", next.as_str().unwrap())
+        );
+    }
+}
+
+/// A file that is taken away, as logrotate does, is made anew.
+#[tokio::test]
+async fn a_file_that_is_moved_away_is_made_anew() {
+    let installation = Installation::bare(json!({ "decisionLog": { "directory": "decisions" } }));
+    let server = installation.serve().await;
+    let mut connection = connect(&installation, &server).await;
+    connection.review("first").await.unwrap();
+    lines(&installation, 1).await;
+    fs::rename(installation.path(FILE), installation.path("decisions/taken")).unwrap();
+    connection.review("second").await.unwrap();
+    assert_eq!(lines(&installation, 1).await[0]["images"][0]["original"], "second");
+}
+
+fn config(directory: &Path, queue: usize) -> DecisionLogConfig {
+    let log = json!({ "decisionLog": { "directory": directory, "queue": queue } });
+    Config::parse(Path::new("host.yaml"), log.to_string().as_bytes()).unwrap().decision_log.unwrap()
+}
+
+/// An allowed review with annotations of so many bytes.
+fn reviewed(ids: &Ids, bytes: usize) -> Arc<Reviewed> {
+    let set = support::set(json!({ "policies": [], "allowEmpty": true, "unjudged": "Allow" }));
+    let mut review = support::review("default", &["nginx"]);
+    review.annotations.push(("a.image-policy.k8s.io/b".to_owned(), "x".repeat(bytes)));
+    let verdict = evaluate(&set, &review);
+    Arc::new(Reviewed::new(ids, Duration::from_micros(1), Arc::new(review), verdict))
+}
+
+/// Gives `count` reviews to a log at once: how many lines it then has, and how many were dropped.
+fn at_once(queue: usize, count: u64, reviewed: &Arc<Reviewed>) -> (u64, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let log = DecisionLog::default();
+    log.configure(Some(&config(folder.path(), queue)));
+    for _ in 0..count {
+        log.log(reviewed);
+    }
+    assert!(log.close(Duration::from_secs(60)));
+    let state = log.state();
+    assert_eq!((state.written + state.dropped, state.failed, state.waiting), (count, 0, 0), "{state:?}");
+    assert_eq!(lines_of(&folder.path().join("decisions.jsonl")).len() as u64, state.written);
+    (state.written, state.dropped)
+}
+
+/// bound: decision-log-queue within, decision-log-queue breaks
+#[test]
+fn what_finds_the_queue_full_is_dropped_and_counted() {
+    let reviewed = reviewed(&Ids::default(), 10);
+    assert_eq!(at_once(1000, 1000, &reviewed), (1000, 0));
+    let (_, dropped) = at_once(16, 10_000, &reviewed);
+    assert!(dropped > 5000, "{dropped} of 10,000 were dropped");
+}
+
+/// bound: decision-log-memory within, decision-log-memory breaks
+#[test]
+fn what_waits_is_bounded_in_bytes() {
+    let reviewed = reviewed(&Ids::default(), 512 << 10);
+    assert_eq!(at_once(65_536, 100, &reviewed), (100, 0));
+    let (written, dropped) = at_once(65_536, 1000, &reviewed);
+    assert!(dropped > 0, "{written} of half a mebibyte each were written");
+}
+
+/// bound: decision-log-line within, decision-log-line breaks
+#[tokio::test]
+async fn a_line_over_its_bound_leaves_out_what_it_can() {
+    let log = json!({ "directory": "decisions" });
+    let limits = json!({ "images": 10_000, "annotations": "1Mi", "body": "8Mi" });
+    let images = json!({ "*": { "outcome": "allow", "reason": "r".repeat(700) } });
+    let policy = json!({ "name": "one", "module": scripted(), "settings": { "images": images } });
+    let installation =
+        Installation::new(json!({ "decisionLog": log, "limits": limits, "policies": [policy] }));
+    let server = installation.serve().await;
+    let mut connection = connect(&installation, &server).await;
+    for (count, length) in [(100, 10), (1500, 10), (9000, 150)] {
+        let names: Vec<_> = (0..count).map(|number| format!("{number}-{}", "x".repeat(length))).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let answer = connection.send(post(review("shop", json!({}), &names))).await.unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    let lines = lines(&installation, 3).await;
+    let left_out: Vec<_> = lines.iter().map(|line| line["leftOut"].as_str()).collect();
+    assert_eq!(left_out, [None, Some("decisions"), Some("request")]);
+    let images: Vec<_> = lines.iter().map(|line| line["images"].as_array().unwrap().len()).collect();
+    assert_eq!(images, [100, 1500, 0]);
+    assert_eq!(lines[1]["images"][0]["decisions"], json!([]));
+    assert_eq!(lines[1]["namespace"], "shop");
+    assert!(lines.iter().all(|line| line.to_string().len() < 1 << 20));
+}
+
+/// A folder that others can write, one that is a file, and what is no file: it is said, and everyone is answered.
+#[tokio::test]
+async fn what_cannot_be_written_is_loud_and_harmless() {
+    let installation = Installation::bare(json!({ "decisionLog": { "directory": "decisions" } }));
+    installation.write("decisions", b"a file");
+    let server = installation.serve().await;
+    let mut connection = connect(&installation, &server).await;
+    let check = async |part: &str| {
+        let began = Instant::now();
+        loop {
+            let (status, ready) = get(server.admin, "/readyz?verbose").await.unwrap();
+            assert_eq!(status, 200);
+            if ready.lines().any(|line| line.contains("]decision-log ") && line.contains(part)) {
+                return;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{part}:\n{ready}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    check("[-]decision-log failed: ").await;
+    assert_eq!(connection.review("nginx").await.unwrap().json()["status"]["allowed"], true);
+    check("File exists").await;
+    fs::remove_file(installation.path("decisions")).unwrap();
+    fs::create_dir(installation.path("decisions")).unwrap();
+    fs::set_permissions(installation.path("decisions"), fs::Permissions::from_mode(0o777)).unwrap();
+    connection.review("nginx").await.unwrap();
+    check("others can write it").await;
+    let (_, status) = get(server.admin, "/status").await.unwrap();
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!((&status["degraded"], &status["decisionLog"]["written"]), (&json!(true), &json!(0)));
+    assert!(status["decisionLog"]["failed"].as_u64().unwrap() >= 1, "{status}");
+    fs::set_permissions(installation.path("decisions"), fs::Permissions::from_mode(0o700)).unwrap();
+    connection.review("written").await.unwrap();
+    check("[+]decision-log ok").await;
+    let began = Instant::now();
+    while lines(&installation, 1).await.last().unwrap()["images"][0]["original"] != "written" {
+        assert!(began.elapsed() < Duration::from_secs(60), "it is not written");
+    }
+}
+
+/// A disk that takes no more, in the middle of a line, and takes more again later. (It is the size of files that is
+/// limited, which fails in the same place.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_loud_and_harmless() {
+    let installation = Installation::bare(json!({ "decisionLog": { "directory": "decisions" } }));
+    let mut command = std::process::Command::new("sh");
+    // The limit kills who does not ignore its signal.
+    let script = format!(
+        "trap '' XFSZ; exec {HOST} serve --log-format text --config {}",
+        installation.path("host.yaml").display()
+    );
+    let mut process = Process::start(command.args(["-c", &script]));
+    let (address, admin) = process.addresses();
+    let mut connection = installation.client().connect(address, Protocol::Http2).await.unwrap();
+    connection.review("first").await.unwrap();
+    lines(&installation, 1).await;
+    let id = Pid::from_raw(process.id().try_into().unwrap());
+    let size = |most: Option<u64>| {
+        prlimit(id, Resource::Fsize, Rlimit { current: most, maximum: None }).unwrap();
+    };
+    size(Some(20_000));
+    for _ in 0..200 {
+        let answer = connection.review("nginx").await.unwrap();
+        assert_eq!(answer.json()["status"]["allowed"], true);
+    }
+    let line = process.wait_for("decision log: ");
+    assert!(line.contains("ERROR") && line.contains("File too large"), "{line}");
+    let (_, ready) = get(admin, "/readyz?verbose").await.unwrap();
+    assert!(ready.contains("[-]decision-log failed: ") && ready.contains("File too large"), "{ready}");
+    let page = parse(&get(admin, "/metrics").await.unwrap().1);
+    let count = |result| value(&page, "image_policy_host_decision_log_lines_total", &[("result", result)]);
+    assert!(count("failed") > 0.0);
+    assert!(fs::metadata(installation.path(FILE)).unwrap().len() <= 20_000);
+
+    size(None);
+    connection.review("after").await.unwrap();
+    let line = process.wait_for("decision log: lines are written again");
+    assert!(line.contains("were lost"), "{line}");
+    process.signal(Signal::TERM);
+    assert_eq!(process.end().0.code(), Some(0));
+    let written = lines_of(&installation.path(FILE));
+    assert_eq!(written.last().unwrap()["images"][0]["original"], "after");
+}
