@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use host::config::{Config, DecisionLogConfig};
 use host::decision_log::DecisionLog;
 use host::evaluate::evaluate;
 use host::review::Review;
@@ -347,11 +346,6 @@ async fn a_file_that_is_moved_away_is_made_anew() {
     assert_eq!(lines(&installation, 1).await[0]["images"][0]["original"], "second");
 }
 
-fn config(directory: &Path, queue: usize) -> DecisionLogConfig {
-    let log = json!({ "decisionLog": { "directory": directory, "queue": queue } });
-    Config::parse(Path::new("host.yaml"), log.to_string().as_bytes()).unwrap().decision_log.unwrap()
-}
-
 /// An allowed review with annotations of so many bytes.
 fn reviewed(ids: &Ids, bytes: usize) -> Arc<Reviewed> {
     let set = support::set(json!({ "policies": [], "allowEmpty": true, "unjudged": "Allow" }));
@@ -365,7 +359,8 @@ fn reviewed(ids: &Ids, bytes: usize) -> Arc<Reviewed> {
 fn at_once(queue: usize, count: u64, reviewed: &Arc<Reviewed>) -> (u64, u64) {
     let folder = tempfile::tempdir().unwrap();
     let log = DecisionLog::default();
-    log.configure(Some(&config(folder.path(), queue)));
+    let config = support::config(json!({ "decisionLog": { "directory": folder.path(), "queue": queue } }));
+    log.configure(config.decision_log.as_ref());
     for _ in 0..count {
         log.log(reviewed);
     }

@@ -89,7 +89,7 @@ fn parse_series(line: &str) -> Series {
             assert!(labels.insert(label.to_owned(), value).is_none(), "{line}");
             rest = after;
         }
-        rest = &rest[1..];
+        rest = rest.strip_prefix('}').expect(line);
     }
     let value = rest.strip_prefix(' ').expect(line);
     Series { name: name.to_owned(), labels, value: value.parse().expect(line) }
@@ -101,7 +101,7 @@ fn unescape(text: &str) -> (String, &str) {
     let mut characters = text.char_indices();
     loop {
         match characters.next().expect(text) {
-            (at, '"') => return (value, &text[at + 1..]),
+            (at, '"') => return (value, text.split_at(at + 1).1),
             (_, '\\') => value.push(match characters.next().unwrap().1 {
                 'n' => '\n',
                 other @ ('\\' | '"') => other,
