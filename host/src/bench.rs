@@ -40,15 +40,15 @@ const TYPICAL: [&str; 6] = [
 /// One image of a review, as a policy is asked about it.
 pub struct Question {
     image: Image,
-    context: Arc<Context>,
+    review: Arc<Review>,
 }
 
 impl Question {
     /// One for each image of a review that is a reference.
     pub fn all_of(review: &Review) -> Vec<Question> {
-        let context = Arc::new(Context::new(&review.namespace, &review.annotations));
+        let review = Arc::new(review.clone());
         let images = review.images.iter().filter_map(|image| Image::parse(image).ok());
-        images.map(|image| Question { image, context: Arc::clone(&context) }).collect()
+        images.map(|image| Question { image, review: Arc::clone(&review) }).collect()
     }
 
     /// A handful of typical ones.
@@ -90,7 +90,9 @@ impl Warm {
     /// # Errors
     /// It malfunctions, and is of no use any more.
     pub fn ask(&mut self, question: &Question) -> Result<Decision, Malfunction> {
-        self.instance.evaluate(&question.image, &question.context, self.deadline)
+        let Question { image, review } = question;
+        let context = Context::new(&review.namespace, &review.annotations);
+        self.instance.evaluate(image, &context, self.deadline)
     }
 }
 

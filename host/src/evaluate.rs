@@ -149,7 +149,7 @@ impl<'a> Evaluation<'a> {
         &mut self,
         entry: &'a Entry,
         images: impl Iterator<Item = &'b mut Judged>,
-        context: &Context,
+        context: &Context<'_>,
         instances: Instances,
     ) {
         let loaded = entry.loaded.as_ref();

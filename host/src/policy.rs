@@ -24,7 +24,7 @@ pub use self::engine::{Engine, EngineError, Purpose};
 pub(crate) use self::load::check_header;
 pub use self::load::{LoadError, Policy, World, check};
 pub use self::native::digest;
-pub use self::prepare::{Component, Preparer};
+pub use self::prepare::{Component, Preparer, Wanted};
 pub use self::record::{Record, Seen};
 pub use self::sandbox::SettingsError;
 pub(crate) use self::sandbox::{Context, Instance};

@@ -87,11 +87,6 @@ impl Cache {
         self.bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Whether there is an entry, whatever its state.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.folder.join(key).exists()
-    }
-
     /// The content of an entry, as it was put.
     pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
         let path = self.folder.join(key);

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,17 @@ impl Component {
     pub fn new(bytes: Vec<u8>) -> Component {
         Component { digest: digest(&bytes), bytes }
     }
+}
+
+/// A policy that is to be loaded.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Its component.
+    pub component: &'a Component,
+    /// What it is configured with.
+    pub settings: &'a Value,
+    /// The bounds of its instances.
+    pub limits: &'a PolicyLimits,
 }
 
 /// Makes policies ready.
@@ -151,16 +163,34 @@ impl Preparer {
         });
     }
 
-    /// Begins to compile a component that will be loaded soon.
-    pub fn announce(&self, component: &Component, settings: &str, limits: &PolicyLimits) {
-        let key = self.shared.compiled_key(&component.digest);
-        let snapshot = self.shared.configured_key(&component.digest, settings, limits);
-        if !self.shared.cache.has(&snapshot)
-            && !self.shared.cache.has(&key)
-            && check_front(&component.bytes).is_ok()
-        {
-            self.shared.enqueue(&mut self.shared.lock(), key, &component.bytes);
+    /// Loads all of these as [`Preparer::load`] does, on as many threads as there are processors; the results in order.
+    pub fn load_all(&self, wanted: &[Wanted<'_>], until: Instant) -> Vec<Result<Arc<Policy>, LoadError>> {
+        let load = |Wanted { component, settings, limits }: &Wanted<'_>| {
+            self.load(component, settings, limits, until)
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(wanted.len());
+        if threads < 2 {
+            return wanted.iter().map(load).collect();
         }
+        let next = AtomicUsize::new(0);
+        let results: Vec<_> = wanted.iter().map(|_| OnceLock::new()).collect();
+        std::thread::scope(|scope| {
+            let work = || {
+                loop {
+                    let position = next.fetch_add(1, Ordering::Relaxed);
+                    let (Some(wanted), Some(result)) = (wanted.get(position), results.get(position)) else {
+                        return;
+                    };
+                    result.get_or_init(|| unpanicked(|| load(wanted)));
+                }
+            };
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let missing = || Err(LoadError::Unprepared("it was left out; please report this".to_owned()));
+        results.into_iter().map(|result| result.into_inner().unwrap_or_else(missing)).collect()
     }
 
     /// Loads a component with its settings, once it is compiled.
@@ -299,16 +329,11 @@ impl Shared {
             };
             drop(work);
             if let Some((key, component)) = compile {
-                let child = || self.child(Task::Compile, &component);
-                // Whoever waits for the result has to get one.
-                let result = catch_unwind(AssertUnwindSafe(child)).unwrap_or_else(|_| {
-                    Err(Failure::Load(LoadError::Unprepared("a panic; please report this".to_owned())))
-                });
-                let result = match result {
+                let result = unpanicked(|| match self.child(Task::Compile, &component) {
                     Ok(compiled) => Ok(Arc::new(compiled)),
                     Err(Failure::Load(error)) => Err(error),
                     Err(Failure::Snapshot(error)) => Err(LoadError::Unprepared(error)),
-                };
+                });
                 if let Ok(compiled) = &result {
                     self.cache.put(&key, compiled.bytes());
                 }
@@ -359,6 +384,12 @@ impl Shared {
         let bounds = *self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
         child::run(&self.program, task, component, bounds)
     }
+}
+
+/// Whoever waits for a result has to get one.
+fn unpanicked<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
+    catch_unwind(AssertUnwindSafe(load))
+        .unwrap_or_else(|_| Err(LoadError::Unprepared("a panic; please report this".to_owned())))
 }
 
 fn bounds(limits: &HostLimits) -> Bounds {

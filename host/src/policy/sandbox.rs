@@ -95,22 +95,22 @@ impl Instance {
     pub(crate) fn evaluate(
         &mut self,
         image: &Image,
-        context: &Context,
+        context: &Context<'_>,
         deadline: Duration,
     ) -> Result<Decision, Malfunction> {
         self.store.set_epoch_deadline(ticks(deadline));
         let memory = &mut self.store.data_mut().memory;
         (memory.refused, memory.elements_refused) = (false, false);
         let image = types::Image {
-            original: image.original.clone(),
-            registry: image.registry.clone(),
-            repository: image.repository.clone(),
-            tag: image.tag.clone(),
-            digest: image.digest.clone(),
+            original: &image.original,
+            registry: &image.registry,
+            repository: &image.repository,
+            tag: image.tag.as_deref(),
+            digest: image.digest.as_deref(),
         };
         let Instance { store, bindings, limits } = self;
         let policy = bindings.image_policy_host_policy();
-        match guarded(|| policy.call_evaluate(&mut *store, &image, &context.0)) {
+        match guarded(|| policy.call_evaluate(&mut *store, image, context.wire())) {
             Ok(Ok(decision)) => checked(decision),
             // A runtime that makes an exception of it does not say which memory.
             Ok(Err(_)) if store.data().memory.refused => Err(Malfunction::Memory(limits.memory)),
@@ -147,11 +147,19 @@ impl Instance {
 }
 
 /// What all images of a review share, in the contract's form.
-pub(crate) struct Context(wire::Context);
+pub(crate) struct Context<'a> {
+    namespace: &'a str,
+    annotations: Vec<(&'a str, &'a str)>,
+}
 
-impl Context {
-    pub(crate) fn new(namespace: &str, annotations: &[(String, String)]) -> Context {
-        Context(types::Context { namespace: namespace.to_owned(), annotations: annotations.to_vec() })
+impl<'a> Context<'a> {
+    pub(crate) fn new(namespace: &'a str, annotations: &'a [(String, String)]) -> Context<'a> {
+        let annotations = annotations.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        Context { namespace, annotations }
+    }
+
+    fn wire(&self) -> types::Context<'_> {
+        types::Context { namespace: self.namespace, annotations: &self.annotations }
     }
 }
 

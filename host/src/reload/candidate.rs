@@ -11,7 +11,7 @@ use super::Problem;
 use super::restore::restored;
 use crate::bounds;
 use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyName, Scope};
-use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, digest};
+use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, Wanted, digest};
 use crate::state::StateDirectory;
 use crate::text;
 use crate::watch::Watcher;
@@ -124,26 +124,13 @@ pub fn assemble(
     let mut entries = Vec::with_capacity(configured.len());
     let mut wanted = HashSet::new();
     let until = Instant::now() + patience(before);
-    let mut next = configured.first().map(|policy| component(config, policy, before));
-    for (policy, following) in configured.iter().zip(1..) {
-        let Some(read) = next.take() else { break };
-        next = configured.get(following).map(|policy| component(config, policy, before));
-        if let (Some(policy), Some(Ok(next))) = (configured.get(following), &next) {
-            let settings = policy.settings.to_string();
-            let known = unchanged(policy, next, &settings, before).is_some()
-                || refused.of(config, policy, next, &settings).is_some();
-            if !known {
-                preparer.announce(next, &settings, &policy.limits);
-            }
-        }
-        if let Ok(read) = &read {
-            wanted.insert(read.digest.clone());
-        }
-        let entry = match read.and_then(|read| load(preparer, config, policy, read, before, refused, until)) {
-            Ok((entry, new)) => {
+    let found = configured.iter().map(|policy| find(config, policy, before, refused, &mut wanted)).collect();
+    for (policy, result) in configured.iter().zip(load(preparer, &configured, found, until)) {
+        let entry = match result.and_then(|result| accept(config, policy, result, refused)) {
+            Ok((accepted, new)) => {
                 refused.0.remove(&policy.name);
                 loaded.extend(new);
-                entry
+                entry(policy, Ok(accepted))
             }
             Err(_) if before.is_unfinished(&policy.module) => {
                 awaited.push(policy.name.clone());
@@ -324,38 +311,89 @@ fn component(config: &Config, policy: &PolicyConfig, before: Before<'_>) -> Resu
     bytes.map(Component::new).map_err(|error| format!("{}: {error}", policy.module.display()))
 }
 
-fn load(
-    preparer: &Preparer,
+/// A component that was read.
+enum Found {
+    /// It is known what becomes of it.
+    Known(Loaded),
+    /// To be loaded.
+    New(Component),
+}
+
+/// What became of a component.
+struct Loaded {
+    policy: Result<Arc<Policy>, LoadError>,
+    /// None where the policy is in force already, or waits.
+    component: Option<Component>,
+}
+
+/// Reads the component of a policy, and looks whether it is known. Its digest is `wanted` from then on.
+fn find(
     config: &Config,
     policy: &PolicyConfig,
-    component: Component,
     before: Before<'_>,
-    refused: &mut Refused,
-    until: Instant,
-) -> Result<(Entry, Option<Component>), String> {
+    refused: &Refused,
+    wanted: &mut HashSet<String>,
+) -> Result<Found, String> {
+    let component = component(config, policy, before)?;
+    wanted.insert(component.digest.clone());
     let settings = policy.settings.to_string();
     if let Some(loaded) = unchanged(policy, &component, &settings, before) {
-        return Ok((entry(policy, Ok(Arc::clone(loaded))), None));
+        return Ok(Found::Known(Loaded { policy: Ok(Arc::clone(loaded)), component: None }));
     }
-    let known = refused.of(config, policy, &component, &settings).cloned();
-    let result = match known {
-        Some(error) => Err(error),
-        None => preparer.load(&component, &policy.settings, &policy.limits, until),
-    };
-    match result {
-        Ok(loaded) => {
-            for line in loaded.load_log() {
-                tracing::info!(target: "policy", policy = %policy.name, "{}", line.message);
-            }
-            Ok((entry(policy, Ok(loaded)), Some(component)))
+    Ok(match refused.of(config, policy, &component, &settings).cloned() {
+        Some(error) => Found::Known(Loaded { policy: Err(error), component: Some(component) }),
+        None => Found::New(component),
+    })
+}
+
+/// Loads all that are new.
+fn load(
+    preparer: &Preparer,
+    configured: &[PolicyConfig],
+    found: Vec<Result<Found, String>>,
+    until: Instant,
+) -> Vec<Result<Loaded, String>> {
+    let new = configured.iter().zip(&found).filter_map(|(policy, found)| match found {
+        Ok(Found::New(component)) => {
+            Some(Wanted { component, settings: &policy.settings, limits: &policy.limits })
         }
-        Err(error) => {
+        _ => None,
+    });
+    let mut policies = preparer.load_all(&new.collect::<Vec<_>>(), until).into_iter();
+    let loaded = found.into_iter().map(|found| {
+        Ok(match found? {
+            Found::Known(loaded) => loaded,
+            Found::New(component) => Loaded {
+                // There is one for each.
+                policy: policies.next().unwrap_or(Err(LoadError::Preparing(Duration::ZERO))),
+                component: Some(component),
+            },
+        })
+    });
+    loaded.collect()
+}
+
+/// The policy that was loaded, with its component if it is new; or why there is none, which is remembered.
+fn accept(
+    config: &Config,
+    policy: &PolicyConfig,
+    loaded: Loaded,
+    refused: &mut Refused,
+) -> Result<(Arc<Policy>, Option<Component>), String> {
+    match loaded {
+        Loaded { policy: Ok(loaded), component } => {
+            if component.is_some() {
+                for line in loaded.load_log() {
+                    tracing::info!(target: "policy", policy = %policy.name, "{}", line.message);
+                }
+            }
+            Ok((loaded, component))
+        }
+        Loaded { policy: Err(error), component } => {
             let message = describe(config, policy, &error);
-            if !error.may_pass() {
-                refused.0.insert(
-                    policy.name.clone(),
-                    (attempt_digest(config, policy, &component, &settings), error),
-                );
+            if let Some(component) = component.filter(|_| !error.may_pass()) {
+                let attempt = attempt_digest(config, policy, &component, &policy.settings.to_string());
+                refused.0.insert(policy.name.clone(), (attempt, error));
             }
             Err(message)
         }

@@ -1,24 +1,33 @@
 //! From a generation that is recorded to a policy set.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::{MALFUNCTIONS, Problem};
-use crate::generation::PolicyContent;
-use crate::policy::{Entry, PolicySet, Preparer};
+use crate::generation::{PolicyContent, Version};
+use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, Wanted};
 use crate::state::{Record, StateDirectory};
 
 /// What a generation was made of, as far as that can be loaded; what cannot malfunctions, and says why.
 pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, until: Instant) -> PolicySet {
     let known = |policy: &PolicyContent| record.last_good(&policy.name).unwrap_or(policy).clone();
     let policies: Vec<_> = record.content.policies.iter().map(known).collect();
-    for policy in &policies {
-        if let Ok(version) = &policy.loaded
-            && let Some(component) = state.component(&version.component)
-        {
-            preparer.announce(&component, &version.settings.to_string(), &version.limits);
-        }
-    }
-    let entries = policies.iter().map(|policy| restored(preparer, state, policy, until)).collect();
+    let components: Vec<_> = policies.iter().map(|policy| recorded(state, policy)).collect();
+    let wanted = components.iter().flatten().map(|(version, component)| Wanted {
+        component,
+        settings: &version.settings,
+        limits: &version.limits,
+    });
+    let mut loaded = preparer.load_all(&wanted.collect::<Vec<_>>(), until).into_iter();
+    let entries = policies.iter().zip(&components).map(|(policy, component)| {
+        let loaded = component.as_ref().map_err(String::clone).and_then(|_| {
+            // There is one for each.
+            let loaded = loaded.next().unwrap_or(Err(LoadError::Preparing(Duration::ZERO)));
+            loaded.map_err(|error| error.to_string())
+        });
+        entry(policy, loaded)
+    });
+    let entries = entries.collect();
     PolicySet::new(record.content.rules.clone(), record.content.limits.clone(), entries)
 }
 
@@ -40,13 +49,26 @@ pub(super) fn restored(
     policy: &PolicyContent,
     until: Instant,
 ) -> Entry {
-    let loaded = policy.loaded.clone().and_then(|version| {
-        let component = state.component(&version.component).ok_or_else(|| {
-            format!("its component {} is missing in the state directory, or damaged", version.component)
-        })?;
+    let loaded = recorded(state, policy).and_then(|(version, component)| {
         let loaded = preparer.load(&component, &version.settings, &version.limits, until);
         loaded.map_err(|error| error.to_string())
     });
+    entry(policy, loaded)
+}
+
+/// The version of a policy that was recorded, with its component.
+fn recorded<'a>(
+    state: &StateDirectory,
+    policy: &'a PolicyContent,
+) -> Result<(&'a Version, Component), String> {
+    let version = policy.loaded.as_ref().map_err(String::clone)?;
+    let component = state.component(&version.component).ok_or_else(|| {
+        format!("its component {} is missing in the state directory, or damaged", version.component)
+    })?;
+    Ok((version, component))
+}
+
+fn entry(policy: &PolicyContent, loaded: Result<Arc<Policy>, String>) -> Entry {
     Entry {
         name: policy.name.clone(),
         scope: policy.scope.clone(),
