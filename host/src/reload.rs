@@ -1,9 +1,11 @@
 //! From hints that files changed to the next generation: read, load, check, swap; and what cannot be loaded never
 //! makes things worse.
 
+mod before;
 mod candidate;
 mod command;
 mod restore;
+mod standing;
 mod start;
 mod stays;
 
@@ -14,112 +16,24 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
 
+pub use self::before::{Before, Running};
 pub(crate) use self::candidate::MALFUNCTIONS;
-pub use self::candidate::{Before, Candidate, Running, assemble};
+pub use self::candidate::{Candidate, assemble};
 pub use self::command::{Asker, Command, Done};
+pub use self::standing::{CandidateSummary, Problem, Results, Standing, StandingReader, Waits};
 pub use self::start::{Started, start};
 use self::stays::{Stays, read_whole};
 use crate::bounds;
 use crate::config::{Config, ConfigError};
 use crate::decision_log::DecisionLog;
 use crate::gate::{Differences, Gate, Ruling};
-use crate::generation::{Cause, Change, Content, Publication, read_time, write_time};
+use crate::generation::{Cause, Content, Publication};
 use crate::policy::{Component, EngineError, PolicySet, PolicyStore, Preparer};
 use crate::state::{Record, StateDirectory, StateError, Summary};
 use crate::text;
 use crate::tls::{Material, TlsError, TlsStore};
 use crate::watch::{Wanted, Watcher};
-
-/// Something that is not as configured, and what that means.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// The policy or file that it is about.
-    pub subject: String,
-    /// What is wrong, where, and what is in force instead. One line.
-    pub message: String,
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A message about a place in a file begins with the file.
-        match self.message.starts_with(&self.subject) {
-            true => f.write_str(&self.message),
-            false => write!(f, "{}: {}", self.subject, self.message),
-        }
-    }
-}
-
-/// Where the reload stands: what is not as configured, what waits, and how it came to that.
-#[derive(Clone, Debug, Default)]
-pub struct Standing {
-    /// Empty when everything is as configured.
-    pub problems: Vec<Problem>,
-    /// A candidate that is not put in force.
-    pub candidate: Option<CandidateSummary>,
-    /// Whether the generation in force stays, whatever files change.
-    pub pinned: bool,
-    /// The generations that there were, oldest first; the last one is in force.
-    pub history: Vec<Summary>,
-    /// How the looks at the files came out.
-    pub results: Results,
-}
-
-/// How many looks at the files came out how, since the process started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Results {
-    /// A new generation is in force.
-    pub published: u64,
-    /// All is as it was.
-    pub unchanged: u64,
-    /// A candidate waits.
-    pub waiting: u64,
-    /// Something is not as configured, and nothing new is in force.
-    pub failed: u64,
-}
-
-/// What is shown of a candidate that waits.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CandidateSummary {
-    /// Of its content: what `host approve` takes.
-    pub digest: String,
-    /// Since when it waits.
-    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
-    pub since: SystemTime,
-    /// What it waits for.
-    pub state: Waits,
-    /// Why.
-    pub why: String,
-    /// In what it differs from what is in force.
-    pub changes: Vec<Change>,
-    /// What the gate has found; none where it was not asked.
-    pub differences: Option<Differences>,
-}
-
-/// What a candidate waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Waits {
-    /// For `host rollback --release`.
-    Pinned,
-    /// For `host approve`.
-    Held,
-    /// For other files: the gate refuses these.
-    Refused,
-}
-
-/// Where the reload stands, for whoever shows it.
-#[derive(Clone)]
-pub struct StandingReader(Arc<ArcSwap<Standing>>);
-
-impl StandingReader {
-    /// Where it stands now.
-    pub fn current(&self) -> Arc<Standing> {
-        self.0.load_full()
-    }
-}
 
 /// Why the host does not start.
 #[derive(Debug, thiserror::Error)]
