@@ -115,9 +115,8 @@ fn difference(name: &str, case: Case) -> Option<String> {
 fn agrees(found: &Value, expected: &Value) -> bool {
     if let Some(reviews) = expected.get("someLeftOut") {
         let number = |key: &str| found[key].as_u64().unwrap();
-        return number("leftOut") > 0
-            && number("reviews") > 0
-            && json!(number("leftOut") + number("reviews")) == *reviews;
+        // A machine that is busy may leave out all of them.
+        return number("leftOut") > 0 && json!(number("leftOut") + number("reviews")) == *reviews;
     }
     let kinds = ["newlyDenied", "newlyAllowed", "changedReasons"];
     let counts = ["reviews", "leftOut", "undecided"];
