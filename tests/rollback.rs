@@ -3,10 +3,13 @@
 use std::fs;
 
 use host::generation::{Cause, Change};
-use host::reload::{Command, Started, Waits};
+use host::reload::{Command, Started};
+use host::state::Waits;
+
+use serde_json::json;
 
 use crate::reload::{Installation, said};
-use crate::support::version;
+use crate::support::{denying, review, version};
 
 const STATE: &str = "policyDirectory: policies\nstateDirectory: state";
 
@@ -195,6 +198,65 @@ fn what_cannot_be_put_back_changes_nothing() {
         assert_eq!(started.policies.current().generation(), generation);
         assert!(!started.standing.current().pinned);
     }
+}
+
+/// What the gate holds waits for leave, across a restart too, though the reviews that it judged by are forgotten then.
+#[test]
+fn what_is_held_waits_for_leave() {
+    let gated = format!("{STATE}\ngate: {{ replay: 10, onDifference: Hold }}");
+    let installation = Installation::new(&gated);
+    installation.policy("a", &version("version1"));
+    let mut started = installation.start();
+    started.recent.push(&std::sync::Arc::new(review("default", &["x.io/a"])));
+    installation.policy("a", &denying("version2"));
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version1"]);
+    let held = started.standing.current().candidate.clone().unwrap();
+    assert_eq!(held.state, Waits::Held);
+    assert!(held.differences.is_some());
+    let problem = format!("candidate {}: it is held until `host approve`: ", held.digest);
+    assert!(
+        installation.problems(&started)[0].starts_with(&problem),
+        "{:?}",
+        installation.problems(&started)
+    );
+
+    drop(started);
+    let mut started = installation.start();
+    for _ in 0..2 {
+        assert_eq!(
+            (said(&started.policies), started.policies.current().number()),
+            (vec!["a: version1".to_owned()], 1)
+        );
+        started.reloader.reload();
+        // As it is shown: times have milliseconds.
+        let shown = json!(started.standing.current().candidate);
+        assert_eq!(shown, json!(held));
+    }
+    let other = started.reloader.obey(Command::Approve { digest: Some("other".to_owned()) }).unwrap_err();
+    assert!(other.contains("not other"), "{other}");
+    started.reloader.obey(Command::Approve { digest: Some(held.digest.clone()) }).unwrap();
+    assert_eq!(said(&started.policies), ["a: version2"]);
+    let standing = started.standing.current();
+    let last = standing.history.last().unwrap();
+    assert_eq!((&last.publication.cause, &last.differences), (&Cause::Approved, &held.differences));
+    assert_eq!((standing.candidate.clone(), installation.problems(&started)), (None, Vec::new()));
+    started.reloader.reload();
+    assert_eq!((started.policies.current().number(), installation.problems(&started)), (2, Vec::new()));
+
+    // Files that go back leave nothing to wait, and host.yaml that asks no more puts the candidate in force.
+    started.recent.push(&std::sync::Arc::new(review("default", &["x.io/a"])));
+    installation.policy("a", &version("version3"));
+    started.reloader.reload();
+    assert!(started.standing.current().candidate.is_some());
+    installation.policy("a", &denying("version2"));
+    started.reloader.reload();
+    assert_eq!(started.standing.current().candidate, None);
+    installation.policy("a", &version("version3"));
+    started.reloader.reload();
+    installation.host_yaml(STATE);
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version3"]);
 }
 
 #[test]

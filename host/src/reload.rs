@@ -21,16 +21,16 @@ pub use self::before::{Before, Running};
 pub(crate) use self::candidate::MALFUNCTIONS;
 pub use self::candidate::{Candidate, assemble};
 pub use self::command::{Asker, Command, Done};
-pub use self::standing::{CandidateSummary, Problem, Results, Standing, StandingReader, Waits};
+pub use self::standing::{Problem, Results, Standing, StandingReader};
 pub use self::start::{Started, start};
 use self::stays::{Stays, read_whole};
 use crate::bounds;
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Config, ConfigError, OnDifference};
 use crate::decision_log::DecisionLog;
 use crate::gate::{Differences, Gate, Ruling};
 use crate::generation::{Cause, Content, Publication};
 use crate::policy::{Component, EngineError, PolicySet, PolicyStore, Preparer};
-use crate::state::{Record, StateDirectory, StateError, Summary};
+use crate::state::{CandidateSummary, Record, StateDirectory, StateError, Summary, Waits};
 use crate::text;
 use crate::tls::{Material, TlsError, TlsStore};
 use crate::watch::{Wanted, Watcher};
@@ -264,11 +264,13 @@ impl Reloader {
         let current = self.policies.current();
         if !differ(&set, &current) {
             self.closed = false;
+            self.hold();
             return;
         }
+        let held = self.held(&set);
         let since = match &before {
             Some(before) if before.set.digest() == set.digest() => before.summary.since,
-            _ => SystemTime::now(),
+            _ => held.as_ref().map_or_else(SystemTime::now, |held| held.since),
         };
         // What the candidate took over from the one before it was loaded for that one.
         components.extend(before.into_iter().flat_map(|before| before.components));
@@ -279,7 +281,10 @@ impl Reloader {
             Ok(None)
         } else {
             match self.gate.judge(&set, &current) {
-                Ruling::Swap(differences) => Ok(compared(differences)),
+                Ruling::Swap(differences) => match held {
+                    Some(held) => Err((Waits::Held, held.differences, held.why)),
+                    None => Ok(compared(differences)),
+                },
                 Ruling::Hold(differences, why) => Err((Waits::Held, compared(differences), why)),
                 Ruling::Refuse(why) => Err((Waits::Refused, None, why)),
             }
@@ -291,7 +296,29 @@ impl Reloader {
                 let digest = set.digest().to_owned();
                 let summary = CandidateSummary { digest, since, state, why, changes, differences };
                 self.waiting = Some(Waiting { set, components, summary });
+                self.hold();
             }
+        }
+    }
+
+    /// A candidate that was held because it decides otherwise, and that nobody has approved: the reviews that showed it
+    /// may be forgotten, as at a restart.
+    fn held(&self, set: &PolicySet) -> Option<CandidateSummary> {
+        let hold = |gate: &config::Gate| gate.on_difference == OnDifference::Hold;
+        let held = self.state.as_ref()?.newest()?.held.as_ref()?;
+        (held.digest == set.digest() && self.config.gate.as_ref().is_some_and(hold)).then(|| held.clone())
+    }
+
+    /// Records what is held.
+    fn hold(&mut self) {
+        let decides_otherwise = |summary: &&CandidateSummary| {
+            summary.state == Waits::Held
+                && summary.differences.as_ref().is_some_and(|found| !found.is_empty())
+        };
+        let held = self.waiting.as_ref().map(|waiting| &waiting.summary).filter(decides_otherwise).cloned();
+        if let Some(state) = &mut self.state {
+            // The report tells of it.
+            let _ = state.amend(|record| record.held = held);
         }
     }
 
@@ -324,7 +351,7 @@ impl Reloader {
             differences,
             problems: self.problems.iter().map(Problem::to_string).collect(),
         };
-        Record { summary, content, remembered }
+        Record { summary, content, remembered, held: None }
     }
 
     /// Writes a generation to the history; what could not be recorded is tried again at the next reload.

@@ -11,6 +11,8 @@
 //! generation is whole. The newest one has the last good version of each policy. That it outlives the machine's power too
 //! takes longer, and a swap does not wait for that.
 
+mod record;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -18,60 +20,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
+pub use self::record::{CandidateSummary, Record, Summary, Waits};
 use crate::bounds;
-use crate::config::PolicyName;
-use crate::gate::Differences;
-use crate::generation::{Change, Content, PolicyContent, Publication};
 use crate::policy::Component;
 use crate::text;
-
-/// What is shown of a generation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Summary {
-    /// Its number, when and why it came.
-    #[serde(flatten)]
-    pub publication: Publication,
-    /// Of its content.
-    pub digest: String,
-    /// Whether it stays in force whatever files change.
-    pub pinned: bool,
-    /// Whether all its policies are loaded.
-    pub whole: bool,
-    /// In what it differs from the generation before it.
-    pub changes: Vec<Change>,
-    /// What the gate has found; none where it was not asked.
-    pub differences: Option<Differences>,
-    /// What was not as configured when it came.
-    pub problems: Vec<String>,
-}
-
-/// A generation as it is recorded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Record {
-    /// What is shown of it.
-    pub summary: Summary,
-    /// What it is made of.
-    pub content: Content,
-    /// The last good versions of policies of which it has none.
-    pub remembered: Vec<PolicyContent>,
-}
-
-impl Record {
-    /// The last good version of a policy.
-    pub fn last_good(&self, name: &PolicyName) -> Option<&PolicyContent> {
-        let mut known = self.content.policies.iter().chain(&self.remembered);
-        known.find(|policy| policy.name == *name && policy.loaded.is_ok())
-    }
-
-    fn components(&self) -> BTreeSet<String> {
-        let known = self.content.policies.iter().chain(&self.remembered);
-        known.filter_map(|policy| Some(policy.loaded.as_ref().ok()?.component.clone())).collect()
-    }
-}
 
 /// Why a state directory is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -241,27 +193,25 @@ impl StateDirectory {
         self.history.push(record.summary.clone());
         let most = bounds::GENERATIONS.size();
         self.history.drain(..self.history.len().saturating_sub(most));
-        self.replace(record);
+        self.newest = Some(record);
+        self.unrecorded = true;
         self.write_newest()
     }
 
-    /// Lets files decide again: the newest generation is pinned no more.
+    /// Changes what is recorded beside the content of the newest generation.
     ///
     /// # Errors
     /// As [`StateDirectory::keep`].
-    pub fn unpin(&mut self) -> io::Result<()> {
-        let Some(mut record) = self.newest.clone() else { return Ok(()) };
-        record.summary.pinned = false;
+    pub fn amend(&mut self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
+        let Some(before) = self.newest.take() else { return Ok(()) };
+        let mut record = before.clone();
+        change(&mut record);
+        self.unrecorded |= record != before;
         if let Some(last) = self.history.last_mut() {
-            last.pinned = false;
+            last.clone_from(&record.summary);
         }
-        self.replace(record);
-        self.write_newest()
-    }
-
-    fn replace(&mut self, record: Record) {
         self.newest = Some(record);
-        self.unrecorded = true;
+        self.write_newest()
     }
 
     /// Writes what could not be written yet, waits until all of it is on the disk, and forgets the oldest generations, and
@@ -389,8 +339,9 @@ fn files(folder: &Path) -> io::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{HostLimits, Rules};
-    use crate::generation::{Cause, Version};
+    use crate::config::{HostLimits, PolicyName, Rules};
+    use crate::gate::Differences;
+    use crate::generation::{Cause, Change, Content, PolicyContent, Publication, Version};
 
     fn record(number: u64, components: &[&Component]) -> Record {
         let policies = components.iter().enumerate().map(|(index, component)| PolicyContent {
@@ -421,6 +372,7 @@ mod tests {
                 policies: policies.collect(),
             },
             remembered: Vec::new(),
+            held: None,
         }
     }
 

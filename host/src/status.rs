@@ -12,8 +12,8 @@ use crate::decision_log::DecisionLog;
 use crate::dispatch::Pace;
 use crate::generation::{Publication, read_time, write_time};
 use crate::policy::{Entry, Policy, PolicyReader, Seen};
-use crate::reload::{CandidateSummary, Problem, StandingReader, Started};
-use crate::state::Summary;
+use crate::reload::{Problem, StandingReader, Started};
+use crate::state::{CandidateSummary, Summary};
 use crate::tls::{Certificate, Nearness, Role, TlsReader};
 
 /// How a host is.

@@ -7,8 +7,7 @@ use std::time::SystemTime;
 use super::{Failure, Output, RunningHost, exit, say, say_json};
 use crate::config::Mode;
 use crate::control::{Answer, Request};
-use crate::reload::{CandidateSummary, Waits};
-use crate::state::Summary;
+use crate::state::{CandidateSummary, Summary, Waits};
 use crate::status::{PolicyStatus, Status};
 
 const DEGRADED: u8 = 1;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Next, PATIENCE, Reloader, UNRECORDED, Waits, restore};
+use super::{Next, PATIENCE, Reloader, UNRECORDED, restore};
 use crate::generation::Cause;
-use crate::state::Record;
+use crate::state::{Record, Waits};
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +158,7 @@ impl Reloader {
         self.pinned = false;
         if let Some(state) = &mut self.state {
             // The report tells of it.
-            let _ = state.unpin();
+            let _ = state.amend(|record| record.summary.pinned = false);
         }
         if let Some(last) = self.history.back_mut() {
             last.pinned = false;

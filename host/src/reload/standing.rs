@@ -1,14 +1,11 @@
 //! Where the reload stands, for whoever shows it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
-use crate::gate::Differences;
-use crate::generation::{Change, read_time, write_time};
-use crate::state::Summary;
+use crate::state::{CandidateSummary, Summary};
 
 /// Something that is not as configured, and what that means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,37 +52,6 @@ pub struct Results {
     pub waiting: u64,
     /// Something is not as configured, and nothing new is in force.
     pub failed: u64,
-}
-
-/// What is shown of a candidate that waits.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CandidateSummary {
-    /// Of its content: what `host approve` takes.
-    pub digest: String,
-    /// Since when it waits.
-    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
-    pub since: SystemTime,
-    /// What it waits for.
-    pub state: Waits,
-    /// Why.
-    pub why: String,
-    /// In what it differs from what is in force.
-    pub changes: Vec<Change>,
-    /// What the gate has found; none where it was not asked.
-    pub differences: Option<Differences>,
-}
-
-/// What a candidate waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Waits {
-    /// For `host rollback --release`.
-    Pinned,
-    /// For `host approve`.
-    Held,
-    /// For other files: the gate refuses these.
-    Refused,
 }
 
 /// Where the reload stands, for whoever shows it.
