@@ -93,7 +93,8 @@ async fn headers_that_never_end_are_cut_off() {
         let began = Instant::now();
         let _ = reading.read_u8().await;
         let took = began.elapsed();
-        assert!(seconds(9, 20).contains(&took), "first {first}, trickles {trickles}: {took:?}");
+        // The clock may jump before the host has seen the first byte; an idle connection is kept for 180 s.
+        assert!(seconds(9, 90).contains(&took), "first {first}, trickles {trickles}: {took:?}");
         trickling.abort();
         resume();
     }
