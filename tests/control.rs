@@ -25,14 +25,14 @@ fn serving() -> (Installation, Process) {
 }
 
 /// What `host ARGUMENTS` in the installation's folder exits with and says.
-fn host(installation: &Installation, arguments: &str) -> (i32, String) {
+pub(crate) fn host(installation: &Installation, arguments: &str) -> (i32, String) {
     let output =
         Command::new(HOST).args(arguments.split(' ')).current_dir(installation.path(".")).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(said).unwrap())
 }
 
-fn status(installation: &Installation) -> Value {
+pub(crate) fn status(installation: &Installation) -> Value {
     let (_, said) = host(installation, "status --config host.yaml --json");
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
 }

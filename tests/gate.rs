@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use host::gate::{Gate, Recent, Ruling};
 use host::policy::PolicySet;
-use host::review::Review;
+use host::review::{API_VERSION, Review};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::support::{self, assert_none, cases};
+use crate::control::{host, status};
+use crate::support::client::Protocol;
+use crate::support::{self, Installation, assert_none, cases};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,9 +115,8 @@ fn difference(name: &str, case: Case) -> Option<String> {
 fn agrees(found: &Value, expected: &Value) -> bool {
     if let Some(reviews) = expected.get("someLeftOut") {
         let number = |key: &str| found[key].as_u64().unwrap();
-        return number("leftOut") > 0
-            && number("reviews") > 0
-            && json!(number("leftOut") + number("reviews")) == *reviews;
+        // A machine that is busy may leave out all of them.
+        return number("leftOut") > 0 && json!(number("leftOut") + number("reviews")) == *reviews;
     }
     let kinds = ["newlyDenied", "newlyAllowed", "changedReasons"];
     let counts = ["reviews", "leftOut", "undecided"];
@@ -189,7 +190,7 @@ fn a_candidate_that_waits_is_judged_again_when_something_has_changed() {
     let folder = tempfile::tempdir().unwrap();
     let fixture = |allowed: bool| {
         json!({
-            "apiVersion": host::review::API_VERSION, "kind": "ImageReview",
+            "apiVersion": API_VERSION, "kind": "ImageReview",
             "spec": { "containers": [{ "image": "x.io/bad" }] }, "status": { "allowed": allowed },
         })
     };
@@ -243,4 +244,101 @@ fn reviews_of_late_are_bounded_in_bytes() {
     // One that is larger alone takes the place of none.
     push(&recent, &[&megabyte.repeat(17)]);
     assert_eq!(recent.newest().0.len(), 15);
+}
+
+/// The policy trusts these registries from now on.
+fn trust(installation: &Installation, allow: &[&str]) {
+    let mut host: Value = serde_json::from_slice(&fs::read(installation.path("host.yaml")).unwrap()).unwrap();
+    host["policies"][0]["settings"]["allow"] = json!(allow);
+    installation.replace("host.yaml", host.to_string().as_bytes());
+}
+
+fn until(installation: &Installation, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let begun = Instant::now();
+    loop {
+        let status = status(installation);
+        if holds(&status) {
+            return status;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "not {what}: {status:#}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The whole way: a review is remembered, a change is tried on it, held, seen and approved; another fails its suite.
+#[tokio::test]
+async fn a_candidate_is_held_and_approved_and_another_refused() {
+    let installation = Installation::new(json!({
+        "stateDirectory": "state", "gate": { "suites": ["suite"], "onDifference": "Hold" },
+    }));
+    fs::create_dir(installation.path("suite")).unwrap();
+    let (ours, theirs) = ("registry.k8s.io/pause:3.10", "docker.io/library/nginx:1.27");
+    let fixture = json!({
+        "apiVersion": API_VERSION, "kind": "ImageReview",
+        "spec": { "containers": [{ "image": ours }] }, "status": { "allowed": true },
+    });
+    installation.write("suite/ours.json", fixture.to_string().as_bytes());
+    let mut process = installation.start();
+    let (door, _) = process.addresses();
+    let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+    let mut allows = async |image: &str| {
+        let answer = connection.review(image).await.unwrap();
+        answer.json()["status"]["allowed"].as_bool().unwrap()
+    };
+    assert!(allows(ours).await && !allows(theirs).await);
+    assert!(!allows(theirs).await);
+
+    trust(&installation, &["registry.k8s.io/**", "docker.io/library/*"]);
+    let held = until(&installation, "held", |status| status["candidate"]["state"] == "held");
+    assert_eq!(held["degraded"], true);
+    let differences = &held["candidate"]["differences"];
+    assert_eq!(differences["reviews"], 3, "{held:#}");
+    assert_eq!(differences["newlyAllowed"]["reviews"], 2);
+    assert_eq!(differences["newlyAllowed"]["examples"][0]["images"], json!([theirs]));
+    assert!(!allows(theirs).await, "it waits");
+    let (code, said) = host(&installation, "status");
+    assert_eq!(code, 1);
+    assert!(said.contains("is held until `host approve`"), "{said}");
+    assert!(
+        said.contains("2 newly allowed, 0 with another reason; such as docker.io/library/nginx:1.27"),
+        "{said}"
+    );
+
+    let digest = held["candidate"]["digest"].as_str().unwrap();
+    let (code, said) = host(&installation, &format!("approve {digest}"));
+    assert_eq!(code, 0, "{said}");
+    assert!(allows(theirs).await);
+    let approved = status(&installation);
+    assert_eq!(approved["generation"]["cause"]["kind"], "approved");
+    let last = approved["history"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["differences"]["newlyAllowed"]["reviews"], 2);
+
+    trust(&installation, &["docker.io/**"]);
+    let refused = until(&installation, "refused", |status| status["candidate"]["state"] == "refused");
+    let why = refused["candidate"]["why"].as_str().unwrap();
+    assert!(why.starts_with("1 of 1 cases of its suites fail: ") && why.contains("ours.json"), "{why}");
+    let (code, said) = host(&installation, "approve");
+    assert_eq!(code, 1, "{said}");
+    assert!(allows(ours).await);
+    // What the suite expects decides, so another suite is another ruling; here it is that files go back.
+    trust(&installation, &["registry.k8s.io/**", "docker.io/library/*"]);
+    until(&installation, "as configured again", |status| status["degraded"] == false);
+    assert!(allows(ours).await && allows(theirs).await);
+}
+
+/// What nothing else could take the place of is in force, and told of.
+#[test]
+fn the_first_set_of_all_is_in_force_though_its_suite_fails() {
+    let installation =
+        Installation::new(json!({ "stateDirectory": "state", "gate": { "suites": ["suite"] } }));
+    let mut process = installation.start();
+    process.wait_for("the first policy set: its suites cannot be run: ");
+    process.addresses();
+    let told = status(&installation);
+    let problem = told["problems"][0]["message"].as_str().unwrap();
+    assert!(
+        problem.ends_with("(it is in force all the same: there is nothing else to put in force)"),
+        "{problem}"
+    );
+    assert_eq!(told["policies"][0]["error"], Value::Null);
 }

@@ -1,11 +1,13 @@
 //! From hints that files changed to the next generation: read, load, check, swap; and what cannot be loaded never
 //! makes things worse.
 
+mod before;
 mod candidate;
 mod command;
 mod restore;
 mod standing;
 mod start;
+mod stays;
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -15,11 +17,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
+pub use self::before::{Before, Running};
 pub(crate) use self::candidate::MALFUNCTIONS;
-pub use self::candidate::{Before, Candidate, Running, assemble};
+pub use self::candidate::{Candidate, assemble};
 pub use self::command::{Asker, Command, Done};
 pub use self::standing::{Problem, Results, Standing, StandingReader};
 pub use self::start::{Started, start};
+use self::stays::{Stays, read_whole};
 use crate::bounds;
 use crate::config::{self, Config, ConfigError, OnDifference};
 use crate::decision_log::DecisionLog;
@@ -461,37 +465,4 @@ impl Reloader {
         let folders = config.policy_directory.clone().into_iter().chain(self.gate.folders());
         Wanted { files: files.map(Path::to_owned).collect(), folders: folders.collect() }
     }
-}
-
-/// Why all stays as it is.
-enum Stays {
-    /// For what is wrong.
-    Broken(Problem),
-    /// A file is waited for.
-    Unfinished,
-}
-
-impl Stays {
-    /// For what is wrong with files, unless they may be half of something.
-    fn unless_finished(
-        watcher: Option<&Watcher>,
-        files: &[&Path],
-        problem: impl FnOnce() -> Problem,
-    ) -> Stays {
-        match watcher.is_some_and(|watcher| files.iter().any(|file| watcher.is_fresh(file))) {
-            true => Stays::Unfinished,
-            false => Stays::Broken(problem()),
-        }
-    }
-}
-
-/// Reads files, unless one of them is being written.
-fn read_whole<T>(watcher: Option<&Watcher>, files: &[&Path], read: impl FnOnce() -> T) -> Result<T, Stays> {
-    let is_written = || watcher.is_some_and(|watcher| files.iter().any(|file| watcher.is_written(file)));
-    if is_written() {
-        return Err(Stays::Unfinished);
-    }
-    let content = read();
-    // Whoever began meanwhile may have been read half.
-    if is_written() { Err(Stays::Unfinished) } else { Ok(content) }
 }

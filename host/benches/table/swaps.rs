@@ -2,7 +2,6 @@
 //! connection, and the generation in its answers tells when the swap is done.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,10 +12,12 @@ use crate::subjects::Subject;
 use crate::{Error, Row, milliseconds, runtime};
 
 /// Swaps of a policy in Rust, and of one from another toolchain, whose compilation takes seconds.
-const SWAPS: usize = 100;
+const SWAPS: usize = 40;
 const SLOW_SWAPS: usize = 5;
 /// What a swap of a policy in Rust may take, in milliseconds.
 const GOAL: f64 = 100.0;
+/// Between two swaps, so that the snapshot of the last one is taken.
+const REST: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn rows() -> Result<Vec<Row>, Error> {
@@ -45,13 +46,15 @@ async fn swaps(subject: &Subject, rust: bool) -> Result<Vec<Row>, Error> {
     put(folder.path(), &variant(&subject.component.bytes, 0))?;
     let server = Server::host(folder.path())?;
     ports.listening().await?;
+    let mut connection = Connection::open(ports.door, folder.path()).await?;
     let mut rows = Vec::new();
     // Each variant is compiled the first time, and in the cache the second.
     for (how, goal) in [("compiled", GOAL), ("from the cache", GOAL)] {
         let mut times = Vec::new();
         for number in (1..=swaps).map(|number| u32::try_from(number).unwrap_or(u32::MAX)) {
             let next = variant(&subject.component.bytes, number);
-            times.push(swap(ports.door, folder.path(), &next).await?);
+            tokio::time::sleep(REST).await;
+            times.push(swap(&mut connection, folder.path(), &next).await?);
         }
         times.sort_by(f64::total_cmp);
         let (p50, p99) = (percentile(&times, 50), percentile(&times, 99));
@@ -66,18 +69,17 @@ async fn swaps(subject: &Subject, rust: bool) -> Result<Vec<Row>, Error> {
 }
 
 /// Swaps the policy's file, and waits for an answer of another generation: how many milliseconds it took.
-async fn swap(door: SocketAddr, folder: &Path, component: &[u8]) -> Result<f64, Error> {
-    let mut connection = Connection::open(door, folder).await?;
-    let before = generation(&mut connection).await?;
+async fn swap(connection: &mut Connection, folder: &Path, component: &[u8]) -> Result<f64, Error> {
+    let before = generation(connection).await?;
     fs::write(folder.join(".swapped"), component)?;
     let started = Instant::now();
     fs::rename(folder.join(".swapped"), folder.join("swapped.wasm"))?;
-    while generation(&mut connection).await? == before {
+    while generation(connection).await? == before {
         if started.elapsed() > PATIENCE {
             return Err("the host did not swap its policy".into());
         }
         // Asking all the time would take the processor from what is waited for.
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     Ok(started.elapsed().as_secs_f64() * 1e3)
 }
