@@ -12,9 +12,13 @@ mod bounds;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod connections;
+#[cfg(test)]
 mod control;
 #[cfg(test)]
 mod decision_log;
+#[cfg(test)]
+mod deploy;
 #[cfg(test)]
 mod dispatch;
 #[cfg(test)]
@@ -38,6 +42,8 @@ mod metrics;
 #[cfg(test)]
 mod neighbours;
 #[cfg(test)]
+mod overload;
+#[cfg(test)]
 mod plugins;
 #[cfg(test)]
 mod prepare;
@@ -57,5 +63,7 @@ mod state;
 mod tidy;
 #[cfg(test)]
 mod tls;
+#[cfg(test)]
+mod upgrade;
 #[cfg(test)]
 mod watch;

@@ -130,17 +130,41 @@ bounds! {
         HANDSHAKE_TIME = time("handshake-time", "for a TLS handshake", 10 * SECOND)
             .fixed("Go's clients wait as long (net/http, TLSHandshakeTimeout)")
             .says("TLS handshake refused: it took longer than {limit}");
-        IDLE_TIME = time("idle-time", "without a byte on a connection", 180 * SECOND)
+        HEADERS_TIME = time("headers-time", "from a request's first byte to the end of its headers, on HTTP/1.1", 10 * SECOND)
+            .fixed("a client sends them at once")
+            .does("the connection is closed");
+        STALL_TIME = time("stall-time", "for answers to be taken", 20 * SECOND)
+            .fixed("it is as long as a network may be down for a moment")
+            .does("the connection is closed");
+        IDLE_TIME = time("idle-time", "without a request on a connection", 180 * SECOND)
             .fixed("it must be longer than the 90 s after which the apiserver closes (net/http, IdleConnTimeout)")
             .does("the connection is closed");
         STREAMS = count("streams", "requests under way on one HTTP/2 connection", 256)
             .fixed("a client that has more to ask waits, as HTTP/2 wants it")
             .does("the stream is refused (REFUSED_STREAM); clients retry");
+        RESETS = count("resets", "streams that a client has reset before the host came to them", 20)
+            .fixed("only an attack resets what it has just begun, again and again (CVE-2023-44487)")
+            .does("the connection is closed (ENHANCE_YOUR_CALM)");
+        STREAM_ERRORS = count("stream-errors", "streams that the host had to reset, because they broke the protocol", 64)
+            .fixed("no client that works has any")
+            .does("the connection is closed (ENHANCE_YOUR_CALM)");
+        UNDER_WAY = bytes("under-way", "requests under way on all connections: what their headers may be, and what has come of their bodies", 256 * MI)
+            .fixed("an apiserver has at most some hundred requests under way (--max-requests-inflight)")
+            .says("this image policy host has too many requests under way");
         HEADERS = bytes("headers", "a request's line and headers", 64 * KI)
             .fixed("an apiserver's are less than 1 KiB")
             .does("HTTP 431");
-        STOP_TIME = time("stop-time", "for reviews under way when the host is asked to stop", 20 * SECOND)
-            .fixed("kubelet kills after 30 s")
+        FAREWELL_TIME = time("farewell-time", "for a client to let go of a connection that is asked to end", 2 * SECOND)
+            .fixed("no request is under way on it, and none is begun any more")
+            .does("the connection is closed");
+        LINGER = time("linger", "that idle connections are kept for when the host is asked to stop", 2 * SECOND)
+            .fixed("those in use get their last answer meanwhile, and the others are hardly asked in the instant of closing")
+            .does("the connection is closed");
+        LINGER_TAKEN_OVER = time("linger-taken-over", "that idle connections are kept for when another process takes over", 100 * SECOND)
+            .fixed("it must be longer than the 90 s after which the apiserver closes them itself")
+            .does("the connection is closed");
+        STOP_TIME = time("stop-time", "for reviews that are still under way then", 20 * SECOND)
+            .fixed("with the time for idle connections it is less than the 30 s after which kubelet kills")
             .says("stopped, but some reviews took too long to be finished");
     }
 
@@ -156,6 +180,9 @@ bounds! {
         CONTROL_TIME = time("control-time", "for a request to arrive on the control socket, and for its answer to be taken", 5 * SECOND)
             .fixed("both are on this machine")
             .does("the connection is closed");
+        TAKE_OVER_TIME = time("take-over-time", "for a process that takes over to serve", 30 * SECOND)
+            .fixed("files are not looked at meanwhile, and compiled policies are found in the cache")
+            .does("the host goes on as before");
     }
 
     "Loading a policy":
@@ -313,7 +340,7 @@ bounds! {
         CODES = count("codes", "codes of a policy that metrics tell apart, each with its outcome", 32)
             .fixed("a policy has a handful; each is a series that a scraper keeps for ever")
             .does("counted with the code `other`");
-        LINES = count("lines", "lines of one kind a second, of those that others can cause", 50)
+        LINES = count("lines", "lines of one kind a second, of those that others can cause", 200)
             .fixed("people read them, and the decision log has every review")
             .does("left out, and a line says how many were");
         LOG_BUFFER = count("log-buffer", "lines of the log that wait to be written", 4096)

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::bounds;
 use crate::reload::{Asker, Command, Done};
 use crate::status::{Sources, Status};
+use crate::takeover::{self, Estate, Taken};
 
 /// The name of the socket in the state directory.
 const SOCKET: &str = "control.sock";
@@ -39,6 +40,8 @@ pub enum Request {
         /// A candidate's digest.
         digest: Option<String>,
     },
+    /// [`Estate::give`]: what follows is said in its own words.
+    TakeOver,
 }
 
 /// What is answered.
@@ -77,6 +80,8 @@ pub struct Control {
     pub asker: Asker,
     /// What a status is read from.
     pub sources: Sources,
+    /// What another host can have.
+    pub estate: Estate,
 }
 
 impl Control {
@@ -115,6 +120,10 @@ impl Control {
         let until = Instant::now() + bounds::CONTROL_TIME.time();
         let answer = match read_line(&mut stream, bounds::CONTROL_REQUEST.size(), until) {
             Ok(line) => match serde_json::from_slice(&line) {
+                Ok(Request::TakeOver) => {
+                    stream.set_write_timeout(Some(bounds::CONTROL_TIME.time()))?;
+                    return self.estate.give(&mut stream);
+                }
                 Ok(request) => self.answer(request),
                 Err(error) => {
                     Answer::Refused(format!("the request is none that this version knows: {error}"))
@@ -134,6 +143,7 @@ impl Control {
             Request::Rollback { to } => Command::Rollback { to },
             Request::Release => Command::Release,
             Request::Approve { digest } => Command::Approve { digest },
+            Request::TakeOver => return Answer::Refused("another process is taking over".to_owned()),
         };
         match self.asker.ask(command, PATIENCE) {
             Ok(done) => Answer::Done(done),
@@ -147,22 +157,46 @@ impl Control {
 /// # Errors
 /// There is none, or it gave no answer.
 pub fn ask(state_directory: &Path, request: &Request) -> Result<Answer, ControlError> {
-    let name = || state_directory.display().to_string();
-    let folder = File::open(state_directory).map_err(|error| ControlError::Directory(name(), error))?;
-    let failed = |error: io::Error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ControlError::NoHost(name()),
-        _ => ControlError::Failed(name(), error),
-    };
-    let mut stream = UnixStream::connect(in_folder(&folder)).map_err(failed)?;
-    let mut exchange = || {
+    let mut stream = connect(state_directory, request)?;
+    let until = Instant::now() + PATIENCE + bounds::CONTROL_TIME.time();
+    let line = read_line(&mut stream, usize::MAX, until).map_err(|error| failed(state_directory, error))?;
+    serde_json::from_slice(&line)
+        .map_err(|error| ControlError::Answer(state_directory.display().to_string(), error))
+}
+
+/// Takes what the host that serves with a state directory has to give; none where no host serves.
+///
+/// # Errors
+/// It gives nothing.
+pub fn take_over(state_directory: &Path) -> Result<Option<Taken>, ControlError> {
+    match connect(state_directory, &Request::TakeOver) {
+        Ok(stream) => Ok(Some(takeover::take(stream).map_err(|error| failed(state_directory, error))?)),
+        Err(ControlError::NoHost(_)) => Ok(None),
+        Err(ControlError::Directory(_, error)) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A connection on which `request` was made.
+fn connect(state_directory: &Path, request: &Request) -> Result<UnixStream, ControlError> {
+    let folder = File::open(state_directory)
+        .map_err(|error| ControlError::Directory(state_directory.display().to_string(), error))?;
+    let exchange = || {
+        let mut stream = UnixStream::connect(in_folder(&folder))?;
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         stream.write_all(&line)?;
-        let until = Instant::now() + PATIENCE + bounds::CONTROL_TIME.time();
-        read_line(&mut stream, usize::MAX, until)
+        Ok(stream)
     };
-    let line = exchange().map_err(failed)?;
-    serde_json::from_slice(&line).map_err(|error| ControlError::Answer(name(), error))
+    exchange().map_err(|error| failed(state_directory, error))
+}
+
+fn failed(state_directory: &Path, error: io::Error) -> ControlError {
+    let name = state_directory.display().to_string();
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ControlError::NoHost(name),
+        _ => ControlError::Failed(name, error),
+    }
 }
 
 /// Makes the socket where nobody else can open it, and then puts it into its place.

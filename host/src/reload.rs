@@ -9,7 +9,7 @@ mod standing;
 mod start;
 mod stays;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -20,9 +20,9 @@ use arc_swap::ArcSwap;
 pub use self::before::{Before, Running};
 pub(crate) use self::candidate::MALFUNCTIONS;
 pub use self::candidate::{Candidate, assemble};
-pub use self::command::{Asker, Command, Done};
+pub use self::command::{Asker, Command, Done, Paused};
 pub use self::standing::{Problem, Results, Standing, StandingReader};
-pub use self::start::{Started, start};
+pub use self::start::{Started, start, start_with};
 use self::stays::{Stays, read_whole};
 use crate::bounds;
 use crate::config::{self, Config, ConfigError, OnDifference};
@@ -88,6 +88,8 @@ pub struct Reloader {
     refused: candidate::Refused,
     asked: Receiver<command::Asked>,
     asker: Asker,
+    /// Another process has taken over, and what it puts in force is so here too.
+    succeeded: bool,
 }
 
 /// A candidate that is not put in force.
@@ -138,7 +140,10 @@ impl Reloader {
             }
             self.watch();
             // What changed before the watch was there has given no hint.
-            self.reload();
+            match self.succeeded {
+                false => self.reload(),
+                true => self.follow(),
+            }
             self.watch();
             let until = self.gate.next();
             if !self.watcher.as_mut().is_some_and(|watcher| watcher.wait(until)) {
@@ -459,6 +464,9 @@ impl Reloader {
 
     /// The files that a generation is made of and judged by.
     fn wanted(&self) -> Wanted {
+        if let Some(state) = self.state.as_ref().filter(|_| self.succeeded) {
+            return Wanted { files: BTreeSet::new(), folders: BTreeSet::from([state.generations()]) };
+        }
         let config = &self.config;
         let modules = config.policies.iter().map(|policy| policy.module.as_path());
         let files = modules.chain(self.material.files()).chain([config.path.as_path()]);

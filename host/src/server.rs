@@ -1,9 +1,11 @@
 //! The door for ImageReview over mutual TLS, and the admin listener beside it.
 
 mod admin;
+mod budget;
 mod connections;
 mod observe;
 mod scrape;
+mod sweep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +21,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 pub use self::admin::serve_admin;
+use self::budget::{Budget, Exhausted, Held};
 use self::connections::Rooms;
-pub use self::connections::serve;
-use crate::bounds;
+pub use self::connections::{Stop, serve};
+use crate::bounds::{self, Bound};
 use crate::dispatch::{Dispatcher, Overloaded};
 use crate::gate::Recent;
 use crate::lines::{self, Lines};
@@ -39,6 +42,7 @@ pub struct Host {
     sources: Sources,
     dispatcher: Dispatcher,
     rooms: Arc<Rooms>,
+    budget: Arc<Budget>,
     ids: Ids,
     metrics: Metrics,
     recent: Arc<Recent>,
@@ -56,6 +60,7 @@ impl Host {
             sources: Sources::of(started),
             dispatcher,
             rooms: Rooms::new(limit),
+            budget: Arc::default(),
             ids: Ids::default(),
             metrics: Metrics::default(),
             recent: Arc::clone(&started.recent),
@@ -84,7 +89,7 @@ impl Host {
             Ok(review) => {
                 let review = Arc::new(review);
                 let verdict = self.dispatcher.evaluate(Arc::clone(set), Arc::clone(&review)).await;
-                Ok((review, verdict.map_err(|Overloaded| NoVerdict::Overloaded)?))
+                Ok((review, verdict.map_err(|Overloaded| NoVerdict::Overloaded(bounds::QUEUE))?))
             }
             Err(ReviewError::Refused(reason)) => {
                 Ok((Arc::default(), Verdict::refuse(&set.rules, &set.generation(), &reason)))
@@ -100,7 +105,8 @@ const WRITING: Duration = Duration::from_secs(3);
 /// Why a request gets no verdict.
 enum NoVerdict {
     NotAnImageReview(String),
-    Overloaded,
+    /// By more than this bound.
+    Overloaded(Bound),
     NoSuchPath(Uri),
     WrongMethod(Method),
 }
@@ -131,7 +137,10 @@ const ABOUT: &str = "This is an image policy host: the backend of the kube-apise
 async fn review(host: &Host, body: Body) -> Result<Response, NoVerdict> {
     let began = Instant::now();
     let set = host.sources.policies.current();
-    let review = read(body, set.limits.body).await.and_then(|bytes| Review::parse(&bytes, &set.limits));
+    let mut held = host.budget.hold();
+    let read = read(body, set.limits.body, &mut held).await;
+    let read = read.map_err(|Exhausted| NoVerdict::Overloaded(bounds::UNDER_WAY))?;
+    let review = read.and_then(|bytes| Review::parse(&bytes, &set.limits));
     let (review, verdict) = host.judge(&set, review).await?;
     let reviewed = Reviewed::new(&host.ids, began.elapsed(), review, verdict);
     let answer = json(StatusCode::OK, &ImageReviewAnswer::from(&reviewed.verdict));
@@ -139,20 +148,25 @@ async fn review(host: &Host, body: Body) -> Result<Response, NoVerdict> {
     Ok(answer)
 }
 
-/// Reads a body of at most `limit` bytes.
-async fn read(mut body: Body, limit: u64) -> Result<Bytes, ReviewError> {
+/// Reads a body of at most `limit` bytes, which are held.
+async fn read(mut body: Body, limit: u64, held: &mut Held) -> Result<Result<Bytes, ReviewError>, Exhausted> {
     // Most bodies come in one piece, which needs no copy.
     let (mut whole, mut bytes) = (Bytes::new(), Vec::new());
     let mut total = 0u64;
     let arrive = async {
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| {
-                let error = text::printable(&error.to_string());
-                ReviewError::NotAnImageReview(format!("the request's body ended early: {error}"))
-            })?;
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    let error = text::printable(&error.to_string());
+                    let message = format!("the request's body ended early: {error}");
+                    return Ok(Err(ReviewError::NotAnImageReview(message)));
+                }
+            };
             let Ok(data) = frame.into_data() else { continue };
             total = total.saturating_add(data.len() as u64);
             if total <= limit {
+                held.more(data.len() as u64)?;
                 if whole.is_empty() {
                     whole = data;
                     continue;
@@ -165,18 +179,18 @@ async fn read(mut body: Body, limit: u64) -> Result<Bytes, ReviewError> {
                 break;
             }
         }
-        Ok(())
+        Ok(Ok(()))
     };
     let time = bounds::BODY_TIME.time();
-    match tokio::time::timeout(time, arrive).await {
-        Ok(result) => result?,
-        Err(_) if total > limit => {}
-        Err(_) => return Err(ReviewError::Refused(bounds::BODY_TIME.says_of(time))),
-    }
-    if total > limit {
-        return Err(ReviewError::Refused(bounds::BODY.says(total, limit)));
-    }
-    Ok(if bytes.is_empty() { whole } else { bytes.into() })
+    Ok(match tokio::time::timeout(time, arrive).await {
+        Ok(Err(exhausted)) => return Err(exhausted),
+        Ok(Ok(Err(error))) => Err(error),
+        Ok(Ok(Ok(()))) | Err(_) if total > limit => {
+            Err(ReviewError::Refused(bounds::BODY.says(total, limit)))
+        }
+        Ok(Ok(Ok(()))) => Ok(if bytes.is_empty() { whole } else { bytes.into() }),
+        Err(_) => Err(ReviewError::Refused(bounds::BODY_TIME.says_of(time))),
+    })
 }
 
 async fn no_such_path(State(host): State<Arc<Host>>, uri: Uri) -> Response {
@@ -191,8 +205,8 @@ impl NoVerdict {
             }
             // Without Retry-After: with it the apiserver would retry eleven times as often (client-go,
             // rest/with_retry.go).
-            NoVerdict::Overloaded => {
-                (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", bounds::QUEUE.says("", 0))
+            NoVerdict::Overloaded(bound) => {
+                (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", bound.says("", bound.default))
             }
             NoVerdict::NoSuchPath(uri) => {
                 let path = text::shown(uri.path(), 128);
@@ -224,10 +238,8 @@ impl Host {
             NoVerdict::NotAnImageReview(message) if self.lines.may(lines::Kind::Request) => {
                 tracing::warn!("refused a request: this door takes ImageReview: {message}");
             }
-            NoVerdict::Overloaded if self.lines.may(lines::Kind::Request) => {
-                tracing::warn!(
-                    "refused a review with 429: as many are waiting as the queue holds (limits.queue)"
-                );
+            NoVerdict::Overloaded(bound) if self.lines.may(lines::Kind::Request) => {
+                tracing::warn!("refused a request with 429: {}", bound.says("", bound.default));
             }
             _ => {}
         }

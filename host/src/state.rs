@@ -30,8 +30,8 @@ use crate::text;
 pub enum StateError {
     /// Another host serves from it.
     #[error(
-        "{0}: another host serves with this state directory ({1}): stop it first, or give each host a `stateDirectory` of \
-         its own"
+        "{0}: another host serves with this state directory ({1}): stop it first, take its place with `--take-over`, or \
+         give each host a `stateDirectory` of its own"
     )]
     InUse(String, String),
     /// It cannot be read or written, or someone else can write it.
@@ -43,7 +43,7 @@ pub enum StateError {
 pub struct StateDirectory {
     path: PathBuf,
     /// Held as long as it is open.
-    _lock: File,
+    lock: File,
     /// The components of each generation that is recorded.
     recorded: BTreeMap<u64, BTreeSet<String>>,
     history: Vec<Summary>,
@@ -73,6 +73,14 @@ impl StateDirectory {
     /// Another host uses it; it cannot be made or written; or it belongs to someone else, or others can write it: what is
     /// kept there decides what runs.
     pub fn open(path: &Path) -> Result<StateDirectory, StateError> {
+        StateDirectory::open_with(path, None)
+    }
+
+    /// As [`StateDirectory::open`], in the place of a host that shares its lock.
+    ///
+    /// # Errors
+    /// As of [`StateDirectory::open`].
+    pub fn open_with(path: &Path, shared: Option<File>) -> Result<StateDirectory, StateError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let metadata = fs::metadata(path)?;
         if metadata.permissions().mode() & 0o022 != 0 {
@@ -81,7 +89,7 @@ impl StateDirectory {
         if metadata.uid() != rustix::process::geteuid().as_raw() {
             return Err(io::Error::other("it belongs to another user").into());
         }
-        let lock = lock(path)?;
+        let lock = lock(path, shared)?;
         for folder in FOLDERS.map(|folder| path.join(folder)) {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
             // Whoever was killed while writing left it.
@@ -92,7 +100,7 @@ impl StateDirectory {
         }
         let mut state = StateDirectory {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
             recorded: BTreeMap::new(),
             history: Vec::new(),
             newest: None,
@@ -128,6 +136,31 @@ impl StateDirectory {
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The lock, for a host that takes the place of this one: it is held as long as either has it (flock(2)).
+    ///
+    /// # Errors
+    /// There are no more file descriptors.
+    pub fn share_lock(&self) -> io::Result<File> {
+        self.lock.try_clone()
+    }
+
+    /// Looks what another host has recorded, which has the lock now.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn look_again(&mut self) -> io::Result<()> {
+        self.recorded.clear();
+        self.history.clear();
+        self.damaged.clear();
+        self.unrecorded = false;
+        self.read()
+    }
+
+    /// The folder of the generations.
+    pub fn generations(&self) -> PathBuf {
+        self.path.join(GENERATIONS)
     }
 
     /// The folder for compiled code.
@@ -299,14 +332,17 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Takes the lock, and writes the number of this process into it.
-fn lock(folder: &Path) -> Result<File, StateError> {
+fn lock(folder: &Path, shared: Option<File>) -> Result<File, StateError> {
     let path = folder.join("lock");
     let open = |write| File::options().read(true).write(write).create(write).truncate(false).open(&path);
-    let mut file = open(true).or_else(|error| match error.kind() {
-        // What was recorded there is good for a start all the same.
-        io::ErrorKind::ReadOnlyFilesystem => open(false),
-        _ => Err(error),
-    })?;
+    let own = || {
+        open(true).or_else(|error| match error.kind() {
+            // What was recorded there is good for a start all the same.
+            io::ErrorKind::ReadOnlyFilesystem => open(false),
+            _ => Err(error),
+        })
+    };
+    let mut file = shared.map_or_else(own, Ok)?;
     let until = Instant::now() + LETTING_GO;
     let mut locked = file.try_lock();
     while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < until {

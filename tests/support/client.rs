@@ -74,11 +74,18 @@ impl Client {
         address: SocketAddr,
         protocols: &[&str],
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        self.handshake_over(TcpStream::connect(address).await?, protocols).await
+    }
+
+    async fn handshake_over(
+        &self,
+        tcp: TcpStream,
+        protocols: &[&str],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut config = self.0.clone();
-        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let tcp = TcpStream::connect(address).await?;
         // As Go's clients. A request in two pieces would wait for the host to acknowledge the first.
         tcp.set_nodelay(true)?;
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
     }
 
@@ -87,11 +94,20 @@ impl Client {
         address: SocketAddr,
         protocol: Protocol,
     ) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+        self.connect_over(TcpStream::connect(address).await?, protocol).await
+    }
+
+    /// As `connect`, over what is connected already.
+    pub(crate) async fn connect_over(
+        &self,
+        tcp: TcpStream,
+        protocol: Protocol,
+    ) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
         let alpn = match protocol {
             Protocol::Http1 => "http/1.1",
             Protocol::Http2 => "h2",
         };
-        let stream = self.handshake(address, &[alpn]).await?;
+        let stream = self.handshake_over(tcp, &[alpn]).await?;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn.as_bytes()));
         Connection::over(stream, protocol).await
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use host::reload::{self, Reloader};
-use host::server::{self, Host};
+use host::server::{self, Host, Stop};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -127,13 +127,10 @@ impl Installation {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
-        let (stop, stopping) = watch::channel(false);
-        let until = |mut stopping: watch::Receiver<bool>| async move {
-            stopping.wait_for(|stop| *stop).await.unwrap();
-        };
+        let (stop, stopping) = watch::channel(Stop::NotYet);
         let host = Host::new(&started, || 0);
-        tokio::spawn(server::serve_admin(admin, Arc::clone(&host), until(stopping.clone())));
-        let serving = tokio::spawn(server::serve(listener, host, until(stopping)));
+        tokio::spawn(server::serve_admin(admin, Arc::clone(&host), stopping.clone()));
+        let serving = tokio::spawn(server::serve(listener, host, stopping));
         Server { address, admin: admin_address, stop, serving, reloader: started.reloader }
     }
 
@@ -149,15 +146,15 @@ impl Installation {
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Stop>,
     serving: JoinHandle<bool>,
     pub(crate) reloader: Reloader,
 }
 
 impl Server {
     /// Asks it to stop. Awaiting what this gives tells whether every review was answered.
-    pub(crate) fn stop(self) -> JoinHandle<bool> {
-        self.stop.send(true).unwrap();
+    pub(crate) fn stop(self, stop: Stop) -> JoinHandle<bool> {
+        self.stop.send(stop).unwrap();
         self.serving
     }
 }

@@ -22,9 +22,12 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Process {
+        Process::start_with(command, Stdio::null())
+    }
+
+    pub(crate) fn start_with(command: &mut Command, input: Stdio) -> Process {
         command.env_remove("RUST_LOG");
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         pass_on(child.stdout.take().unwrap(), sender.clone());
         pass_on(child.stderr.take().unwrap(), sender);

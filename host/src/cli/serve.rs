@@ -1,5 +1,6 @@
 //! `host serve`
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,29 +13,41 @@ use tokio::sync::watch;
 
 use super::log::{Log, LogFormat};
 use super::{Failure, exit, say};
-use crate::control::Control;
+use crate::config::Config;
+use crate::control::{self, Control};
+use crate::listen::{ListenError, Sockets};
 use crate::policy::Preparer;
-use crate::reload::{self, Problem, Started};
-use crate::server::{self, Host};
+use crate::reload::{self, Asker, Command, Problem, Started};
+use crate::server::{self, Host, Stop};
 use crate::status::Sources;
+use crate::supervisor::{self, State};
+use crate::takeover::{Estate, Taken};
 use crate::watch::Watcher;
 use crate::{bounds, demo};
 
 const CANNOT_START: u8 = 2;
 const NOT_DRAINED: u8 = 1;
+/// How long whoever sends SIGHUP waits for what is being loaded.
+const LOOK_TIME: Duration = Duration::from_secs(60);
 
 /// Serve the kube-apiserver
 ///
 /// Without --config this is a demo: a whole small installation, with certificates made on the spot, is written into a
 /// folder and served from there.
 ///
-/// Exit status: 0 after a clean drain (SIGTERM, Ctrl-C), 1 when reviews under way were cut off, 2 when the host cannot
+/// SIGTERM and Ctrl-C stop it when the reviews under way are answered. SIGHUP makes it look at its files, which it does by
+/// itself when they change. It takes sockets from a service manager (LISTEN_FDS) and tells it how it is (NOTIFY_SOCKET).
+///
+/// Exit status: 0 after a clean drain, or when another host has taken over, 1 when reviews under way were cut off, 2 when the host cannot
 /// start.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The host.yaml of an installation
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["directory", "listen"])]
     config: Option<PathBuf>,
+    /// Take the place of the host that serves from the same state directory, if there is one: no request is lost
+    #[arg(long, requires = "config")]
+    take_over: bool,
     /// Where to write the demo's files; they stay there [default: a temporary folder]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
@@ -51,17 +64,20 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
 }
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
+    // Before there is any other thread.
+    let given = Sockets::given();
     let log = Log::begin(arguments.log_format);
-    let result = serve(arguments, &log);
+    let result = serve(arguments, given, &log);
     drop(log);
     exit(result)
 }
 
-fn serve(arguments: Arguments, log: &Log) -> Result<ExitCode, Failure> {
+fn serve(arguments: Arguments, given: Result<Sockets, ListenError>, log: &Log) -> Result<ExitCode, Failure> {
+    let given = given.map_err(|error| Failure::new(CANNOT_START, error))?;
     let Some(config) = arguments.config else {
         return serve_demo(arguments.directory, arguments.listen, log);
     };
-    serve_config(&config, log, |_| {})
+    serve_config(Place { config: &config, given, take_over: arguments.take_over }, log, |_| {})
 }
 
 fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr, log: &Log) -> Result<ExitCode, Failure> {
@@ -85,7 +101,9 @@ fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr, log: &Log) -> Resu
     };
     demo::write_installation(&folder, listen).map_err(failed)?;
     let stays = temporary.is_none();
-    serve_config(&folder.join("host.yaml"), log, |listening| introduce(&folder, listening, stays))
+    let config = folder.join("host.yaml");
+    let place = Place { config: &config, given: Sockets::default(), take_over: false };
+    serve_config(place, log, |listening| introduce(&folder, listening, stays))
 }
 
 /// What someone who sees the host for the first time needs to know.
@@ -109,54 +127,81 @@ fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
     let _ = say(text);
 }
 
-fn serve_config(path: &Path, log: &Log, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode, Failure> {
+/// Where a host serves from, and whose place it takes.
+struct Place<'a> {
+    config: &'a Path,
+    given: Sockets,
+    take_over: bool,
+}
+
+fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode, Failure> {
     let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
-    let started = reload::start(path, Preparer::this_program()).map_err(|error| cannot_start(&error))?;
+    let mut taken = if place.take_over { take_over(place.config)? } else { None };
+    let lock = taken.as_mut().and_then(|taken| taken.lock.take());
+    let started = reload::start_with(place.config, Preparer::this_program(), lock)
+        .map_err(|error| cannot_start(&error))?;
     let (host, sources) = (Host::new(&started, log.lost()), Sources::of(&started));
     let Started { mut reloader, config, asker, .. } = started;
     let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
-
-    if let Some(state_directory) = reloader.state_directory().map(Path::to_owned) {
-        let control = Control { asker, sources };
-        if let Err(error) = control.serve(&state_directory) {
-            reloader.lacks(Problem {
-                subject: state_directory.display().to_string(),
-                message: format!(
-                    "there is no control socket, so `host status`, `host rollback` and `host approve` cannot ask this \
-                     host: {error} (mend it, and restart)"
-                ),
-            });
-        }
-    }
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(CANNOT_START, format!("no threads to run on: {error}")))?;
     let drained = runtime.block_on(async {
-        let listener = bind(serving.listen, "listen").await?;
-        let admin = bind(config.admin_listen, "admin.listen").await?;
-        let stop = stop_signal().map_err(|error| cannot_start(&error))?;
+        let from_another = taken.as_mut().map(|taken| std::mem::take(&mut taken.sockets)).unwrap_or_default();
+        let (door, admin) = place
+            .given
+            .or_bind(from_another, serving.listen, config.admin_listen)
+            .map_err(|error| cannot_start(&error))?;
+        let (stop, stopping) = watch::channel(Stop::NotYet);
+        let leave = stop.clone();
+        let copies = Sockets { door: door.try_clone().ok(), admin: admin.try_clone().ok() };
+        let estate = Estate::new(copies, asker.clone(), move || {
+            // An error means that the server is gone already.
+            let _ = leave.send(Stop::TakenOver);
+        });
+        let listener = asynchronous(door).map_err(|error| cannot_start(&error))?;
+        let admin = asynchronous(admin).map_err(|error| cannot_start(&error))?;
+        follow_signals(stop, estate.clone(), asker.clone()).map_err(|error| cannot_start(&error))?;
+        let listening = listener.local_addr().map_err(|error| cannot_start(&error))?;
+        let admin_listening = admin.local_addr().map_err(|error| cannot_start(&error))?;
 
+        let instead = taken.is_some();
+        if let Some(taken) = taken {
+            taken.serving().map_err(|error| {
+                cannot_start(&format!("the host that serves already goes on, and this one ends: {error}"))
+            })?;
+        }
+        // From here on this is the host of the state directory.
+        if let Some(state_directory) = reloader.state_directory().map(Path::to_owned) {
+            let control = Control { asker, sources, estate };
+            if let Err(error) = control.serve(&state_directory) {
+                reloader.lacks(Problem {
+                    subject: state_directory.display().to_string(),
+                    message: format!(
+                        "there is no control socket, so `host status`, `host rollback` and `host approve` cannot ask \
+                         this host: {error} (mend it, and restart)"
+                    ),
+                });
+            }
+        }
         let (watcher, stop_watching) = Watcher::new().map_err(|error| cannot_start(&error))?;
         let reloading = std::thread::Builder::new()
             .name("reload".to_owned())
             .spawn(move || reloader.run(watcher))
             .map_err(|error| cannot_start(&error))?;
-
-        let listening = listener.local_addr().map_err(|error| cannot_start(&error))?;
-        let admin_listening = admin.local_addr().map_err(|error| cannot_start(&error))?;
         tracing::info!(
             "serving ImageReview at https://{listening}, health and status at http://{admin_listening}"
         );
         ready(listening);
+        supervisor::tell(if instead { State::ReadyInstead } else { State::Ready });
 
-        let until = |mut stop: watch::Receiver<bool>| async move {
-            // An error means that whoever would say so is gone: stop as well.
-            let _ = stop.wait_for(|stop| *stop).await;
+        let admin = tokio::spawn(server::serve_admin(admin, Arc::clone(&host), stopping.clone()));
+        let drained = tokio::select! {
+            drained = server::serve(listener, Arc::clone(&host), stopping) => drained,
+            never = live(|| !reloading.is_finished()) => match never {},
         };
-        let admin = tokio::spawn(server::serve_admin(admin, Arc::clone(&host), until(stop.clone())));
-        let drained = server::serve(listener, Arc::clone(&host), until(stop)).await;
         host.close().await;
         admin.abort();
         drop(stop_watching);
@@ -178,35 +223,62 @@ fn serve_config(path: &Path, log: &Log, ready: impl FnOnce(SocketAddr)) -> Resul
     }
 }
 
-async fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
-        let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => format!(
-                ": another program listens there; `ss -ltnp 'sport = :{}'` shows which. Stop it, or choose another \
-                 address",
-                address.port()
-            ),
-            std::io::ErrorKind::PermissionDenied => ": ports below 1024 need a privilege; choose a higher one".to_owned(),
-            std::io::ErrorKind::AddrNotAvailable => ": this machine does not have that address".to_owned(),
-            _ => format!(": {error}"),
-        };
-        Failure::new(CANNOT_START, format!("cannot listen on {address} (`{key}`){hint}"))
-    })
+/// What the host has to give whose place this one takes; none where there is no such host.
+fn take_over(config: &Path) -> Result<Option<Taken>, Failure> {
+    let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
+    let config = Config::read(config).map_err(|error| cannot_start(&error))?;
+    let Some(state_directory) = &config.state_directory else {
+        let message = "--take-over needs a `stateDirectory` in host.yaml, where one host finds the other";
+        return Err(Failure::new(CANNOT_START, message));
+    };
+    control::take_over(state_directory).map_err(|error| cannot_start(&format!("cannot take over: {error}")))
 }
 
-/// Turns true at SIGTERM or Ctrl-C.
-fn stop_signal() -> std::io::Result<watch::Receiver<bool>> {
-    let (sender, receiver) = watch::channel(false);
+fn asynchronous(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}
+
+/// Tells the service manager that the host lives, as often as it wants that, and as long as it is so: what accepts
+/// connections runs this, what serves them answers, and the reload is there.
+async fn live(reload_lives: impl Fn() -> bool) -> Infallible {
+    let Some(time) = supervisor::watchdog() else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(time).await;
+        if tokio::spawn(async {}).await.is_ok() && reload_lives() {
+            supervisor::tell(State::Alive);
+        }
+    }
+}
+
+/// Stops at SIGTERM or Ctrl-C, and looks at the files at SIGHUP.
+fn follow_signals(stop: watch::Sender<Stop>, estate: Estate, asker: Asker) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            supervisor::tell(State::Reloading);
+            let asker = asker.clone();
+            let looked = tokio::task::spawn_blocking(move || asker.ask(Command::Look, LOOK_TIME)).await;
+            match looked {
+                Ok(Ok(_)) => tracing::info!("SIGHUP: looked at the files"),
+                Ok(Err(why)) => tracing::warn!("SIGHUP: {why}"),
+                Err(error) => tracing::error!("SIGHUP: {error}"),
+            }
+            supervisor::tell(State::Ready);
+        }
+    });
     tokio::spawn(async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "Ctrl-C",
         };
         tracing::info!("{name}: finishing the reviews under way");
+        supervisor::tell(State::Stopping);
+        estate.close();
         // An error means that the server is gone already.
-        let _ = sender.send(true);
+        let _ = stop.send(Stop::Now);
     });
-    Ok(receiver)
+    Ok(())
 }

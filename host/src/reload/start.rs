@@ -1,6 +1,7 @@
 //! A start: what is configured, or what was in force before.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -48,6 +49,14 @@ pub struct Started {
 /// # Errors
 /// The configuration or the TLS material is wrong, or another host uses the state directory.
 pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
+    start_with(path, program, None)
+}
+
+/// As [`start`], in the place of a host that shares its lock of the state directory.
+///
+/// # Errors
+/// As of [`start`].
+pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<Started, StartError> {
     let config = Config::read(path)?;
     let material = Material::read(&config.require_serving()?.tls)?;
     let server_config = material.server_config()?;
@@ -62,7 +71,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
             ),
         });
     }
-    let state = state(&config, &mut lasting)?;
+    let state = state(&config, lock, &mut lasting)?;
     let cache = cache(state.as_ref(), config.limits.cache, &mut lasting).map_err(StartError::Prepare)?;
     let preparer = Preparer::new(engine, cache, program, true).map_err(StartError::Prepare)?;
     let mut gate = Gate::default();
@@ -124,6 +133,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
         refused,
         asked,
         asker: asker.clone(),
+        succeeded: false,
     };
     if !first.closed {
         let new = || reloader.record(&policies.current(), before.as_ref(), None);
@@ -182,10 +192,14 @@ impl First {
     }
 }
 
-fn state(config: &Config, lasting: &mut Vec<Problem>) -> Result<Option<StateDirectory>, StartError> {
+fn state(
+    config: &Config,
+    lock: Option<File>,
+    lasting: &mut Vec<Problem>,
+) -> Result<Option<StateDirectory>, StartError> {
     let Some(path) = &config.state_directory else { return Ok(None) };
     let subject = path.display().to_string();
-    match StateDirectory::open(path) {
+    match StateDirectory::open_with(path, lock) {
         Ok(state) => {
             lasting.extend(state.damaged().iter().map(|error| Problem {
                 subject: subject.clone(),

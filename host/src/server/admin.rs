@@ -1,7 +1,6 @@
 //! Health, status and metrics for operators, probes and scrapers: plain HTTP, on loopback unless configured otherwise.
 
 use std::fmt::Write;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,17 +10,18 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::Host;
-use super::connections::{Rooms, Transport, serve_connections};
+use super::connections::{Rooms, Stop, Transport, serve_connections};
 use crate::reload::Problem;
 use crate::status::{CertificateStatus, Status};
 use crate::tls::{Nearness, Notices, Role};
 use crate::{bounds, metrics, text};
 
-/// Serves `/livez`, `/readyz`, `/status` and `/metrics` until `shutdown` comes.
-pub async fn serve_admin(listener: TcpListener, host: Arc<Host>, shutdown: impl Future<Output = ()>) {
+/// Serves `/livez`, `/readyz`, `/status` and `/metrics` until it has to stop.
+pub async fn serve_admin(listener: TcpListener, host: Arc<Host>, stop: watch::Receiver<Stop>) {
     let routes = Router::new()
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(ready))
@@ -33,7 +33,7 @@ pub async fn serve_admin(listener: TcpListener, host: Arc<Host>, shutdown: impl 
         .with_state(Arc::clone(&host));
     let rooms = Rooms::new(|| bounds::ADMIN_CONNECTIONS.size());
     tokio::select! {
-        _ = serve_connections(listener, Transport::Plain, routes, rooms, shutdown) => {}
+        _ = serve_connections(listener, Transport::Plain, routes, Arc::default(), rooms, stop) => {}
         () = host.watch_certificates() => {}
     }
 }

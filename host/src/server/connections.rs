@@ -1,24 +1,31 @@
 //! Connections: accepted within a bound, through a TLS handshake, served, and drained at the end.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::convert::Infallible;
+use std::future::{Future, ready};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::http::{HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot, watch};
-use tokio_io_timeout::TimeoutStream;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Host, routes};
+use super::budget::{Budget, Exhausted, Holding};
+use super::sweep::{Protocol, Sweep, Track, Tracked, TrackedStream};
+use super::{Host, NoVerdict, routes};
 use crate::{bounds, lines, tls};
 
 /// What a connection speaks below HTTP.
@@ -30,27 +37,75 @@ pub(super) enum Transport {
     Plain,
 }
 
-/// Serves the door until `shutdown` comes, then finishes the reviews under way. Returns whether all were finished.
-pub async fn serve(listener: TcpListener, host: Arc<Host>, shutdown: impl Future<Output = ()>) -> bool {
-    let (routes, rooms) = (routes(Arc::clone(&host)), Arc::clone(&host.rooms));
-    serve_connections(listener, Transport::Tls(host), routes, rooms, shutdown).await
+impl Transport {
+    fn material(&self) -> Option<Arc<ServerConfig>> {
+        match self {
+            Transport::Tls(host) => Some(host.sources.tls.server_config()),
+            Transport::Plain => None,
+        }
+    }
+
+    /// Whether there is other material than `seen`, which is this then.
+    fn has_changed(&self, seen: &mut Option<Arc<ServerConfig>>) -> bool {
+        let now = self.material();
+        let same = now.as_ref().map(Arc::as_ptr) == seen.as_ref().map(Arc::as_ptr);
+        *seen = now;
+        !same
+    }
 }
 
-/// Serves as many connections at a time as there are `rooms`, until `shutdown` comes and what is under way is finished.
-/// Returns whether all was.
+/// Whether a listener goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It does.
+    NotYet,
+    /// Another process accepts its connections. Those that are idle are kept until their clients close them, because a
+    /// request that crosses with our closing is lost: HTTP/1.1 has no way to say beforehand that none is taken any more.
+    TakenOver,
+    /// Nobody does. Idle connections are kept for a moment, in which those that are in use get their last answer.
+    Now,
+}
+
+impl Stop {
+    fn linger(self) -> Duration {
+        match self {
+            Stop::TakenOver => bounds::LINGER_TAKEN_OVER.time(),
+            Stop::NotYet | Stop::Now => bounds::LINGER.time(),
+        }
+    }
+}
+
+/// Serves the door until it has to stop, then finishes the reviews under way. Returns whether all were finished.
+pub async fn serve(listener: TcpListener, host: Arc<Host>, stop: watch::Receiver<Stop>) -> bool {
+    let (routes, budget, rooms) =
+        (routes(Arc::clone(&host)), Arc::clone(&host.budget), Arc::clone(&host.rooms));
+    serve_connections(listener, Transport::Tls(host), routes, budget, rooms, stop).await
+}
+
+/// Serves as many connections at a time as there are `rooms`, until it has to stop and what is under way is finished. Returns whether
+/// all was.
 pub(super) async fn serve_connections(
     listener: TcpListener,
     transport: Transport,
     routes: axum::Router,
+    budget: Arc<Budget>,
     rooms: Arc<Rooms>,
-    shutdown: impl Future<Output = ()>,
+    mut stop: watch::Receiver<Stop>,
 ) -> bool {
-    let graceful = GracefulShutdown::new();
-    let (stopping, is_stopping) = watch::channel(());
-    let mut shutdown = std::pin::pin!(shutdown);
+    let sweep = Arc::<Sweep>::default();
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut material = transport.material();
     loop {
         let (stream, peer) = tokio::select! {
-            () = &mut shutdown => break,
+            () = stopping(&mut stop) => break,
+            _ = seconds.tick() => {
+                if transport.has_changed(&mut material) {
+                    sweep.retire();
+                }
+                sweep.round();
+                continue;
+            }
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -64,86 +119,181 @@ pub(super) async fn serve_connections(
         let connection = Connection {
             transport: transport.clone(),
             routes: routes.clone(),
-            watcher: graceful.watcher(),
-            stopping: is_stopping.clone(),
+            budget: Arc::clone(&budget),
+            sweep: Arc::clone(&sweep),
             rooms: Arc::clone(&rooms),
+            edition: sweep.edition(),
         };
         let entering = rooms.enter();
         tokio::spawn(connection.serve(stream, peer, entering));
     }
     drop(listener);
-    drop(stopping);
-    tokio::time::timeout(bounds::STOP_TIME.time(), graceful.shutdown()).await.is_ok()
+    drain(&sweep, &rooms, seconds, stop).await
+}
+
+/// Waits until it has to stop.
+async fn stopping(stop: &mut watch::Receiver<Stop>) {
+    // An error means that whoever would say so is gone: stop as well.
+    let _ = stop.wait_for(|stop| *stop != Stop::NotYet).await;
+}
+
+/// Lets every connection end. Returns whether every request under way was answered.
+async fn drain(sweep: &Sweep, rooms: &Rooms, mut seconds: Interval, mut stop: watch::Receiver<Stop>) -> bool {
+    let began = Instant::now();
+    let mut ending = None;
+    sweep.drain();
+    loop {
+        if sweep.is_empty() && rooms.entering().is_empty() {
+            return true;
+        }
+        let why = *stop.borrow_and_update();
+        match ending {
+            None if began.elapsed() >= why.linger() => {
+                ending = Some(Instant::now());
+                // No review is under way on those.
+                rooms.entering().clear();
+                sweep.end();
+            }
+            Some(since) if since.elapsed() >= bounds::STOP_TIME.time() => return sweep.cut(),
+            _ => {}
+        }
+        tokio::select! {
+            _ = seconds.tick() => sweep.round(),
+            () = sweep.ended() => {}
+            Ok(()) = stop.changed() => {}
+        }
+    }
 }
 
 struct Connection {
     transport: Transport,
     routes: axum::Router,
-    watcher: Watcher,
-    /// Its sender is dropped when the host stops.
-    stopping: watch::Receiver<()>,
+    budget: Arc<Budget>,
+    sweep: Arc<Sweep>,
     rooms: Arc<Rooms>,
+    /// Of the TLS material that its handshake begins with, or of an older one.
+    edition: u32,
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, peer: SocketAddr, mut entering: Entering) {
-        let Connection { transport, routes, watcher, mut stopping, rooms } = self;
+    async fn serve(self, stream: TcpStream, peer: SocketAddr, entering: Entering) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
-        let enter = async {
-            let stream: Box<dyn Stream> = match transport {
-                Transport::Plain => Box::new(stream),
-                Transport::Tls(host) => Box::new(handshake(&host, stream, peer).await?),
-            };
-            Some((stream, rooms.place().await))
+        let ended = match &self.transport {
+            Transport::Plain => self.enter(ready(Some((stream, Protocol::Http1))), entering).await,
+            Transport::Tls(host) => self.enter(handshake(host, stream, peer), entering).await,
         };
-        let (stream, _place) = tokio::select! {
-            entered = enter => match entered {
-                Some(entered) => entered,
-                None => return,
-            },
-            // Its sender is dropped.
-            _ = &mut entering.given_up => {
-                tracing::debug!(%peer, "given up for newer connections before its handshake was finished");
-                return;
-            }
-            // No review is under way on it, so there is nothing to wait for.
-            _ = stopping.changed() => return,
-        };
-        drop(entering);
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_read_timeout(Some(bounds::IDLE_TIME.time()));
-        stream.set_write_timeout(Some(bounds::IDLE_TIME.time()));
-
-        let headers = bounds::HEADERS.size();
-        let mut server = auto::Builder::new(TokioExecutor::new());
-        // hyper's own time for headers also runs while a kept connection is idle.
-        server.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(headers);
-        server
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(bounds::STREAMS.default as u32)
-            .max_header_list_size(headers as u32);
-        let stream = TokioIo::new(Box::pin(stream));
-        let connection = server.serve_connection(stream, TowerToHyperService::new(routes)).into_owned();
-        if let Err(error) = watcher.watch(connection).await {
+        if let Err(error) = ended {
             tracing::debug!(%peer, "connection ended: {error}");
+        }
+    }
+
+    /// Serves what becomes of a handshake, when there is a place for it.
+    async fn enter<S>(
+        &self,
+        handshake: impl Future<Output = Option<(S, Protocol)>>,
+        mut entering: Entering,
+    ) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let enter = async { Some((handshake.await?, self.rooms.place().await)) };
+        tokio::select! {
+            entered = enter => {
+                let Some(((stream, protocol), _place)) = entered else { return Ok(()) };
+                let connection = self.sweep.enter(protocol, self.edition);
+                drop(entering);
+                self.speak(stream, protocol, connection).await
+            }
+            // Its sender is dropped: for newer connections, or because the host ends.
+            _ = &mut entering.given_up => Ok(()),
+        }
+    }
+
+    async fn speak<S>(&self, stream: S, protocol: Protocol, connection: Tracked) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let track = connection.track();
+        let stream = TokioIo::new(TrackedStream::new(stream, track));
+        let service = Arc::new(Answering {
+            routes: TowerToHyperService::new(self.routes.clone()),
+            budget: Arc::clone(&self.budget),
+            track: Arc::clone(track),
+        });
+        let service = service_fn(move |request| Arc::clone(&service).answer(request));
+        let headers = bounds::HEADERS.size();
+        match protocol {
+            Protocol::Http1 => {
+                let mut server = http1::Builder::new();
+                // Its own time for headers also runs while a kept connection is idle; the sweep has a better one.
+                server
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(None)
+                    .max_buf_size(headers)
+                    .max_header_size(headers);
+                connection.drive(server.serve_connection(stream, service)).await
+            }
+            Protocol::Http2 => {
+                let mut server = http2::Builder::new(TokioExecutor::new());
+                server
+                    .timer(TokioTimer::new())
+                    .max_concurrent_streams(bounds::STREAMS.default as u32)
+                    .max_pending_accept_reset_streams(bounds::RESETS.size())
+                    .max_local_error_reset_streams(bounds::STREAM_ERRORS.size())
+                    .max_header_list_size(headers as u32);
+                connection.drive(server.serve_connection(stream, service)).await
+            }
         }
     }
 }
 
-/// Bytes in both directions.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+/// What answers the requests of a connection.
+struct Answering {
+    routes: TowerToHyperService<axum::Router>,
+    budget: Arc<Budget>,
+    track: Arc<Track>,
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+impl Answering {
+    fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Holding<Body>>, Infallible>> {
+        // From here on, and not only when the answer is first waited for.
+        let under_way = self.track.begin();
+        let mut held = self.budget.hold();
+        async move {
+            let mut answer = match held.more(bounds::HEADERS.default) {
+                Ok(()) => self.routes.call(request).await?,
+                Err(Exhausted) => NoVerdict::Overloaded(bounds::UNDER_WAY).answer().1,
+            };
+            if self.track.is_last() {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            drop(under_way);
+            Ok(answer.map(|body| Holding::new(body, held)))
+        }
+    }
+}
 
 /// A stream of someone who is who he has to be; the log says of everybody else why not.
-async fn handshake(host: &Host, stream: TcpStream, peer: SocketAddr) -> Option<TlsStream<TcpStream>> {
+async fn handshake(
+    host: &Host,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<(TlsStream<TcpStream>, Protocol)> {
     let handshake = TlsAcceptor::from(host.sources.tls.server_config()).accept(stream);
     let time = bounds::HANDSHAKE_TIME.time();
     let refused = match tokio::time::timeout(time, handshake).await {
-        Ok(Ok(stream)) => return Some(stream),
+        Ok(Ok(stream)) => {
+            let protocol = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Protocol::Http2,
+                _ => Protocol::Http1,
+            };
+            return Some((stream, protocol));
+        }
         Ok(Err(error)) => Some(error),
         Err(_) => None,
     };

@@ -1,0 +1,131 @@
+//! The sockets that connections come in by: bound here, given by the service manager, or taken over from another host.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use listenfd::ListenFd;
+
+/// Why there is nothing to listen on. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address cannot be bound.
+    #[error("cannot listen on {address} (`{key}`){hint}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The key of host.yaml that names it.
+        key: &'static str,
+        /// Why not, and what to do.
+        hint: String,
+    },
+    /// What the service manager gave cannot be used.
+    #[error(
+        "the service manager gave a socket that cannot be used: {0} (`ListenStream=` with ADDRESS:PORT is wanted)"
+    )]
+    Given(String),
+}
+
+/// One for each listener.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// For reviews.
+    pub door: Option<TcpListener>,
+    /// For health and status.
+    pub admin: Option<TcpListener>,
+}
+
+impl Sockets {
+    /// What the service manager gives (sd_listen_fds(3)): the sockets with the names `door` and `admin`, or the first and
+    /// the second. To be called before there are threads.
+    ///
+    /// # Errors
+    /// It is something else than these.
+    pub fn given() -> Result<Sockets, ListenError> {
+        // Before what reads them takes them out of the environment, so that no child process sees them.
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let names: Vec<&str> = names.split(':').collect();
+        let mut given = ListenFd::from_env();
+        let named = names.iter().any(|name| ["door", "admin"].contains(name));
+        let mut sockets = Sockets::default();
+        for index in 0..given.len() {
+            let socket =
+                given.take_tcp_listener(index).map_err(|error| ListenError::Given(error.to_string()))?;
+            let unnamed = ["door", "admin"];
+            let name = if named { names.get(index) } else { unnamed.get(index) };
+            let name = name.copied().unwrap_or_default();
+            let place = match name {
+                "door" => &mut sockets.door,
+                "admin" => &mut sockets.admin,
+                other => return Err(ListenError::Given(format!("socket {} is named `{other}`", index + 1))),
+            };
+            if place.is_some() {
+                return Err(ListenError::Given(format!("two are for `{name}`")));
+            }
+            *place = socket;
+        }
+        Ok(sockets)
+    }
+
+    /// A socket for each listener: what was given, else what was taken over and is for the same address, else a new one.
+    ///
+    /// # Errors
+    /// A new one cannot be bound.
+    pub fn or_bind(
+        self,
+        taken: Sockets,
+        door: SocketAddr,
+        admin: SocketAddr,
+    ) -> Result<(TcpListener, TcpListener), ListenError> {
+        Ok((
+            one(self.door, taken.door, door, "listen")?,
+            one(self.admin, taken.admin, admin, "admin.listen")?,
+        ))
+    }
+}
+
+fn one(
+    given: Option<TcpListener>,
+    taken: Option<TcpListener>,
+    address: SocketAddr,
+    key: &'static str,
+) -> Result<TcpListener, ListenError> {
+    let is_for = |socket: &TcpListener| {
+        socket.local_addr().is_ok_and(|local| {
+            local.ip() == address.ip() && (local.port() == address.port() || address.port() == 0)
+        })
+    };
+    if let Some(given) = given {
+        if !is_for(&given) {
+            let local = given.local_addr().map_or_else(|error| error.to_string(), |local| local.to_string());
+            tracing::warn!(
+                "the service manager listens on {local}, which counts, and not on {address} (`{key}`)"
+            );
+        }
+        return Ok(given);
+    }
+    match taken.filter(is_for) {
+        Some(taken) => Ok(taken),
+        None => bind(address).map_err(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::AddrInUse => format!(
+                    ": another program listens there; `ss -ltnp 'sport = :{}'` shows which. Stop it, or choose another \
+                     address; if it is a host with the same state directory, `--take-over` takes its place",
+                    address.port()
+                ),
+                io::ErrorKind::PermissionDenied => {
+                    ": ports below 1024 need a privilege; choose a higher one".to_owned()
+                }
+                io::ErrorKind::AddrNotAvailable => ": this machine does not have that address".to_owned(),
+                _ => format!(": {error}"),
+            };
+            ListenError::Bind { address, key, hint }
+        }),
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpListener::bind(address)?;
+    // Of itself it is 128: fewer than come at once when another process hands over.
+    rustix::net::listen(&socket, 1024)?;
+    Ok(socket)
+}

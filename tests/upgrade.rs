@@ -1,0 +1,307 @@
+//! An upgrade without a gap: a process takes the place of another under load, fails to, or is given its sockets by a service
+//! manager.
+
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::support::client::{BOTH, Client, Connection, Protocol};
+use crate::support::process::{HOST, Process};
+use crate::support::{Installation, version};
+
+/// A host with a state directory, of which one policy can be swapped.
+fn installation() -> Installation {
+    let installation = Installation::bare(json!({
+        "stateDirectory": "state", "policyDirectory": "more", "unjudged": "Deny",
+    }));
+    std::fs::create_dir(installation.path("more")).unwrap();
+    installation.replace("more/a.wasm", &version("version1"));
+    installation
+}
+
+fn successor(installation: &Installation) -> Command {
+    let mut command = Command::new(HOST);
+    command.args(["serve", "--take-over", "--config"]).arg(installation.path("host.yaml"));
+    command
+}
+
+/// Asks again and again, over a new connection wherever the host has let one go, until it is time to stop. Returns what
+/// went wrong.
+async fn ask(client: Client, address: SocketAddr, protocol: Protocol, load: Arc<Load>) -> Vec<String> {
+    let mut failures = Vec::new();
+    'connections: while !load.over.load(Ordering::Relaxed) {
+        let mut connection = match client.connect(address, protocol).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                failures.push(format!("{protocol:?}, connecting: {error}"));
+                continue;
+            }
+        };
+        while !load.over.load(Ordering::Relaxed) {
+            match connection.review("nginx").await {
+                Ok(answer) if answer.status == 200 => {
+                    load.answers.fetch_add(1, Ordering::Relaxed);
+                    if answer.headers.get("connection").is_some_and(|value| value == "close") {
+                        continue 'connections;
+                    }
+                }
+                Ok(answer) => failures.push(format!("{protocol:?}: {answer:?}")),
+                Err(error) if not_taken(&error) => continue 'connections,
+                Err(error) => {
+                    failures.push(format!("{protocol:?}: {error:?}"));
+                    continue 'connections;
+                }
+            }
+        }
+    }
+    failures
+}
+
+#[derive(Default)]
+struct Load {
+    over: AtomicBool,
+    answers: AtomicUsize,
+}
+
+/// Whether the host has certainly not taken the request, so that Go's client asks again by itself: it was not sent, or
+/// GOAWAY names an earlier stream as the last one.
+fn not_taken(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    let told = cause.is_some_and(|cause| {
+        cause.is_remote()
+            && (cause.is_go_away() && cause.reason() == Some(h2::Reason::NO_ERROR)
+                || cause.reason() == Some(h2::Reason::REFUSED_STREAM))
+    });
+    told || error.is_canceled() || error.is_closed()
+}
+
+/// A kept connection that has been used.
+async fn kept(client: &Client, address: SocketAddr, protocol: Protocol) -> Connection {
+    let mut connection = client.connect(address, protocol).await.unwrap();
+    assert_eq!(connection.review("nginx").await.unwrap().status, 200);
+    connection
+}
+
+/// Under load over both protocols, with idle connections that are asked after each upgrade.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_upgrades_lose_nothing() {
+    let installation = installation();
+    let mut process = installation.start();
+    let (address, admin) = process.addresses();
+    let client = installation.client();
+    let (load, mut asking) = (Arc::new(Load::default()), JoinSet::new());
+    for protocol in [BOTH, BOTH, BOTH].concat() {
+        asking.spawn(ask(client.clone(), address, protocol, Arc::clone(&load)));
+    }
+    for number in 0..20 {
+        let mut idle1 = kept(&client, address, Protocol::Http1).await;
+        let mut idle2 = kept(&client, address, Protocol::Http2).await;
+        let mut newer = Process::start(&mut successor(&installation));
+        assert_eq!(newer.addresses(), (address, admin), "upgrade {number}");
+        let before = load.answers.load(Ordering::Relaxed);
+        // A client of HTTP/2 has been told; one of HTTP/1.1 cannot be, and must be answered.
+        idle2.closed().await;
+        let answer =
+            idle1.review("nginx").await.unwrap_or_else(|error| panic!("upgrade {number}: {error:?}"));
+        assert_eq!((answer.status.as_u16(), &answer.headers["connection"]), (200, &"close".parse().unwrap()));
+        let (status, said) = process.end();
+        assert_eq!(status.code(), Some(0), "upgrade {number}: {said}");
+        assert!(said.contains("stopped: every review under way was answered"), "{said}");
+        process = newer;
+        while load.answers.load(Ordering::Relaxed) < before + 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    load.over.store(true, Ordering::Relaxed);
+    let failures: Vec<_> = asking.join_all().await.concat();
+    assert!(
+        failures.is_empty(),
+        "{} of {}: {failures:#?}",
+        failures.len(),
+        load.answers.load(Ordering::Relaxed)
+    );
+    process.signal(Signal::TERM);
+    let (status, said) = process.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+}
+
+/// Connections that are left with the old process are judged by what the new one puts in force.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_left_behind_sees_later_generations() {
+    let installation = installation();
+    let mut process = installation.start();
+    let (address, _) = process.addresses();
+    let mut idle = kept(&installation.client(), address, Protocol::Http1).await;
+    let mut newer = Process::start(&mut successor(&installation));
+    newer.addresses();
+    installation.replace("more/a.wasm", &version("version2"));
+    newer.wait_for("generation 2-");
+    process.wait_for("as in the process that has taken over");
+    let answer = idle.review("nginx").await.unwrap().json();
+    let generation = answer["status"]["auditAnnotations"]["generation"].as_str().unwrap();
+    assert!(generation.starts_with("2-"), "{answer}");
+    assert_eq!(process.end().0.code(), Some(0));
+}
+
+/// Whoever was to take over and cannot, or is killed, leaves all as it was.
+///
+/// bound: take-over-time within
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_take_over_that_fails_changes_nothing() {
+    let installation = installation();
+    let mut process = installation.start();
+    let (address, _) = process.addresses();
+    let mut connection = kept(&installation.client(), address, Protocol::Http1).await;
+
+    // It would serve the same, without certificates.
+    let host_yaml = std::fs::read_to_string(installation.path("host.yaml")).unwrap();
+    installation.write("broken.yaml", host_yaml.replace("external-key.pem", "missing.pem").as_bytes());
+    let mut broken = Command::new(HOST);
+    broken.args(["serve", "--take-over", "--config"]).arg(installation.path("broken.yaml"));
+    let (status, said) = Process::start(&mut broken).end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    process.wait_for("this one goes on");
+
+    let mut killed = asks_to_take_over(&installation);
+    // Sockets and lock are with it now.
+    let mut line = [0; 64];
+    assert!(killed.read(&mut line).unwrap() > 0);
+    drop(killed);
+    process.wait_for("this one goes on");
+
+    // Without being asked to, nobody takes over.
+    let (status, said) = installation.start().end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("another host serves with this state directory") && said.contains("--take-over"),
+        "{said}"
+    );
+
+    // Files are followed, connections kept, and taking over works.
+    installation.replace("more/a.wasm", &version("version2"));
+    process.wait_for("generation 2-");
+    let answer = connection.review("nginx").await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.headers.get("connection")), (200, None));
+    let mut newer = Process::start(&mut successor(&installation));
+    newer.addresses();
+    assert_eq!(connection.review("nginx").await.unwrap().status, 200);
+    assert_eq!(process.end().0.code(), Some(0));
+}
+
+fn asks_to_take_over(installation: &Installation) -> UnixStream {
+    let mut stream = UnixStream::connect(installation.path("state/control.sock")).unwrap();
+    stream.write_all(b"{\"verb\":\"take-over\"}\n").unwrap();
+    stream
+}
+
+/// bound: take-over-time breaks
+#[test]
+fn who_takes_for_ever_to_take_over_does_not() {
+    let installation = installation();
+    let mut process = installation.start();
+    process.addresses();
+    let mut silent = asks_to_take_over(&installation);
+    let mut line = [0; 64];
+    assert!(silent.read(&mut line).unwrap() > 0);
+    installation.replace("more/a.wasm", &version("version2"));
+    process.wait_for("this one goes on");
+    process.wait_for("generation 2-");
+}
+
+/// There is nobody whose place could be taken, or no place where to look for him.
+#[test]
+fn taking_over_from_nobody_is_a_start() {
+    let installation = installation();
+    let mut process = Process::start(&mut successor(&installation));
+    process.addresses();
+    let homeless = Installation::bare(json!({}));
+    let (status, said) = Process::start(&mut successor(&homeless)).end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("--take-over needs a `stateDirectory`"), "{said}");
+}
+
+/// The program with a listening socket as its descriptor 3, as systemd gives it.
+fn activated(installation: &Installation, names: &str) -> (SocketAddr, Process) {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let script =
+        format!("LISTEN_PID=$$ LISTEN_FDS=1 {names} exec \"$0\" serve --config \"$1\" 3<&0 0</dev/null");
+    let mut command = Command::new("sh");
+    command.args(["-c", &script, HOST]).arg(installation.path("host.yaml"));
+    (address, Process::start_with(&mut command, Stdio::from(std::os::fd::OwnedFd::from(socket))))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_manager_gives_sockets() {
+    let installation = Installation::bare(json!({}));
+    for names in ["", "LISTEN_FDNAMES=door", "LISTEN_FDNAMES=image-policy-host.socket"] {
+        let (address, mut process) = activated(&installation, names);
+        // Before anyone accepts.
+        let client = installation.client();
+        let asked = tokio::spawn(async move {
+            client.connect(address, Protocol::Http2).await.unwrap().review("nginx").await
+        });
+        let (door, _) = process.addresses();
+        assert_eq!(door, address, "{names}");
+        assert_eq!(asked.await.unwrap().unwrap().status, 200);
+    }
+    let (address, mut process) = activated(&installation, "LISTEN_FDNAMES=admin");
+    let (door, admin) = process.addresses();
+    assert_eq!(admin, address);
+    assert_ne!(door, address);
+    let socket = tempfile::NamedTempFile::new().unwrap();
+    let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --config \"$1\" 3<&0";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, HOST]).arg(installation.path("host.yaml"));
+    let file = std::fs::File::open(socket.path()).unwrap();
+    let (status, said) = Process::start_with(&mut command, Stdio::from(file)).end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("the service manager gave a socket that cannot be used"), "{said}");
+}
+
+/// What systemd is told, of which the last part is of a process that it did not start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_manager_is_told() {
+    let installation = installation();
+    let manager = UnixDatagram::bind(installation.path("notify")).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let told = |wanted: &str| {
+        let mut message = [0; 512];
+        loop {
+            let length = manager.recv(&mut message).unwrap_or_else(|error| panic!("never {wanted}: {error}"));
+            let text = String::from_utf8_lossy(&message[..length]).into_owned();
+            if text.lines().any(|line| line == wanted) {
+                return text;
+            }
+        }
+    };
+    let managed = |command: &mut Command| {
+        command.env("NOTIFY_SOCKET", installation.path("notify")).env("WATCHDOG_USEC", "200000");
+        Process::start(command)
+    };
+    let mut first = Command::new(HOST);
+    first.args(["serve", "--config"]).arg(installation.path("host.yaml"));
+    let mut process = managed(&mut first);
+    assert!(!told("READY=1").contains("MAINPID"));
+    told("WATCHDOG=1");
+    process.signal(Signal::HUP);
+    assert!(told("RELOADING=1").contains("\nMONOTONIC_USEC="));
+    told("READY=1");
+    process.wait_for("SIGHUP: looked at the files");
+
+    let mut newer = managed(&mut successor(&installation));
+    assert!(told("READY=1").contains(&format!("MAINPID={}\n", newer.id())));
+    let (_, said) = process.end();
+    assert!(said.contains("another process has taken over"), "{said}");
+    newer.signal(Signal::TERM);
+    told("STOPPING=1");
+    assert_eq!(newer.end().0.code(), Some(0));
+}
