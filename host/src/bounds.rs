@@ -340,7 +340,7 @@ bounds! {
         CODES = count("codes", "codes of a policy that metrics tell apart, each with its outcome", 32)
             .fixed("a policy has a handful; each is a series that a scraper keeps for ever")
             .does("counted with the code `other`");
-        LINES = count("lines", "lines of one kind a second, of those that others can cause", 50)
+        LINES = count("lines", "lines of one kind a second, of those that others can cause", 200)
             .fixed("people read them, and the decision log has every review")
             .does("left out, and a line says how many were");
         LOG_BUFFER = count("log-buffer", "lines of the log that wait to be written", 4096)

@@ -17,6 +17,11 @@ fn three_swaps_of_volumes_in_a_row() {
 }
 
 #[test]
+fn twenty_upgrades() {
+    passes(&["upgrades", "--upgrades", "20"]);
+}
+
+#[test]
 fn every_fault() {
     passes(&["faults"]);
 }
