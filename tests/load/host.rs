@@ -227,7 +227,7 @@ fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
 /// The policy `file` in an edition: see [`Content`].
 ///
 /// # Errors
-/// As [`template`].
+/// The text that it is made of has changed, or the whole is no component.
 pub fn component(number: u32) -> Result<Vec<u8>> {
     edition(number, &[])
 }
@@ -235,7 +235,7 @@ pub fn component(number: u32) -> Result<Vec<u8>> {
 /// The same with more changes to the template.
 ///
 /// # Errors
-/// As [`template`].
+/// The text that it is made of has changed, or the whole is no component.
 pub(crate) fn edition(edition: u32, changes: &[(&str, &str)]) -> Result<Vec<u8>> {
     // The decision is at 64, with its outcome at 68 and its annotations at 88; the reason at 136.
     let data = r#"(data (i32.const 88) "\a0\00\00\00\01\00\00\00")
