@@ -145,7 +145,9 @@ impl Reloader {
                 true => self.follow(),
             }
             self.watch();
-            let until = self.gate.next();
+            // The gate wants to look again at what it holds, and at nothing else.
+            let held = self.waiting.as_ref().is_some_and(|waiting| waiting.summary.state == Waits::Held);
+            let until = self.gate.next().filter(|_| held);
             if !self.watcher.as_mut().is_some_and(|watcher| watcher.wait(until)) {
                 return;
             }
@@ -213,6 +215,12 @@ impl Reloader {
             if material == self.material { None } else { Some(material.server_config().map_err(tls)?) };
         self.problems.extend(self.needs_restart(&config));
 
+        // Certificates wait for no policy: one that expires keeps everybody out.
+        if let Some(server_config) = server_config {
+            self.tls.publish(server_config);
+            self.material = material;
+            tracing::info!("new TLS material in force");
+        }
         self.restore_missing();
         let current = self.policies.current();
         let before = match self.closed {
@@ -233,11 +241,6 @@ impl Reloader {
                 },
             )
         })?;
-        if let Some(server_config) = server_config {
-            self.tls.publish(server_config);
-            self.material = material;
-            tracing::info!("new TLS material in force");
-        }
         self.decision_log.configure(config.decision_log.as_ref());
         self.config = config;
         self.gate.configure(self.config.gate.as_ref());
@@ -253,11 +256,17 @@ impl Reloader {
         let current = self.policies.current();
         let Some(state) = &self.state else { return };
         let Some(newest) = state.newest() else { return };
-        let mut missing = current.policies.iter().filter(|entry| entry.loaded.is_err());
-        if self.closed || !missing.any(|entry| newest.last_good(&entry.name).is_some()) {
+        if self.closed || current.policies.iter().all(|entry| entry.loaded.is_ok()) {
             return;
         }
-        let set = restore::set(&self.preparer, state, newest, Instant::now() + PATIENCE);
+        let until = Instant::now() + PATIENCE;
+        let policies = current.policies.iter().map(|entry| {
+            let last_good = entry.loaded.is_err().then(|| newest.last_good(&entry.name)).flatten();
+            let restored =
+                last_good.map(|recorded| restore::restored(&self.preparer, state, recorded, until));
+            restored.filter(|restored| restored.loaded.is_ok()).unwrap_or_else(|| entry.clone())
+        });
+        let set = PolicySet::new(current.rules.clone(), current.limits.clone(), policies.collect());
         if set.digest() != current.digest() {
             self.publish(Next { set, components: Vec::new(), cause: Cause::Start, differences: None });
         }
@@ -320,11 +329,18 @@ impl Reloader {
             summary.state == Waits::Held
                 && summary.differences.as_ref().is_some_and(|found| !found.is_empty())
         };
-        let held = self.waiting.as_ref().map(|waiting| &waiting.summary).filter(decides_otherwise).cloned();
-        if let Some(state) = &mut self.state {
-            // The report tells of it.
-            let _ = state.amend(|record| record.held = held);
-        }
+        let waiting = self.waiting.as_ref().map(|waiting| &waiting.summary);
+        let Some(state) = &mut self.state else { return };
+        let before = state.newest().and_then(|newest| newest.held.as_ref());
+        let held = match waiting {
+            Some(summary) if decides_otherwise(&summary) => Some(summary),
+            // A moment in which it is refused, or a rollback, is no leave for it.
+            Some(summary) => before.filter(|held| held.digest == summary.digest),
+            None => None,
+        };
+        let held = held.cloned();
+        // The report tells of it.
+        let _ = state.amend(|record| record.held = held);
     }
 
     /// Puts a generation in force. It is recorded before: what is answered by it is known at the next start.
@@ -356,7 +372,12 @@ impl Reloader {
             differences,
             problems: self.problems.iter().map(Problem::to_string).collect(),
         };
-        Record { summary, content, remembered, held: None }
+        // Neither a start nor a rollback is leave for what is held.
+        let held = match set.publication().cause {
+            Cause::Start | Cause::RolledBack { .. } => known.and_then(|newest| newest.held.clone()),
+            Cause::FilesChanged | Cause::Released | Cause::Approved => None,
+        };
+        Record { summary, content, remembered, held }
     }
 
     /// Writes a generation to the history; what could not be recorded is tried again at the next reload.

@@ -136,10 +136,11 @@ const ABOUT: &str = "This is an image policy host: the backend of the kube-apise
 /// From bytes to an answer.
 async fn review(host: &Host, body: Body) -> Result<Response, NoVerdict> {
     let began = Instant::now();
-    let set = host.sources.policies.current();
     let mut held = host.budget.hold();
-    let read = read(body, set.limits.body, &mut held).await;
+    let read = read(body, host.sources.policies.current().limits.body, &mut held).await;
     let read = read.map_err(|Exhausted| NoVerdict::Overloaded(bounds::UNDER_WAY))?;
+    // Only now: a body that comes slowly is judged by what is in force when it is there.
+    let set = host.sources.policies.current();
     let review = read.and_then(|bytes| Review::parse(&bytes, &set.limits));
     let (review, verdict) = host.judge(&set, review).await?;
     let reviewed = Reviewed::new(&host.ids, began.elapsed(), review, verdict);

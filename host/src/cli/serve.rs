@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::control::{self, Control};
 use crate::listen::{ListenError, Sockets};
 use crate::policy::Preparer;
-use crate::reload::{self, Asker, Command, Problem, Started};
+use crate::reload::{self, Asker, Command, Problem, Reloader, Started};
 use crate::server::{self, Host, Stop};
 use crate::status::Sources;
 use crate::supervisor::{self, State};
@@ -158,14 +158,28 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
         let leave = stop.clone();
         let copies = Sockets { door: door.try_clone().ok(), admin: admin.try_clone().ok() };
         let estate = Estate::new(copies, asker.clone(), move || {
-            // An error means that the server is gone already.
-            let _ = leave.send(Stop::TakenOver);
+            // A stop that was asked for before stays one.
+            leave.send_if_modified(|stop| {
+                let goes_on = *stop == Stop::NotYet;
+                if goes_on {
+                    *stop = Stop::TakenOver;
+                }
+                goes_on
+            });
         });
         let listener = asynchronous(door).map_err(|error| cannot_start(&error))?;
         let admin = asynchronous(admin).map_err(|error| cannot_start(&error))?;
         follow_signals(stop, estate.clone(), asker.clone()).map_err(|error| cannot_start(&error))?;
         let listening = listener.local_addr().map_err(|error| cannot_start(&error))?;
         let admin_listening = admin.local_addr().map_err(|error| cannot_start(&error))?;
+
+        // All that may fail comes before the other host is let go.
+        let (watcher, stop_watching) = Watcher::new().map_err(|error| cannot_start(&error))?;
+        let (go, wait) = std::sync::mpsc::channel::<Reloader>();
+        let reloading = std::thread::Builder::new()
+            .name("reload".to_owned())
+            .spawn(move || wait.recv().map_or((), |reloader| reloader.run(watcher)))
+            .map_err(|error| cannot_start(&error))?;
 
         let instead = taken.is_some();
         if let Some(taken) = taken {
@@ -186,11 +200,8 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
                 });
             }
         }
-        let (watcher, stop_watching) = Watcher::new().map_err(|error| cannot_start(&error))?;
-        let reloading = std::thread::Builder::new()
-            .name("reload".to_owned())
-            .spawn(move || reloader.run(watcher))
-            .map_err(|error| cannot_start(&error))?;
+        // It waits.
+        let _ = go.send(reloader);
         tracing::info!(
             "serving ImageReview at https://{listening}, health and status at http://{admin_listening}"
         );

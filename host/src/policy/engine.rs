@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// Bytes of a memory that stay mapped for the next instance in its place, zeroed by the host: above what policies in
 /// Rust and C use. Without it each instance costs as many page faults as it has pages.
-const KEPT_MEMORY: usize = 512 << 10;
+const KEPT_MEMORY: usize = 1 << 20;
 /// The same of a table.
 const KEPT_TABLE: usize = 64 << 10;
 /// Instances at a time, whatever their policies. As many reviews as may be evaluated at once have one each.
@@ -24,8 +24,9 @@ pub(crate) const INSTANCES: u32 = 512;
 /// Memories of all instances: each takes 4 GiB of address space, so that no access has to be checked.
 const MEMORIES: u32 = 4 * INSTANCES;
 /// Places that keep what they have mapped for the next instance of the same policy. With more policies in use than that
-/// each instance is mapped anew; each may hold [`KEPT_MEMORY`].
-const WARM: u32 = MEMORIES;
+/// each instance is mapped anew; each may hold [`KEPT_MEMORY`]. The place of a policy that was replaced is taken again only
+/// when there are as many as this, so it bounds what swaps leave behind.
+const WARM: u32 = 256;
 /// Core instances and tables of all instances; those of the largest toolchain have about forty.
 const CORE_INSTANCES: u32 = 40 * INSTANCES;
 

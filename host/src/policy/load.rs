@@ -74,9 +74,9 @@ pub enum LoadError {
     /// It failed before it could say what it thinks of the settings.
     #[error("it cannot be configured: {0}")]
     Configure(Malfunction),
-    /// Compiling it is under way, for so long already.
-    #[error("it is still being compiled, for {} s now", .0.as_secs())]
-    Preparing(Duration),
+    /// Compiling it is under way.
+    #[error("it is still being compiled")]
+    Preparing,
     /// Compiling it took longer than the limit.
     #[error("{}", bounds::PREPARE_TIME.says_of(*.0))]
     PrepareTime(Duration),
@@ -103,7 +103,7 @@ impl LoadError {
             self,
             // A busy machine may have been late.
             LoadError::Configure(Malfunction::Deadline(_))
-                | LoadError::Preparing(_)
+                | LoadError::Preparing
                 | LoadError::PrepareKilled(_)
                 | LoadError::Unprepared(_)
         )

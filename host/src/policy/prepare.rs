@@ -85,7 +85,10 @@ struct Work {
 }
 
 enum Progress {
-    Since { start: Instant, abandoned: bool },
+    /// It waits or runs; whoever wanted it may have given up waiting.
+    Running {
+        abandoned: bool,
+    },
     Done(Result<Arc<Compiled>, LoadError>),
 }
 
@@ -159,7 +162,7 @@ impl Preparer {
         let running = work.running.clone();
         work.results.retain(|key, progress| match progress {
             Progress::Done(_) => keys.contains(key),
-            Progress::Since { .. } => waiting.contains(key) || running.contains(key),
+            Progress::Running { .. } => waiting.contains(key) || running.contains(key),
         });
     }
 
@@ -185,7 +188,8 @@ impl Preparer {
                 }
             };
             for _ in 1..threads {
-                scope.spawn(work);
+                // Without it the others do its part.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
             }
             work();
         });
@@ -272,7 +276,7 @@ impl Shared {
 
     fn enqueue(&self, work: &mut Work, key: String, component: &[u8]) {
         if !work.results.contains_key(&key) {
-            let started = Progress::Since { start: Instant::now(), abandoned: false };
+            let started = Progress::Running { abandoned: false };
             work.results.insert(key.clone(), started);
             work.compiling.push_back((key, component.into()));
             self.changed.notify_all();
@@ -298,11 +302,11 @@ impl Shared {
                         return result;
                     }
                 }
-                Some(Progress::Since { start, abandoned }) => {
+                Some(Progress::Running { abandoned }) => {
                     let left = until.checked_duration_since(Instant::now());
                     let Some(left) = left.filter(|left| !left.is_zero()) else {
                         *abandoned = true;
-                        return Err(LoadError::Preparing(start.elapsed()));
+                        return Err(LoadError::Preparing);
                     };
                     work = self.changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
                 }
@@ -341,7 +345,7 @@ impl Shared {
                 work.running.remove(&key);
                 let before = work.results.insert(key, Progress::Done(result));
                 self.changed.notify_all();
-                if let Some(Progress::Since { abandoned: true, .. }) = before
+                if let Some(Progress::Running { abandoned: true }) = before
                     && let Some(ready) = &work.ready
                 {
                     ready();

@@ -317,7 +317,7 @@ fn load(
             Found::Known(loaded) => loaded,
             Found::New(component) => Loaded {
                 // There is one for each.
-                policy: policies.next().unwrap_or(Err(LoadError::Preparing(Duration::ZERO))),
+                policy: policies.next().unwrap_or(Err(LoadError::Preparing)),
                 component: Some(component),
             },
         })

@@ -163,9 +163,15 @@ impl Reloader {
         let Some(newest) = state.newest() else { return };
         if newest.summary.publication.number > current.number() {
             let set = restore::set(&self.preparer, state, newest, Instant::now() + PATIENCE);
+            let mut policies = set.policies.iter().zip(&newest.content.policies);
+            if policies.any(|(entry, recorded)| entry.loaded.is_err() && recorded.loaded.is_ok()) {
+                tracing::warn!("a policy of what the other process put in force cannot be loaded here yet");
+                return;
+            }
             let set = set.published(newest.summary.publication.clone());
-            tracing::info!("generation {} in force, as in the process that has taken over", set.generation());
+            let generation = set.generation();
             self.policies.publish(set);
+            tracing::info!("generation {generation} in force, as in the process that has taken over");
         }
     }
 

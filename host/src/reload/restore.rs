@@ -1,7 +1,7 @@
 //! From a generation that is recorded to a policy set.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{MALFUNCTIONS, Problem};
 use crate::generation::{PolicyContent, Version};
@@ -22,7 +22,7 @@ pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, 
     let entries = policies.iter().zip(&components).map(|(policy, component)| {
         let loaded = component.as_ref().map_err(String::clone).and_then(|_| {
             // There is one for each.
-            let loaded = loaded.next().unwrap_or(Err(LoadError::Preparing(Duration::ZERO)));
+            let loaded = loaded.next().unwrap_or(Err(LoadError::Preparing));
             loaded.map_err(|error| error.to_string())
         });
         entry(policy, loaded)
