@@ -1,7 +1,7 @@
 //! A client as the kube-apiserver's: mutual TLS, kept connections, HTTP/1.1 or HTTP/2.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub enum Protocol {
 #[derive(Clone)]
 pub struct Client {
     address: SocketAddr,
-    tls: Arc<ClientConfig>,
+    tls: Arc<dyn Fn() -> Result<ClientConfig> + Send + Sync>,
 }
 
 impl Client {
@@ -59,7 +59,13 @@ impl Client {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain(certificate)?, key)?;
-        Ok(Client { address, tls: Arc::new(tls) })
+        Ok(Client { address, tls: Arc::new(move || Ok(tls.clone())) })
+    }
+
+    /// The same with the files as they are whenever it connects, as an apiserver reads its own anew.
+    pub fn following(address: SocketAddr, authority: PathBuf, certificate: PathBuf, key: PathBuf) -> Client {
+        let tls = move || (Client::new(address, &authority, &certificate, &key)?.tls)();
+        Client { address, tls: Arc::new(tls) }
     }
 
     /// Connects, within [`PATIENCE`].
@@ -74,7 +80,7 @@ impl Client {
         let failed = |kind| move |what: String| Failure { kind, what };
         let tcp = TcpStream::connect(self.address).await.map_err(|e| failed(Kind::Connect)(e.to_string()))?;
         tcp.set_nodelay(true).map_err(|e| failed(Kind::Connect)(e.to_string()))?;
-        let mut tls = ClientConfig::clone(&self.tls);
+        let mut tls = (self.tls)().map_err(|e| failed(Kind::Handshake)(format!("{e:#}")))?;
         tls.alpn_protocols = vec![match protocol {
             Protocol::Http1 => b"http/1.1".to_vec(),
             Protocol::Http2 => b"h2".to_vec(),

@@ -189,11 +189,23 @@ impl Installation {
     /// # Errors
     /// Its certificates cannot be read.
     pub fn client(&self) -> Result<Client> {
-        let [authority, certificate, key] =
-            ["external-ca.pem", "apiserver-client-cert.pem", "apiserver-client-key.pem"]
-                .map(|file| self.path(CERTIFICATES).join(file));
-        let door = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0]));
-        Client::new(door, &authority, &certificate, &key)
+        let [authority, certificate, key] = self.identity();
+        Client::new(self.door(), &authority, &certificate, &key)
+    }
+
+    /// The same, following its certificates.
+    pub fn following_client(&self) -> Client {
+        let [authority, certificate, key] = self.identity();
+        Client::following(self.door(), authority, certificate, key)
+    }
+
+    fn identity(&self) -> [PathBuf; 3] {
+        ["external-ca.pem", "apiserver-client-cert.pem", "apiserver-client-key.pem"]
+            .map(|file| self.path(CERTIFICATES).join(file))
+    }
+
+    fn door(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0]))
     }
 
     /// The messages of `/status` about what is not as configured.

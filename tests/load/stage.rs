@@ -40,7 +40,7 @@ impl Stage {
             Ok((installation, host))
         })?;
         let ledger = Arc::new(Ledger::new(first));
-        let load = Running::start(installation.client()?, Arc::clone(&ledger), shape);
+        let load = Running::start(installation.following_client(), Arc::clone(&ledger), shape);
         Ok(Stage { installation, host, ledger, load })
     }
 
