@@ -47,7 +47,7 @@ fn two_seconds() -> String {
     "2s".to_owned()
 }
 
-/// An instance may have 64, and while its snapshot is tried there is another.
+/// An instance may have 64, and while its snapshot is tried beside the reviews there is another.
 fn usual_growth() -> u64 {
     160
 }
