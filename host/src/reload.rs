@@ -79,6 +79,8 @@ pub struct Reloader {
     /// Someone rolled back: files decide nothing until that is released.
     pinned: bool,
     waiting: Option<Waiting>,
+    /// The generation that the process starts with, as long as it does not serve.
+    first: Option<(Record, Vec<Component>)>,
     history: VecDeque<Summary>,
     /// What the last look at the files has found.
     problems: Vec<Problem>,
@@ -129,6 +131,17 @@ fn compared(differences: Differences) -> Option<Differences> {
 }
 
 impl Reloader {
+    /// This is the host of its state directory from now on: what it starts with is recorded.
+    pub fn serves(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.sign();
+        }
+        if let Some((record, components)) = self.first.take() {
+            self.keep(record, components);
+        }
+        self.report();
+    }
+
     /// Follows the files, and does what it is asked for, until the watcher is told to stop.
     pub fn run(mut self, watcher: Watcher) {
         self.preparer.when_ready(watcher.hinter());

@@ -89,9 +89,14 @@ impl StateDirectory {
         if metadata.uid() != rustix::process::geteuid().as_raw() {
             return Err(io::Error::other("it belongs to another user").into());
         }
+        // Until that one ends all is left as it is.
+        let alone = shared.is_none();
         let lock = lock(path, shared)?;
         for folder in FOLDERS.map(|folder| path.join(folder)) {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+            if !alone {
+                continue;
+            }
             // Whoever was killed while writing left it.
             for unfinished in files(&folder)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
                 // Where nothing can be written, it does no harm.
@@ -109,8 +114,21 @@ impl StateDirectory {
             unrecorded: false,
             unsynced: BTreeSet::new(),
         };
+        if alone {
+            state.sign();
+        }
         state.read()?;
         Ok(state)
+    }
+
+    /// Writes the number of this process into the lock.
+    pub fn sign(&mut self) {
+        // A full disk must not keep the host from starting, and whose process it is only tells people where to look.
+        let _ = self
+            .lock
+            .set_len(0)
+            .and_then(|()| self.lock.rewind())
+            .and_then(|()| writeln!(self.lock, "process {}", std::process::id()));
     }
 
     fn read(&mut self) -> io::Result<()> {
@@ -331,7 +349,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the lock, and writes the number of this process into it.
+/// Takes the lock.
 fn lock(folder: &Path, shared: Option<File>) -> Result<File, StateError> {
     let path = folder.join("lock");
     let open = |write| File::options().read(true).write(write).create(write).truncate(false).open(&path);
@@ -342,7 +360,7 @@ fn lock(folder: &Path, shared: Option<File>) -> Result<File, StateError> {
             _ => Err(error),
         })
     };
-    let mut file = shared.map_or_else(own, Ok)?;
+    let file = shared.map_or_else(own, Ok)?;
     let until = Instant::now() + LETTING_GO;
     let mut locked = file.try_lock();
     while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < until {
@@ -350,21 +368,15 @@ fn lock(folder: &Path, shared: Option<File>) -> Result<File, StateError> {
         locked = file.try_lock();
     }
     match locked {
-        Ok(()) => {}
+        Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
             // It only tells people where to look.
             let _ = file.take(32).read_to_string(&mut text);
-            return Err(StateError::InUse(folder.display().to_string(), text::printable(text.trim())));
+            Err(StateError::InUse(folder.display().to_string(), text::printable(text.trim())))
         }
-        Err(TryLockError::Error(error)) => return Err(error.into()),
+        Err(TryLockError::Error(error)) => Err(error.into()),
     }
-    // A full disk must not keep the host from starting, and whose process it is only tells people where to look.
-    let _ = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "process {}", std::process::id()));
-    Ok(file)
 }
 
 fn files(folder: &Path) -> io::Result<Vec<String>> {

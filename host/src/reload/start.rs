@@ -49,10 +49,13 @@ pub struct Started {
 /// # Errors
 /// The configuration or the TLS material is wrong, or another host uses the state directory.
 pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
-    start_with(path, program, None)
+    let mut started = start_with(path, program, None)?;
+    started.reloader.serves();
+    Ok(started)
 }
 
-/// As [`start`], in the place of a host that shares its lock of the state directory.
+/// As [`start`], perhaps in the place of a host that shares its lock of the state directory. Nothing is recorded before
+/// [`Reloader::serves`]: whoever fails to serve leaves all as it was.
 ///
 /// # Errors
 /// As of [`start`].
@@ -126,6 +129,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         closed: first.closed,
         pinned,
         waiting: None,
+        first: None,
         history,
         problems,
         results: Results::default(),
@@ -137,10 +141,8 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
     };
     if !first.closed {
         let new = || reloader.record(&policies.current(), before.as_ref(), None);
-        let record = recorded.unwrap_or_else(new);
-        reloader.keep(record, loaded);
+        reloader.first = Some((recorded.unwrap_or_else(new), loaded));
     }
-    reloader.report();
     let standing = StandingReader(standing);
     Ok(Started { reloader, config, policies, tls, standing, asker, decision_log, recent })
 }
