@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -82,7 +82,7 @@ impl Asked {
     /// process grew.
     async fn ask(&mut self, time: Duration) -> (usize, u64) {
         let before = self.process.resident();
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let (mut busy, mut most) = (0, before);
         while began.elapsed() < time {
             let answer = tokio::time::timeout(Duration::from_secs(5), self.connection.review("nginx"));
