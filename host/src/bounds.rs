@@ -123,7 +123,8 @@ bounds! {
             .does("the connection waits until another ends");
         ADMIN_CONNECTIONS = count("admin-connections", "connections that the admin listener serves", 64)
             .fixed("a few probes and one scraper ask there, each for an instant")
-            .does("the connection waits until another ends");
+            .says("admin listener: all {limit} connections are taken, so the one that was idle longest is closed (`ss -tnp` shows \
+                   whose they are)");
         ENTERING = count("entering", "connections before the end of their handshake, or waiting for a place", 256)
             .fixed("more do no good: whoever is given up was there longest")
             .does("the oldest of them is closed");

@@ -24,12 +24,14 @@ pub enum Kind {
     Request,
     /// A TLS handshake that failed.
     Handshake,
+    /// A connection that was closed for others.
+    Connection,
 }
 
 impl Kind {
     /// All of them, in order.
-    pub const ALL: [Kind; 5] =
-        [Kind::Denial, Kind::Malfunction, Kind::Policy, Kind::Request, Kind::Handshake];
+    pub const ALL: [Kind; 6] =
+        [Kind::Denial, Kind::Malfunction, Kind::Policy, Kind::Request, Kind::Handshake, Kind::Connection];
 
     /// As metrics call it.
     pub fn label(self) -> &'static str {
@@ -39,6 +41,7 @@ impl Kind {
             Kind::Policy => "policy",
             Kind::Request => "request",
             Kind::Handshake => "handshake",
+            Kind::Connection => "connection",
         }
     }
 
@@ -50,6 +53,7 @@ impl Kind {
             Kind::Policy => "lines of policies",
             Kind::Request => "refused requests",
             Kind::Handshake => "refused TLS handshakes",
+            Kind::Connection => "connections closed for others",
         }
     }
 }

@@ -33,7 +33,7 @@ pub async fn serve_admin(listener: TcpListener, host: Arc<Host>, stop: watch::Re
         .with_state(Arc::clone(&host));
     let rooms = Rooms::new(|| bounds::ADMIN_CONNECTIONS.size());
     tokio::select! {
-        _ = serve_connections(listener, Transport::Plain, routes, Arc::default(), rooms, stop) => {}
+        _ = serve_connections(listener, Transport::Plain(Arc::clone(&host)), routes, Arc::default(), rooms, stop) => {}
         () = host.watch_certificates() => {}
     }
 }

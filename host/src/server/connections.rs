@@ -33,15 +33,15 @@ use crate::{bounds, lines, tls};
 pub(super) enum Transport {
     /// TLS with the material in force when it begins.
     Tls(Arc<Host>),
-    /// Nothing.
-    Plain,
+    /// Nothing: clients need not show who they are.
+    Plain(Arc<Host>),
 }
 
 impl Transport {
     fn material(&self) -> Option<Arc<ServerConfig>> {
         match self {
             Transport::Tls(host) => Some(host.sources.tls.server_config()),
-            Transport::Plain => None,
+            Transport::Plain(_) => None,
         }
     }
 
@@ -181,7 +181,7 @@ impl Connection {
             tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
         let ended = match &self.transport {
-            Transport::Plain => self.enter(ready(Some((stream, Protocol::Http1))), entering).await,
+            Transport::Plain(_) => self.enter(ready(Some((stream, Protocol::Http1))), entering).await,
             Transport::Tls(host) => self.enter(handshake(host, stream, peer), entering).await,
         };
         if let Err(error) = ended {
@@ -198,7 +198,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let enter = async { Some((handshake.await?, self.rooms.place().await)) };
+        let enter = async { Some((handshake.await?, self.rooms.place(|| self.make_room()).await)) };
         tokio::select! {
             entered = enter => {
                 let Some(((stream, protocol), _place)) = entered else { return Ok(()) };
@@ -208,6 +208,17 @@ impl Connection {
             }
             // Its sender is dropped: for newer connections, or because the host ends.
             _ = &mut entering.given_up => Ok(()),
+        }
+    }
+
+    /// Where anyone may connect, whoever opens connections and leaves them so keeps nobody out.
+    fn make_room(&self) {
+        if let Transport::Plain(host) = &self.transport
+            && self.sweep.cut_idlest()
+            && host.lines.may(lines::Kind::Connection)
+        {
+            let bound = bounds::ADMIN_CONNECTIONS;
+            tracing::warn!("{}", bound.says("", bound.default));
         }
     }
 
@@ -307,6 +318,9 @@ async fn handshake(
     None
 }
 
+/// How often a connection that waits for a place tries to make room.
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+
 /// Who is there: connections that serve, within a limit, and those that are on their way in.
 pub(super) struct Rooms {
     limit: Box<dyn Fn() -> usize + Send + Sync>,
@@ -351,8 +365,9 @@ impl Rooms {
         Entering { rooms: Arc::clone(self), number, given_up }
     }
 
-    /// Waits for a place among those that serve.
-    async fn place(self: &Arc<Self>) -> Place {
+    /// Waits for a place among those that serve. As long as there is none it calls `make_room` again and again: what has to
+    /// stay at one moment may go at the next.
+    async fn place(self: &Arc<Self>, make_room: impl Fn()) -> Place {
         loop {
             let mut left = std::pin::pin!(self.left.notified());
             // From here on whoever leaves is seen.
@@ -361,7 +376,9 @@ impl Rooms {
             if self.serving.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok() {
                 return Place(Arc::clone(self));
             }
-            left.await;
+            make_room();
+            // That nobody has left until then is as good a reason to try again.
+            let _ = tokio::time::timeout(BETWEEN_TRIES, left).await;
         }
     }
 }

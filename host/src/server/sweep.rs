@@ -177,6 +177,17 @@ impl Sweep {
         clean
     }
 
+    /// Cuts off the connection that has asked nothing for longest, of those on which no request is under way. Returns
+    /// whether there is one.
+    pub(super) fn cut_idlest(&self) -> bool {
+        let connections = self.connections();
+        let idle = connections
+            .iter()
+            .filter(|(_, track)| track.under_way.load(Ordering::Relaxed) == 0 && track.order() < Order::Cut);
+        let idlest = idle.min_by_key(|(number, track)| (track.idle_since.load(Ordering::Relaxed), **number));
+        idlest.map(|(_, track)| track.tell(Order::Cut)).is_some()
+    }
+
     /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.connections().is_empty()
