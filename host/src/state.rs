@@ -48,13 +48,21 @@ pub struct StateDirectory {
     recorded: BTreeMap<u64, BTreeSet<String>>,
     history: Vec<Summary>,
     newest: Option<Record>,
-    damaged: Vec<String>,
+    damaged: Vec<Damaged>,
     /// Components that are not written yet.
     unwritten: Vec<Component>,
     /// The newest generation is not recorded yet.
     unrecorded: bool,
     /// Files that a loss of power may still damage.
     unsynced: BTreeSet<PathBuf>,
+}
+
+/// A generation whose record is damaged.
+pub struct Damaged {
+    /// Its number.
+    pub number: u64,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 /// How long a host that was killed may still have its lock: a child that it was about to start has it too, for an instant.
@@ -142,8 +150,8 @@ impl StateDirectory {
                     self.history.push(record.summary.clone());
                     self.newest = Some(record);
                 }
-                Err(error) => {
-                    self.damaged.push(error);
+                Err(why) => {
+                    self.damaged.push(Damaged { number, why });
                     self.recorded.insert(number, BTreeSet::new());
                 }
             }
@@ -191,9 +199,15 @@ impl StateDirectory {
         &self.history
     }
 
-    /// The generations that were found damaged, and why.
-    pub fn damaged(&self) -> &[String] {
+    /// The generations that were found damaged, oldest first.
+    pub fn damaged(&self) -> &[Damaged] {
         &self.damaged
+    }
+
+    /// The last generation, where it is damaged: what was in force, what was pinned and what was held is not known.
+    pub fn lost(&self) -> Option<u64> {
+        let newest = self.newest.as_ref().map_or(0, |newest| newest.summary.publication.number);
+        self.damaged.last().map(|damaged| damaged.number).filter(|number| *number > newest)
     }
 
     /// The newest generation.

@@ -18,7 +18,7 @@ use crate::decision_log::DecisionLog;
 use crate::gate::{Gate, Recent};
 use crate::generation::{Cause, Publication};
 use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
-use crate::state::{StateDirectory, StateError};
+use crate::state::{Damaged, Record, StateDirectory, StateError};
 use crate::tls::{Material, TlsReader, TlsStore};
 
 /// A host that is ready to serve.
@@ -91,6 +91,9 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
             cause: Cause::Start,
         },
     };
+    let doubt = state.as_ref().and_then(StateDirectory::lost).map(|number| {
+        format!("the record of generation {number} is damaged, so nobody knows whether this was held")
+    });
     let pinned = newest.is_some_and(|newest| newest.summary.pinned);
     let before = newest.filter(|newest| newest.summary.publication != publication);
     let before = before.map(|newest| newest.content.clone());
@@ -128,6 +131,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         unpassed,
         closed: first.closed,
         pinned,
+        doubt,
         waiting: None,
         first: None,
         history,
@@ -203,9 +207,9 @@ fn state(
     let subject = path.display().to_string();
     match StateDirectory::open_with(path, lock) {
         Ok(state) => {
-            lasting.extend(state.damaged().iter().map(|error| Problem {
+            lasting.extend(state.damaged().iter().map(|Damaged { number, why }| Problem {
                 subject: subject.clone(),
-                message: format!("{error} (remove the file)"),
+                message: format!("{why} ({})", instead(*number, state.newest())),
             }));
             Ok(Some(state))
         }
@@ -214,12 +218,24 @@ fn state(
             lasting.push(Problem {
                 subject,
                 message: format!(
-                    "the state directory cannot be used, so a policy that cannot be loaded at the next start has no \
-                     last good version to fall back on, and there is no way back: {error} (mend it, and restart)"
+                    "the state directory cannot be used, so there is no last good version to fall back on and no way \
+                     back, and what is configured is in force though a rollback or a held candidate may be recorded \
+                     there: {error} (mend it, restart, and look at `host status`)"
                 ),
             });
             Ok(None)
         }
+    }
+}
+
+/// What takes the place of a generation whose record is damaged, and what to do.
+fn instead(damaged: u64, newest: Option<&Record>) -> String {
+    const FORGOTTEN: &str = "if it was a rollback, or held a candidate, that is forgotten: see `host status`, and put back what is to be in \
+                             force with `host rollback --to NUMBER`";
+    match newest.map(|newest| newest.summary.publication.number) {
+        Some(newest) if newest > damaged => "there are later ones: remove the file".to_owned(),
+        Some(newest) => format!("generation {newest} took its place; {FORGOTTEN}"),
+        None => format!("there is no other, so the files alone decide; {FORGOTTEN}"),
     }
 }
 
