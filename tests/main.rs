@@ -16,6 +16,8 @@ mod connections;
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod decision_files;
+#[cfg(test)]
 mod decision_log;
 #[cfg(test)]
 mod deploy;

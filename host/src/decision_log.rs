@@ -238,7 +238,8 @@ impl Writer {
             for reviewed in reviews {
                 files.add(&config, reviewed.id, &line::of(reviewed))?;
             }
-            files.flush()
+            files.flush()?;
+            files.unlock()
         });
         let done = self.files.as_mut().map_or(0, Files::take_written);
         shared.counts.written.add_many(done);
@@ -252,10 +253,11 @@ impl Writer {
     }
 
     fn files(&mut self, config: &DecisionLogConfig) -> std::io::Result<&mut Files> {
-        let files = match self.files.take().filter(|files| files.are_in_place(&config.directory)) {
-            Some(files) => files,
-            None => Files::open(config)?,
-        };
-        Ok(self.files.insert(files))
+        if let Some(mut files) = self.files.take()
+            && files.lock(&config.directory)?
+        {
+            return Ok(self.files.insert(files));
+        }
+        Ok(self.files.insert(Files::open(config)?))
     }
 }

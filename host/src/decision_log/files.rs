@@ -1,4 +1,7 @@
 //! The files of the decision log: one that is written, and those before it, of bounded size and number.
+//!
+//! While a process takes over from another both write. Each does so with the lock of the file (flock(2)), and what it knows of
+//! the file is from then.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -16,11 +19,14 @@ const ENDING: &str = ".jsonl";
 /// Lines are gathered up to so many bytes.
 const BUFFER: usize = 256 * 1024;
 
+/// How often another file may stand there by the time that the lock of one is had. Others begin a new one where it is full.
+const TRIES: usize = 100;
+
 /// The file that is written, open.
 pub(super) struct Files {
     directory: PathBuf,
     file: File,
-    /// Bytes in it, all of whole lines.
+    /// Bytes in it, all of whole lines, while its lock is had.
     length: u64,
     buffer: Vec<u8>,
     buffered: u64,
@@ -28,51 +34,77 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Opens the file, making the folder (mode 0700) and the file (mode 0600) where there is none.
+    /// Opens the file and takes its lock, making the folder (mode 0700) and the file (mode 0600) where there is none.
     ///
     /// # Errors
     /// It cannot be made or written, or others can write the folder.
     pub(super) fn open(config: &DecisionLogConfig) -> io::Result<Files> {
         let directory = config.directory.clone();
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-        if fs::metadata(&directory)?.permissions().mode() & 0o022 != 0 {
-            return Err(io::Error::other("others can write it: set its mode to 0700 (`chmod 0700`)"));
+        folder(&directory)?;
+        for _ in 0..TRIES {
+            let file = OpenOptions::new()
+                .create(true)
+                .read(true)
+                .append(true)
+                .mode(0o600)
+                .open(directory.join(CURRENT))?;
+            let mut files = Files {
+                directory: directory.clone(),
+                file,
+                length: 0,
+                buffer: Vec::new(),
+                buffered: 0,
+                written: 0,
+            };
+            if files.lock(&directory)? {
+                files.file.set_permissions(fs::Permissions::from_mode(0o600))?;
+                prune(&directory, config.files)?;
+                return Ok(files);
+            }
         }
-        let file = OpenOptions::new()
-            .create(true)
-            .read(true)
-            .append(true)
-            .mode(0o600)
-            .open(directory.join(CURRENT))?;
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        let length = whole_lines(&file)?;
-        // The end of a process may have cut its last line.
-        file.set_len(length)?;
-        prune(&directory, config.files)?;
-        Ok(Files { directory, file, length, buffer: Vec::new(), buffered: 0, written: 0 })
+        Err(io::Error::other(format!("others put another {CURRENT} there again and again: look who does")))
     }
 
-    /// Whether this is the file that stands in `directory` now.
-    pub(super) fn are_in_place(&self, directory: &Path) -> bool {
+    /// Takes the lock of the file, which others may have written since. Returns whether it is still the one that stands in
+    /// `directory`.
+    pub(super) fn lock(&mut self, directory: &Path) -> io::Result<bool> {
+        self.file.lock()?;
         let same =
             |one: &fs::Metadata, other: &fs::Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
-        self.directory == directory
-            && matches!(
-                (fs::metadata(directory.join(CURRENT)), self.file.metadata()),
-                (Ok(there), Ok(here)) if same(&there, &here)
-            )
+        let here = self.file.metadata()?;
+        let in_place = self.directory == directory
+            && fs::metadata(directory.join(CURRENT)).is_ok_and(|there| same(&there, &here));
+        if in_place {
+            self.length = whole_lines(&self.file, here.len())?;
+            if self.length < here.len() {
+                // The end of a process may have cut its last line.
+                self.file.set_len(self.length)?;
+            }
+        }
+        Ok(in_place)
+    }
+
+    /// Lets others write.
+    pub(super) fn unlock(&self) -> io::Result<()> {
+        self.file.unlock()
     }
 
     /// Adds a line, after a new file was begun where this one would become too large.
     pub(super) fn add(&mut self, config: &DecisionLogConfig, id: ReviewId, line: &[u8]) -> io::Result<()> {
-        let length = self.length + self.buffer.len() as u64;
-        if length > 0 && length + line.len() as u64 > config.file_size {
+        // The new one may be full already, of what others write.
+        while self.is_full(line.len(), config.file_size) {
             self.flush()?;
             self.rotate(config, id)?;
         }
         self.buffer.extend_from_slice(line);
         self.buffered += 1;
         if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
+    }
+
+    /// Whether so many bytes more are too many.
+    fn is_full(&self, more: usize, file_size: u64) -> bool {
+        let length = self.length + self.buffer.len() as u64;
+        length > 0 && length + more as u64 > file_size
     }
 
     /// Writes what was added. A part of it that was written when it fails is taken back.
@@ -83,7 +115,7 @@ impl Files {
                 self.length += self.buffer.len() as u64;
                 self.written += self.buffered;
             }
-            // Should this fail as well, the next to open the file cuts the line.
+            // Should this fail as well, the next to take the lock cuts the line.
             Err(_) => drop(self.file.set_len(self.length)),
         }
         self.buffer.clear();
@@ -106,9 +138,25 @@ impl Files {
     }
 }
 
-/// Where the last whole line of a file ends.
-fn whole_lines(file: &File) -> io::Result<u64> {
-    let length = file.metadata()?.len();
+/// Makes the folder, where there is none that the host alone can write.
+fn folder(directory: &Path) -> io::Result<()> {
+    const OTHERS: &str = "remove what stands there, or name another folder as `decisionLog.directory`";
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => io::Error::other(format!("it is no folder: {OTHERS}")),
+        io::ErrorKind::NotADirectory => {
+            io::Error::other(format!("a part of its path is no folder: {OTHERS}"))
+        }
+        _ => error,
+    })?;
+    if fs::metadata(directory)?.permissions().mode() & 0o022 != 0 {
+        return Err(io::Error::other("others can write it: set its mode to 0700 (`chmod 0700`)"));
+    }
+    Ok(())
+}
+
+/// Where the last whole line of a file ends that has so many bytes.
+fn whole_lines(file: &File, length: u64) -> io::Result<u64> {
     let mut end = length;
     let mut piece = [0; 4096];
     while end > 0 {
@@ -135,7 +183,11 @@ fn prune(directory: &Path, files: usize) -> io::Result<()> {
     before.sort();
     let surplus = (before.len() + 1).saturating_sub(files);
     for name in before.iter().take(surplus) {
-        fs::remove_file(directory.join(name))?;
+        match fs::remove_file(directory.join(name)) {
+            // Somebody else was first.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
     }
     Ok(())
 }
