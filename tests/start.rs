@@ -267,15 +267,15 @@ fn what_may_have_been_held_is_held() {
     fs::write(installation.path("state/generations/2.json"), "{").unwrap();
 
     let why = "the record of generation 2 is damaged, so nobody knows whether this was held";
-    let digest = (0..2).map(|_| {
+    let mut digest = String::new();
+    for _ in 0..2 {
         let mut started = installation.start();
         started.reloader.reload();
         assert_eq!(said(&started.policies), ["a: version1"]);
         let held = started.standing.current().candidate.clone().unwrap();
         assert_eq!((held.state, held.why.as_str()), (Waits::Held, why));
-        held.digest
-    });
-    let digest = digest.last().unwrap();
+        digest = held.digest;
+    }
     // Removing the file is no leave either.
     fs::remove_file(installation.path("state/generations/2.json")).unwrap();
     let mut started = installation.start();
