@@ -63,7 +63,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
     let config = Config::read(path)?;
     let material = Material::read(&config.require_serving()?.tls)?;
     let server_config = material.server_config()?;
-    let engine = Engine::new(Purpose::Serve)?;
+    let engine = Engine::new(Purpose::Serve { policies: config.policies.len() })?;
 
     let mut lasting = Vec::new();
     if let Some(why) = engine.no_pool() {
