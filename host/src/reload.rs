@@ -72,8 +72,6 @@ pub struct Reloader {
     gate: Gate,
     /// What is known of the files, once they are followed.
     watcher: Option<Watcher>,
-    /// The suites that the first set of all does not pass, which is in force since there is no other.
-    unpassed: Option<(String, Problem)>,
     /// No set could be put in force yet but one that denies everything, so the last good versions still count.
     closed: bool,
     /// Someone rolled back: files decide nothing until that is released.
@@ -125,7 +123,7 @@ fn differ(new: &PolicySet, current: &PolicySet) -> bool {
 
 /// Differences of a gate that has compared anything.
 fn compared(differences: Differences) -> Option<Differences> {
-    (differences.reviews > 0).then_some(differences)
+    (differences.reviews + differences.left_out > 0).then_some(differences)
 }
 
 impl Reloader {
@@ -145,9 +143,9 @@ impl Reloader {
                 true => self.follow(),
             }
             self.watch();
-            // The gate wants to look again at what it holds, and at nothing else.
-            let held = self.waiting.as_ref().is_some_and(|waiting| waiting.summary.state == Waits::Held);
-            let until = self.gate.next().filter(|_| held);
+            // The gate wants to look again at what waits for it, and at nothing else.
+            let judged = self.waiting.as_ref().is_some_and(|waiting| waiting.summary.state != Waits::Pinned);
+            let until = self.gate.next().filter(|_| judged);
             if !self.watcher.as_mut().is_some_and(|watcher| watcher.wait(until)) {
                 return;
             }
@@ -290,11 +288,8 @@ impl Reloader {
         components.extend(before.into_iter().flat_map(|before| before.components));
         let ruling = if self.pinned {
             Err((Waits::Pinned, None, "a rollback is in force".to_owned()))
-        } else if self.closed {
-            // Whatever comes denies no more than what is in force.
-            Ok(None)
         } else {
-            match self.gate.judge(&set, &current) {
+            match self.gate.judge(&set, Some(&*current).filter(|_| !self.closed)) {
                 Ruling::Swap(differences) => match held {
                     Some(held) => Err((Waits::Held, held.differences, held.why)),
                     None => Ok(compared(differences)),
@@ -315,8 +310,8 @@ impl Reloader {
         }
     }
 
-    /// A candidate that was held because it decides otherwise, and that nobody has approved: the reviews that showed it
-    /// may be forgotten, as at a restart.
+    /// A candidate that was held for what it was tried on, and that nobody has approved: those reviews may be forgotten, as
+    /// at a restart.
     fn held(&self, set: &PolicySet) -> Option<CandidateSummary> {
         let hold = |gate: &config::Gate| gate.on_difference == OnDifference::Hold;
         let held = self.state.as_ref()?.newest()?.held.as_ref()?;
@@ -325,15 +320,16 @@ impl Reloader {
 
     /// Records what is held.
     fn hold(&mut self) {
-        let decides_otherwise = |summary: &&CandidateSummary| {
-            summary.state == Waits::Held
-                && summary.differences.as_ref().is_some_and(|found| !found.is_empty())
+        let judged = self.gate.next().is_none();
+        let stays = |found: &Differences| !found.is_empty() || judged && found.tell_nothing();
+        let stays = |summary: &&CandidateSummary| {
+            summary.state == Waits::Held && summary.differences.as_ref().is_some_and(stays)
         };
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.summary);
         let Some(state) = &mut self.state else { return };
         let before = state.newest().and_then(|newest| newest.held.as_ref());
         let held = match waiting {
-            Some(summary) if decides_otherwise(&summary) => Some(summary),
+            Some(summary) if stays(&summary) => Some(summary),
             // A moment in which it is refused, or a rollback, is no leave for it.
             Some(summary) => before.filter(|held| held.digest == summary.digest),
             None => None,
@@ -433,9 +429,6 @@ impl Reloader {
         problems.extend(self.lasting.iter().cloned());
         let trouble = self.watcher.as_ref().and_then(Watcher::trouble);
         problems.extend(trouble.map(|message| Problem { subject: "watching".to_owned(), message }));
-        let current = self.policies.current();
-        let unpassed = self.unpassed.iter().filter(|(digest, _)| digest == current.digest());
-        problems.extend(unpassed.map(|(_, problem)| problem.clone()));
         let cache = self.preparer.cache().trouble();
         problems.extend(cache.map(|message| Problem { subject: "cache".to_owned(), message }));
         let before = self.standing.load();
