@@ -5,11 +5,12 @@ use std::fs;
 use host::config::Mode;
 use host::evaluate::evaluate;
 use host::generation::{Cause, Change};
-use host::reload::Started;
+use host::reload::{Command, Started};
+use host::state::Waits;
 
 use crate::reload::{Installation, said};
 use crate::support::process::HOST;
-use crate::support::{self, version};
+use crate::support::{self, denying, version};
 
 #[test]
 fn a_start_falls_back_to_the_last_good_version() {
@@ -101,6 +102,10 @@ fn a_state_directory_that_cannot_be_used_stays_told() {
     for _ in 0..2 {
         let problems = installation.problems(&started);
         assert!(problems[0].starts_with("state: the state directory cannot be used"), "{problems:?}");
+        assert!(
+            problems[0].contains("though a rollback or a held candidate may be recorded"),
+            "{problems:?}"
+        );
         started.reloader.reload();
     }
 }
@@ -214,8 +219,73 @@ fn a_damaged_record_is_told_and_the_one_before_counts() {
     let started = installation.start();
     assert_eq!(said(&started.policies), ["a: version1"]);
     let problems = installation.problems(&started);
-    assert!(problems.iter().any(|problem| problem.contains("its record is damaged")), "{problems:?}");
+    let told = "state: generation 2 is of no use, its record is damaged: state/generations/2.json: ";
+    let problem = problems.iter().find(|problem| problem.starts_with(told));
+    let problem = problem.unwrap_or_else(|| panic!("{problems:?}"));
+    for part in
+        ["(generation 1 took its place; ", "if it was a rollback, or held a candidate,", "--to NUMBER`)"]
+    {
+        assert!(problem.contains(part), "{problem}");
+    }
     assert_eq!(started.policies.current().number(), 1);
+
+    // Its number was in answers, and is of no other.
+    drop(started);
+    let mut started = installation.start();
+    installation.policy("a", &version("version3"));
+    started.reloader.reload();
+    assert_eq!(started.policies.current().number(), 3);
+    drop(started);
+    let problems = installation.problems(&installation.start());
+    assert!(
+        problems.len() == 1 && problems[0].ends_with("(there are later ones: remove the file)"),
+        "{problems:?}"
+    );
+
+    for number in [1, 3] {
+        fs::write(installation.path(&format!("state/generations/{number}.json")), "{").unwrap();
+    }
+    let problems = installation.problems(&installation.start());
+    assert!(problems[2].contains("(there is no other, so the files alone decide; "), "{problems:?}");
+}
+
+/// What may have been held waits for leave: who damages a record puts nothing in force by it.
+#[test]
+fn what_may_have_been_held_is_held() {
+    let installation = Installation::new(
+        "policyDirectory: policies\nstateDirectory: state\ngate: { replay: 10, onDifference: Hold }",
+    );
+    installation.policy("a", &version("version1"));
+    let mut started = installation.start();
+    installation.policy("a", &version("version2"));
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version2"]);
+    started.recent.push(&std::sync::Arc::new(support::review("default", &["x.io/a"])));
+    installation.policy("a", &denying("version3"));
+    started.reloader.reload();
+    drop(started);
+    fs::write(installation.path("state/generations/2.json"), "{").unwrap();
+
+    let why = "the record of generation 2 is damaged, so nobody knows whether this was held";
+    let mut digest = String::new();
+    for _ in 0..2 {
+        let mut started = installation.start();
+        started.reloader.reload();
+        assert_eq!(said(&started.policies), ["a: version1"]);
+        let held = started.standing.current().candidate.clone().unwrap();
+        assert_eq!((held.state, held.why.as_str()), (Waits::Held, why));
+        digest = held.digest;
+    }
+    // Removing the file is no leave either.
+    fs::remove_file(installation.path("state/generations/2.json")).unwrap();
+    let mut started = installation.start();
+    started.reloader.reload();
+    assert_eq!(started.standing.current().candidate.clone().unwrap().why, why);
+    started.reloader.obey(Command::Approve { digest: Some(digest) }).unwrap();
+    assert_eq!(said(&started.policies), ["a: version3"]);
+    installation.policy("a", &version("version4"));
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version4"], "what is known to be new is judged by the gate");
 }
 
 #[test]

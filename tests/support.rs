@@ -27,7 +27,7 @@ pub(crate) use self::installation::{Installation, Server, assert_none, cases};
 pub(crate) fn preparer() -> &'static Preparer {
     static PREPARER: OnceLock<Preparer> = OnceLock::new();
     PREPARER.get_or_init(|| {
-        let engine = Engine::new(Purpose::Serve).unwrap();
+        let engine = Engine::new(Purpose::Serve { policies: 0 }).unwrap();
         let cache = Cache::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"), 1 << 30).unwrap();
         Preparer::new(engine, cache, process::HOST.into(), false).unwrap()
     })

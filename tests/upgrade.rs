@@ -1,9 +1,11 @@
 //! An upgrade without a gap: a process takes the place of another under load, fails to, or is given its sockets by a service
 //! manager.
 
-use std::io::{Read as _, Write as _};
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -172,8 +174,7 @@ async fn a_take_over_that_fails_changes_nothing() {
 
     let mut killed = asks_to_take_over(&installation);
     // Sockets and lock are with it now.
-    let mut line = [0; 64];
-    assert!(killed.read(&mut line).unwrap() > 0);
+    is_given(&mut killed);
     drop(killed);
     process.wait_for("this one goes on");
 
@@ -202,18 +203,122 @@ fn asks_to_take_over(installation: &Installation) -> UnixStream {
     stream
 }
 
+/// A line at a time, however slowly it comes.
+///
 /// bound: take-over-time breaks
 #[test]
 fn who_takes_for_ever_to_take_over_does_not() {
     let installation = installation();
     let mut process = installation.start();
     process.addresses();
-    let mut silent = asks_to_take_over(&installation);
-    let mut line = [0; 64];
-    assert!(silent.read(&mut line).unwrap() > 0);
+    let mut slow = asks_to_take_over(&installation);
+    is_given(&mut slow);
+    std::thread::spawn(move || {
+        // Until it is given up.
+        while slow.write_all(b" ").is_ok() {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    });
     installation.replace("more/a.wasm", &version("version2"));
     process.wait_for("this one goes on");
     process.wait_for("generation 2-");
+}
+
+/// All files of the state directory but for what is compiled, and what is in them.
+fn recorded(installation: &Installation) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for folder in ["state", "state/generations", "state/components"] {
+        for entry in std::fs::read_dir(installation.path(folder)).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                files.insert(entry.path(), std::fs::read(entry.path()).unwrap());
+            }
+        }
+    }
+    files
+}
+
+/// What it would have put in force is recorded nowhere.
+#[test]
+fn a_take_over_that_fails_at_last_leaves_the_state_directory_as_it_was() {
+    let installation = installation();
+    let mut process = installation.start();
+    process.addresses();
+    let before = recorded(&installation);
+    assert_eq!(before.len(), 3, "{before:?}");
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host_yaml = std::fs::read_to_string(installation.path("host.yaml")).unwrap();
+    let mut host_yaml: serde_json::Value = serde_json::from_str(&host_yaml).unwrap();
+    host_yaml["unjudged"] = json!("Allow");
+    host_yaml["listen"] = json!(other.local_addr().unwrap());
+    installation.write("other.yaml", host_yaml.to_string().as_bytes());
+    let mut newer = Command::new(HOST);
+    newer.args(["serve", "--take-over", "--config"]).arg(installation.path("other.yaml"));
+    let (status, said) = Process::start(&mut newer).end();
+    assert_eq!(status.code(), Some(2), "{said}");
+    assert!(said.contains("generation 2-") && said.contains("another program listens there"), "{said}");
+    process.wait_for("this one goes on");
+    assert_eq!(recorded(&installation), before);
+}
+
+fn is_given(stream: &mut UnixStream) {
+    let mut line = [0; 64];
+    let length = stream.read(&mut line).unwrap();
+    assert!(line[..length].starts_with(b"{\"given\":"), "{}", String::from_utf8_lossy(&line));
+}
+
+/// Whoever takes over is not let down by a stop, and whoever was asked to stop does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_while_another_takes_over() {
+    for comes_to_serve in [true, false] {
+        let installation = installation();
+        let mut process = installation.start();
+        let (address, _) = process.addresses();
+        let mut newer = asks_to_take_over(&installation);
+        is_given(&mut newer);
+        process.signal(Signal::TERM);
+        process.wait_for("this one goes on until that serves");
+        let idle = kept(&installation.client(), address, Protocol::Http1).await;
+        if comes_to_serve {
+            newer.write_all(b"\"serving\"\n").unwrap();
+            let mut said = [0; 9];
+            newer.read_exact(&mut said).unwrap();
+            assert_eq!(&said, b"\"ending\"\n");
+            process.wait_for("another process has taken over");
+        } else {
+            drop(newer);
+            process.wait_for("nobody serves any more");
+        }
+        process.wait_for("SIGTERM: finishing the reviews under way");
+        let mut refused = String::new();
+        asks_to_take_over(&installation).read_to_string(&mut refused).unwrap();
+        assert_eq!(refused, "{\"refused\":\"it is stopping: start this one when it has ended\"}\n");
+        drop(idle);
+        let (status, said) = process.end();
+        assert_eq!(status.code(), Some(0), "{said}");
+        assert!(said.contains("stopped: every review under way was answered"), "{said}");
+    }
+}
+
+/// Once it has said that it serves it is the host, and a stop is one of the host.
+#[test]
+fn a_stop_of_the_one_that_has_just_taken_over() {
+    let installation = installation();
+    std::fs::create_dir(installation.path("state")).unwrap();
+    let older = UnixListener::bind(installation.path("state/control.sock")).unwrap();
+    let mut newer = Process::start(&mut successor(&installation));
+    let (mut stream, _) = older.accept().unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "{\"verb\":\"take-over\"}");
+    stream.write_all(b"{\"given\":[]}\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "\"serving\"");
+    newer.signal(Signal::TERM);
+    newer.wait_for("SIGTERM: finishing the reviews under way");
+    stream.write_all(b"\"ending\"\n").unwrap();
+    newer.addresses();
+    let (status, said) = newer.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("stopped: every review under way was answered"), "{said}");
 }
 
 /// There is nobody whose place could be taken, or no place where to look for him.

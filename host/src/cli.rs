@@ -266,7 +266,7 @@ fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {
 
 /// What a verb that runs policies prepares them with. What was compiled once is found again in the user's cache folder.
 fn preparer() -> Result<Preparer, String> {
-    let engine = Engine::new(Purpose::Serve).map_err(|error| error.to_string())?;
+    let engine = Engine::new(Purpose::Serve { policies: 0 }).map_err(|error| error.to_string())?;
     let cache = user_cache().and_then(|folder| Cache::open(&folder, bounds::CACHE.default).ok());
     let cache = cache.map_or_else(|| Cache::temporary(bounds::CACHE.default), Ok);
     let cache = cache.map_err(|error| format!("there is no folder to compile in: {error}"))?;

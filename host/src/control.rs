@@ -2,7 +2,7 @@
 //! can open; nothing of it goes over the network. A request is one line of JSON, and so is its answer.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::bounds;
 use crate::reload::{Asker, Command, Done};
 use crate::status::{Sources, Status};
-use crate::takeover::{self, Estate, Taken};
+use crate::takeover::{self, Estate, Taken, read_line};
 
 /// The name of the socket in the state directory.
 const SOCKET: &str = "control.sock";
@@ -214,32 +214,4 @@ fn listen(state_directory: &Path) -> io::Result<UnixListener> {
 /// has more.
 fn in_folder(folder: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
-}
-
-/// Reads a line of at most `most` bytes, without its end.
-fn read_line(stream: &mut UnixStream, most: usize, until: Instant) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    let mut chunk = [0; 4096];
-    loop {
-        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
-        stream.set_read_timeout(Some(left.ok_or(ErrorKind::TimedOut)?))?;
-        let read = stream.read(&mut chunk).map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock => io::Error::from(ErrorKind::TimedOut),
-            _ => error,
-        })?;
-        let Some(new) = chunk.get(..read).filter(|new| !new.is_empty()) else {
-            return Err(io::Error::new(
-                ErrorKind::UnexpectedEof,
-                "it closed the connection without an answer",
-            ));
-        };
-        let end = new.iter().position(|byte| *byte == b'\n');
-        line.extend_from_slice(new.get(..end.unwrap_or(read)).unwrap_or_default());
-        if line.len() > most {
-            return Err(io::Error::other(bounds::CONTROL_REQUEST.says(line.len(), most as u64)));
-        }
-        if end.is_some() {
-            return Ok(line);
-        }
-    }
 }

@@ -8,6 +8,7 @@ mod restore;
 mod standing;
 mod start;
 mod stays;
+mod waiting;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
@@ -24,13 +25,14 @@ pub use self::command::{Asker, Command, Done, Paused};
 pub use self::standing::{Problem, Results, Standing, StandingReader};
 pub use self::start::{Started, start, start_with};
 use self::stays::{Stays, read_whole};
+use self::waiting::Waiting;
 use crate::bounds;
-use crate::config::{self, Config, ConfigError, OnDifference};
+use crate::config::{Config, ConfigError};
 use crate::decision_log::DecisionLog;
-use crate::gate::{Differences, Gate, Ruling};
+use crate::gate::{Differences, Gate};
 use crate::generation::{Cause, Content, Publication};
 use crate::policy::{Component, EngineError, PolicySet, PolicyStore, Preparer};
-use crate::state::{CandidateSummary, Record, StateDirectory, StateError, Summary, Waits};
+use crate::state::{Record, StateDirectory, StateError, Summary, Waits};
 use crate::text;
 use crate::tls::{Material, TlsError, TlsStore};
 use crate::watch::{Wanted, Watcher};
@@ -76,7 +78,11 @@ pub struct Reloader {
     closed: bool,
     /// Someone rolled back: files decide nothing until that is released.
     pinned: bool,
+    /// Why nobody knows whether something was held when the process before ended.
+    doubt: Option<String>,
     waiting: Option<Waiting>,
+    /// The generation that the process starts with, as long as it does not serve.
+    first: Option<(Record, Vec<Component>)>,
     history: VecDeque<Summary>,
     /// What the last look at the files has found.
     problems: Vec<Problem>,
@@ -88,14 +94,6 @@ pub struct Reloader {
     asker: Asker,
     /// Another process has taken over, and what it puts in force is so here too.
     succeeded: bool,
-}
-
-/// A candidate that is not put in force.
-struct Waiting {
-    set: PolicySet,
-    /// The components that were loaded for it.
-    components: Vec<Component>,
-    summary: CandidateSummary,
 }
 
 /// A generation that is to come into force.
@@ -112,21 +110,18 @@ const UNRECORDED: &str = "state directory";
 /// How long a command or a start waits for what is being compiled.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Whether anything would change with `new`: its verdicts, the host's limits, or what a denial tells of a policy that is
-/// not loaded.
-fn differ(new: &PolicySet, current: &PolicySet) -> bool {
-    let errors = |set: &PolicySet| -> Vec<_> {
-        set.policies.iter().map(|entry| entry.loaded.as_ref().err().cloned()).collect()
-    };
-    new.digest() != current.digest() || new.limits != current.limits || errors(new) != errors(current)
-}
-
-/// Differences of a gate that has compared anything.
-fn compared(differences: Differences) -> Option<Differences> {
-    (differences.reviews + differences.left_out > 0).then_some(differences)
-}
-
 impl Reloader {
+    /// This is the host of its state directory from now on: what it starts with is recorded.
+    pub fn serves(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.sign();
+        }
+        if let Some((record, components)) = self.first.take() {
+            self.keep(record, components);
+        }
+        self.report();
+    }
+
     /// Follows the files, and does what it is asked for, until the watcher is told to stop.
     pub fn run(mut self, watcher: Watcher) {
         self.preparer.when_ready(watcher.hinter());
@@ -270,79 +265,14 @@ impl Reloader {
         }
     }
 
-    /// Puts a candidate in force, or keeps it waiting.
-    fn settle(&mut self, set: PolicySet, mut components: Vec<Component>, cause: Cause) {
-        let before = self.waiting.take();
-        let current = self.policies.current();
-        if !differ(&set, &current) {
-            self.closed = false;
-            self.hold();
-            return;
-        }
-        let held = self.held(&set);
-        let since = match &before {
-            Some(before) if before.set.digest() == set.digest() => before.summary.since,
-            _ => held.as_ref().map_or_else(SystemTime::now, |held| held.since),
-        };
-        // What the candidate took over from the one before it was loaded for that one.
-        components.extend(before.into_iter().flat_map(|before| before.components));
-        let ruling = if self.pinned {
-            Err((Waits::Pinned, None, "a rollback is in force".to_owned()))
-        } else {
-            match self.gate.judge(&set, Some(&*current).filter(|_| !self.closed)) {
-                Ruling::Swap(differences) => match held {
-                    Some(held) => Err((Waits::Held, held.differences, held.why)),
-                    None => Ok(compared(differences)),
-                },
-                Ruling::Hold(differences, why) => Err((Waits::Held, compared(differences), why)),
-                Ruling::Refuse(why) => Err((Waits::Refused, None, why)),
-            }
-        };
-        match ruling {
-            Ok(differences) => self.publish(Next { set, components, cause, differences }),
-            Err((state, differences, why)) => {
-                let changes = set.content().changes_since(&current.content());
-                let digest = set.digest().to_owned();
-                let summary = CandidateSummary { digest, since, state, why, changes, differences };
-                self.waiting = Some(Waiting { set, components, summary });
-                self.hold();
-            }
-        }
-    }
-
-    /// A candidate that was held for what it was tried on, and that nobody has approved: those reviews may be forgotten, as
-    /// at a restart.
-    fn held(&self, set: &PolicySet) -> Option<CandidateSummary> {
-        let hold = |gate: &config::Gate| gate.on_difference == OnDifference::Hold;
-        let held = self.state.as_ref()?.newest()?.held.as_ref()?;
-        (held.digest == set.digest() && self.config.gate.as_ref().is_some_and(hold)).then(|| held.clone())
-    }
-
-    /// Records what is held.
-    fn hold(&mut self) {
-        let judged = self.gate.next().is_none();
-        let stays = |found: &Differences| !found.is_empty() || judged && found.tell_nothing();
-        let stays = |summary: &&CandidateSummary| {
-            summary.state == Waits::Held && summary.differences.as_ref().is_some_and(stays)
-        };
-        let waiting = self.waiting.as_ref().map(|waiting| &waiting.summary);
-        let Some(state) = &mut self.state else { return };
-        let before = state.newest().and_then(|newest| newest.held.as_ref());
-        let held = match waiting {
-            Some(summary) if stays(&summary) => Some(summary),
-            // A moment in which it is refused, or a rollback, is no leave for it.
-            Some(summary) => before.filter(|held| held.digest == summary.digest),
-            None => None,
-        };
-        let held = held.cloned();
-        // The report tells of it.
-        let _ = state.amend(|record| record.held = held);
-    }
-
     /// Puts a generation in force. It is recorded before: what is answered by it is known at the next start.
     fn publish(&mut self, next: Next) {
         let before = self.policies.current();
-        let number = before.number() + 1;
+        // One that is damaged had a number too.
+        let number = self.state.as_ref().map_or(0, StateDirectory::next_number).max(before.number() + 1);
+        if next.cause != Cause::Start {
+            self.doubt = None;
+        }
         let publication = Publication { number, published: SystemTime::now(), cause: next.cause };
         let set = next.set.published(publication);
         let record = self.record(&set, Some(&before.content()), next.differences);
@@ -445,35 +375,6 @@ impl Reloader {
             history: self.history.iter().cloned().collect(),
             results: self.results,
         }));
-    }
-
-    /// What keeps files from being in force.
-    fn waits(&self) -> Option<Problem> {
-        let candidate = self.waiting.as_ref().map(|waiting| &waiting.summary);
-        let (subject, message) = match candidate {
-            _ if self.pinned => (
-                "rollback".to_owned(),
-                match candidate {
-                    None => {
-                        "it stays in force whatever files change, until `host rollback --release`".to_owned()
-                    }
-                    Some(candidate) => format!(
-                        "it stays in force, and the files' candidate {} waits, until `host rollback --release`",
-                        candidate.digest
-                    ),
-                },
-            ),
-            None => return None,
-            Some(CandidateSummary { digest, state: Waits::Refused, why, .. }) => (
-                format!("candidate {digest}"),
-                format!("it is refused: {why} (the generation in force stays)"),
-            ),
-            Some(CandidateSummary { digest, why, .. }) => (
-                format!("candidate {digest}"),
-                format!("it is held until `host approve`: {why} (the generation in force stays)"),
-            ),
-        };
-        Some(Problem { subject, message })
     }
 
     /// The files that a generation is made of and judged by.

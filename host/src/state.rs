@@ -48,13 +48,21 @@ pub struct StateDirectory {
     recorded: BTreeMap<u64, BTreeSet<String>>,
     history: Vec<Summary>,
     newest: Option<Record>,
-    damaged: Vec<String>,
+    damaged: Vec<Damaged>,
     /// Components that are not written yet.
     unwritten: Vec<Component>,
     /// The newest generation is not recorded yet.
     unrecorded: bool,
     /// Files that a loss of power may still damage.
     unsynced: BTreeSet<PathBuf>,
+}
+
+/// A generation whose record is damaged.
+pub struct Damaged {
+    /// Its number.
+    pub number: u64,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 /// How long a host that was killed may still have its lock: a child that it was about to start has it too, for an instant.
@@ -89,9 +97,14 @@ impl StateDirectory {
         if metadata.uid() != rustix::process::geteuid().as_raw() {
             return Err(io::Error::other("it belongs to another user").into());
         }
+        // Until that one ends all is left as it is.
+        let alone = shared.is_none();
         let lock = lock(path, shared)?;
         for folder in FOLDERS.map(|folder| path.join(folder)) {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+            if !alone {
+                continue;
+            }
             // Whoever was killed while writing left it.
             for unfinished in files(&folder)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
                 // Where nothing can be written, it does no harm.
@@ -109,8 +122,21 @@ impl StateDirectory {
             unrecorded: false,
             unsynced: BTreeSet::new(),
         };
+        if alone {
+            state.sign();
+        }
         state.read()?;
         Ok(state)
+    }
+
+    /// Writes the number of this process into the lock.
+    pub fn sign(&mut self) {
+        // A full disk must not keep the host from starting, and whose process it is only tells people where to look.
+        let _ = self
+            .lock
+            .set_len(0)
+            .and_then(|()| self.lock.rewind())
+            .and_then(|()| writeln!(self.lock, "process {}", std::process::id()));
     }
 
     fn read(&mut self) -> io::Result<()> {
@@ -124,8 +150,8 @@ impl StateDirectory {
                     self.history.push(record.summary.clone());
                     self.newest = Some(record);
                 }
-                Err(error) => {
-                    self.damaged.push(error);
+                Err(why) => {
+                    self.damaged.push(Damaged { number, why });
                     self.recorded.insert(number, BTreeSet::new());
                 }
             }
@@ -173,9 +199,15 @@ impl StateDirectory {
         &self.history
     }
 
-    /// The generations that were found damaged, and why.
-    pub fn damaged(&self) -> &[String] {
+    /// The generations that were found damaged, oldest first.
+    pub fn damaged(&self) -> &[Damaged] {
         &self.damaged
+    }
+
+    /// The last generation, where it is damaged: what was in force, what was pinned and what was held is not known.
+    pub fn lost(&self) -> Option<u64> {
+        let newest = self.newest.as_ref().map_or(0, |newest| newest.summary.publication.number);
+        self.damaged.last().map(|damaged| damaged.number).filter(|number| *number > newest)
     }
 
     /// The newest generation.
@@ -331,7 +363,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the lock, and writes the number of this process into it.
+/// Takes the lock.
 fn lock(folder: &Path, shared: Option<File>) -> Result<File, StateError> {
     let path = folder.join("lock");
     let open = |write| File::options().read(true).write(write).create(write).truncate(false).open(&path);
@@ -342,7 +374,7 @@ fn lock(folder: &Path, shared: Option<File>) -> Result<File, StateError> {
             _ => Err(error),
         })
     };
-    let mut file = shared.map_or_else(own, Ok)?;
+    let file = shared.map_or_else(own, Ok)?;
     let until = Instant::now() + LETTING_GO;
     let mut locked = file.try_lock();
     while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < until {
@@ -350,21 +382,15 @@ fn lock(folder: &Path, shared: Option<File>) -> Result<File, StateError> {
         locked = file.try_lock();
     }
     match locked {
-        Ok(()) => {}
+        Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
             // It only tells people where to look.
             let _ = file.take(32).read_to_string(&mut text);
-            return Err(StateError::InUse(folder.display().to_string(), text::printable(text.trim())));
+            Err(StateError::InUse(folder.display().to_string(), text::printable(text.trim())))
         }
-        Err(TryLockError::Error(error)) => return Err(error.into()),
+        Err(TryLockError::Error(error)) => Err(error.into()),
     }
-    // A full disk must not keep the host from starting, and whose process it is only tells people where to look.
-    let _ = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "process {}", std::process::id()));
-    Ok(file)
 }
 
 fn files(folder: &Path) -> io::Result<Vec<String>> {

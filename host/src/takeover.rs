@@ -2,12 +2,13 @@
 //! lock of the state directory. Until it says that it serves, the other one goes on as if nobody had asked.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, IoSliceMut, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::mem::{self, MaybeUninit};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -42,54 +43,103 @@ const DESCRIPTORS: usize = 3;
 /// What this host can give to another.
 #[derive(Clone)]
 pub struct Estate {
-    sockets: Arc<Mutex<Option<Sockets>>>,
+    shared: Arc<Shared>,
     asker: Asker,
     leave: Arc<dyn Fn() + Send + Sync>,
+}
+
+struct Shared {
+    sockets: Mutex<Held>,
+    /// Nobody is given anything any more.
+    over: Condvar,
+}
+
+/// What has become of the sockets.
+enum Held {
+    Have(Sockets),
+    /// Another process has them too, and does not serve yet.
+    Giving {
+        /// This one ends all the same.
+        stops: bool,
+    },
+    Closed,
 }
 
 impl Estate {
     /// `leave` is what there is to do once another host serves.
     pub fn new(sockets: Sockets, asker: Asker, leave: impl Fn() + Send + Sync + 'static) -> Estate {
-        Estate { sockets: Arc::new(Mutex::new(Some(sockets))), asker, leave: Arc::new(leave) }
+        let shared = Shared { sockets: Mutex::new(Held::Have(sockets)), over: Condvar::new() };
+        Estate { shared: Arc::new(shared), asker, leave: Arc::new(leave) }
     }
 
-    fn sockets(&self) -> MutexGuard<'_, Option<Sockets>> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sockets(&self) -> MutexGuard<'_, Held> {
+        self.shared.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the sockets: there is nothing to give any more.
+    /// Closes the sockets: there is nothing to give any more. Whoever is being given them gets them: it waits until that
+    /// one serves, or does not come to it.
     pub fn close(&self) {
-        self.sockets().take();
+        let mut sockets = self.sockets();
+        match &mut *sockets {
+            Held::Giving { stops } => {
+                tracing::info!("another process is just taking over: this one goes on until that serves");
+                *stops = true;
+            }
+            held => *held = Held::Closed,
+        }
+        let giving = |held: &mut Held| matches!(held, Held::Giving { .. });
+        drop(self.shared.over.wait_while(sockets, giving).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Gives all to whoever asked over `stream`, and goes on as before unless that one serves in the end.
     ///
     /// # Errors
-    /// The other one is gone; this host goes on.
+    /// The other one is gone, or takes too long; this host goes on.
     pub fn give(&self, stream: &mut UnixStream) -> io::Result<()> {
         // One at a time: another one is told that there is nothing to be had.
-        let taken = self.sockets().take();
-        let Some(sockets) = taken else {
-            let why = "it stops, or another process is just taking over".to_owned();
-            return write(stream, &Line::Refused(why));
+        let mut held = self.sockets();
+        let sockets = match mem::replace(&mut *held, Held::Giving { stops: false }) {
+            Held::Have(sockets) => sockets,
+            other => {
+                let why = match &other {
+                    Held::Closed => "it is stopping: start this one when it has ended",
+                    _ => "another process is just taking over: see which one serves then",
+                };
+                *held = other;
+                drop(held);
+                return write(stream, &Line::Refused(why.to_owned()));
+            }
         };
+        drop(held);
         let given = self.give_sockets(&sockets, stream);
-        if given.as_ref().is_ok_and(|serves| *serves) {
-            tracing::info!(
-                "another process has taken over: ending when the connections that are left here are closed"
-            );
-            (self.leave)();
-            return Ok(());
+        let mut held = self.sockets();
+        let stops = matches!(*held, Held::Giving { stops: true });
+        match &given {
+            Ok(true) => {
+                tracing::info!(
+                    "another process has taken over: ending when the connections that are left here are closed"
+                );
+                (self.leave)();
+            }
+            Ok(false) => {}
+            Err(error) if stops => tracing::error!(
+                "a process that was to take over did not come to serve: {error}; this one ends all the same, as it was \
+                 asked to: nobody serves any more"
+            ),
+            Err(error) => tracing::warn!(
+                "a process that was to take over did not come to serve: {error}; this one goes on"
+            ),
         }
-        *self.sockets() = Some(sockets);
-        if given.is_err() {
-            tracing::warn!("a process that was to take over is gone before it served: this one goes on");
-        }
+        let gone = stops || given.as_ref().is_ok_and(|serves| *serves);
+        *held = if gone { Held::Closed } else { Held::Have(sockets) };
+        self.shared.over.notify_all();
+        drop(held);
         given.map(|_| ())
     }
 
     /// Whether the other one serves.
     fn give_sockets(&self, sockets: &Sockets, stream: &mut UnixStream) -> io::Result<bool> {
+        let until = Instant::now() + bounds::TAKE_OVER_TIME.time();
         let (lock, paused): (File, Paused) = match self.asker.pause(bounds::TAKE_OVER_TIME.time()) {
             Ok(paused) => paused,
             Err(why) => return write(stream, &Line::Refused(why)).map(|()| false),
@@ -110,8 +160,7 @@ impl Estate {
         }
         // A line is far shorter than the buffer of a new socket, so it goes as a whole.
         sendmsg(&*stream, &[IoSlice::new(&line)], &mut ancillary, SendFlags::NOSIGNAL)?;
-        stream.set_read_timeout(Some(bounds::TAKE_OVER_TIME.time()))?;
-        match read(&mut BufReader::new(&*stream))? {
+        match read(stream, until)? {
             Line::Serving => {}
             other => return Err(io::Error::other(format!("it said {other:?}"))),
         }
@@ -169,13 +218,16 @@ pub fn take(stream: UnixStream) -> io::Result<Taken> {
 }
 
 impl Taken {
-    /// Says that this host serves.
+    /// Says that this host serves, unless it was asked to stop before.
     ///
     /// # Errors
-    /// The other one does not say that it ends: then it goes on, and this one may not serve.
-    pub fn serving(mut self) -> io::Result<()> {
+    /// It was, or the other one does not say that it ends: then that one goes on, and this one may not serve.
+    pub fn serving(mut self, asked_to_stop: bool) -> io::Result<()> {
+        if asked_to_stop {
+            return Err(io::Error::other("it was asked to stop before it served"));
+        }
         write(&mut self.stream, &Line::Serving)?;
-        match read(&mut BufReader::new(&self.stream))? {
+        match read(&mut self.stream, Instant::now() + bounds::CONTROL_TIME.time())? {
             Line::Ending => Ok(()),
             other => Err(io::Error::other(format!("it said {other:?}"))),
         }
@@ -188,12 +240,61 @@ fn write(stream: &mut UnixStream, line: &Line) -> io::Result<()> {
     stream.write_all(&text)
 }
 
-fn read(stream: &mut impl BufRead) -> io::Result<Line> {
+fn read(stream: &mut UnixStream, until: Instant) -> io::Result<Line> {
+    Ok(serde_json::from_slice(&read_line(stream, bounds::CONTROL_REQUEST.size(), until)?)?)
+}
+
+/// Reads a line of at most `most` bytes, without its end.
+///
+/// # Errors
+/// There is none until then, or it is longer.
+pub(crate) fn read_line(stream: &mut UnixStream, most: usize, until: Instant) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
-    // What it says is short.
-    io::Read::take(stream, 4096).read_until(b'\n', &mut line)?;
-    if line.is_empty() {
-        return Err(io::Error::new(ErrorKind::UnexpectedEof, "it is gone"));
+    let mut chunk = [0; 4096];
+    loop {
+        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+        stream.set_read_timeout(Some(left.ok_or(ErrorKind::TimedOut)?))?;
+        let read = match stream.read(&mut chunk) {
+            Ok(read) => read,
+            // A signal, which is no reason to give up (signal(7): with a timeout it is not waited on by itself).
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+            Err(error) => return Err(error),
+        };
+        let Some(new) = chunk.get(..read).filter(|new| !new.is_empty()) else {
+            return Err(io::Error::new(
+                ErrorKind::UnexpectedEof,
+                "it closed the connection without an answer",
+            ));
+        };
+        let end = new.iter().position(|byte| *byte == b'\n');
+        line.extend_from_slice(new.get(..end.unwrap_or(read)).unwrap_or_default());
+        if line.len() > most {
+            return Err(io::Error::other(bounds::CONTROL_REQUEST.says(line.len(), most as u64)));
+        }
+        if end.is_some() {
+            return Ok(line);
+        }
     }
-    Ok(serde_json::from_slice(&line)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_asked_to_stop_does_not_say_that_it_serves() {
+        let said = |asked_to_stop: bool| {
+            let (stream, mut other) = UnixStream::pair().unwrap();
+            write(&mut other, &Line::Ending).unwrap();
+            let taken = Taken { sockets: Sockets::default(), lock: None, stream };
+            let serving = taken.serving(asked_to_stop);
+            let mut said = String::new();
+            // What nobody read makes the end of it an error.
+            let _ = other.read_to_string(&mut said);
+            (serving.is_ok(), said)
+        };
+        assert_eq!(said(false), (true, "\"serving\"\n".to_owned()));
+        assert_eq!(said(true), (false, String::new()));
+    }
 }

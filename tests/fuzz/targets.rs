@@ -29,7 +29,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("result", result),
 ];
 
-static ENGINE: LazyLock<Option<Engine>> = LazyLock::new(|| Engine::new(Purpose::Serve).ok());
+static ENGINE: LazyLock<Option<Engine>> = LazyLock::new(|| Engine::new(Purpose::Serve { policies: 1 }).ok());
 
 /// The longest message about something that is wrong, in bytes.
 const MESSAGE: usize = 2048;

@@ -57,7 +57,7 @@ pub(crate) struct Guest {
 impl Guest {
     /// Built first, where it is not of these sources. Nothing is known of it yet, and snapshots are taken when asked for.
     pub(crate) fn new(name: &'static str) -> Guest {
-        let engine = Engine::new(Purpose::Serve).unwrap();
+        let engine = Engine::new(Purpose::Serve { policies: 1 }).unwrap();
         let cache = Cache::temporary(1 << 30).unwrap();
         let preparer = Preparer::new(engine, cache, host(), false).unwrap();
         Guest { name, component: Component::new(std::fs::read(component(name)).unwrap()), preparer }

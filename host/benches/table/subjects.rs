@@ -22,7 +22,7 @@ pub(crate) fn project(path: &str) -> PathBuf {
 /// Without what was prepared before.
 pub(crate) fn preparer() -> Result<Preparer, Error> {
     let cache = Cache::temporary(1 << 30)?;
-    Ok(Preparer::new(Engine::new(Purpose::Serve)?, cache, HOST.into(), false)?)
+    Ok(Preparer::new(Engine::new(Purpose::Serve { policies: 1000 })?, cache, HOST.into(), false)?)
 }
 
 /// A component with settings.

@@ -92,7 +92,7 @@ fn questions(paths: &[PathBuf]) -> Result<Vec<Question>, Failure> {
 
 /// With an empty cache, because compiling is measured too.
 fn preparer() -> Result<Preparer, String> {
-    let engine = Engine::new(Purpose::Serve).map_err(|error| error.to_string())?;
+    let engine = Engine::new(Purpose::Serve { policies: 1 }).map_err(|error| error.to_string())?;
     let cache = Cache::temporary(bounds::CACHE.default)
         .map_err(|error| format!("there is no folder to compile in: {error}"))?;
     let preparer = Preparer::new(engine, cache, Preparer::this_program(), false);

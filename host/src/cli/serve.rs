@@ -183,11 +183,12 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
 
         let instead = taken.is_some();
         if let Some(taken) = taken {
-            taken.serving().map_err(|error| {
+            let asked_to_stop = *stopping.borrow() != Stop::NotYet;
+            taken.serving(asked_to_stop).map_err(|error| {
                 cannot_start(&format!("the host that serves already goes on, and this one ends: {error}"))
             })?;
         }
-        // From here on this is the host of the state directory.
+        reloader.serves();
         if let Some(state_directory) = reloader.state_directory().map(Path::to_owned) {
             let control = Control { asker, sources, estate };
             if let Err(error) = control.serve(&state_directory) {
@@ -285,9 +286,10 @@ fn follow_signals(stop: watch::Sender<Stop>, estate: Estate, asker: Asker) -> st
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "Ctrl-C",
         };
+        // It only fails where the process ends anyway.
+        let _ = tokio::task::spawn_blocking(move || estate.close()).await;
         tracing::info!("{name}: finishing the reviews under way");
         supervisor::tell(State::Stopping);
-        estate.close();
         // An error means that the server is gone already.
         let _ = stop.send(Stop::Now);
     });

@@ -23,18 +23,23 @@ const KEPT_TABLE: usize = 64 << 10;
 pub(crate) const INSTANCES: u32 = 512;
 /// Memories of all instances: each takes 4 GiB of address space, so that no access has to be checked.
 const MEMORIES: u32 = 4 * INSTANCES;
-/// Places that keep what they have mapped for the next instance of the same policy. With more policies in use than that
-/// each instance is mapped anew; each may hold [`KEPT_MEMORY`]. The place of a policy that was replaced is taken again only
-/// when there are as many as this, so it bounds what swaps leave behind.
+/// Places, at least, that keep what they have mapped for the next instance of the same policy. With more policies in use
+/// than that each instance is mapped anew; each may hold [`KEPT_MEMORY`]. The place of a policy that was replaced is taken
+/// again only when there are as many as this, so it bounds what swaps leave behind.
 const WARM: u32 = 256;
+/// Of one policy so many instances run at a time, as a rule.
+const WARM_EACH: usize = 2;
 /// Core instances and tables of all instances; those of the largest toolchain have about forty.
 const CORE_INSTANCES: u32 = 40 * INSTANCES;
 
 /// What an engine is for. All compile alike: what one compiles the others load, but for [`Purpose::Count`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Policies in force: instances come out of a pool.
-    Serve,
+    /// Policies in force, of which so many are expected: instances come out of a pool.
+    Serve {
+        /// With more of them reviews are slower, and as right.
+        policies: usize,
+    },
     /// Compiling and configuring once, in a process that ends afterwards.
     Prepare,
     /// Counting instructions.
@@ -71,10 +76,10 @@ impl Engine {
     /// The machine is none that wasmtime compiles for, or refuses a thread.
     pub fn new(purpose: Purpose) -> Result<Engine, EngineError> {
         let on_demand = config(purpose);
-        let mut wanted = Err("not wanted here".to_owned());
-        if purpose == Purpose::Serve {
-            wanted = Ok(pool());
-        }
+        let wanted = match purpose {
+            Purpose::Serve { policies } => Ok(pool(policies)),
+            Purpose::Prepare | Purpose::Count => Err("not wanted here".to_owned()),
+        };
         let engine = match &wanted {
             Ok(pool) => wasmtime::Engine::new(on_demand.clone().allocation_strategy(pool.clone())),
             Err(_) => wasmtime::Engine::new(&on_demand),
@@ -173,7 +178,8 @@ fn config(purpose: Purpose) -> wasmtime::Config {
 
 /// PAGEMAP_SCAN stays off: before wasmtime 50 it does not reset pages that were swapped out
 /// (<https://github.com/bytecodealliance/wasmtime/pull/14357>).
-fn pool() -> PoolingAllocationConfig {
+fn pool(policies: usize) -> PoolingAllocationConfig {
+    let warm = u32::try_from(policies.saturating_mul(WARM_EACH)).unwrap_or(u32::MAX).clamp(WARM, MEMORIES);
     let each = |bound: Bound| u32::try_from(bound.default).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(INSTANCES)
@@ -191,7 +197,7 @@ fn pool() -> PoolingAllocationConfig {
         .max_tables_per_module(each(bounds::TABLES))
         .table_elements(bounds::TABLE_ELEMENTS.size())
         .total_stacks(0)
-        .max_unused_warm_slots(WARM)
+        .max_unused_warm_slots(warm)
         .linear_memory_keep_resident(KEPT_MEMORY)
         .table_keep_resident(KEPT_TABLE)
         .pagemap_scan(Enabled::No);

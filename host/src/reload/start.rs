@@ -18,7 +18,7 @@ use crate::decision_log::DecisionLog;
 use crate::gate::{Gate, Recent, Ruling};
 use crate::generation::{Cause, Publication};
 use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
-use crate::state::{StateDirectory, StateError};
+use crate::state::{Damaged, Record, StateDirectory, StateError};
 use crate::tls::{Material, TlsReader, TlsStore};
 
 /// A host that is ready to serve.
@@ -49,10 +49,13 @@ pub struct Started {
 /// # Errors
 /// The configuration or the TLS material is wrong, or another host uses the state directory.
 pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
-    start_with(path, program, None)
+    let mut started = start_with(path, program, None)?;
+    started.reloader.serves();
+    Ok(started)
 }
 
-/// As [`start`], in the place of a host that shares its lock of the state directory.
+/// As [`start`], perhaps in the place of a host that shares its lock of the state directory. Nothing is recorded before
+/// [`Reloader::serves`]: whoever fails to serve leaves all as it was.
 ///
 /// # Errors
 /// As of [`start`].
@@ -60,7 +63,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
     let config = Config::read(path)?;
     let material = Material::read(&config.require_serving()?.tls)?;
     let server_config = material.server_config()?;
-    let engine = Engine::new(Purpose::Serve)?;
+    let engine = Engine::new(Purpose::Serve { policies: config.policies.len() })?;
 
     let mut lasting = Vec::new();
     if let Some(why) = engine.no_pool() {
@@ -88,6 +91,9 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
             cause: Cause::Start,
         },
     };
+    let doubt = state.as_ref().and_then(StateDirectory::lost).map(|number| {
+        format!("the record of generation {number} is damaged, so nobody knows whether this was held")
+    });
     let pinned = newest.is_some_and(|newest| newest.summary.pinned);
     let before = newest.filter(|newest| newest.summary.publication != publication);
     let before = before.map(|newest| newest.content.clone());
@@ -118,7 +124,9 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         watcher: None,
         closed: first.closed,
         pinned,
+        doubt,
         waiting: None,
+        first: None,
         history,
         problems,
         results: Results::default(),
@@ -130,10 +138,8 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
     };
     if !first.closed {
         let new = || reloader.record(&policies.current(), before.as_ref(), None);
-        let record = recorded.unwrap_or_else(new);
-        reloader.keep(record, loaded);
+        reloader.first = Some((recorded.unwrap_or_else(new), loaded));
     }
-    reloader.report();
     let standing = StandingReader(standing);
     Ok(Started { reloader, config, policies, tls, standing, asker, decision_log, recent })
 }
@@ -204,9 +210,9 @@ fn state(
     let subject = path.display().to_string();
     match StateDirectory::open_with(path, lock) {
         Ok(state) => {
-            lasting.extend(state.damaged().iter().map(|error| Problem {
+            lasting.extend(state.damaged().iter().map(|Damaged { number, why }| Problem {
                 subject: subject.clone(),
-                message: format!("{error} (remove the file)"),
+                message: format!("{why} ({})", instead(*number, state.newest())),
             }));
             Ok(Some(state))
         }
@@ -215,12 +221,24 @@ fn state(
             lasting.push(Problem {
                 subject,
                 message: format!(
-                    "the state directory cannot be used, so a policy that cannot be loaded at the next start has no \
-                     last good version to fall back on, and there is no way back: {error} (mend it, and restart)"
+                    "the state directory cannot be used, so there is no last good version to fall back on and no way \
+                     back, and what is configured is in force though a rollback or a held candidate may be recorded \
+                     there: {error} (mend it, restart, and look at `host status`)"
                 ),
             });
             Ok(None)
         }
+    }
+}
+
+/// What takes the place of a generation whose record is damaged, and what to do.
+fn instead(damaged: u64, newest: Option<&Record>) -> String {
+    const FORGOTTEN: &str = "if it was a rollback, or held a candidate, that is forgotten: see `host status`, and put back what is to be in \
+                             force with `host rollback --to NUMBER`";
+    match newest.map(|newest| newest.summary.publication.number) {
+        Some(newest) if newest > damaged => "there are later ones: remove the file".to_owned(),
+        Some(newest) => format!("generation {newest} took its place; {FORGOTTEN}"),
+        None => format!("there is no other, so the files alone decide; {FORGOTTEN}"),
     }
 }
 

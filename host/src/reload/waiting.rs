@@ -1,0 +1,141 @@
+//! What waits: a candidate that is not put in force, and why it is not.
+
+use std::time::SystemTime;
+
+use super::{Next, Problem, Reloader};
+use crate::config::OnDifference;
+use crate::gate::{Differences, Ruling};
+use crate::generation::Cause;
+use crate::policy::{Component, PolicySet};
+use crate::state::{CandidateSummary, Waits};
+
+/// A candidate that is not put in force.
+pub(super) struct Waiting {
+    pub(super) set: PolicySet,
+    /// The components that were loaded for it.
+    pub(super) components: Vec<Component>,
+    pub(super) summary: CandidateSummary,
+}
+
+/// Whether anything would change with `new`: its verdicts, the host's limits, or what a denial tells of a policy that is
+/// not loaded.
+fn differ(new: &PolicySet, current: &PolicySet) -> bool {
+    let errors = |set: &PolicySet| -> Vec<_> {
+        set.policies.iter().map(|entry| entry.loaded.as_ref().err().cloned()).collect()
+    };
+    new.digest() != current.digest() || new.limits != current.limits || errors(new) != errors(current)
+}
+
+/// Differences of a gate that has compared anything.
+fn compared(differences: Differences) -> Option<Differences> {
+    (differences.reviews + differences.left_out > 0).then_some(differences)
+}
+
+impl Reloader {
+    /// Puts a candidate in force, or keeps it waiting.
+    pub(super) fn settle(&mut self, set: PolicySet, mut components: Vec<Component>, cause: Cause) {
+        let before = self.waiting.take();
+        let current = self.policies.current();
+        if !differ(&set, &current) {
+            self.closed = false;
+            self.hold();
+            return;
+        }
+        let held = self.held(&set);
+        // What denies everything, because there was nothing else, judges nothing.
+        let in_force = Some(&*current).filter(|_| !self.closed);
+        let doubt = self.doubt.clone().filter(|_| self.holds() && in_force.is_some());
+        let since = match &before {
+            Some(before) if before.set.digest() == set.digest() => before.summary.since,
+            _ => held.as_ref().map_or_else(SystemTime::now, |held| held.since),
+        };
+        // What the candidate took over from the one before it was loaded for that one.
+        components.extend(before.into_iter().flat_map(|before| before.components));
+        let ruling = if self.pinned {
+            Err((Waits::Pinned, None, "a rollback is in force".to_owned()))
+        } else {
+            match self.gate.judge(&set, in_force) {
+                Ruling::Swap(differences) => match (held, doubt) {
+                    (Some(held), _) => Err((Waits::Held, held.differences, held.why)),
+                    (None, Some(doubt)) => Err((Waits::Held, compared(differences), doubt)),
+                    (None, None) => Ok(compared(differences)),
+                },
+                Ruling::Hold(differences, why) => Err((Waits::Held, compared(differences), why)),
+                Ruling::Refuse(why) => Err((Waits::Refused, None, why)),
+            }
+        };
+        match ruling {
+            Ok(differences) => self.publish(Next { set, components, cause, differences }),
+            Err((state, differences, why)) => {
+                let changes = set.content().changes_since(&current.content());
+                let digest = set.digest().to_owned();
+                let summary = CandidateSummary { digest, since, state, why, changes, differences };
+                self.waiting = Some(Waiting { set, components, summary });
+                self.hold();
+            }
+        }
+    }
+
+    /// A candidate that was held for what it was tried on, and that nobody has approved: those reviews may be forgotten, as
+    /// at a restart.
+    fn held(&self, set: &PolicySet) -> Option<CandidateSummary> {
+        let held = self.state.as_ref()?.newest()?.held.as_ref()?;
+        (held.digest == set.digest() && self.holds()).then(|| held.clone())
+    }
+
+    /// Whether host.yaml wants anything to be held.
+    fn holds(&self) -> bool {
+        self.config.gate.as_ref().is_some_and(|gate| gate.on_difference == OnDifference::Hold)
+    }
+
+    /// Records what is held.
+    fn hold(&mut self) {
+        let doubt = self.doubt.is_some();
+        let judged = self.gate.next().is_none();
+        let tells = |found: &Differences| !found.is_empty() || judged && found.tell_nothing();
+        let stays = |summary: &&CandidateSummary| {
+            summary.state == Waits::Held && (doubt || summary.differences.as_ref().is_some_and(tells))
+        };
+        let waiting = self.waiting.as_ref().map(|waiting| &waiting.summary);
+        let Some(state) = &mut self.state else { return };
+        let before = state.newest().and_then(|newest| newest.held.as_ref());
+        let held = match waiting {
+            Some(summary) if stays(&summary) => Some(summary),
+            // A moment in which it is refused, or a rollback, is no leave for it.
+            Some(summary) => before.filter(|held| held.digest == summary.digest),
+            None => None,
+        };
+        let held = held.cloned();
+        // The report tells of it.
+        let _ = state.amend(|record| record.held = held);
+    }
+
+    /// What keeps files from being in force.
+    pub(super) fn waits(&self) -> Option<Problem> {
+        let candidate = self.waiting.as_ref().map(|waiting| &waiting.summary);
+        let (subject, message) = match candidate {
+            _ if self.pinned => (
+                "rollback".to_owned(),
+                match candidate {
+                    None => {
+                        "it stays in force whatever files change, until `host rollback --release`".to_owned()
+                    }
+                    Some(candidate) => format!(
+                        "it stays in force, and the files' candidate {} waits, until `host rollback --release`",
+                        candidate.digest
+                    ),
+                },
+            ),
+            None => return None,
+            Some(CandidateSummary { digest, state: Waits::Refused, why, .. }) => (
+                format!("candidate {digest}"),
+                format!("it is refused: {why} (the generation in force stays)"),
+            ),
+            Some(CandidateSummary { digest, why, .. }) => (
+                format!("candidate {digest}"),
+                format!("it is held until `host approve`: {why} (the generation in force stays)"),
+            ),
+        };
+        Some(Problem { subject, message })
+    }
+}
