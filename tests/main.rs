@@ -26,6 +26,8 @@ mod dispatch;
 #[cfg(test)]
 mod door;
 #[cfg(test)]
+mod following;
+#[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod gate;

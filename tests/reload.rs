@@ -37,7 +37,7 @@ impl Installation {
         self.0.path().join(name)
     }
 
-    fn certificates(&self, pki: &Pki) {
+    pub(crate) fn certificates(&self, pki: &Pki) {
         fs::write(self.path("cert.pem"), &pki.server.certificate).unwrap();
         fs::write(self.path("key.pem"), &pki.server.key).unwrap();
         fs::write(self.path("ca.pem"), &pki.authority).unwrap();
@@ -251,7 +251,7 @@ fn host_yaml_is_followed_whole_or_not_at_all() {
 }
 
 /// host.yaml with the scripted policy, whose settings are these lines.
-fn scripted_yaml(settings: &str) -> String {
+pub(crate) fn scripted_yaml(settings: &str) -> String {
     let module = fs::canonicalize(support::scripted()).unwrap();
     format!("policies:\n- name: s\n  module: {}\n  settings:\n{settings}", module.display())
 }

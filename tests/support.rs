@@ -131,14 +131,20 @@ pub(crate) fn review(namespace: &str, images: &[&str]) -> Review {
     Review { namespace: namespace.to_owned(), annotations: Vec::new(), images }
 }
 
+type Act = Box<dyn Fn(&str)>;
+
 thread_local! {
     static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static AT_EACH_LINE: RefCell<Act> = RefCell::new(Box::new(|_| {}));
 }
 
 struct ThisThread;
 
 impl Write for ThisThread {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // A line at which a thread panicked comes once more, before the next one.
+        let lines = String::from_utf8_lossy(bytes);
+        AT_EACH_LINE.with_borrow(|act| act(lines.lines().last().unwrap_or_default()));
         LOG.with_borrow_mut(|log| log.write(bytes))
     }
 
@@ -147,14 +153,25 @@ impl Write for ThisThread {
     }
 }
 
-/// What this thread logs meanwhile. (A subscriber of its own would depend on which thread comes to a line first.)
+/// What this thread logs meanwhile.
 pub(crate) fn logged(act: impl FnOnce()) -> String {
+    subscribe();
+    LOG.take();
+    act();
+    String::from_utf8(LOG.take()).unwrap()
+}
+
+/// Does this with each line that this thread logs.
+pub(crate) fn at_each_line(act: impl Fn(&str) + 'static) {
+    subscribe();
+    AT_EACH_LINE.set(Box::new(act));
+}
+
+/// For the whole process: what a subscriber of a thread hears would depend on which thread comes to a line first.
+fn subscribe() {
     static SUBSCRIBED: OnceLock<()> = OnceLock::new();
     SUBSCRIBED.get_or_init(|| {
         let subscriber = tracing_subscriber::fmt().with_writer(|| ThisThread).with_ansi(false).finish();
         tracing::subscriber::set_global_default(subscriber).unwrap();
     });
-    LOG.take();
-    act();
-    String::from_utf8(LOG.take()).unwrap()
 }

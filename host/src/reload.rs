@@ -11,6 +11,7 @@ mod stays;
 mod waiting;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -86,8 +87,12 @@ pub struct Reloader {
     history: VecDeque<Summary>,
     /// What the last look at the files has found.
     problems: Vec<Problem>,
+    /// That the last look came to no end.
+    panicked: Option<Problem>,
     results: Results,
     standing: Arc<ArcSwap<Standing>>,
+    /// Whoever shows where it stands sees by this that it is there.
+    _alive: Arc<()>,
     /// What has been refused already, so that a file that stays broken is not compiled at every hint.
     refused: candidate::Refused,
     asked: Receiver<command::Asked>,
@@ -128,16 +133,7 @@ impl Reloader {
         self.asker.wake_by(watcher.hinter());
         self.watcher = Some(watcher);
         loop {
-            while let Ok(asked) = self.asked.try_recv() {
-                self.answer(asked);
-            }
-            self.watch();
-            // What changed before the watch was there has given no hint.
-            match self.succeeded {
-                false => self.reload(),
-                true => self.follow(),
-            }
-            self.watch();
+            self.survive(Reloader::look);
             // The gate wants to look again at what waits for it, and at nothing else.
             let judged = self.waiting.as_ref().is_some_and(|waiting| waiting.summary.state != Waits::Pinned);
             let until = self.gate.next().filter(|_| judged);
@@ -145,6 +141,36 @@ impl Reloader {
                 return;
             }
         }
+    }
+
+    /// Does what it is asked for, and looks at the files.
+    fn look(&mut self) {
+        while let Ok(asked) = self.asked.try_recv() {
+            self.answer(asked);
+        }
+        self.watch();
+        // What changed before the watch was there has given no hint.
+        match self.succeeded {
+            false => self.reload(),
+            true => self.follow(),
+        }
+        self.watch();
+    }
+
+    /// A defect in one look is told, and is no end of all. What is in force is exchanged as a whole, so it is whole still.
+    fn survive(&mut self, look: impl FnOnce(&mut Reloader)) {
+        self.panicked = None;
+        if catch_unwind(AssertUnwindSafe(|| look(self))).is_ok() {
+            return;
+        }
+        self.panicked = Some(Problem {
+            subject: "reload".to_owned(),
+            message: "looking at the files panicked (the generation in force stays, and the next look comes with the next \
+                      change): please report this, with the message in the log"
+                .to_owned(),
+        });
+        self.results.failed += 1;
+        self.report();
     }
 
     fn watch(&mut self) {
@@ -356,7 +382,7 @@ impl Reloader {
                 ),
             });
         }
-        problems.extend(self.lasting.iter().cloned());
+        problems.extend(self.lasting.iter().chain(&self.panicked).cloned());
         let trouble = self.watcher.as_ref().and_then(Watcher::trouble);
         problems.extend(trouble.map(|message| Problem { subject: "watching".to_owned(), message }));
         let cache = self.preparer.cache().trouble();

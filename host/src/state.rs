@@ -268,7 +268,7 @@ impl StateDirectory {
     /// # Errors
     /// As [`StateDirectory::keep`].
     pub fn amend(&mut self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
-        let Some(before) = self.newest.take() else { return Ok(()) };
+        let Some(before) = self.newest.clone() else { return Ok(()) };
         let mut record = before.clone();
         change(&mut record);
         self.unrecorded |= record != before;

@@ -95,7 +95,7 @@ impl Asker {
         answered: &Receiver<Result<T, String>>,
         patience: Duration,
     ) -> Result<T, String> {
-        const STOPS: &str = "the host is stopping";
+        const STOPS: &str = "the host is stopping, or its reload has failed: see `host status`, and its log";
         self.asked.send(asked).map_err(|_| STOPS)?;
         self.wake.lock().unwrap_or_else(PoisonError::into_inner)();
         answered.recv_timeout(patience).map_err(|error| match error {

@@ -1,6 +1,6 @@
 //! Where the reload stands, for whoever shows it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
@@ -56,11 +56,19 @@ pub struct Results {
 
 /// Where the reload stands, for whoever shows it.
 #[derive(Clone)]
-pub struct StandingReader(pub(super) Arc<ArcSwap<Standing>>);
+pub struct StandingReader {
+    pub(super) standing: Arc<ArcSwap<Standing>>,
+    pub(super) alive: Weak<()>,
+}
 
 impl StandingReader {
     /// Where it stands now.
     pub fn current(&self) -> Arc<Standing> {
-        self.0.load_full()
+        self.standing.load_full()
+    }
+
+    /// Whether there is a reload that brings the next generation.
+    pub fn reload_lives(&self) -> bool {
+        self.alive.strong_count() > 0
     }
 }

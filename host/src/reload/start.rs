@@ -108,6 +108,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
     let decision_log = DecisionLog::default();
     decision_log.configure(config.decision_log.as_ref());
     let standing = Arc::new(ArcSwap::from_pointee(Standing::default()));
+    let alive = Arc::new(());
     let (asker, asked) = Asker::new();
     let recent = gate.recent();
     let mut reloader = Reloader {
@@ -129,8 +130,10 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         first: None,
         history,
         problems,
+        panicked: None,
         results: Results::default(),
         standing: Arc::clone(&standing),
+        _alive: Arc::clone(&alive),
         refused,
         asked,
         asker: asker.clone(),
@@ -140,7 +143,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         let new = || reloader.record(&policies.current(), before.as_ref(), None);
         reloader.first = Some((recorded.unwrap_or_else(new), loaded));
     }
-    let standing = StandingReader(standing);
+    let standing = StandingReader { standing, alive: Arc::downgrade(&alive) };
     Ok(Started { reloader, config, policies, tls, standing, asker, decision_log, recent })
 }
 

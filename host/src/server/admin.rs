@@ -23,7 +23,7 @@ use crate::{bounds, metrics, text};
 /// Serves `/livez`, `/readyz`, `/status` and `/metrics` until it has to stop.
 pub async fn serve_admin(listener: TcpListener, host: Arc<Host>, stop: watch::Receiver<Stop>) {
     let routes = Router::new()
-        .route("/livez", get(|| async { "ok" }))
+        .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/status", get(status))
         .route("/metrics", get(metrics_page))
@@ -35,6 +35,15 @@ pub async fn serve_admin(listener: TcpListener, host: Arc<Host>, stop: watch::Re
     tokio::select! {
         _ = serve_connections(listener, Transport::Plain(Arc::clone(&host)), routes, Arc::default(), rooms, stop) => {}
         () = host.watch_certificates() => {}
+    }
+}
+
+/// A restart helps where files are followed no more.
+async fn live(State(host): State<Arc<Host>>) -> Response {
+    match host.sources.standing.reload_lives() {
+        true => "ok".into_response(),
+        false => (StatusCode::INTERNAL_SERVER_ERROR, "[-]reload failed: it has ended\nlivez check failed\n")
+            .into_response(),
     }
 }
 
