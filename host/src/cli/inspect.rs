@@ -38,7 +38,8 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 
 fn inspect(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Some(module) = &arguments.module else {
-        let engine = Engine::new(Purpose::Serve { policies: 0 }).map_err(|error| Failure::new(BROKEN, error))?;
+        let engine =
+            Engine::new(Purpose::Serve { policies: 0 }).map_err(|error| Failure::new(BROKEN, error))?;
         say(format_args!("Engine\n  {}\n", engine.settings().replace('\n', "\n  ")))?;
         say(bounds::columns().trim_end())?;
         return Ok(ExitCode::SUCCESS);
