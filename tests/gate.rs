@@ -4,17 +4,22 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use host::gate::{Gate, Recent, Ruling};
 use host::policy::PolicySet;
+use host::reload::{Command, Started};
 use host::review::{API_VERSION, Review};
+use host::state::Waits;
+use host::watch::Watcher;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::control::{host, status};
+use crate::reload;
 use crate::support::client::Protocol;
-use crate::support::{self, Installation, assert_none, cases};
+use crate::support::process::HOST;
+use crate::support::{self, Installation, assert_none, cases, scripted, version};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,7 +105,7 @@ fn difference(name: &str, case: Case) -> Option<String> {
         (0..times).for_each(|_| recent.push(&review));
     }
     let (before, after) = (support::set(before), support::set(after));
-    let (ruling, differences, why) = match gate.judge(&after, &before) {
+    let (ruling, differences, why) = match gate.judge(&after, Some(&before)) {
         Ruling::Swap(differences) => ("swap", Some(differences), String::new()),
         Ruling::Hold(differences, why) => ("hold", Some(differences), why),
         Ruling::Refuse(why) => ("refuse", None, why),
@@ -155,14 +160,14 @@ fn a_shadow_judges_the_reviews_that_come() {
         let begun = Instant::now();
         let mut expected = 0;
         let last = loop {
-            let ruling = gate.judge(&after, &before);
+            let ruling = gate.judge(&after, Some(&before));
             let Ruling::Hold(differences, why) = &ruling else { break ruling };
             if !why.starts_with("it judges the reviews that come beside the set in force, until ") {
                 break ruling;
             }
             assert_eq!(differences.reviews, expected, "only those that have come since");
             let next = gate.next().unwrap();
-            assert!(next <= begun.max(Instant::now()) + shadow);
+            assert!(next <= Instant::now() + Duration::from_secs(5));
             push(&recent, &["x.io/good", "x.io/bad"]);
             expected += 2;
             std::thread::sleep((shadow / 3).min(next.saturating_duration_since(Instant::now())));
@@ -188,28 +193,22 @@ fn a_shadow_judges_the_reviews_that_come() {
 #[test]
 fn a_candidate_that_waits_is_judged_again_when_something_has_changed() {
     let folder = tempfile::tempdir().unwrap();
-    let fixture = |allowed: bool| {
-        json!({
-            "apiVersion": API_VERSION, "kind": "ImageReview",
-            "spec": { "containers": [{ "image": "x.io/bad" }] }, "status": { "allowed": allowed },
-        })
-    };
     let path = folder.path().join("case.json");
-    fs::write(&path, fixture(true).to_string()).unwrap();
+    fs::write(&path, fixture("x.io/bad", true)).unwrap();
     let (before, after, other) =
         (support::set(allows()), support::set(denies_bad()), support::scripted_set(json!({})));
     let mut gate = gate(json!({ "suites": [folder.path()], "onDifference": "Hold" }));
     assert_eq!(gate.folders(), [folder.path().to_owned()].into());
-    assert!(matches!(gate.judge(&after, &before), Ruling::Refuse(_)));
+    assert!(matches!(gate.judge(&after, Some(&before)), Ruling::Refuse(_)));
     // Other reviews have no say in what has been decided once.
-    fs::write(&path, fixture(false).to_string()).unwrap();
-    assert_eq!(gate.judge(&after, &before), Ruling::Swap(Default::default()));
+    fs::write(&path, fixture("x.io/bad", false)).unwrap();
+    assert_eq!(gate.judge(&after, Some(&before)), Ruling::Swap(Default::default()));
     push(&gate.recent(), &["x.io/bad"]);
-    assert_eq!(gate.judge(&after, &before), Ruling::Swap(Default::default()));
+    assert_eq!(gate.judge(&after, Some(&before)), Ruling::Swap(Default::default()));
     // Another set in force is another question.
-    assert!(matches!(gate.judge(&after, &other), Ruling::Hold(..)));
-    assert!(matches!(gate.judge(&after, &before), Ruling::Hold(..)));
-    assert!(matches!(gate.judge(&before, &after), Ruling::Refuse(_)));
+    assert!(matches!(gate.judge(&after, Some(&other)), Ruling::Hold(..)));
+    assert!(matches!(gate.judge(&after, Some(&before)), Ruling::Hold(..)));
+    assert!(matches!(gate.judge(&before, Some(&after)), Ruling::Refuse(_)));
 }
 
 #[test]
@@ -217,7 +216,9 @@ fn what_the_gate_judges_counts_nowhere() {
     let (before, after) = (support::set(allows()), support::set(denies_bad()));
     let mut gate = gate(json!({}));
     push(&gate.recent(), &["x.io/good", "x.io/bad"]);
-    let Ruling::Swap(differences) = gate.judge(&after, &before) else { panic!("it is not asked to hold") };
+    let Ruling::Swap(differences) = gate.judge(&after, Some(&before)) else {
+        panic!("it is not asked to hold")
+    };
     assert_eq!(differences.reviews, 2);
     for (set, fresh) in [(&before, support::set(allows())), (&after, support::set(denies_bad()))] {
         let seen = |set: &PolicySet| {
@@ -273,11 +274,7 @@ async fn a_candidate_is_held_and_approved_and_another_refused() {
     }));
     fs::create_dir(installation.path("suite")).unwrap();
     let (ours, theirs) = ("registry.k8s.io/pause:3.10", "docker.io/library/nginx:1.27");
-    let fixture = json!({
-        "apiVersion": API_VERSION, "kind": "ImageReview",
-        "spec": { "containers": [{ "image": ours }] }, "status": { "allowed": true },
-    });
-    installation.write("suite/ours.json", fixture.to_string().as_bytes());
+    installation.write("suite/ours.json", fixture(ours, true).as_bytes());
     let mut process = installation.start();
     let (door, _) = process.addresses();
     let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
@@ -326,19 +323,135 @@ async fn a_candidate_is_held_and_approved_and_another_refused() {
     assert!(allows(ours).await && allows(theirs).await);
 }
 
-/// What nothing else could take the place of is in force, and told of.
+/// An ImageReview of one image and what is expected of it.
+fn fixture(image: &str, allowed: bool) -> String {
+    let spec = json!({ "containers": [{ "image": image }] });
+    json!({ "apiVersion": API_VERSION, "kind": "ImageReview", "spec": spec, "status": { "allowed": allowed } })
+        .to_string()
+}
+
+/// That suites could not be run says nothing of them: they are run again, although nothing has changed.
 #[test]
-fn the_first_set_of_all_is_in_force_though_its_suite_fails() {
-    let installation =
-        Installation::new(json!({ "stateDirectory": "state", "gate": { "suites": ["suite"] } }));
-    let mut process = installation.start();
-    process.wait_for("the first policy set: its suites cannot be run: ");
-    process.addresses();
-    let told = status(&installation);
-    let problem = told["problems"][0]["message"].as_str().unwrap();
+fn suites_that_could_not_be_run_are_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("case.json");
+    let images = json!({ "*": { "outcome": "allow" }, "late": { "spin": true } });
+    let slow = json!({ "name": "p", "settings": { "images": images }, "limits": { "deadline": "3s" } });
+    let (before, after) = (support::set(allows()), support::set(json!({ "policies": [slow] })));
+    let mut gate = gate(json!({ "suites": [folder.path()], "budget": "200ms" }));
+    let then = SystemTime::UNIX_EPOCH;
+    let mut rule = |image: &str, allowed: bool| {
+        fs::write(&path, fixture(image, allowed)).unwrap();
+        // As if nothing had changed.
+        fs::File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
+        let ruling = gate.judge(&after, Some(&before));
+        (ruling, gate.next().map(|next| next.saturating_duration_since(Instant::now())))
+    };
+    let (late, again) = rule("x.io/late", true);
     assert!(
-        problem.ends_with("(it is in force all the same: there is nothing else to put in force)"),
-        "{problem}"
+        matches!(&late, Ruling::Refuse(why) if why.ends_with("(gate.budget); it is tried again")),
+        "{late:?}"
     );
-    assert_eq!(told["policies"][0]["error"], Value::Null);
+    let again = again.expect("nobody tries again");
+    assert!((Duration::from_secs(1)..Duration::from_secs(6)).contains(&again), "{again:?}");
+    assert!(matches!(rule("x.io/good", true).0, Ruling::Swap(_)));
+}
+
+/// A start serves whatever its suites say; what does not pass them judges nothing, and everything is denied.
+#[test]
+fn a_first_set_that_fails_its_suites_is_not_in_force() {
+    let installation = reload::Installation::with_a();
+    let gate =
+        "policyDirectory: policies\nstateDirectory: state\ngate: { suites: [suite], onDifference: Hold }";
+    installation.host_yaml(gate);
+    fs::create_dir(installation.path("suite")).unwrap();
+    let suite = |allowed| fs::write(installation.path("suite/case.json"), fixture("nginx", allowed)).unwrap();
+    for gone in [false, true] {
+        suite(false);
+        if gone {
+            fs::rename(installation.path("policies"), installation.path("gone")).unwrap();
+        }
+        let mut started = installation.start();
+        let said = |started: &Started| reload::said(&started.policies).join("; ");
+        if gone {
+            assert!(said(&started).contains("it cannot be read"), "{}", said(&started));
+            fs::rename(installation.path("gone"), installation.path("policies")).unwrap();
+        } else {
+            let told = said(&started);
+            assert!(told.contains("the first policy set: 1 of 1 cases of its suites fail"), "{told}");
+        }
+        // That it denied this is nothing to hold anything for.
+        push(&started.recent, &["nginx"]);
+        for _ in 0..2 {
+            started.reloader.reload();
+            let candidate = started.standing.current().candidate.clone().unwrap();
+            assert_eq!(candidate.state, Waits::Refused);
+            assert!(candidate.why.starts_with("1 of 1 cases of its suites fail: "), "{}", candidate.why);
+            assert!(said(&started).starts_with("policies: "), "{}", said(&started));
+        }
+        assert!(started.reloader.obey(Command::Approve { digest: None }).is_err());
+        suite(true);
+        started.reloader.reload();
+        assert_eq!(said(&started), "a: version1");
+        assert_eq!(installation.problems(&started), [""; 0]);
+        drop(started);
+        // What was in force is so again, whatever the suite says by then.
+        suite(false);
+        assert_eq!(said(&installation.start()), "a: version1");
+        fs::remove_dir_all(installation.path("state")).unwrap();
+    }
+}
+
+/// What is too slow to be compared stays held across a restart, where there are no reviews to try it on.
+#[test]
+fn what_nothing_is_known_of_stays_held() {
+    let installation = Installation::new(json!({
+        "stateDirectory": "state", "gate": { "onDifference": "Hold", "budget": "100ms" },
+        "policies": [{ "name": "p", "module": scripted(), "settings": { "images": { "*": { "outcome": "allow" } } } }],
+    }));
+    let start = || host::reload::start(&installation.path("host.yaml"), HOST.into()).unwrap();
+    let mut started = start();
+    push(&started.recent, &["nginx"]);
+    let mut host: Value = serde_json::from_slice(&fs::read(installation.path("host.yaml")).unwrap()).unwrap();
+    host["policies"][0]["settings"]["images"] = json!({ "*": { "spin": true } });
+    host["policies"][0]["limits"] = json!({ "deadline": "3s" });
+    installation.write("host.yaml", host.to_string().as_bytes());
+    started.reloader.reload();
+    let held = |started: &Started| started.standing.current().candidate.clone().unwrap();
+    let before = held(&started);
+    assert!(before.state == Waits::Held && before.why.contains(", 1 more were left out"), "{}", before.why);
+    drop(started);
+    let mut started = start();
+    started.reloader.reload();
+    assert_eq!(held(&started).why, before.why);
+    started.reloader.obey(Command::Approve { digest: None }).unwrap();
+    assert_eq!(started.standing.current().candidate, None);
+}
+
+/// The gate has the files looked at again and again as long as a candidate is tried, and not any longer.
+#[test]
+fn nobody_looks_for_the_gate_once_nothing_waits() {
+    let installation = reload::Installation::with_a();
+    installation.host_yaml("policyDirectory: policies\ngate: { shadow: 2s }");
+    let started = installation.start();
+    let (watcher, stop) = Watcher::new().unwrap();
+    let (asker, standing) = (started.asker.clone(), started.standing.clone());
+    let running = std::thread::spawn(move || started.reloader.run(watcher));
+    installation.policy("a", &version("version2"));
+    let begun = Instant::now();
+    while standing.current().candidate.is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing is tried");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    asker.ask(Command::Approve { digest: None }, Duration::from_secs(60)).unwrap();
+    let looks = || {
+        let results = standing.current().results;
+        results.published + results.unchanged + results.waiting + results.failed
+    };
+    let before = looks();
+    // Until the end of its shadow, and beyond.
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(looks() <= before + 3, "{} looks for nothing", looks() - before);
+    drop(stop);
+    running.join().unwrap();
 }

@@ -9,6 +9,7 @@ mod differences;
 mod recent;
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -28,6 +29,8 @@ const NICE: i32 = 15;
 const SHADOWED: usize = bounds::REPLAY.size();
 /// How often a candidate is tried on the reviews that have come.
 const STEP: Duration = Duration::from_secs(5);
+/// Suites that could not be run are tried again after so many times their budget: they take a tenth of the time at most.
+const PAUSES: u32 = 9;
 /// Cases that fail of which the reason is told.
 const CASES: usize = 3;
 
@@ -48,13 +51,15 @@ pub struct Gate {
     config: Option<config::Gate>,
     recent: Arc<Recent>,
     trial: Option<Trial>,
+    /// When one that could not be judged is tried again.
+    again: Option<Instant>,
 }
 
 /// What is known of a candidate that has been judged: it is asked about again as long as it waits.
 struct Trial {
     of: Subject,
-    /// Why its suites do not let it pass.
-    refused: Option<String>,
+    /// The cases of its suites that fail.
+    failed: Option<String>,
     differences: Differences,
     /// Up to where reviews were judged.
     mark: Mark,
@@ -66,7 +71,7 @@ struct Trial {
 #[derive(PartialEq)]
 struct Subject {
     candidate: String,
-    current: String,
+    current: Option<String>,
     config: config::Gate,
     /// The suites' files, with their size and when they were changed.
     fixtures: Vec<(PathBuf, u64, Option<SystemTime>)>,
@@ -102,87 +107,95 @@ impl Gate {
 
     /// When a candidate that waits is to be judged again, whether anything has changed or not.
     pub fn next(&self) -> Option<Instant> {
-        let (until, _) = self.trial.as_ref()?.until?;
-        Some(until.min(Instant::now() + STEP))
+        let now = Instant::now();
+        let due = match self.trial.as_ref().and_then(|trial| trial.until) {
+            Some((until, _)) => until.min(now + STEP),
+            None => self.again?,
+        };
+        // It is late where something else is wrong, so that nothing was judged.
+        Some(if due > now { due } else { now + STEP })
     }
 
-    /// Rules on a candidate that would take the place of `current`. It is asked again at every hint as long as a
-    /// candidate waits.
-    pub fn judge(&mut self, candidate: &PolicySet, current: &PolicySet) -> Ruling {
-        let Some(config) = self.config.clone() else {
-            self.trial = None;
-            return Ruling::Swap(Differences::default());
-        };
-        let fixtures = match fixtures(&config.suites) {
-            Ok(fixtures) => fixtures,
-            Err(error) => return Ruling::Refuse(format!("its suites cannot be run: {error}")),
-        };
-        let of = Subject {
-            candidate: candidate.digest().to_owned(),
-            current: current.digest().to_owned(),
-            config: config.clone(),
-            fixtures,
-        };
-        let trial = match self.trial.take().filter(|trial| trial.of == of) {
-            Some(trial) => trial.go_on(&self.recent, candidate, current),
-            None => Trial::begin(of, &self.recent, candidate, current),
-        };
-        let ruling = trial.ruling(&config);
-        self.trial = Some(trial);
-        ruling
-    }
-
-    /// Whether `candidate`, which would be the first set of all, passes its suites.
-    ///
-    /// # Errors
-    /// Why it does not.
-    pub fn first(&self, candidate: &PolicySet) -> Result<(), String> {
-        let Some(config) = &self.config else { return Ok(()) };
-        let files = fixtures(&config.suites).map_err(|error| format!("its suites cannot be run: {error}"))?;
-        aside(|| pass(files.iter().map(|(path, ..)| path.as_path()), candidate, config.budget))
-            .unwrap_or_else(|| Err(PANICKED.to_owned()))
+    /// Rules on a candidate that would take the place of `current`; of nothing, where that denies everything because there was
+    /// no other: then its suites alone count. It is asked again at every hint as long as a candidate waits.
+    pub fn judge(&mut self, candidate: &PolicySet, current: Option<&PolicySet>) -> Ruling {
+        let before = self.trial.take();
+        self.again = None;
+        let Some(config) = &self.config else { return Ruling::Swap(Differences::default()) };
+        let tried = fixtures(&config.suites).and_then(|fixtures| {
+            let of = Subject {
+                candidate: candidate.digest().to_owned(),
+                current: current.map(|current| current.digest().to_owned()),
+                config: config.clone(),
+                fixtures,
+            };
+            match before.filter(|trial| trial.of == of) {
+                Some(trial) => trial.go_on(&self.recent, candidate, current),
+                None => Trial::begin(of, &self.recent, candidate, current),
+            }
+        });
+        match tried {
+            Ok(trial) => self.trial.insert(trial).ruling(),
+            // What kept it from being judged may be over next time, so nothing of it is remembered.
+            Err(why) => {
+                self.again = Some(Instant::now() + STEP.max(config.budget * PAUSES));
+                Ruling::Refuse(format!("{why}; it is tried again"))
+            }
+        }
     }
 }
 
-const PANICKED: &str = "judging it panicked: please report this, with the message in the log";
-
 impl Trial {
-    fn begin(of: Subject, recent: &Recent, candidate: &PolicySet, current: &PolicySet) -> Trial {
+    fn begin(
+        of: Subject,
+        recent: &Recent,
+        candidate: &PolicySet,
+        current: Option<&PolicySet>,
+    ) -> Result<Trial, String> {
         let budget = of.config.budget;
-        let suites = || pass(of.fixtures.iter().map(|(path, ..)| path.as_path()), candidate, budget);
-        let refused = aside(suites).unwrap_or_else(|| Err(PANICKED.to_owned())).err();
-        let until = of.config.shadow.map(|shadow| (Instant::now() + shadow, SystemTime::now() + shadow));
+        let failed =
+            aside(|| failing(of.fixtures.iter().map(|(path, ..)| path.as_path()), candidate, budget))??;
         let (mut reviews, mark) = recent.newest();
         reviews.truncate(of.config.replay);
-        let mut trial = Trial { of, refused, differences: Differences::default(), mark, until };
-        if trial.refused.is_none() {
-            trial.compare(&reviews, candidate, current);
+        let mut trial = Trial { of, failed, differences: Differences::default(), mark, until: None };
+        if let (None, Some(current)) = (&trial.failed, current) {
+            let shadow = trial.of.config.shadow;
+            trial.until = shadow.map(|shadow| (Instant::now() + shadow, SystemTime::now() + shadow));
+            trial.compare(&reviews, candidate, current)?;
         }
-        trial
+        Ok(trial)
     }
 
     /// Judges what has come since.
-    fn go_on(mut self, recent: &Recent, candidate: &PolicySet, current: &PolicySet) -> Trial {
-        if self.refused.is_none() && self.until.is_some() {
+    fn go_on(
+        mut self,
+        recent: &Recent,
+        candidate: &PolicySet,
+        current: Option<&PolicySet>,
+    ) -> Result<Trial, String> {
+        if let (Some((until, _)), Some(current)) = (self.until, current) {
             let (reviews, mark) = recent.since(self.mark);
             self.mark = mark;
-            self.compare(&reviews, candidate, current);
-            self.until = self.until.filter(|(until, _)| *until > Instant::now());
+            self.compare(&reviews, candidate, current)?;
+            self.until = self.until.filter(|_| until > Instant::now());
         }
-        self
+        Ok(self)
     }
 
-    fn compare(&mut self, reviews: &[Arc<Review>], candidate: &PolicySet, current: &PolicySet) {
+    fn compare(
+        &mut self,
+        reviews: &[Arc<Review>],
+        candidate: &PolicySet,
+        current: &PolicySet,
+    ) -> Result<(), String> {
         let budget = self.of.config.budget;
-        match aside(|| compare(reviews, candidate, current, budget)) {
-            Some(found) => self.differences.extend(found),
-            None => self.refused = Some(PANICKED.to_owned()),
-        }
+        self.differences.extend(aside(|| compare(reviews, candidate, current, budget))?);
+        Ok(())
     }
 
-    fn ruling(&self, config: &config::Gate) -> Ruling {
+    fn ruling(&self) -> Ruling {
         let differences = self.differences.clone();
-        if let Some(why) = &self.refused {
+        if let Some(why) = &self.failed {
             return Ruling::Refuse(why.clone());
         }
         if let Some((_, until)) = self.until {
@@ -190,43 +203,48 @@ impl Trial {
             let why = format!("it judges the reviews that come beside the set in force, until {until}");
             return Ruling::Hold(differences, why);
         }
-        match config.on_difference {
-            OnDifference::Hold if !differences.is_empty() => {
-                let why = format!("it decides otherwise: {differences}");
-                Ruling::Hold(differences, why)
-            }
-            _ => Ruling::Swap(differences),
-        }
+        let why = match self.of.config.on_difference {
+            OnDifference::Hold if !differences.is_empty() => format!("it decides otherwise: {differences}"),
+            OnDifference::Hold if differences.tell_nothing() => format!(
+                "whether it decides otherwise is not known, since none of the reviews that it was tried on was judged in time: \
+                 {differences}"
+            ),
+            _ => return Ruling::Swap(differences),
+        };
+        Ruling::Hold(differences, why)
     }
 }
 
 /// The suites' files.
 fn fixtures(suites: &[PathBuf]) -> Result<Vec<(PathBuf, u64, Option<SystemTime>)>, String> {
-    let found = suite::find(suites, true).map_err(|error| error.to_string())?;
+    let found = suite::find(suites, true).map_err(cannot_run)?;
     let files = found.into_iter().flat_map(|suite| suite.fixtures).map(|path| {
         let file =
             std::fs::metadata(&path).map_err(|error| SuiteError::Read { path: path.clone(), error })?;
         Ok((path, file.len(), file.modified().ok()))
     });
-    let files: Vec<_> = files.collect::<Result<_, SuiteError>>().map_err(|error| error.to_string())?;
+    let files: Vec<_> = files.collect::<Result<_, SuiteError>>().map_err(cannot_run)?;
     if files.is_empty() && !suites.is_empty() {
         let folders: Vec<_> = suites.iter().map(|folder| folder.display().to_string()).collect();
-        return Err(format!("there is no fixture in {}", folders.join(", ")));
+        return Err(cannot_run(format!("there is no fixture in {}", folders.join(", "))));
     }
     Ok(files)
 }
 
-/// Runs the cases of suites on a set.
-fn pass<'a>(
+fn cannot_run(why: impl fmt::Display) -> String {
+    format!("its suites cannot be run: {why}")
+}
+
+/// Runs the cases of suites on a set. Returns which of them fail, if any does.
+fn failing<'a>(
     fixtures: impl Iterator<Item = &'a Path>,
     set: &PolicySet,
     budget: Duration,
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     let until = Instant::now() + budget;
     let (mut run, mut failed) = (0, Vec::new());
     for path in fixtures {
-        let case =
-            Case::read(path, &set.limits).map_err(|error| format!("its suites cannot be run: {error}"))?;
+        let case = Case::read(path, &set.limits).map_err(cannot_run)?;
         let lines = case.run_until(set, until);
         if Instant::now() >= until {
             return Err(bounds::GATE_BUDGET.says_of(budget));
@@ -237,12 +255,12 @@ fn pass<'a>(
         }
     }
     if failed.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let more = failed.len().saturating_sub(CASES);
     let more = if more == 0 { String::new() } else { format!("; and {more} more") };
     let told: Vec<_> = failed.iter().take(CASES).map(String::as_str).collect();
-    Err(format!("{} of {run} cases of its suites fail: {}{more}", failed.len(), told.join("; ")))
+    Ok(Some(format!("{} of {run} cases of its suites fail: {}{more}", failed.len(), told.join("; "))))
 }
 
 /// Judges reviews by both sets, each but once however often it was asked, the newest first.
@@ -277,14 +295,17 @@ fn compare(
     differences
 }
 
-/// Does something on a thread that gives way to all others; none when it panics.
-fn aside<T: Send>(act: impl FnOnce() -> T + Send) -> Option<T> {
+/// Does something on a thread that gives way to all others.
+fn aside<T: Send>(act: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("gate".to_owned()).spawn_scoped(scope, || {
             // Without it it takes more from others, and still not much. On Linux this is of the thread.
             let _ = rustix::process::nice(NICE);
             act()
         });
-        thread.ok()?.join().ok()
+        let thread = thread.map_err(|error| format!("there is no thread to judge it on: {error}"))?;
+        thread.join().map_err(|_| PANICKED.to_owned())
     })
 }
+
+const PANICKED: &str = "judging it panicked: please report this, with the message in the log";

@@ -75,8 +75,6 @@ pub struct Reloader {
     gate: Gate,
     /// What is known of the files, once they are followed.
     watcher: Option<Watcher>,
-    /// The suites that the first set of all does not pass, which is in force since there is no other.
-    unpassed: Option<(String, Problem)>,
     /// No set could be put in force yet but one that denies everything, so the last good versions still count.
     closed: bool,
     /// Someone rolled back: files decide nothing until that is released.
@@ -136,9 +134,9 @@ impl Reloader {
         self.watcher = Some(watcher);
         loop {
             self.survive(Reloader::look);
-            // The gate wants to look again at what it holds, and at nothing else.
-            let held = self.waiting.as_ref().is_some_and(|waiting| waiting.summary.state == Waits::Held);
-            let until = self.gate.next().filter(|_| held);
+            // The gate wants to look again at what waits for it, and at nothing else.
+            let judged = self.waiting.as_ref().is_some_and(|waiting| waiting.summary.state != Waits::Pinned);
+            let until = self.gate.next().filter(|_| judged);
             if !self.watcher.as_mut().is_some_and(|watcher| watcher.wait(until)) {
                 return;
             }
@@ -411,9 +409,6 @@ impl Reloader {
         problems.extend(self.lasting.iter().chain(&self.panicked).cloned());
         let trouble = self.watcher.as_ref().and_then(Watcher::trouble);
         problems.extend(trouble.map(|message| Problem { subject: "watching".to_owned(), message }));
-        let current = self.policies.current();
-        let unpassed = self.unpassed.iter().filter(|(digest, _)| digest == current.digest());
-        problems.extend(unpassed.map(|(_, problem)| problem.clone()));
         let cache = self.preparer.cache().trouble();
         problems.extend(cache.map(|message| Problem { subject: "cache".to_owned(), message }));
         let before = self.standing.load();

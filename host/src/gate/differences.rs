@@ -62,6 +62,11 @@ impl Differences {
             .all(|found| found.reviews == 0)
     }
 
+    /// Whether reviews were there, and of all of them nothing can be told for lack of time.
+    pub fn tell_nothing(&self) -> bool {
+        self.reviews == self.undecided && self.undecided + self.left_out > 0
+    }
+
     /// Adds a review that was asked so often, as the set in force (`before`) and the candidate (`after`) judge it. Where
     /// neither may deny, what they would deny counts.
     pub fn add(

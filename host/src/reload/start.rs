@@ -15,7 +15,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::decision_log::DecisionLog;
-use crate::gate::{Gate, Recent};
+use crate::gate::{Gate, Recent, Ruling};
 use crate::generation::{Cause, Publication};
 use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
 use crate::state::{Damaged, Record, StateDirectory, StateError};
@@ -80,7 +80,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
     let mut gate = Gate::default();
     gate.configure(config.gate.as_ref());
     let mut refused = Refused::default();
-    let first = First::of(&preparer, &config, state.as_ref(), &gate, &mut refused);
+    let first = First::of(&preparer, &config, state.as_ref(), &mut gate, &mut refused);
 
     let newest = state.as_ref().and_then(StateDirectory::newest);
     let publication = match newest {
@@ -100,12 +100,6 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
     let recorded = newest.filter(|newest| newest.summary.publication == publication).cloned();
     let Candidate { set, problems, loaded, .. } = first.candidate;
     let set = set.published(publication);
-    // There is no other set, and none at all would be worse.
-    let passes = if newest.is_none() && !first.closed { gate.first(&set) } else { Ok(()) };
-    let unpassed = passes.err().map(|why| {
-        let message = format!("{why} (it is in force all the same: there is nothing else to put in force)");
-        (set.digest().to_owned(), Problem { subject: "the first policy set".to_owned(), message })
-    });
     let history = state.as_ref().map(|state| VecDeque::from(state.history().to_vec())).unwrap_or_default();
     tracing::info!("generation {} in force: {}", set.generation(), names(&set));
 
@@ -129,7 +123,6 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         decision_log: decision_log.clone(),
         gate,
         watcher: None,
-        unpassed,
         closed: first.closed,
         pinned,
         doubt,
@@ -157,7 +150,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
 /// What a process starts with.
 struct First {
     candidate: Candidate,
-    /// There is nothing to start with.
+    /// There is nothing to start with that may judge, so everything is denied.
     closed: bool,
 }
 
@@ -166,10 +159,11 @@ impl First {
         preparer: &Preparer,
         config: &Config,
         state: Option<&StateDirectory>,
-        gate: &Gate,
+        gate: &mut Gate,
         refused: &mut Refused,
     ) -> First {
         let open = |candidate| First { candidate, closed: false };
+        let closed = |problem| First { candidate: Candidate::closed(config, problem), closed: true };
         let newest = state.and_then(|state| Some((state, state.newest()?)));
         let before = newest.map(|(state, newest)| {
             move || {
@@ -187,7 +181,16 @@ impl First {
         match before {
             Some(before) if waits => before(),
             before => match (assemble(preparer, config, Before::Start(state), refused), before) {
-                (Ok(candidate), _) => open(candidate),
+                (Ok(candidate), Some(_)) => open(candidate),
+                (Ok(candidate), None) => match gate.judge(&candidate.set, None) {
+                    Ruling::Swap(_) => open(candidate),
+                    Ruling::Hold(_, message) | Ruling::Refuse(message) => {
+                        let mut first =
+                            closed(Problem { subject: "the first policy set".to_owned(), message });
+                        first.candidate.problems.extend(candidate.problems);
+                        first
+                    }
+                },
                 (Err(problem), Some(before)) => {
                     let mut first = before();
                     let message =
@@ -195,7 +198,7 @@ impl First {
                     first.candidate.problems.push(Problem { message, ..problem });
                     first
                 }
-                (Err(problem), None) => First { candidate: Candidate::closed(config, problem), closed: true },
+                (Err(problem), None) => closed(problem),
             },
         }
     }

@@ -28,7 +28,7 @@ fn differ(new: &PolicySet, current: &PolicySet) -> bool {
 
 /// Differences of a gate that has compared anything.
 fn compared(differences: Differences) -> Option<Differences> {
-    (differences.reviews > 0).then_some(differences)
+    (differences.reviews + differences.left_out > 0).then_some(differences)
 }
 
 impl Reloader {
@@ -42,7 +42,9 @@ impl Reloader {
             return;
         }
         let held = self.held(&set);
-        let doubt = self.doubt.clone().filter(|_| self.holds());
+        // What denies everything, because there was nothing else, judges nothing.
+        let in_force = Some(&*current).filter(|_| !self.closed);
+        let doubt = self.doubt.clone().filter(|_| self.holds() && in_force.is_some());
         let since = match &before {
             Some(before) if before.set.digest() == set.digest() => before.summary.since,
             _ => held.as_ref().map_or_else(SystemTime::now, |held| held.since),
@@ -51,11 +53,8 @@ impl Reloader {
         components.extend(before.into_iter().flat_map(|before| before.components));
         let ruling = if self.pinned {
             Err((Waits::Pinned, None, "a rollback is in force".to_owned()))
-        } else if self.closed {
-            // Whatever comes denies no more than what is in force.
-            Ok(None)
         } else {
-            match self.gate.judge(&set, &current) {
+            match self.gate.judge(&set, in_force) {
                 Ruling::Swap(differences) => match (held, doubt) {
                     (Some(held), _) => Err((Waits::Held, held.differences, held.why)),
                     (None, Some(doubt)) => Err((Waits::Held, compared(differences), doubt)),
@@ -77,8 +76,8 @@ impl Reloader {
         }
     }
 
-    /// A candidate that was held because it decides otherwise, and that nobody has approved: the reviews that showed it
-    /// may be forgotten, as at a restart.
+    /// A candidate that was held for what it was tried on, and that nobody has approved: those reviews may be forgotten, as
+    /// at a restart.
     fn held(&self, set: &PolicySet) -> Option<CandidateSummary> {
         let held = self.state.as_ref()?.newest()?.held.as_ref()?;
         (held.digest == set.digest() && self.holds()).then(|| held.clone())
@@ -92,15 +91,16 @@ impl Reloader {
     /// Records what is held.
     fn hold(&mut self) {
         let doubt = self.doubt.is_some();
-        let decides_otherwise = |summary: &&CandidateSummary| {
-            summary.state == Waits::Held
-                && (doubt || summary.differences.as_ref().is_some_and(|found| !found.is_empty()))
+        let judged = self.gate.next().is_none();
+        let tells = |found: &Differences| !found.is_empty() || judged && found.tell_nothing();
+        let stays = |summary: &&CandidateSummary| {
+            summary.state == Waits::Held && (doubt || summary.differences.as_ref().is_some_and(tells))
         };
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.summary);
         let Some(state) = &mut self.state else { return };
         let before = state.newest().and_then(|newest| newest.held.as_ref());
         let held = match waiting {
-            Some(summary) if decides_otherwise(&summary) => Some(summary),
+            Some(summary) if stays(&summary) => Some(summary),
             // A moment in which it is refused, or a rollback, is no leave for it.
             Some(summary) => before.filter(|held| held.digest == summary.digest),
             None => None,
