@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::client::{Protocol, get};
 use crate::support::process::{HOST, Process};
 use crate::support::{Installation, version};
 
@@ -154,13 +155,55 @@ fn the_socket_is_bounded() {
     // Whoever says nothing is given up, and until then so many may be under way.
     let begun = Instant::now();
     let silent: Vec<_> = (0..8).map(|_| connect(&installation)).collect();
-    assert_eq!(answer(connect(&installation), b""), "");
-    assert!(begun.elapsed() < Duration::from_secs(4), "one too many is closed at once");
+    let full = "8 requests are under way on this host's control socket: ask again in a moment";
+    assert_eq!(answer(connect(&installation), b""), format!("{{\"refused\":\"{full}\"}}\n"));
+    assert_eq!(host(&installation, "status"), (2, format!("host: {full}\n")));
+    assert_eq!(host(&installation, "rollback"), (1, format!("host: {full}\n")));
+    assert!(begun.elapsed() < Duration::from_secs(4), "one too many is told at once");
     for stream in silent {
         assert!(answer(stream, b"").contains("timed out"), "{:?}", begun.elapsed());
     }
     assert!(begun.elapsed() > Duration::from_secs(4));
     assert_eq!(host(&installation, "status").0, 0);
+}
+
+/// Until the last review under way is answered, whoever looks is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_drains_says_so() {
+    let installation = Installation::never_ending("8s", json!({ "stateDirectory": "state" }));
+    let mut process = installation.start();
+    let (door, admin) = process.addresses();
+    assert!(!host(&installation, "status").1.contains("draining"));
+    let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+    let asked = tokio::spawn(async move { connection.review("nginx").await });
+    process.signal(rustix::process::Signal::TERM);
+    process.wait_for("SIGTERM: finishing the reviews under way");
+    let (_, said) = host(&installation, "status");
+    let draining = "it takes no new connections, and ends when the reviews under way are answered";
+    assert!(said.contains(&format!("\n  draining: {draining}\n")), "{said}");
+    let expected = format!("[-]shutdown failed: {draining}\n");
+    let (status, ready) = get(admin, "/readyz").await.unwrap();
+    assert!(status == 500 && ready.starts_with(&expected), "{ready}");
+    assert_eq!(get(admin, "/livez").await.unwrap().0, 200);
+    assert_eq!(asked.await.unwrap().unwrap().status, 200);
+    assert_eq!(process.end().0.code(), Some(0));
+}
+
+/// What a host that was killed left, and what somebody put there, is in nobody's way.
+#[test]
+fn what_is_left_in_the_state_directory_does_no_harm() {
+    let (installation, process) = serving();
+    drop(process);
+    let left = installation.path("state/.control-left");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("control.sock"), "").unwrap();
+    std::fs::create_dir_all(installation.path("state/components/old.wasm/in")).unwrap();
+    installation.replace("more/a.wasm", &version("version2"));
+    let mut process = installation.start();
+    process.addresses();
+    assert!(!left.exists());
+    let status = status(&installation);
+    assert_eq!((&status["generation"]["number"], &status["problems"]), (&json!(2), &json!([])));
 }
 
 /// A path of any length, where that of a socket may have 107 bytes.

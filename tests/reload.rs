@@ -454,6 +454,42 @@ fn certificates_are_followed_whole_or_not_at_all() {
     assert_eq!(said(&started.policies), ["a: version1", "b: version2"]);
 }
 
+/// They expire, whatever else is wrong.
+#[test]
+fn certificates_are_followed_while_nothing_else_can_be() {
+    let installation = Installation::with_a();
+    let mut started = installation.start();
+    let elsewhere = installation.path("elsewhere");
+    let broken: [(&dyn Fn(), &str); 2] = [
+        (&|| installation.host_yaml("unjudgd: Allow"), "unknown key"),
+        (
+            &|| {
+                installation.host_yaml("policyDirectory: policies");
+                fs::rename(installation.path("policies"), &elsewhere).unwrap();
+            },
+            "it cannot be read",
+        ),
+    ];
+    for (break_it, why) in broken {
+        break_it();
+        let before = started.tls.current();
+        installation.certificates(&pki::make().unwrap());
+        started.reloader.reload();
+        assert!(!Arc::ptr_eq(&before, &started.tls.current()));
+        let problems = installation.problems(&started);
+        assert!(problems.len() == 1 && problems[0].contains(why), "{problems:?}");
+        assert_eq!(said(&started.policies), ["a: version1"]);
+    }
+    // Broken ones change nothing then either.
+    installation.host_yaml("unjudgd: Allow");
+    let before = started.tls.current();
+    fs::write(installation.path("key.pem"), "nothing").unwrap();
+    started.reloader.reload();
+    assert!(Arc::ptr_eq(&before, &started.tls.current()));
+    let problems = installation.problems(&started);
+    assert!(problems.len() == 2 && problems[0].contains("key.pem"), "{problems:?}");
+}
+
 #[test]
 fn what_is_bound_to_the_process_needs_a_restart() {
     let installation = Installation::with_a();

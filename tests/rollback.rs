@@ -191,7 +191,7 @@ fn what_cannot_be_put_back_changes_nothing() {
     for (to, why) in [
         (Some(1), "generation 1 is no way back: one of its policies was not loaded"),
         (Some(2), "generation 2 cannot be put back: policy a: its component "),
-        (Some(99), "generation 99 is not recorded"),
+        (Some(99), "generation 99 is not recorded: `host status` shows those that are"),
     ] {
         let refused = started.reloader.obey(back(to)).unwrap_err();
         assert!(refused.starts_with(why), "{refused}");

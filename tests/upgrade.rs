@@ -243,7 +243,7 @@ fn recorded(installation: &Installation) -> BTreeMap<PathBuf, Vec<u8>> {
 fn a_take_over_that_fails_at_last_leaves_the_state_directory_as_it_was() {
     let installation = installation();
     let mut process = installation.start();
-    process.addresses();
+    let (address, _) = process.addresses();
     let before = recorded(&installation);
     assert_eq!(before.len(), 3, "{before:?}");
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -257,6 +257,11 @@ fn a_take_over_that_fails_at_last_leaves_the_state_directory_as_it_was() {
     let (status, said) = Process::start(&mut newer).end();
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(said.contains("generation 2-") && said.contains("another program listens there"), "{said}");
+    let told = format!(
+        "listens on {address}, and this one on {}, since `listen` has changed",
+        other.local_addr().unwrap()
+    );
+    assert!(said.contains(&told), "{said}");
     process.wait_for("this one goes on");
     assert_eq!(recorded(&installation), before);
 }

@@ -174,7 +174,7 @@ bounds! {
      the host serves on." {
         CONTROL_CONNECTIONS = count("control-connections", "requests under way on the control socket", 8)
             .fixed("people ask there, one thing at a time")
-            .does("the connection is closed");
+            .says("{limit} requests are under way on this host's control socket: ask again in a moment");
         CONTROL_REQUEST = bytes("control-request", "a request on the control socket", 4 * KI)
             .fixed("a request names at most a digest")
             .says("the request has more than {limit} bytes");

@@ -2,7 +2,7 @@
 //! can open; nothing of it goes over the network. A request is one line of JSON, and so is its answer.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,10 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::bounds;
 use crate::reload::{Asker, Command, Done};
 use crate::status::{Sources, Status};
-use crate::takeover::{self, Estate, Taken, read_line};
+use crate::takeover::{self, Estate, Taken, read_line, write};
 
 /// The name of the socket in the state directory.
 const SOCKET: &str = "control.sock";
+/// What begins the name of a folder where it is made.
+const BESIDE: &str = ".control-";
 /// For a reload that is under way: it comes first.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -95,12 +97,15 @@ impl Control {
         let under_way = Arc::new(());
         std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             for stream in listener.incoming() {
-                let Ok(stream) = stream else {
+                let Ok(mut stream) = stream else {
                     // There are no more file descriptors, say: others will be closed.
                     std::thread::sleep(Duration::from_millis(100));
                     continue;
                 };
                 if Arc::strong_count(&under_way) > bounds::CONTROL_CONNECTIONS.size() {
+                    let bound = bounds::CONTROL_CONNECTIONS;
+                    // A new connection has room for it, so nobody is waited for.
+                    let _ = write(&mut stream, &Answer::Refused(bound.says("", bound.default)));
                     continue;
                 }
                 let (control, held) = (self.clone(), Arc::clone(&under_way));
@@ -131,10 +136,8 @@ impl Control {
             },
             Err(error) => Answer::Refused(error.to_string()),
         };
-        let mut line = serde_json::to_vec(&answer)?;
-        line.push(b'\n');
         stream.set_write_timeout(Some(bounds::CONTROL_TIME.time()))?;
-        stream.write_all(&line)
+        write(&mut stream, &answer)
     }
 
     fn answer(&self, request: Request) -> Answer {
@@ -183,9 +186,11 @@ fn connect(state_directory: &Path, request: &Request) -> Result<UnixStream, Cont
         .map_err(|error| ControlError::Directory(state_directory.display().to_string(), error))?;
     let exchange = || {
         let mut stream = UnixStream::connect(in_folder(&folder))?;
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        stream.write_all(&line)?;
+        match write(&mut stream, request) {
+            // It has answered already.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+            written => written?,
+        }
         Ok(stream)
     };
     exchange().map_err(|error| failed(state_directory, error))
@@ -201,7 +206,13 @@ fn failed(state_directory: &Path, error: io::Error) -> ControlError {
 
 /// Makes the socket where nobody else can open it, and then puts it into its place.
 fn listen(state_directory: &Path) -> io::Result<UnixListener> {
-    let beside = tempfile::Builder::new().prefix(".control-").tempdir_in(state_directory)?;
+    for entry in fs::read_dir(state_directory)?.flatten() {
+        // Whoever was killed while making it left it; where it cannot be removed it does no harm.
+        if entry.file_name().as_encoded_bytes().starts_with(BESIDE.as_bytes()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let beside = tempfile::Builder::new().prefix(BESIDE).tempdir_in(state_directory)?;
     let folder = File::open(beside.path())?;
     let listener = UnixListener::bind(in_folder(&folder))?;
     let made = beside.path().join(SOCKET);

@@ -103,6 +103,12 @@ fn one(
         }
         return Ok(given);
     }
+    if let Some(local) = taken.as_ref().filter(|taken| !is_for(taken)).and_then(|it| it.local_addr().ok()) {
+        tracing::warn!(
+            "the host whose place this one takes listens on {local}, and this one on {address}, since `{key}` has \
+             changed: who asks at {local} is refused when that one has ended"
+        );
+    }
     match taken.filter(is_for) {
         Some(taken) => Ok(taken),
         None => bind(address).map_err(|error| {

@@ -28,7 +28,7 @@ pub use self::start::{Started, start, start_with};
 use self::stays::{Stays, read_whole};
 use self::waiting::Waiting;
 use crate::bounds;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, TlsConfig};
 use crate::decision_log::DecisionLog;
 use crate::gate::{Differences, Gate};
 use crate::generation::{Cause, Content, Publication};
@@ -216,30 +216,21 @@ impl Reloader {
 
     /// `found` is what the last look at the files has found.
     fn try_reload(&mut self, cause: Cause, found: &[Problem]) -> Result<(), Stays> {
-        let watcher = self.watcher.as_ref();
-        let stays = |files: &[&Path], subject: &Path, error: &dyn std::fmt::Display| {
-            Stays::unless_finished(watcher, files, || Problem {
-                subject: subject.display().to_string(),
-                message: format!("{error} (the generation in force stays)"),
-            })
+        let config = match self.read_config() {
+            Ok((config, tls)) => {
+                self.follow_tls(&tls)?;
+                config
+            }
+            Err(stays) => {
+                // They expire, whatever is wrong with host.yaml.
+                let in_force = self.material.config().clone();
+                if let Err(Stays::Broken(problem)) = self.follow_tls(&in_force) {
+                    self.problems.push(problem);
+                }
+                return Err(stays);
+            }
         };
-        let path = self.config.path.clone();
-        let wrong = |error: ConfigError| stays(&[&path], &path, &error);
-        let config = read_whole(watcher, &[&path], || Config::read(&path))?.map_err(wrong)?;
-        let serving = config.require_serving().map_err(wrong)?;
-        let files = serving.tls.files();
-        let tls = |error: TlsError| stays(&files, Path::new("tls"), &error);
-        let material = read_whole(watcher, &files, || Material::read(&serving.tls))?.map_err(tls)?;
-        let server_config =
-            if material == self.material { None } else { Some(material.server_config().map_err(tls)?) };
         self.problems.extend(self.needs_restart(&config));
-
-        // Certificates wait for no policy: one that expires keeps everybody out.
-        if let Some(server_config) = server_config {
-            self.tls.publish(server_config);
-            self.material = material;
-            tracing::info!("new TLS material in force");
-        }
         self.restore_missing();
         let current = self.policies.current();
         let before = match self.closed {
@@ -267,6 +258,39 @@ impl Reloader {
         let awaited: Vec<_> = candidate.awaited.iter().map(|name| format!("policy {name}")).collect();
         self.problems.extend(found.iter().filter(|problem| awaited.contains(&problem.subject)).cloned());
         self.settle(candidate.set, candidate.loaded, cause);
+        Ok(())
+    }
+
+    /// Why all stays as it is, for what is wrong with files.
+    fn stays(&self, files: &[&Path], subject: &Path, error: &dyn std::fmt::Display) -> Stays {
+        Stays::unless_finished(self.watcher.as_ref(), files, || Problem {
+            subject: subject.display().to_string(),
+            message: format!("{error} (the generation in force stays)"),
+        })
+    }
+
+    /// The configuration that is to come into force, and its TLS material.
+    fn read_config(&self) -> Result<(Config, TlsConfig), Stays> {
+        let path = self.config.path.as_path();
+        let wrong = |error: ConfigError| self.stays(&[path], path, &error);
+        let config = read_whole(self.watcher.as_ref(), &[path], || Config::read(path))?.map_err(wrong)?;
+        let tls = config.require_serving().map_err(wrong)?.tls.clone();
+        Ok((config, tls))
+    }
+
+    /// Puts TLS material in force. It waits for no policy: a certificate that expires keeps everybody out.
+    fn follow_tls(&mut self, config: &TlsConfig) -> Result<(), Stays> {
+        let files = config.files();
+        let wrong = |error: TlsError| self.stays(&files, Path::new("tls"), &error);
+        let material =
+            read_whole(self.watcher.as_ref(), &files, || Material::read(config))?.map_err(wrong)?;
+        if material == self.material {
+            return Ok(());
+        }
+        let server_config = material.server_config().map_err(wrong)?;
+        self.tls.publish(server_config);
+        self.material = material;
+        tracing::info!("new TLS material in force");
         Ok(())
     }
 
@@ -410,7 +434,7 @@ impl Reloader {
         }
         let config = &self.config;
         let modules = config.policies.iter().map(|policy| policy.module.as_path());
-        let files = modules.chain(self.material.files()).chain([config.path.as_path()]);
+        let files = modules.chain(self.material.config().files()).chain([config.path.as_path()]);
         let folders = config.policy_directory.clone().into_iter().chain(self.gate.folders());
         Wanted { files: files.map(Path::to_owned).collect(), folders: folders.collect() }
     }

@@ -69,6 +69,11 @@ impl Host {
         })
     }
 
+    /// What its status is read from.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
     /// Writes what is still to be written of the reviews that were answered.
     pub async fn close(&self) {
         self.lines.tell_all();

@@ -228,7 +228,9 @@ impl StateDirectory {
     pub fn record(&self, number: u64) -> Result<Record, String> {
         let path = self.generation(number);
         let bytes = fs::read(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => format!("generation {number} is not recorded"),
+            io::ErrorKind::NotFound => {
+                format!("generation {number} is not recorded: `host status` shows those that are")
+            }
             _ => format!("generation {number} cannot be read: {}: {error}", path.display()),
         })?;
         let damaged = |why: &dyn std::fmt::Display| {
@@ -393,9 +395,16 @@ fn lock(folder: &Path, shared: Option<File>) -> Result<File, StateError> {
     }
 }
 
+/// The names of the files in a folder; folders in it are nobody's.
 fn files(folder: &Path) -> io::Result<Vec<String>> {
-    let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
-    entries.filter_map(Result::transpose).collect()
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            names.extend(entry.file_name().into_string().ok());
+        }
+    }
+    Ok(names)
 }
 
 #[cfg(test)]

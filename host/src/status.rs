@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,8 @@ pub struct Status {
     /// Something is not as configured, a policy fails, a certificate expires within a week, or the decision log cannot
     /// be written.
     pub degraded: bool,
+    /// It takes no new connections, and ends when the reviews under way are answered.
+    pub draining: bool,
     /// The policies in force, in order.
     pub policies: Vec<PolicyStatus>,
     /// What is not as configured.
@@ -121,6 +125,24 @@ pub struct Sources {
     pub tls: TlsReader,
     /// The decision log.
     pub decision_log: DecisionLog,
+    /// Whether it drains.
+    pub drain: Drain,
+}
+
+/// Whether a host drains, for whoever shows it.
+#[derive(Clone, Default)]
+pub struct Drain(Arc<AtomicBool>);
+
+impl Drain {
+    /// From now on it does.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does.
+    pub fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Sources {
@@ -131,6 +153,7 @@ impl Sources {
             standing: started.standing.clone(),
             tls: started.tls.clone(),
             decision_log: started.decision_log.clone(),
+            drain: Drain::default(),
         }
     }
 }
@@ -165,6 +188,7 @@ impl Status {
         Status {
             generation,
             mode: set.rules.mode,
+            draining: sources.drain.has_begun(),
             degraded: !problems.is_empty()
                 || policies.iter().any(|policy| policy.failing.is_some())
                 || expiring

@@ -234,10 +234,11 @@ impl Taken {
     }
 }
 
-fn write(stream: &mut UnixStream, line: &Line) -> io::Result<()> {
-    let mut text = serde_json::to_vec(line)?;
-    text.push(b'\n');
-    stream.write_all(&text)
+/// Writes a document as a line.
+pub(crate) fn write(stream: &mut UnixStream, document: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(document)?;
+    line.push(b'\n');
+    stream.write_all(&line)
 }
 
 fn read(stream: &mut UnixStream, until: Instant) -> io::Result<Line> {

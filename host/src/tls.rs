@@ -115,8 +115,8 @@ impl Material {
     }
 
     /// The files.
-    pub fn files(&self) -> Vec<&Path> {
-        self.config.files()
+    pub fn config(&self) -> &TlsConfig {
+        &self.config
     }
 
     /// Checks that it can serve an apiserver, TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.

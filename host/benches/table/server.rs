@@ -239,6 +239,8 @@ impl Connection {
             .header("host", "localhost")
             .header("content-type", "application/json")
             .body(Full::new(body(namespace)))?;
+        // The last answer may be there a moment before its connection takes the next request.
+        self.0.ready().await?;
         Ok(self.0.send_request(request).await?.into_body().collect().await?.to_bytes())
     }
 }

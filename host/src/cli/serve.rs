@@ -19,7 +19,7 @@ use crate::listen::{ListenError, Sockets};
 use crate::policy::Preparer;
 use crate::reload::{self, Asker, Command, Problem, Reloader, Started};
 use crate::server::{self, Host, Stop};
-use crate::status::Sources;
+use crate::status::Drain;
 use crate::supervisor::{self, State};
 use crate::takeover::{Estate, Taken};
 use crate::watch::Watcher;
@@ -140,7 +140,8 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
     let lock = taken.as_mut().and_then(|taken| taken.lock.take());
     let started = reload::start_with(place.config, Preparer::this_program(), lock)
         .map_err(|error| cannot_start(&error))?;
-    let (host, sources) = (Host::new(&started, log.lost()), Sources::of(&started));
+    let host = Host::new(&started, log.lost());
+    let sources = host.sources().clone();
     let Started { mut reloader, config, asker, .. } = started;
     let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
 
@@ -155,9 +156,13 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
             .or_bind(from_another, serving.listen, config.admin_listen)
             .map_err(|error| cannot_start(&error))?;
         let (stop, stopping) = watch::channel(Stop::NotYet);
-        let leave = stop.clone();
+        // Who looks at a host that drains sees that, unless another one is there to be looked at.
+        let (stop_admin, admin_stopping) = watch::channel(Stop::NotYet);
+        let (leave, leave_admin, drain) = (stop.clone(), stop_admin.clone(), sources.drain.clone());
         let copies = Sockets { door: door.try_clone().ok(), admin: admin.try_clone().ok() };
         let estate = Estate::new(copies, asker.clone(), move || {
+            drain.begin();
+            leave_admin.send_replace(Stop::TakenOver);
             // A stop that was asked for before stays one.
             leave.send_if_modified(|stop| {
                 let goes_on = *stop == Stop::NotYet;
@@ -169,7 +174,8 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
         });
         let listener = asynchronous(door).map_err(|error| cannot_start(&error))?;
         let admin = asynchronous(admin).map_err(|error| cannot_start(&error))?;
-        follow_signals(stop, estate.clone(), asker.clone()).map_err(|error| cannot_start(&error))?;
+        let signalled = Signalled { stop, drain: sources.drain.clone(), estate: estate.clone(), asker: asker.clone() };
+        signalled.follow().map_err(|error| cannot_start(&error))?;
         let listening = listener.local_addr().map_err(|error| cannot_start(&error))?;
         let admin_listening = admin.local_addr().map_err(|error| cannot_start(&error))?;
 
@@ -209,13 +215,14 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
         ready(listening);
         supervisor::tell(if instead { State::ReadyInstead } else { State::Ready });
 
-        let admin = tokio::spawn(server::serve_admin(admin, Arc::clone(&host), stopping.clone()));
+        let admin = tokio::spawn(server::serve_admin(admin, Arc::clone(&host), admin_stopping));
         let drained = tokio::select! {
             drained = server::serve(listener, Arc::clone(&host), stopping) => drained,
             never = live(|| !reloading.is_finished()) => match never {},
         };
         host.close().await;
         admin.abort();
+        drop(stop_admin);
         drop(stop_watching);
         // It takes what is temporary with it. A component that is being compiled holds it up; then that stays.
         for _ in 0..50 {
@@ -263,35 +270,47 @@ async fn live(reload_lives: impl Fn() -> bool) -> Infallible {
     }
 }
 
-/// Stops at SIGTERM or Ctrl-C, and looks at the files at SIGHUP.
-fn follow_signals(stop: watch::Sender<Stop>, estate: Estate, asker: Asker) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        while hang_up.recv().await.is_some() {
-            supervisor::tell(State::Reloading);
-            let asker = asker.clone();
-            let looked = tokio::task::spawn_blocking(move || asker.ask(Command::Look, LOOK_TIME)).await;
-            match looked {
-                Ok(Ok(_)) => tracing::info!("SIGHUP: looked at the files"),
-                Ok(Err(why)) => tracing::warn!("SIGHUP: {why}"),
-                Err(error) => tracing::error!("SIGHUP: {error}"),
+/// What signals are for.
+struct Signalled {
+    stop: watch::Sender<Stop>,
+    drain: Drain,
+    estate: Estate,
+    asker: Asker,
+}
+
+impl Signalled {
+    /// Stops at SIGTERM or Ctrl-C, and looks at the files at SIGHUP.
+    fn follow(self) -> std::io::Result<()> {
+        let Signalled { stop, drain, estate, asker } = self;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hang_up.recv().await.is_some() {
+                supervisor::tell(State::Reloading);
+                let asker = asker.clone();
+                let looked = tokio::task::spawn_blocking(move || asker.ask(Command::Look, LOOK_TIME)).await;
+                match looked {
+                    Ok(Ok(_)) => tracing::info!("SIGHUP: looked at the files"),
+                    Ok(Err(why)) => tracing::warn!("SIGHUP: {why}"),
+                    Err(error) => tracing::error!("SIGHUP: {error}"),
+                }
+                supervisor::tell(State::Ready);
             }
-            supervisor::tell(State::Ready);
-        }
-    });
-    tokio::spawn(async move {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "Ctrl-C",
-        };
-        // It only fails where the process ends anyway.
-        let _ = tokio::task::spawn_blocking(move || estate.close()).await;
-        tracing::info!("{name}: finishing the reviews under way");
-        supervisor::tell(State::Stopping);
-        // An error means that the server is gone already.
-        let _ = stop.send(Stop::Now);
-    });
-    Ok(())
+        });
+        tokio::spawn(async move {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "Ctrl-C",
+            };
+            // It only fails where the process ends anyway.
+            let _ = tokio::task::spawn_blocking(move || estate.close()).await;
+            tracing::info!("{name}: finishing the reviews under way");
+            supervisor::tell(State::Stopping);
+            drain.begin();
+            // An error means that the server is gone already.
+            let _ = stop.send(Stop::Now);
+        });
+        Ok(())
+    }
 }

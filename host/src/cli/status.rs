@@ -31,7 +31,10 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 fn status(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let status = match arguments.host.ask(&Request::Status)? {
         Answer::Status(status) => status,
-        other => return Err(Failure::new(NO_HOST, format!("the host gave another answer: {other:?}"))),
+        Answer::Refused(why) => return Err(Failure::new(NO_HOST, why)),
+        other @ Answer::Done(_) => {
+            return Err(Failure::new(NO_HOST, format!("the host gave another answer: {other:?}")));
+        }
     };
     match arguments.output.is_json() {
         true => say_json(&status)?,
@@ -55,6 +58,12 @@ impl Display for Text<'_> {
             time(publication.published),
             publication.cause
         )?;
+        if status.draining {
+            writeln!(
+                f,
+                "  draining: it takes no new connections, and ends when the reviews under way are answered"
+            )?;
+        }
         if generation.pinned {
             writeln!(f, "  pinned until `host rollback --release`")?;
         }

@@ -13,7 +13,7 @@ const MAX_SHOWN: usize = 50;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), hint(source))]
     Read {
         /// The file as it was named.
         path: PathBuf,
@@ -64,6 +64,13 @@ impl ConfigError {
         let shown = problems.into_iter().take(MAX_SHOWN);
         let problems = shown.map(|problem| Problem { path: path.to_owned(), problem }).collect();
         Self::Invalid { problems, hidden }
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => ": put it there, or name the file that is meant with `--config FILE`",
+        _ => "",
     }
 }
 

@@ -102,7 +102,10 @@ impl Check {
 }
 
 fn checks(status: &Status) -> Vec<Check> {
-    let mut checks = vec![Check::new("generation", None)];
+    // In the words of an apiserver that ends.
+    let ends = || "it takes no new connections, and ends when the reviews under way are answered".to_owned();
+    let shutdown = Check { fatal: true, ..Check::new("shutdown", status.draining.then(ends)) };
+    let mut checks = vec![shutdown, Check::new("generation", None)];
     checks.extend(status.policies.iter().map(|policy| {
         let not_loaded = policy.error.as_ref().map(|_| "not loaded".to_owned());
         Check::new(format!("policy/{}", policy.name), not_loaded.or_else(|| policy.failing.clone()))
