@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use host::policy::LoadError;
 use host::yaml::Document;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use rand::Rng as _;
@@ -165,8 +166,9 @@ impl Zoo {
                 status[list].as_array().unwrap().iter().find(|entry| entry[key] == value).cloned()
             };
             let problem = has("problems", "subject", &format!("policy {name}"));
-            let compiling =
-                |problem: &Value| problem["message"].as_str().unwrap().contains("still being compiled");
+            let compiling = |problem: &Value| {
+                problem["message"].as_str().unwrap().contains(&LoadError::Preparing.to_string())
+            };
             if let Some(problem) = problem.filter(|problem| !compiling(problem)) {
                 return Ok(Some(problem["message"].as_str().unwrap().to_owned()));
             }

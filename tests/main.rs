@@ -12,6 +12,8 @@ mod bounds;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod configured;
+#[cfg(test)]
 mod connections;
 #[cfg(test)]
 mod control;

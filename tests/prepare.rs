@@ -192,7 +192,7 @@ async fn a_child_that_is_killed_is_followed_by_another() {
         ready.lines().any(|line| line.contains(part)).then_some(())
     };
     let compiled = "endless failed: ";
-    until("it says that it compiles", async || problem("it is still being compiled").await).await;
+    until("it says that it compiles", async || problem(&LoadError::Preparing.to_string()).await).await;
 
     // Another change does not wait for it.
     installation.replace("policies/quick.wasm", &version("version2"));

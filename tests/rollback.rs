@@ -259,6 +259,34 @@ fn what_is_held_waits_for_leave() {
     assert_eq!(said(&started.policies), ["a: version3"]);
 }
 
+/// Neither a rollback nor a start while it is in force is leave for what is held.
+#[test]
+fn what_is_held_outlives_a_rollback() {
+    let installation = Installation::new(&format!("{STATE}\ngate: {{ replay: 10, onDifference: Hold }}"));
+    let mut started = after(&installation, 2);
+    started.recent.push(&std::sync::Arc::new(review("default", &["x.io/a"])));
+    installation.policy("a", &denying("version3"));
+    started.reloader.reload();
+    let held = started.standing.current().candidate.clone().unwrap();
+    assert_eq!(held.state, Waits::Held);
+
+    started.reloader.obey(back(None)).unwrap();
+    started.reloader.reload();
+    assert_eq!(started.standing.current().candidate.as_ref().unwrap().state, Waits::Pinned);
+    drop(started);
+    let mut started = installation.start();
+    started.reloader.reload();
+    started.reloader.obey(Command::Release).unwrap();
+    for _ in 0..2 {
+        assert_eq!(said(&started.policies), ["a: version1"]);
+        let still = started.standing.current().candidate.clone().unwrap();
+        assert_eq!((&still.digest, still.state, &still.why), (&held.digest, Waits::Held, &held.why));
+        started.reloader.reload();
+    }
+    started.reloader.obey(Command::Approve { digest: Some(held.digest) }).unwrap();
+    assert_eq!(said(&started.policies), ["a: version3"]);
+}
+
 #[test]
 fn a_rollback_that_cannot_be_recorded_says_so_and_is_done() {
     let installation = Installation::new(STATE);

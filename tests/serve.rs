@@ -1,5 +1,6 @@
 //! `host serve` as a process and as a whole: starting, refusing to start, overload, stopping, health and status.
 
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -88,6 +89,29 @@ async fn sigterm_drains() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ctrl_c_drains() {
     stops_cleanly(Signal::INT, "Ctrl-C").await;
+}
+
+/// What the service manager is told waits in its socket, which takes so much and no more.
+#[tokio::test]
+async fn a_service_manager_that_does_not_listen_holds_nobody_up() {
+    let installation = Installation::bare(json!({}));
+    let socket = installation.path("notify");
+    let _manager = UnixDatagram::bind(&socket).unwrap();
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    while sender.send_to(b"STATUS=others fill it", &socket).is_ok() {}
+    let mut command = Command::new(HOST);
+    command.args(["serve", "--config"]).arg(installation.path("host.yaml")).env("NOTIFY_SOCKET", socket);
+    let mut process = Process::start(&mut command);
+    let (door, _) = process.addresses();
+    process.wait_for("the service manager cannot be told: ");
+    let asked = async {
+        let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+        assert_eq!(connection.review("nginx").await.unwrap().status, 200);
+    };
+    tokio::time::timeout(Duration::from_secs(60), asked).await.expect("it does not serve");
+    process.signal(Signal::TERM);
+    assert_eq!(process.end().0.code(), Some(0));
 }
 
 /// Whoever connects and says nothing (a port probe does) holds no review.

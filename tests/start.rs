@@ -1,10 +1,12 @@
 //! A start, and what the state directory remembers for it.
 
 use std::fs;
+use std::sync::Arc;
 
 use host::config::Mode;
 use host::evaluate::evaluate;
 use host::generation::{Cause, Change};
+use host::policy::digest;
 use host::reload::{Command, Started};
 use host::state::Waits;
 
@@ -260,7 +262,7 @@ fn what_may_have_been_held_is_held() {
     installation.policy("a", &version("version2"));
     started.reloader.reload();
     assert_eq!(said(&started.policies), ["a: version2"]);
-    started.recent.push(&std::sync::Arc::new(support::review("default", &["x.io/a"])));
+    started.recent.push(&Arc::new(support::review("default", &["x.io/a"])));
     installation.policy("a", &denying("version3"));
     started.reloader.reload();
     drop(started);
@@ -286,6 +288,33 @@ fn what_may_have_been_held_is_held() {
     installation.policy("a", &version("version4"));
     started.reloader.reload();
     assert_eq!(said(&started.policies), ["a: version4"], "what is known to be new is judged by the gate");
+}
+
+/// What could not be restored at a start is as soon as it can be, and what could is left as it is.
+#[test]
+fn what_could_not_be_restored_comes_later() {
+    let more = "policyDirectory: policies\nstateDirectory: state\ngate: { replay: 1 }";
+    let installation = Installation::new(more);
+    installation.policy("a", &version("version1"));
+    installation.policy("b", &version("version2"));
+    drop(installation.start());
+    let component = format!("state/components/{}.wasm", digest(&version("version2")));
+    let (component, elsewhere) = (installation.path(&component), installation.path("elsewhere"));
+    fs::rename(&component, &elsewhere).unwrap();
+    // The files' own is no help: what was in force comes first.
+    installation.policy("b", b"garbage");
+
+    let mut started = installation.start();
+    let before = started.policies.current();
+    let loaded: Vec<_> = before.policies.iter().map(|entry| entry.loaded.is_ok()).collect();
+    assert_eq!(loaded, [true, false]);
+    assert!(installation.problems(&started)[0].contains("is missing in the state directory"));
+    fs::rename(&elsewhere, &component).unwrap();
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version1", "b: version2"]);
+    let [old, new] =
+        [&before, &started.policies.current()].map(|set| set.policies[0].loaded.clone().unwrap());
+    assert!(Arc::ptr_eq(&old, &new), "what is in force is not loaded again");
 }
 
 #[test]

@@ -55,7 +55,10 @@ fn send(socket: &OsStr, message: &str) -> io::Result<()> {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(socket)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address)?;
+    let sender = UnixDatagram::unbound()?;
+    // Whoever does not read what it is told holds nobody up.
+    sender.set_nonblocking(true)?;
+    sender.send_to_addr(message.as_bytes(), &address)?;
     Ok(())
 }
 

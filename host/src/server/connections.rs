@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{io, mem};
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, header};
@@ -15,6 +16,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::io::Errno;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -96,6 +98,8 @@ pub(super) async fn serve_connections(
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut material = transport.material();
+    // Of descriptors, or of memory.
+    let mut out_of = false;
     loop {
         let (stream, peer) = tokio::select! {
             () = stopping(&mut stop) => break,
@@ -108,14 +112,23 @@ pub(super) async fn serve_connections(
             }
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
+                Err(error) if is_of_one_connection(&error) => {
+                    tracing::debug!("a connection failed before it was accepted: {error}");
+                    continue;
+                }
                 Err(error) => {
-                    // Out of file descriptors, most likely: others have to be closed first.
-                    tracing::error!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    if !mem::replace(&mut out_of, true) {
+                        tracing::error!(
+                            "cannot accept connections until others are closed: {error} (raise `LimitNOFILE`, or `ulimit -n`, \
+                             or give the machine more memory)"
+                        );
+                    }
+                    tokio::time::sleep(BETWEEN_TRIES).await;
                     continue;
                 }
             },
         };
+        out_of = false;
         let connection = Connection {
             transport: transport.clone(),
             routes: routes.clone(),
@@ -129,6 +142,28 @@ pub(super) async fn serve_connections(
     }
     drop(listener);
     drain(&sweep, &rooms, seconds, stop).await
+}
+
+/// Whether an error of accept(2) is that of one connection, so that the next may be well. Linux gives what went wrong on the way
+/// to a new connection in that place; all others last for a while at least.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::TIMEDOUT
+                | Errno::PERM
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::OPNOTSUPP
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::NONET
+        )
+    )
 }
 
 /// Waits until it has to stop.
@@ -318,7 +353,7 @@ async fn handshake(
     None
 }
 
-/// How often a connection that waits for a place tries to make room.
+/// How often is tried again what others have to make room for.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// Who is there: connections that serve, within a limit, and those that are on their way in.
@@ -403,5 +438,18 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.0.serving.fetch_sub(1, Ordering::AcqRel);
         self.0.left.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_to_one_connection_holds_up_no_other() {
+        let of_one = |error: Errno| is_of_one_connection(&io::Error::from(error));
+        assert!([Errno::CONNABORTED, Errno::CONNRESET, Errno::PERM, Errno::NETDOWN].into_iter().all(of_one));
+        let lasts = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::INVAL];
+        assert!(!lasts.into_iter().any(of_one), "to try these at once would take a processor");
     }
 }

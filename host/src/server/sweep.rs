@@ -217,16 +217,20 @@ impl Track {
 
     fn retire(&self) {
         match self.protocol {
-            Protocol::Http1 => self.retired_since.store(self.sweep.now(), Ordering::Relaxed),
+            Protocol::Http1 => self.begin_once(&self.retired_since),
             Protocol::Http2 => self.end(),
         }
     }
 
     fn end(&self) {
-        if self.ending_since.load(Ordering::Relaxed) == NONE {
-            self.ending_since.store(self.sweep.now(), Ordering::Relaxed);
-        }
+        self.begin_once(&self.ending_since);
         self.tell(Order::End);
+    }
+
+    /// What is begun again goes on since it was begun first.
+    fn begin_once(&self, since: &AtomicU32) {
+        // An error means that it has begun.
+        let _ = since.compare_exchange(NONE, self.sweep.now(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn tell(&self, order: Order) {
