@@ -17,7 +17,7 @@ const SLOW_SWAPS: usize = 5;
 /// What a swap of a policy in Rust may take, in milliseconds.
 const GOAL: f64 = 100.0;
 /// Between two swaps, so that the snapshot of the last one is taken.
-const REST: Duration = Duration::from_millis(200);
+const REST: Duration = Duration::from_millis(600);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn rows() -> Result<Vec<Row>, Error> {
