@@ -73,7 +73,8 @@ fn a_start_without_a_last_good_version_malfunctions_by_the_failure_policy() {
         |started: &Started| installation.shortened(evaluate(&started.policies.current(), &review).reason);
     let why = "the policy is not loaded: policies/a.wasm: the file is no WebAssembly: it does not begin with `\\0asm`";
     assert_eq!(reason(&started), format!("x.io/a: {why} (policy a)"));
-    assert_eq!(started.standing.current().problems.len(), 1);
+    let problems = installation.problems(&started);
+    assert_eq!(problems.len(), 1, "{problems:?}");
 
     // The reason follows the file.
     installation.policy("a", b"");
@@ -315,6 +316,18 @@ fn what_could_not_be_restored_comes_later() {
     let [old, new] =
         [&before, &started.policies.current()].map(|set| set.policies[0].loaded.clone().unwrap());
     assert!(Arc::ptr_eq(&old, &new), "what is in force is not loaded again");
+}
+
+/// What somebody put there is in nobody's way.
+#[test]
+fn a_folder_among_the_components_is_left_alone() {
+    let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");
+    installation.policy("a", &version("version1"));
+    let folder = installation.path("state/components/old.wasm/more");
+    fs::create_dir_all(&folder).unwrap();
+    let started = installation.start();
+    assert_eq!(installation.problems(&started), [""; 0]);
+    assert!(folder.exists());
 }
 
 #[test]
