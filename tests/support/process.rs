@@ -18,6 +18,8 @@ pub(crate) struct Process {
     child: Child,
     lines: Receiver<String>,
     said: String,
+    /// What it keeps until it stops; it may be killed, and then cannot take that away.
+    _temporary: tempfile::TempDir,
 }
 
 impl Process {
@@ -26,12 +28,13 @@ impl Process {
     }
 
     pub(crate) fn start_with(command: &mut Command, input: Stdio) -> Process {
-        command.env_remove("RUST_LOG");
+        let temporary = tempfile::tempdir().unwrap();
+        command.env_remove("RUST_LOG").env("TMPDIR", temporary.path());
         let mut child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         pass_on(child.stdout.take().unwrap(), sender.clone());
         pass_on(child.stderr.take().unwrap(), sender);
-        Process { child, lines, said: String::new() }
+        Process { child, lines, said: String::new(), _temporary: temporary }
     }
 
     /// Waits for a line that has `part` in it.
