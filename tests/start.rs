@@ -317,6 +317,18 @@ fn what_could_not_be_restored_comes_later() {
     assert!(Arc::ptr_eq(&old, &new), "what is in force is not loaded again");
 }
 
+/// What somebody put there is in nobody's way.
+#[test]
+fn a_folder_among_the_components_is_left_alone() {
+    let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");
+    installation.policy("a", &version("version1"));
+    let folder = installation.path("state/components/old.wasm/more");
+    fs::create_dir_all(&folder).unwrap();
+    let started = installation.start();
+    assert_eq!(installation.problems(&started), [""; 0]);
+    assert!(folder.exists());
+}
+
 #[test]
 fn a_state_directory_is_of_one_host() {
     let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");

@@ -11,19 +11,19 @@
 //! generation is whole. The newest one has the last good version of each policy. That it outlives the machine's power too
 //! takes longer, and a swap does not wait for that.
 
+mod lock;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
+use self::lock::Lock;
 pub use self::record::{CandidateSummary, Record, Summary, Waits};
 use crate::bounds;
 use crate::policy::Component;
-use crate::text;
 
 /// Why a state directory is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +42,7 @@ pub enum StateError {
 /// A folder that only this user can write, and only this host uses.
 pub struct StateDirectory {
     path: PathBuf,
-    /// Held as long as it is open.
-    lock: File,
+    lock: Lock,
     /// The components of each generation that is recorded.
     recorded: BTreeMap<u64, BTreeSet<String>>,
     history: Vec<Summary>,
@@ -64,9 +63,6 @@ pub struct Damaged {
     /// What is wrong with it.
     pub why: String,
 }
-
-/// How long a host that was killed may still have its lock: a child that it was about to start has it too, for an instant.
-const LETTING_GO: Duration = Duration::from_secs(2);
 
 const FOLDERS: [&str; 2] = [GENERATIONS, COMPONENTS];
 const GENERATIONS: &str = "generations";
@@ -99,7 +95,7 @@ impl StateDirectory {
         }
         // Until that one ends all is left as it is.
         let alone = shared.is_none();
-        let lock = lock(path, shared)?;
+        let lock = Lock::take(path, shared)?;
         for folder in FOLDERS.map(|folder| path.join(folder)) {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
             if !alone {
@@ -131,12 +127,7 @@ impl StateDirectory {
 
     /// Writes the number of this process into the lock.
     pub fn sign(&mut self) {
-        // A full disk must not keep the host from starting, and whose process it is only tells people where to look.
-        let _ = self
-            .lock
-            .set_len(0)
-            .and_then(|()| self.lock.rewind())
-            .and_then(|()| writeln!(self.lock, "process {}", std::process::id()));
+        self.lock.sign();
     }
 
     fn read(&mut self) -> io::Result<()> {
@@ -169,7 +160,7 @@ impl StateDirectory {
     /// # Errors
     /// There are no more file descriptors.
     pub fn share_lock(&self) -> io::Result<File> {
-        self.lock.try_clone()
+        self.lock.share()
     }
 
     /// Looks what another host has recorded, which has the lock now.
@@ -365,36 +356,6 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the lock.
-fn lock(folder: &Path, shared: Option<File>) -> Result<File, StateError> {
-    let path = folder.join("lock");
-    let open = |write| File::options().read(true).write(write).create(write).truncate(false).open(&path);
-    let own = || {
-        open(true).or_else(|error| match error.kind() {
-            // What was recorded there is good for a start all the same.
-            io::ErrorKind::ReadOnlyFilesystem => open(false),
-            _ => Err(error),
-        })
-    };
-    let file = shared.map_or_else(own, Ok)?;
-    let until = Instant::now() + LETTING_GO;
-    let mut locked = file.try_lock();
-    while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(10));
-        locked = file.try_lock();
-    }
-    match locked {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            // It only tells people where to look.
-            let _ = file.take(32).read_to_string(&mut text);
-            Err(StateError::InUse(folder.display().to_string(), text::printable(text.trim())))
-        }
-        Err(TryLockError::Error(error)) => Err(error.into()),
-    }
-}
-
 /// The names of the files in a folder; folders in it are nobody's.
 fn files(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
@@ -490,8 +451,13 @@ mod tests {
     fn a_folder_is_of_one_host() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDirectory::open(folder.path()).unwrap();
-        let error = StateDirectory::open(folder.path()).err().unwrap().to_string();
-        assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
+        let other = tempfile::tempdir().unwrap();
+        let other = StateDirectory::open(other.path()).unwrap();
+        for shared in [None, Some(other.share_lock().unwrap())] {
+            let error = StateDirectory::open_with(folder.path(), shared).err().unwrap().to_string();
+            assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
+        }
+        StateDirectory::open_with(folder.path(), Some(state.share_lock().unwrap())).unwrap();
         drop(state);
         StateDirectory::open(folder.path()).unwrap();
     }

@@ -191,7 +191,7 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
         if let Some(taken) = taken {
             let asked_to_stop = *stopping.borrow() != Stop::NotYet;
             taken.serving(asked_to_stop).map_err(|error| {
-                cannot_start(&format!("the host that serves already goes on, and this one ends: {error}"))
+                cannot_start(&format!("this one does not serve, and the one before goes on: {error}"))
             })?;
         }
         reloader.serves();
