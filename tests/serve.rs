@@ -1,5 +1,7 @@
 //! `host serve` as a process and as a whole: starting, refusing to start, overload, stopping, health and status.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -112,6 +114,39 @@ async fn a_service_manager_that_does_not_listen_holds_nobody_up() {
     tokio::time::timeout(Duration::from_secs(60), asked).await.expect("it does not serve");
     process.signal(Signal::TERM);
     assert_eq!(process.end().0.code(), Some(0));
+}
+
+/// What is done beside reviews gives way to them.
+#[test]
+fn reviews_come_first() {
+    let installation = Installation::new(json!({}));
+    let mut process = installation.start();
+    process.addresses();
+    // By their names, which are those of proc_pid_stat(5); the 19th field is how nice they are.
+    let how_nice = || -> BTreeMap<String, BTreeSet<i32>> {
+        let mut nice: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
+        for thread in fs::read_dir(format!("/proc/{}/task", process.id())).unwrap() {
+            // One may have ended meanwhile.
+            let Ok(stat) = fs::read_to_string(thread.unwrap().path().join("stat")) else { continue };
+            let (name, fields) = stat.split_once('(').unwrap().1.rsplit_once(')').unwrap();
+            nice.entry(name.to_owned())
+                .or_default()
+                .insert(fields.split(' ').nth(17).unwrap().parse().unwrap());
+        }
+        nice
+    };
+    let began = Instant::now();
+    let only = |nice: i32| Some(BTreeSet::from([nice]));
+    loop {
+        let nice = how_nice();
+        let of = |name: &str| nice.get(name).cloned();
+        if (of("prepare"), of("reload")) == (only(10), only(5)) {
+            assert_eq!(of("tokio-rt-worker"), only(0), "{nice:?}");
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{nice:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Whoever connects and says nothing (a port probe does) holds no review.

@@ -23,8 +23,8 @@ use crate::policy::PolicySet;
 use crate::review::Review;
 use crate::suite::{self, Case, SuiteError};
 
-/// How much a candidate gives way to reviews (nice(2)).
-const NICE: i32 = 15;
+/// How much further than the reload a candidate gives way to reviews (nice(2)).
+const NICE: i32 = 10;
 /// Reviews that are kept for a candidate that is tried on those to come.
 const SHADOWED: usize = bounds::REPLAY.size();
 /// How often a candidate is tried on the reviews that have come.

@@ -113,6 +113,10 @@ struct Next {
 /// The subject of the problem that the generation in force is not recorded.
 const UNRECORDED: &str = "state directory";
 
+/// How much a reload gives way to reviews (nice(2)). As much as policies that take long do, so that these cannot hold up the
+/// reload that takes them away.
+const NICE: i32 = 5;
+
 /// How long a command or a start waits for what is being compiled.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -130,6 +134,8 @@ impl Reloader {
 
     /// Follows the files, and does what it is asked for, until the watcher is told to stop.
     pub fn run(mut self, watcher: Watcher) {
+        // Without it it takes more from reviews, and still not much. On Linux this is of the thread.
+        let _ = rustix::process::nice(NICE);
         self.preparer.when_ready(watcher.hinter());
         self.asker.wake_by(watcher.hinter());
         self.watcher = Some(watcher);

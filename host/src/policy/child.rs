@@ -11,7 +11,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, nice, pidfd_open, pidfd_send_signal,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, pidfd_send_signal,
     set_parent_process_death_signal, setrlimit,
 };
 use serde::{Deserialize, Serialize};
@@ -235,7 +235,6 @@ fn limit(bounds: Bounds) -> io::Result<()> {
     let seconds = bounds.time.as_secs().max(1);
     setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 1) })?;
     setrlimit(Resource::Core, exactly(0))?;
-    nice(10)?;
     // Where memory is short all the same, this process is the one to go. It works without.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())

@@ -22,6 +22,8 @@ use crate::verdict::LogLine;
 
 /// Children at a time. Each has one thread.
 const CHILDREN: usize = 2;
+/// How much all of it gives way to reviews (nice(2)): the threads, and from its first instruction each child.
+const NICE: i32 = 10;
 
 /// The bytes of a component, and their digest.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,7 +129,11 @@ impl Preparer {
             let shared = Arc::clone(&shared);
             // One of them is always there for what somebody waits for.
             let snapshots = number == 0;
-            std::thread::Builder::new().name("prepare".to_owned()).spawn(move || shared.work(snapshots))?;
+            std::thread::Builder::new().name("prepare".to_owned()).spawn(move || {
+                // Without it it takes more from reviews, and still not much. On Linux this is of the thread.
+                let _ = rustix::process::nice(NICE);
+                shared.work(snapshots);
+            })?;
         }
         Ok(Preparer { shared, snapshots, _temporary: temporary })
     }
