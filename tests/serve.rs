@@ -269,6 +269,32 @@ async fn overload_is_429_without_retry_after() {
     assert_eq!(after.status, 200, "the place was not given back");
 }
 
+/// A body that comes slowly is judged by what is in force when it is there.
+#[tokio::test]
+async fn a_slow_body_is_judged_by_the_newest_set() {
+    let installation = Installation::bare(json!({}));
+    let mut server = installation.serve().await;
+    let mut connection = installation.client().connect(server.address, Protocol::Http2).await.unwrap();
+    let (mut sender, body) = Channel::<Bytes>::new(1);
+    let request = Request::post("https://localhost/").body(body.boxed()).unwrap();
+    let answer = tokio::spawn(connection.another().send_request(request));
+    let review = review_of("nginx");
+    sender.send_data(Bytes::copy_from_slice(&review.as_bytes()[..10])).await.unwrap();
+    arrived(&mut connection).await;
+
+    let host_yaml = fs::read_to_string(installation.path("host.yaml")).unwrap();
+    let changed = host_yaml.replace(r#""unjudged":"Allow""#, r#""unjudged":"Deny""#);
+    installation.write("host.yaml", changed.as_bytes());
+    server.reloader.reload();
+    sender.send_data(Bytes::copy_from_slice(&review.as_bytes()[10..])).await.unwrap();
+    drop(sender);
+    let answer = answer.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes();
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(answer["status"]["allowed"], false, "{answer}");
+    let generation = answer["status"]["auditAnnotations"]["generation"].as_str().unwrap();
+    assert!(generation.starts_with("2-"), "{generation}");
+}
+
 /// A review that began under the limits of an older generation counts among those of the newer one.
 /// bound: queue within
 #[tokio::test]

@@ -3,8 +3,12 @@
 //! A row is the constant that enforces it: the constants are visible in this crate alone and [`ALL`] is made of the
 //! same rows without naming them, so a row that no code reads is dead code and refused by the compiler.
 
-use std::fmt::{Display, Write};
+mod page;
+
+use std::fmt::Display;
 use std::time::Duration;
+
+pub use self::page::{columns, markdown};
 
 const KI: u64 = 1 << 10;
 const MI: u64 = 1 << 20;
@@ -480,58 +484,4 @@ pub(crate) fn show_bytes(bytes: u64) -> String {
     let suffixes = [("Gi", GI), ("Mi", MI), ("Ki", KI)];
     let binary = suffixes.iter().find(|(_, scale)| bytes > 0 && bytes.is_multiple_of(*scale));
     binary.map_or_else(|| bytes.to_string(), |(suffix, scale)| format!("{}{suffix}", bytes / scale))
-}
-
-/// The table as Markdown: a heading, what happens and the rows of each group.
-pub fn markdown() -> String {
-    let mut page = String::new();
-    for Group { title, over, bounds } in ALL {
-        // Writing to a String cannot fail.
-        let _ = writeln!(page, "### {title}\n\n{over}\n");
-        page.push_str("| bound | of | default | key, and its range | over it |\n|---|---|---|---|---|\n");
-        for bound in *bounds {
-            let set = match bound.set {
-                Set::Key { key, least, most } => {
-                    format!("`{key}`, {} to {}", bound.show(least), bound.show(most))
-                }
-                Set::Fixed(why) => format!("none: {why}"),
-            };
-            let over = match bound.over {
-                Over::Says(message) => {
-                    format!("“{}”", message.replace("{key}", bound.key().unwrap_or_default()))
-                }
-                Over::Does(what) => what.to_owned(),
-            };
-            let Bound { name, what, .. } = bound;
-            let _ = writeln!(page, "| {name} | {what} | {} | {set} | {over} |", bound.show_default());
-        }
-        page.push('\n');
-    }
-    page
-}
-
-/// The table for a terminal: name, default and key in columns.
-pub fn columns() -> String {
-    let mut text = String::new();
-    for Group { title, bounds, .. } in ALL {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{title}");
-        for bound in *bounds {
-            let set = match bound.set {
-                Set::Key { key, least, most } => {
-                    format!("{key}: {} to {}", bound.show(least), bound.show(most))
-                }
-                Set::Fixed(_) => "fixed".to_owned(),
-            };
-            let _ = writeln!(
-                text,
-                "  {:<20} {:>10}  {:<44} {}",
-                bound.name,
-                bound.show_default(),
-                set,
-                bound.what
-            );
-        }
-    }
-    text
 }

@@ -138,6 +138,8 @@ impl Installation {
     pub(crate) fn start(&self) -> Process {
         let mut command = Command::new(process::HOST);
         command.args(["serve", "--log-format", "text", "--config"]).arg(self.path("host.yaml"));
+        // It is killed, and so cannot take away what it keeps there.
+        command.env("TMPDIR", self.folder.path());
         Process::start(&mut command)
     }
 }
