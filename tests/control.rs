@@ -212,3 +212,29 @@ fn a_state_directory_may_have_a_long_path() {
     assert_eq!(host(&installation, "status").0, 0);
     assert!(Path::new(&installation.path(&folder)).join("control.sock").exists());
 }
+
+#[test]
+fn a_state_directory_that_goes_under_a_host_is_told() {
+    let (installation, _process) = serving();
+    assert_eq!(status(&installation)["degraded"], false);
+    std::fs::remove_file(installation.path("state/lock")).unwrap();
+    installation.replace("more/a.wasm", &version("version2"));
+    until_generation(&installation, 2);
+    let problem = status(&installation)["problems"][0].clone();
+    assert_eq!(problem["subject"], "state directory");
+    let message = problem["message"].as_str().unwrap();
+    assert!(message.contains("another host can use it at the same time"), "{message}");
+    assert!(message.contains("restart the host"), "{message}");
+}
+
+#[test]
+fn a_host_without_its_socket_is_not_taken_for_none() {
+    let (installation, process) = serving();
+    std::fs::remove_file(installation.path("state/control.sock")).unwrap();
+    for arguments in ["status", "serve --take-over"] {
+        let (code, said) = host(&installation, &format!("{arguments} --config host.yaml"));
+        assert_ne!(code, 0, "{said}");
+        let process = format!("(process {}) serves, but there is no control socket", process.id());
+        assert!(said.contains(&process), "{said}");
+    }
+}

@@ -1,6 +1,7 @@
 //! A start, and what the state directory remembers for it.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use host::config::Mode;
@@ -225,9 +226,11 @@ fn a_damaged_record_is_told_and_the_one_before_counts() {
     let told = "state: generation 2 is of no use, its record is damaged: state/generations/2.json: ";
     let problem = problems.iter().find(|problem| problem.starts_with(told));
     let problem = problem.unwrap_or_else(|| panic!("{problems:?}"));
-    for part in
-        ["(generation 1 took its place; ", "if it was a rollback, or held a candidate,", "--to NUMBER`)"]
-    {
+    for part in [
+        "(generation 1 took its place; ",
+        "if it was a rollback, or held a candidate,",
+        "--to NUMBER`; told until the next start)",
+    ] {
         assert!(problem.contains(part), "{problem}");
     }
     assert_eq!(started.policies.current().number(), 1);
@@ -241,7 +244,8 @@ fn a_damaged_record_is_told_and_the_one_before_counts() {
     drop(started);
     let problems = installation.problems(&installation.start());
     assert!(
-        problems.len() == 1 && problems[0].ends_with("(there are later ones: remove the file)"),
+        problems.len() == 1
+            && problems[0].ends_with("(there are later ones: remove the file; told until the next start)"),
         "{problems:?}"
     );
 
@@ -249,7 +253,11 @@ fn a_damaged_record_is_told_and_the_one_before_counts() {
         fs::write(installation.path(&format!("state/generations/{number}.json")), "{").unwrap();
     }
     let problems = installation.problems(&installation.start());
-    assert!(problems[2].contains("(there is no other, so the files alone decide; "), "{problems:?}");
+    assert!(
+        problems[2]
+            .contains("(there is no other, so what is configured is in force, also where it was held "),
+        "{problems:?}"
+    );
 }
 
 /// What may have been held waits for leave: who damages a record puts nothing in force by it.
@@ -347,4 +355,59 @@ fn a_state_directory_is_of_one_host() {
     );
     drop(started);
     installation.start();
+}
+
+/// What stands in the state directory is read within bounds, whatever it is.
+///
+/// bound: record within, record breaks
+#[test]
+fn a_state_directory_full_of_traps_holds_nobody_up() {
+    let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");
+    installation.policy("a", &version("version1"));
+    drop(installation.start());
+    let generations = installation.path("state/generations");
+    let pipe = |path: &Path| {
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    };
+    pipe(&generations.join("90.json"));
+    std::os::unix::fs::symlink("/dev/zero", generations.join("91.json")).unwrap();
+    // A record that is fine, but for its size.
+    let mut large = fs::read(generations.join("1.json")).unwrap();
+    large.resize(32 << 20, b' ');
+    fs::write(generations.join("1.json"), &large).unwrap();
+    large = String::from_utf8(large).unwrap().replacen("\"number\":1", "\"number\":92", 1).into_bytes();
+    large.push(b' ');
+    fs::write(generations.join("92.json"), large).unwrap();
+    fs::write(generations.join("18446744073709551615.json"), "{").unwrap();
+    for number in 100..140 {
+        fs::write(generations.join(format!("{number}.json")), "{").unwrap();
+    }
+    for entry in fs::read_dir(installation.path("state/cache")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::remove_file(&path).unwrap();
+        pipe(&path);
+    }
+
+    let mut started = installation.start();
+    assert_eq!(said(&started.policies), ["a: version1"]);
+    let problems = installation.problems(&started);
+    assert_eq!(problems.len(), 9, "{problems:#?}");
+    assert_eq!(problems[8], "state: 36 more records are damaged");
+    // What is damaged goes first, and what a start falls back to never.
+    started.reloader.reload();
+    let left: Vec<_> = fs::read_dir(&generations).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 32, "{left:?}");
+    assert!(left.contains(&"1.json".into()), "{left:?}");
+    drop(started);
+    fs::write(installation.path("policies/a.wasm"), "garbage").unwrap();
+    let mut started = installation.start();
+    assert_eq!(said(&started.policies), ["a: version1"]);
+
+    // A component that is one no more is no good version, and holds up nobody either.
+    let component =
+        fs::read_dir(installation.path("state/components")).unwrap().next().unwrap().unwrap().path();
+    fs::remove_file(&component).unwrap();
+    pipe(&component);
+    let error = started.reloader.obey(Command::Rollback { to: Some(1) }).unwrap_err();
+    assert!(error.contains("is missing in the state directory, or damaged"), "{error}");
 }

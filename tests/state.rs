@@ -247,7 +247,7 @@ async fn a_state_directory_that_is_read_only_is_read() {
     command.args(["--user", "--map-root-user", "--mount", "--", "sh", "-euc", script, "sh", HOST]);
     command.args(["serve", "--config", "host.yaml"]).current_dir(installation.path("."));
     let mut process = Process::start(&mut command);
-    process.wait_for("the generation in force cannot be recorded, so the next start may not know it: Read-only file system");
+    process.wait_for("the generation in force cannot be recorded in state, so the next start may not know it: Read-only file system");
     process.wait_for("there is no control socket");
     let (door, _) = process.addresses();
     let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();

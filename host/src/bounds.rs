@@ -230,6 +230,9 @@ bounds! {
         GENERATIONS = count("generations", "generations recorded in stateDirectory", 32)
             .fixed("a way back that is longer goes through the history of your files")
             .does("the oldest are forgotten, with the components that no other one has");
+        RECORD = bytes("record", "the record of a generation in stateDirectory", 32 * MI)
+            .fixed("host.yaml has a mebibyte, and is most of it")
+            .does("the record counts as damaged");
     }
 
     "Following files":
@@ -439,6 +442,14 @@ impl Bound {
         let text = text.replace("{limit}", limit).replace("{key}", self.key().unwrap_or_default());
         // Last, since it may come from a guest.
         text.replace("{found}", found)
+    }
+
+    /// The most that it can be, wherever host.yaml puts it.
+    pub(crate) const fn most(&self) -> u64 {
+        match self.set {
+            Set::Key { most, .. } => most,
+            Set::Fixed(_) => self.default,
+        }
     }
 
     /// The key of host.yaml that changes it.

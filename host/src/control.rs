@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds;
 use crate::reload::{Asker, Command, Done};
+use crate::state::StateDirectory;
 use crate::status::{Sources, Status};
 use crate::takeover::{self, Estate, Taken, read_line, write};
 
@@ -67,6 +68,12 @@ pub enum ControlError {
     /// Nobody listens.
     #[error("no host serves with the state directory {0}: start it with `host serve --config FILE`")]
     NoHost(String),
+    /// The host is there, and its socket is not.
+    #[error(
+        "the host of the state directory {0} ({1}) serves, but there is no control socket to ask it by: it is starting, or \
+         someone removed the socket (wait a moment, or restart it)"
+    )]
+    NoSocket(String, String),
     /// The socket is of another user, or broken.
     #[error("the host of the state directory {0}: {1}")]
     Failed(String, io::Error),
@@ -199,7 +206,12 @@ fn connect(state_directory: &Path, request: &Request) -> Result<UnixStream, Cont
 fn failed(state_directory: &Path, error: io::Error) -> ControlError {
     let name = state_directory.display().to_string();
     match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ControlError::NoHost(name),
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            match StateDirectory::served_by(state_directory) {
+                Some(process) => ControlError::NoSocket(name, process),
+                None => ControlError::NoHost(name),
+            }
+        }
         _ => ControlError::Failed(name, error),
     }
 }

@@ -34,6 +34,7 @@ pub mod counts;
 pub mod text;
 pub mod image;
 pub mod yaml;
+pub mod file;
 pub mod config;
 pub mod generation;
 pub mod verdict;

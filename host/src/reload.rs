@@ -23,6 +23,7 @@ pub use self::before::{Before, Running};
 pub(crate) use self::candidate::MALFUNCTIONS;
 pub use self::candidate::{Candidate, assemble};
 pub use self::command::{Asker, Command, Done, Paused};
+use self::standing::Looking;
 pub use self::standing::{Problem, Results, Standing, StandingReader};
 pub use self::start::{Started, start, start_with};
 use self::stays::{Stays, read_whole};
@@ -91,8 +92,8 @@ pub struct Reloader {
     panicked: Option<Problem>,
     results: Results,
     standing: Arc<ArcSwap<Standing>>,
-    /// Whoever shows where it stands sees by this that it is there.
-    _alive: Arc<()>,
+    /// Whoever shows where it stands sees by this that it is there, and whether it goes on.
+    looking: Arc<Looking>,
     /// What has been refused already, so that a file that stays broken is not compiled at every hint.
     refused: candidate::Refused,
     asked: Receiver<command::Asked>,
@@ -166,7 +167,11 @@ impl Reloader {
     /// A defect in one look is told, and is no end of all. What is in force is exchanged as a whole, so it is whole still.
     fn survive(&mut self, look: impl FnOnce(&mut Reloader)) {
         self.panicked = None;
-        if catch_unwind(AssertUnwindSafe(|| look(self))).is_ok() {
+        let looking = Arc::clone(&self.looking);
+        looking.begin(self.config.gate.as_ref().map_or(Duration::ZERO, |gate| gate.budget));
+        let looked = catch_unwind(AssertUnwindSafe(|| look(self)));
+        looking.end();
+        if looked.is_ok() {
             return;
         }
         self.panicked = Some(Problem {
@@ -406,12 +411,15 @@ impl Reloader {
             problems.push(Problem {
                 subject: UNRECORDED.to_owned(),
                 message: format!(
-                    "the generation in force cannot be recorded, so the next start may not know it: {} (it is tried again; \
-                     make room, or let the host write there)",
+                    "the generation in force cannot be recorded in {}, so the next start may not know it: {} (it is tried \
+                     again; make room, or let the host write there)",
+                    state.path().display(),
                     text::without_path(&error.to_string())
                 ),
             });
         }
+        let lost = self.state.as_ref().and_then(StateDirectory::trouble);
+        problems.extend(lost.map(|message| Problem { subject: UNRECORDED.to_owned(), message }));
         problems.extend(self.lasting.iter().chain(&self.panicked).cloned());
         let trouble = self.watcher.as_ref().and_then(Watcher::trouble);
         problems.extend(trouble.map(|message| Problem { subject: "watching".to_owned(), message }));

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use self::lock::Lock;
 pub use self::record::{CandidateSummary, Record, Summary, Waits};
 use crate::bounds;
+use crate::file::{self, FileError};
 use crate::policy::Component;
 
 /// Why a state directory is of no use.
@@ -163,6 +164,23 @@ impl StateDirectory {
         self.lock.share()
     }
 
+    /// The process that serves from a folder; none where no host does.
+    pub fn served_by(path: &Path) -> Option<String> {
+        Lock::holder(path)
+    }
+
+    /// Why another host could serve from here too, and this one not be found; none where all is well.
+    pub fn trouble(&self) -> Option<String> {
+        (!self.lock.holds()).then(|| {
+            format!(
+                "{}: it was removed or replaced while this host serves from it, so another host can use it at the same time, \
+                 `host status` may not find this one, and what was in force before may be lost for the next start (restart \
+                 the host: it makes all of it anew)",
+                self.path.display()
+            )
+        })
+    }
+
     /// Looks what another host has recorded, which has the lock now.
     ///
     /// # Errors
@@ -209,7 +227,7 @@ impl StateDirectory {
     /// The number that the next generation takes: higher than any that was recorded, damaged ones among them.
     pub fn next_number(&self) -> u64 {
         let shown = self.history.iter().map(|summary| summary.publication.number);
-        shown.chain(self.recorded.keys().copied()).max().unwrap_or(0) + 1
+        shown.chain(self.recorded.keys().copied()).max().unwrap_or(0).saturating_add(1)
     }
 
     /// A generation that is recorded.
@@ -218,11 +236,11 @@ impl StateDirectory {
     /// There is none of this number, or it is damaged.
     pub fn record(&self, number: u64) -> Result<Record, String> {
         let path = self.generation(number);
-        let bytes = fs::read(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
+        let bytes = file::read(&path, bounds::RECORD.default).map_err(|error| match error {
+            FileError::Unreadable(error) if error.kind() == io::ErrorKind::NotFound => {
                 format!("generation {number} is not recorded: `host status` shows those that are")
             }
-            _ => format!("generation {number} cannot be read: {}: {error}", path.display()),
+            error => format!("generation {number} cannot be read: {}: {error}", path.display()),
         })?;
         let damaged = |why: &dyn std::fmt::Display| {
             format!("generation {number} is of no use, its record is damaged: {}: {why}", path.display())
@@ -236,7 +254,7 @@ impl StateDirectory {
 
     /// A component, whole; none where it is missing or damaged.
     pub fn component(&self, digest: &str) -> Option<Component> {
-        let component = Component::new(fs::read(self.component_path(digest)).ok()?);
+        let component = Component::new(file::read(&self.component_path(digest), bounds::MODULE.most()).ok()?);
         (component.digest == digest).then_some(component)
     }
 
@@ -299,7 +317,7 @@ impl StateDirectory {
         while let Some(component) = self.unwritten.last() {
             let path = self.component_path(&component.digest);
             // One that was damaged would be no good version.
-            if !fs::read(&path).is_ok_and(|kept| kept == component.bytes) {
+            if !file::read(&path, bounds::MODULE.most()).is_ok_and(|kept| kept == component.bytes) {
                 write(&path, &component.bytes)?;
                 self.unsynced.insert(path);
             }
@@ -315,7 +333,7 @@ impl StateDirectory {
 
     fn forget(&mut self) -> io::Result<()> {
         while self.recorded.len() > bounds::GENERATIONS.size()
-            && let Some(oldest) = self.recorded.keys().next().copied()
+            && let Some(oldest) = self.least()
         {
             if_there(fs::remove_file(self.generation(oldest)))?;
             self.recorded.remove(&oldest);
@@ -329,6 +347,14 @@ impl StateDirectory {
             }
         }
         Ok(())
+    }
+
+    /// The generation that is worth least: a damaged one, or the oldest; never the newest that can be read.
+    fn least(&self) -> Option<u64> {
+        let newest = self.newest.as_ref().map(|newest| newest.summary.publication.number);
+        let damaged: BTreeSet<u64> = self.damaged.iter().map(|damaged| damaged.number).collect();
+        let others = self.recorded.keys().copied().filter(|number| Some(*number) != newest);
+        others.min_by_key(|number| (!damaged.contains(number), *number))
     }
 
     fn generation(&self, number: u64) -> PathBuf {

@@ -170,15 +170,7 @@ impl Status {
         let expiring = tls.certificates().iter().any(soon);
         let decision_log = DecisionLogStatus::of(&sources.decision_log);
         let trouble = decision_log.as_ref().is_some_and(|log| log.trouble.is_some());
-        let mut problems = standing.problems.clone();
-        if !sources.standing.reload_lives() {
-            problems.push(Problem {
-                subject: "reload".to_owned(),
-                message: "it has ended by a defect, so files are followed no more, and nothing can be put back (restart the host; \
-                          what is in force stays until then)"
-                    .to_owned(),
-            });
-        }
+        let problems = sources.standing.problems();
         let policies: Vec<_> = set.policies.iter().map(PolicyStatus::of).collect();
         let generation = Generation {
             publication: set.publication().clone(),

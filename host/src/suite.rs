@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::config::{HostLimits, Mode};
 use crate::evaluate::{Instances, evaluate_aside};
+use crate::file;
 use crate::policy::PolicySet;
 use crate::review::{Review, ReviewError};
 use crate::verdict::{Outcome, Verdict, agree};
@@ -169,16 +170,7 @@ impl Case {
     /// It is no ImageReview, or its `status` expects nothing.
     pub fn read(path: &Path, limits: &HostLimits) -> Result<Case, SuiteError> {
         let failed = |error| SuiteError::Read { path: path.to_owned(), error };
-        let file = fs::metadata(path).map_err(failed)?;
-        // Asked before it is opened: opening a pipe would wait for a writer, and a device may never end.
-        if !file.is_file() {
-            return Err(failed(std::io::Error::other("it is no regular file")));
-        }
-        if file.len() > FIXTURE_BYTES {
-            let limit = FIXTURE_BYTES >> 20;
-            return Err(failed(std::io::Error::other(format!("it is larger than {limit} MiB"))));
-        }
-        let bytes = fs::read(path).map_err(failed)?;
+        let bytes = file::read(path, FIXTURE_BYTES).map_err(|error| failed(error.into()))?;
         // A JSON fixture is judged byte by byte as the server would, with all that is odd about it.
         let json = if path.extension().is_some_and(|extension| extension == "json") {
             bytes

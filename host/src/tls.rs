@@ -2,6 +2,7 @@
 
 mod expiry;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 pub use self::expiry::{Certificate, Nearness, Notices, Role};
 use crate::config::{ClientAuth, TlsConfig};
+use crate::file::{self, FileError};
 use crate::text;
 
 /// Why TLS material cannot serve. Each message names the file and what to do.
@@ -160,20 +162,15 @@ impl Material {
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     const LIMIT: u64 = 1024 * 1024;
-    let read = || {
-        let metadata = std::fs::metadata(path)?;
-        // Opening a pipe would wait for its writer.
-        if !metadata.is_file() {
-            return Err(std::io::Error::other("it is no regular file"));
-        }
-        if metadata.len() > LIMIT {
-            return Err(std::io::Error::other(
-                "the file is larger than a mebibyte: it is no PEM file of ours",
-            ));
-        }
-        std::fs::read(path)
-    };
-    read().map_err(|source| TlsError::Read { path: path.to_owned(), source })
+    file::read(path, LIMIT).map_err(|error| {
+        let source = match error {
+            FileError::TooLarge(..) => {
+                io::Error::other("the file is larger than a mebibyte: it is no PEM file of ours")
+            }
+            other => other.into(),
+        };
+        TlsError::Read { path: path.to_owned(), source }
+    })
 }
 
 fn unusable(path: &Path, problem: impl Into<String>) -> TlsError {

@@ -1,9 +1,10 @@
 //! What is wrong with a host.yaml, one line for each problem.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::file::{self, FileError};
 use crate::{bounds, yaml};
 
 /// How many problems are shown: a file with more is not the file that was meant.
@@ -87,14 +88,9 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
     let refused = |reason: String| ConfigError::Refused { path: path.to_owned(), reason };
     let most = bounds::CONFIGURATION.default;
-    // Asked before it is opened: opening a pipe would wait for a writer.
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(refused("not a regular file".to_owned()));
-    }
-    let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(failed)?.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > most {
-        return Err(refused(bounds::CONFIGURATION.says(bytes.len(), most)));
-    }
-    Ok(bytes)
+    file::read(path, most).map_err(|error| match error {
+        FileError::Unreadable(error) => failed(error),
+        FileError::Irregular => refused("not a regular file".to_owned()),
+        FileError::TooLarge(size, most) => refused(bounds::CONFIGURATION.says(size, most)),
+    })
 }

@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::native::digest;
+use crate::file;
 use crate::text;
 
 const FORMAT: &str = "image-policy-host cache 1";
@@ -90,7 +91,7 @@ impl Cache {
     /// The content of an entry, as it was put.
     pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
         let path = self.folder.join(key);
-        let mut bytes = fs::read(&path).ok()?;
+        let mut bytes = file::read(&path, self.bytes.load(Ordering::Relaxed)).ok()?;
         let end = bytes.iter().take(256).position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let content = bytes.split_off(end);
         if bytes.trim_ascii_end() != heading(&content).as_bytes() {

@@ -1,8 +1,6 @@
 //! A candidate for the next generation: every configured policy loaded, or what stands in for it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +10,7 @@ use super::before::{Before, Running};
 use super::restore::restored;
 use crate::bounds;
 use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyName, Scope};
+use crate::file::{self, FileError};
 use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, Wanted, digest};
 use crate::text;
 
@@ -259,7 +258,10 @@ fn component(config: &Config, policy: &PolicyConfig, before: Before<'_>) -> Resu
     if before.is_written(&policy.module) {
         return Err("it is being written".to_owned());
     }
-    let bytes = read(&policy.module, config.limits.module);
+    let bytes = file::read(&policy.module, config.limits.module).map_err(|error| match error {
+        FileError::TooLarge(size, limit) => LoadError::TooLarge(size, limit).to_string(),
+        other => other.to_string(),
+    });
     bytes.map(Component::new).map_err(|error| format!("{}: {error}", policy.module.display()))
 }
 
@@ -454,22 +456,3 @@ fn instead(
 }
 
 pub(crate) const MALFUNCTIONS: &str = "no good version is known, so it malfunctions by its failurePolicy";
-
-/// Reads the whole file into memory: a file that others can write may be truncated at any time, which a mapping would
-/// not survive.
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    // Asked before it is opened: to open a pipe would wait until someone writes to it.
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    if !metadata.is_file() {
-        return Err("it is no regular file".to_owned());
-    }
-    let size = metadata.len();
-    if size > limit {
-        return Err(LoadError::TooLarge(size, limit).to_string());
-    }
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let mut bytes = Vec::new();
-    // A growing file may hold more than its size says.
-    file.take(limit).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    Ok(bytes)
-}

@@ -1,6 +1,7 @@
 //! Where the reload stands, for whoever shows it.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
@@ -58,7 +59,43 @@ pub struct Results {
 #[derive(Clone)]
 pub struct StandingReader {
     pub(super) standing: Arc<ArcSwap<Standing>>,
-    pub(super) alive: Weak<()>,
+    pub(super) looking: Weak<Looking>,
+}
+
+/// What the reload does now, as far as that can be seen from outside.
+#[derive(Default)]
+pub(super) struct Looking(Mutex<Option<Look>>);
+
+/// A look at the files that is under way.
+#[derive(Clone, Copy)]
+struct Look {
+    began: Instant,
+    usual: Duration,
+}
+
+/// What a look takes at most, the gate's budget aside, unless a file system hangs.
+const USUAL: Duration = Duration::from_secs(60);
+
+impl Looking {
+    /// A look begins, in which the gate may take so long.
+    pub(super) fn begin(&self, gate: Duration) {
+        self.set(Some(Look { began: Instant::now(), usual: USUAL + gate }));
+    }
+
+    /// It has ended.
+    pub(super) fn end(&self) {
+        self.set(None);
+    }
+
+    fn set(&self, look: Option<Look>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = look;
+    }
+
+    /// The one under way, where it takes longer than any should.
+    fn stuck(&self) -> Option<Look> {
+        let look = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        look.filter(|look| look.began.elapsed() > look.usual)
+    }
 }
 
 impl StandingReader {
@@ -67,8 +104,53 @@ impl StandingReader {
         self.standing.load_full()
     }
 
+    /// All that is not as configured now, the reload itself among it.
+    pub fn problems(&self) -> Vec<Problem> {
+        let message = match self.looking.upgrade().map(|looking| looking.stuck()) {
+            Some(None) => None,
+            Some(Some(Look { began, .. })) => Some(format!(
+                "a look at the files has not ended for {} s, so nothing that changes comes into force (a file system that                  hangs, most likely: mend it, or restart the host; what is in force stays until then)",
+                began.elapsed().as_secs()
+            )),
+            None => Some(
+                "it has ended by a defect, so files are followed no more, and nothing can be put back (restart the host; \
+                 what is in force stays until then)"
+                    .to_owned(),
+            ),
+        };
+        let own = message.map(|message| Problem { subject: "reload".to_owned(), message });
+        self.current().problems.iter().cloned().chain(own).collect()
+    }
+
     /// Whether there is a reload that brings the next generation.
     pub fn reload_lives(&self) -> bool {
-        self.alive.strong_count() > 0
+        self.looking.strong_count() > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_does_not_end_is_told_and_one_that_takes_its_time_is_not() {
+        let looking = Arc::<Looking>::default();
+        let reader = StandingReader { standing: Arc::default(), looking: Arc::downgrade(&looking) };
+        let told = |ago: Duration, gate: Duration| {
+            looking.set(Some(Look { began: Instant::now() - ago, usual: USUAL + gate }));
+            let problems = reader.problems();
+            assert!(
+                problems.iter().all(|problem| problem.message.contains("has not ended for")),
+                "{problems:?}"
+            );
+            problems.len()
+        };
+        let minute = Duration::from_secs(60);
+        assert_eq!([told(minute / 2, Duration::ZERO), told(2 * minute, 2 * minute)], [0, 0]);
+        assert_eq!(told(2 * minute, Duration::ZERO), 1);
+        looking.end();
+        assert_eq!(reader.problems(), []);
+        drop(looking);
+        assert!(reader.problems()[0].message.contains("has ended by a defect"));
     }
 }

@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 
 use super::candidate::Refused;
 use super::{
-    Asker, Before, Candidate, PATIENCE, Problem, Reloader, Results, Standing, StandingReader, StartError,
-    assemble, restore,
+    Asker, Before, Candidate, Looking, PATIENCE, Problem, Reloader, Results, Standing, StandingReader,
+    StartError, assemble, restore,
 };
 use crate::config::Config;
 use crate::decision_log::DecisionLog;
@@ -108,7 +108,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
     let decision_log = DecisionLog::default();
     decision_log.configure(config.decision_log.as_ref());
     let standing = Arc::new(ArcSwap::from_pointee(Standing::default()));
-    let alive = Arc::new(());
+    let looking = Arc::<Looking>::default();
     let (asker, asked) = Asker::new();
     let recent = gate.recent();
     let mut reloader = Reloader {
@@ -133,7 +133,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         panicked: None,
         results: Results::default(),
         standing: Arc::clone(&standing),
-        _alive: Arc::clone(&alive),
+        looking: Arc::clone(&looking),
         refused,
         asked,
         asker: asker.clone(),
@@ -143,7 +143,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         let new = || reloader.record(&policies.current(), before.as_ref(), None);
         reloader.first = Some((recorded.unwrap_or_else(new), loaded));
     }
-    let standing = StandingReader { standing, alive: Arc::downgrade(&alive) };
+    let standing = StandingReader { standing, looking: Arc::downgrade(&looking) };
     Ok(Started { reloader, config, policies, tls, standing, asker, decision_log, recent })
 }
 
@@ -213,10 +213,16 @@ fn state(
     let subject = path.display().to_string();
     match StateDirectory::open_with(path, lock) {
         Ok(state) => {
-            lasting.extend(state.damaged().iter().map(|Damaged { number, why }| Problem {
+            let damaged = state.damaged();
+            let (others, told) = damaged.split_at(damaged.len().saturating_sub(TOLD));
+            lasting.extend(told.iter().map(|Damaged { number, why }| Problem {
                 subject: subject.clone(),
-                message: format!("{why} ({})", instead(*number, state.newest())),
+                message: format!("{why} ({}; told until the next start)", instead(*number, state.newest())),
             }));
+            if !others.is_empty() {
+                let message = format!("{} more records are damaged", others.len());
+                lasting.push(Problem { subject: subject.clone(), message });
+            }
             Ok(Some(state))
         }
         Err(error @ StateError::InUse(..)) => Err(StartError::State(error)),
@@ -234,6 +240,9 @@ fn state(
     }
 }
 
+/// So many damaged records are told of one by one, the newest.
+const TOLD: usize = 8;
+
 /// What takes the place of a generation whose record is damaged, and what to do.
 fn instead(damaged: u64, newest: Option<&Record>) -> String {
     const FORGOTTEN: &str = "if it was a rollback, or held a candidate, that is forgotten: see `host status`, and put back what is to be in \
@@ -241,7 +250,9 @@ fn instead(damaged: u64, newest: Option<&Record>) -> String {
     match newest.map(|newest| newest.summary.publication.number) {
         Some(newest) if newest > damaged => "there are later ones: remove the file".to_owned(),
         Some(newest) => format!("generation {newest} took its place; {FORGOTTEN}"),
-        None => format!("there is no other, so the files alone decide; {FORGOTTEN}"),
+        None => "there is no other, so what is configured is in force, also where it was held or something older was \
+                 put back: look at `host status`, and remove the file"
+            .to_owned(),
     }
 }
 

@@ -34,7 +34,7 @@ impl Host {
         page.count(&GENERATION, &[], set.number());
         let published = set.publication().published.duration_since(UNIX_EPOCH).unwrap_or_default();
         page.number(&PUBLISHED, &[], published.as_secs_f64());
-        page.count(&PROBLEMS, &[], standing.problems.len() as u64);
+        page.count(&PROBLEMS, &[], self.sources.standing.problems().len() as u64);
         page.count(&PINNED, &[], u64::from(standing.pinned));
         page.count(&WAITS, &[], u64::from(standing.candidate.is_some()));
         let Results { published, unchanged, waiting, failed } = standing.results;

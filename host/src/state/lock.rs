@@ -3,14 +3,17 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::StateError;
 use crate::text;
 
 /// Held as long as the file is open, here or in a process that shares it (flock(2)).
-pub(super) struct Lock(File);
+pub(super) struct Lock {
+    file: File,
+    path: PathBuf,
+}
 
 /// How long a host that was killed may still have its lock: a child that it was about to start has it too, for an instant.
 const LETTING_GO: Duration = Duration::from_secs(2);
@@ -18,7 +21,7 @@ const LETTING_GO: Duration = Duration::from_secs(2);
 impl Lock {
     /// `shared` is that of a host whose place this one takes.
     pub(super) fn take(folder: &Path, shared: Option<File>) -> Result<Lock, StateError> {
-        let path = folder.join("lock");
+        let path = path_in(folder);
         // host.yaml may have changed meanwhile, and what locks another folder locks nothing here.
         let shared = shared.filter(|shared| is_same(shared, &path).unwrap_or(false));
         let open = |write| File::options().read(true).write(write).create(write).truncate(false).open(&path);
@@ -37,30 +40,52 @@ impl Lock {
             locked = file.try_lock();
         }
         match locked {
-            Ok(()) => Ok(Lock(file)),
+            Ok(()) => Ok(Lock { file, path }),
             Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                // It only tells people where to look.
-                let _ = file.take(32).read_to_string(&mut text);
-                Err(StateError::InUse(folder.display().to_string(), text::printable(text.trim())))
+                Err(StateError::InUse(folder.display().to_string(), named(file)))
             }
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
     }
 
     pub(super) fn share(&self) -> io::Result<File> {
-        self.0.try_clone()
+        self.file.try_clone()
     }
 
     /// Names this process.
     pub(super) fn sign(&mut self) {
         // A full disk must not keep the host from starting, and whose process it is only tells people where to look.
-        let _ = self
-            .0
+        let file = &mut self.file;
+        let _ = file
             .set_len(0)
-            .and_then(|()| self.0.rewind())
-            .and_then(|()| writeln!(self.0, "process {}", std::process::id()));
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "process {}", std::process::id()));
     }
+
+    /// Whether it still locks its folder: the file may have been removed, or the folder.
+    pub(super) fn holds(&self) -> bool {
+        is_same(&self.file, &self.path).unwrap_or(false)
+    }
+
+    /// The process whose folder this is; none where nobody holds its lock.
+    pub(super) fn holder(folder: &Path) -> Option<String> {
+        let file = File::open(path_in(folder)).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Some(named(file)),
+            _ => None,
+        }
+    }
+}
+
+fn path_in(folder: &Path) -> PathBuf {
+    folder.join("lock")
+}
+
+/// What stands in a lock; it only tells people where to look.
+fn named(file: File) -> String {
+    let mut text = String::new();
+    let _ = file.take(32).read_to_string(&mut text);
+    text::printable(text.trim())
 }
 
 fn is_same(file: &File, path: &Path) -> io::Result<bool> {

@@ -1,0 +1,56 @@
+//! Files that others write, read whole: never more than a bound, and never one that a reader would wait for.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The system says no.
+    #[error(transparent)]
+    Unreadable(#[from] io::Error),
+    /// It is a folder, a pipe, a device: some have no end, and some wait for whoever writes.
+    #[error("it is no regular file")]
+    Irregular,
+    /// It has so many bytes, and may have so many.
+    #[error("it has {0} bytes, the limit is {1}")]
+    TooLarge(u64, u64),
+}
+
+impl From<FileError> for io::Error {
+    fn from(error: FileError) -> io::Error {
+        match error {
+            FileError::Unreadable(error) => error,
+            other => io::Error::other(other.to_string()),
+        }
+    }
+}
+
+/// The bytes of a file, in memory: a mapping would not survive that someone truncates it.
+///
+/// # Errors
+/// It cannot be read, is no regular file, or has more than `most` bytes.
+pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
+    // Asked before it is opened, because that alone does something to some devices.
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(FileError::Irregular);
+    }
+    if metadata.len() > most {
+        return Err(FileError::TooLarge(metadata.len(), most));
+    }
+    // It may be a pipe by now.
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    let mut bytes = Vec::new();
+    // One that grows may have more than its size says.
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 {
+        length if length > most => Err(FileError::TooLarge(length, most)),
+        _ => Ok(bytes),
+    }
+}
