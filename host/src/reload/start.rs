@@ -13,6 +13,7 @@ use super::{
     Asker, Before, Candidate, Looking, PATIENCE, Problem, Reloader, Results, Standing, StandingReader,
     StartError, assemble, restore,
 };
+use crate::bounds;
 use crate::config::Config;
 use crate::decision_log::DecisionLog;
 use crate::gate::{Gate, Recent, Ruling};
@@ -63,7 +64,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
     let config = Config::read(path)?;
     let material = Material::read(&config.require_serving()?.tls)?;
     let server_config = material.server_config()?;
-    let engine = Engine::new(Purpose::Serve { policies: config.policies.len() })?;
+    let engine = Engine::new(Purpose::Serve { policies: expected_policies(&config) })?;
 
     let mut lasting = Vec::new();
     if let Some(why) = engine.no_pool() {
@@ -202,6 +203,12 @@ impl First {
             },
         }
     }
+}
+
+/// As many policies as are named, and as there are files that may be some.
+fn expected_policies(config: &Config) -> usize {
+    let files = config.policy_directory.as_ref().and_then(|folder| std::fs::read_dir(folder).ok());
+    config.policies.len() + files.map_or(0, |files| files.take(bounds::POLICIES.size()).count())
 }
 
 fn state(
