@@ -102,7 +102,10 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
     let Candidate { set, problems, loaded, .. } = first.candidate;
     let set = set.published(publication);
     let history = state.as_ref().map(|state| VecDeque::from(state.history().to_vec())).unwrap_or_default();
-    tracing::info!("generation {} in force: {}", set.generation(), names(&set));
+    match first.closed {
+        false => tracing::info!("generation {} in force: {}", set.generation(), names(&set)),
+        true => tracing::error!("generation {} in force, which denies everything", set.generation()),
+    }
 
     let (store, policies) = PolicyStore::new(set);
     let (tls_store, tls) = TlsStore::new(server_config);
