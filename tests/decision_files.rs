@@ -296,3 +296,30 @@ async fn a_full_disk_is_loud_and_harmless() {
     let written = lines_of(&installation.path(FILE));
     assert_eq!(written.last().unwrap()["images"][0]["original"], "after");
 }
+
+/// Who has the lock and does not let it go is named; reviews wait for nobody.
+#[test]
+fn a_lock_that_is_not_let_go_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let other =
+        OpenOptions::new().create(true).append(true).open(folder.path().join("decisions.jsonl")).unwrap();
+    other.lock().unwrap();
+    let config = json!({ "directory": folder.path(), "fileSize": "1Mi", "files": 2, "queue": 1024 });
+    let (log, ids) = (open(config), Ids::default());
+    log.log(&reviewed(&ids, 100));
+    let until = |what: &str, holds: &dyn Fn(State) -> bool| {
+        let begun = Instant::now();
+        while !holds(log.state()) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "not {what}: {:?}", log.state());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    until("told", &|state| {
+        state
+            .trouble
+            .is_some_and(|trouble| trouble.contains("another process has had the lock of decisions.jsonl"))
+    });
+    other.unlock().unwrap();
+    log.log(&reviewed(&ids, 100));
+    until("written", &|state| state.written > 0 && state.trouble.is_none());
+}

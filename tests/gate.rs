@@ -266,6 +266,21 @@ fn until(installation: &Installation, what: &str, holds: impl Fn(&Value) -> bool
     }
 }
 
+/// What nothing is known of comes into force with just that said of it.
+#[test]
+fn a_change_without_reviews_to_try_it_on_says_so() {
+    let gate = json!({ "replay": 10, "onDifference": "Hold" });
+    let installation = Installation::new(json!({ "stateDirectory": "state", "gate": gate }));
+    let mut process = installation.start();
+    process.addresses();
+    trust(&installation, &["docker.io/**"]);
+    let unknown = "differences: not known, since there were no reviews to try it on";
+    process.wait_for(&format!("in force (files changed); {unknown}"));
+    let (code, said) = host(&installation, "status");
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains(unknown), "{said}");
+}
+
 /// The whole way: a review is remembered, a change is tried on it, held, seen and approved; another fails its suite.
 #[tokio::test]
 async fn a_candidate_is_held_and_approved_and_another_refused() {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -222,6 +222,22 @@ fn who_takes_for_ever_to_take_over_does_not() {
     installation.replace("more/a.wasm", &version("version2"));
     process.wait_for("this one goes on");
     process.wait_for("generation 2-");
+}
+
+/// Whoever stops a host does not wait until another one gives up.
+#[test]
+fn a_stop_does_not_wait_for_who_takes_for_ever() {
+    let installation = installation();
+    let mut process = installation.start();
+    process.addresses();
+    let mut hangs = asks_to_take_over(&installation);
+    is_given(&mut hangs);
+    let begun = Instant::now();
+    process.signal(Signal::TERM);
+    let (status, said) = process.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(said.contains("does not serve after 5s: this one ends all the same"), "{said}");
 }
 
 /// All files of the state directory but for what is compiled, and what is in them.

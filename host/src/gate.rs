@@ -100,6 +100,11 @@ impl Gate {
         self.config.is_some()
     }
 
+    /// Whether it tries candidates on reviews.
+    pub fn compares(&self) -> bool {
+        self.config.as_ref().is_some_and(|config| config.replay > 0 || config.shadow.is_some())
+    }
+
     /// The folders whose files it judges by.
     pub fn folders(&self) -> BTreeSet<PathBuf> {
         self.config.as_ref().map(|config| suite::folders(&config.suites)).unwrap_or_default()

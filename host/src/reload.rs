@@ -336,9 +336,12 @@ impl Reloader {
         }
         let publication = Publication { number, published: SystemTime::now(), cause: next.cause };
         let set = next.set.published(publication);
+        let mut told = format!("generation {} in force ({})", set.generation(), set.publication().cause);
+        if let Some(differences) = &next.differences {
+            told.push_str(&format!("; differences: {differences}"));
+        }
         let record = self.record(&set, Some(&before.content()), next.differences);
         self.keep(record, next.components);
-        let told = format!("generation {} in force ({})", set.generation(), set.publication().cause);
         self.policies.publish(set);
         tracing::info!("{told}");
         self.closed = false;

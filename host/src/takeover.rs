@@ -76,8 +76,8 @@ impl Estate {
         self.shared.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the sockets: there is nothing to give any more. Whoever is being given them gets them: it waits until that
-    /// one serves, or does not come to it.
+    /// Closes the sockets: there is nothing to give any more. Whoever is being given them gets them: it waits for a moment
+    /// until that one serves, or does not come to it. Connections wait in the sockets as long.
     pub fn close(&self) {
         let mut sockets = self.sockets();
         match &mut *sockets {
@@ -88,7 +88,15 @@ impl Estate {
             held => *held = Held::Closed,
         }
         let giving = |held: &mut Held| matches!(held, Held::Giving { .. });
-        drop(self.shared.over.wait_while(sockets, giving).unwrap_or_else(PoisonError::into_inner));
+        let moment = bounds::CONTROL_TIME.time();
+        let waited = self.shared.over.wait_timeout_while(sockets, moment, giving);
+        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+            // Whoever asked this one to stop does not wait for ever (TimeoutStopSec=, terminationGracePeriodSeconds).
+            tracing::error!(
+                "the process that is taking over does not serve after {moment:?}: this one ends all the same, and unless \
+                 that one serves before, nobody does"
+            );
+        }
     }
 
     /// Gives all to whoever asked over `stream`, and goes on as before unless that one serves in the end.

@@ -3,10 +3,11 @@
 //! While a process takes over from another both write. Each does so with the lock of the file (flock(2)), and what it knows of
 //! the file is from then.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::config::DecisionLogConfig;
 use crate::reviewed::ReviewId;
@@ -18,6 +19,9 @@ const BEFORE: &str = "decisions-";
 const ENDING: &str = ".jsonl";
 /// Lines are gathered up to so many bytes.
 const BUFFER: usize = 256 * 1024;
+
+/// How long others may write at a time: a disk that works needs a hundredth of it.
+const TURN: Duration = Duration::from_secs(2);
 
 /// How often another file may stand there by the time that the lock of one is had. Others begin a new one where it is full.
 const TRIES: usize = 100;
@@ -68,7 +72,20 @@ impl Files {
     /// Takes the lock of the file, which others may have written since. Returns whether it is still the one that stands in
     /// `directory`.
     pub(super) fn lock(&mut self, directory: &Path) -> io::Result<bool> {
-        self.file.lock()?;
+        let until = Instant::now() + TURN;
+        while let Err(error) = self.file.try_lock() {
+            match error {
+                TryLockError::WouldBlock if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(5))
+                }
+                TryLockError::WouldBlock => {
+                    let message =
+                        format!("another process has had the lock of {CURRENT} for {TURN:?}: see which one");
+                    return Err(io::Error::other(message));
+                }
+                TryLockError::Error(error) => return Err(error),
+            }
+        }
         let same =
             |one: &fs::Metadata, other: &fs::Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
         let here = self.file.metadata()?;

@@ -185,6 +185,9 @@ fn summary(verdict: &Verdict, other: &Verdict) -> String {
 impl fmt::Display for Differences {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Differences { reviews, left_out, undecided, newly_denied, newly_allowed, changed_reasons } = self;
+        if *reviews + *left_out == 0 {
+            return f.write_str("not known, since there were no reviews to try it on");
+        }
         write!(f, "of {reviews} reviews {} newly denied, ", newly_denied.reviews)?;
         write!(
             f,

@@ -251,7 +251,12 @@ impl Reloader {
             last.pinned = false;
         }
         self.reload_for(Cause::Released);
-        Ok("files decide again".to_owned())
+        Ok(match self.waits() {
+            None => "files decide again".to_owned(),
+            Some(waits) => {
+                format!("files decide again, but the generation in force is what was put back: {waits}")
+            }
+        })
     }
 
     fn approve(&mut self, digest: Option<&str>) -> Result<String, String> {

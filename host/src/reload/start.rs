@@ -13,6 +13,7 @@ use super::{
     Asker, Before, Candidate, Looking, PATIENCE, Problem, Reloader, Results, Standing, StandingReader,
     StartError, assemble, restore,
 };
+use crate::bounds;
 use crate::config::Config;
 use crate::decision_log::DecisionLog;
 use crate::gate::{Gate, Recent, Ruling};
@@ -63,7 +64,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
     let config = Config::read(path)?;
     let material = Material::read(&config.require_serving()?.tls)?;
     let server_config = material.server_config()?;
-    let engine = Engine::new(Purpose::Serve { policies: config.policies.len() })?;
+    let engine = Engine::new(Purpose::Serve { policies: expected_policies(&config) })?;
 
     let mut lasting = Vec::new();
     if let Some(why) = engine.no_pool() {
@@ -101,7 +102,10 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
     let Candidate { set, problems, loaded, .. } = first.candidate;
     let set = set.published(publication);
     let history = state.as_ref().map(|state| VecDeque::from(state.history().to_vec())).unwrap_or_default();
-    tracing::info!("generation {} in force: {}", set.generation(), names(&set));
+    match first.closed {
+        false => tracing::info!("generation {} in force: {}", set.generation(), names(&set)),
+        true => tracing::error!("generation {} in force, which denies everything", set.generation()),
+    }
 
     let (store, policies) = PolicyStore::new(set);
     let (tls_store, tls) = TlsStore::new(server_config);
@@ -202,6 +206,12 @@ impl First {
             },
         }
     }
+}
+
+/// As many policies as are named, and as there are files that may be some.
+fn expected_policies(config: &Config) -> usize {
+    let files = config.policy_directory.as_ref().and_then(|folder| std::fs::read_dir(folder).ok());
+    config.policies.len() + files.map_or(0, |files| files.take(bounds::POLICIES.size()).count())
 }
 
 fn state(

@@ -26,11 +26,6 @@ fn differ(new: &PolicySet, current: &PolicySet) -> bool {
     new.digest() != current.digest() || new.limits != current.limits || errors(new) != errors(current)
 }
 
-/// Differences of a gate that has compared anything.
-fn compared(differences: Differences) -> Option<Differences> {
-    (differences.reviews + differences.left_out > 0).then_some(differences)
-}
-
 impl Reloader {
     /// Puts a candidate in force, or keeps it waiting.
     pub(super) fn settle(&mut self, set: PolicySet, mut components: Vec<Component>, cause: Cause) {
@@ -57,10 +52,10 @@ impl Reloader {
             match self.gate.judge(&set, in_force) {
                 Ruling::Swap(differences) => match (held, doubt) {
                     (Some(held), _) => Err((Waits::Held, held.differences, held.why)),
-                    (None, Some(doubt)) => Err((Waits::Held, compared(differences), doubt)),
-                    (None, None) => Ok(compared(differences)),
+                    (None, Some(doubt)) => Err((Waits::Held, self.compared(differences), doubt)),
+                    (None, None) => Ok(self.compared(differences)),
                 },
-                Ruling::Hold(differences, why) => Err((Waits::Held, compared(differences), why)),
+                Ruling::Hold(differences, why) => Err((Waits::Held, self.compared(differences), why)),
                 Ruling::Refuse(why) => Err((Waits::Refused, None, why)),
             }
         };
@@ -81,6 +76,11 @@ impl Reloader {
     fn held(&self, set: &PolicySet) -> Option<CandidateSummary> {
         let held = self.state.as_ref()?.newest()?.held.as_ref()?;
         (held.digest == set.digest() && self.holds()).then(|| held.clone())
+    }
+
+    /// Differences of a gate that looks for some, also where there was nothing to find them in.
+    fn compared(&self, differences: Differences) -> Option<Differences> {
+        self.gate.compares().then_some(differences)
     }
 
     /// Whether host.yaml wants anything to be held.
@@ -130,6 +130,10 @@ impl Reloader {
             Some(CandidateSummary { digest, state: Waits::Refused, why, .. }) => (
                 format!("candidate {digest}"),
                 format!("it is refused: {why} (the generation in force stays)"),
+            ),
+            Some(CandidateSummary { digest, why, .. }) if self.gate.next().is_some() => (
+                format!("candidate {digest}"),
+                format!("it is not in force yet: {why} (`host approve` puts it in force at once)"),
             ),
             Some(CandidateSummary { digest, why, .. }) => (
                 format!("candidate {digest}"),
