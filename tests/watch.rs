@@ -345,6 +345,11 @@ fn what_has_just_changed_is_fresh() {
     }
     assert_eq!(looks.written_until(&path, &path, now + 5 * second), Some(now + 6 * second));
     assert_eq!(looks.written_until(&path, &path, now + 6 * second), None);
+    // It comes after all, late.
+    looks.look(path.clone(), one, true, false, now + 7 * second);
+    assert!(looks.written_until(&path, &path, now + 7 * second).is_some());
+    looks.closed(&path);
+    assert_eq!(looks.written_until(&path, &path, now + 7 * second), None);
 }
 
 /// bound: write-pause within, write-pause breaks, write-time within, write-time breaks

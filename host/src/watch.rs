@@ -131,15 +131,17 @@ impl Watcher {
         let places = Places::of(wanted);
         seen.listen(&places);
         seen.drain();
+        let told = std::mem::take(&mut seen.told);
         let now = Instant::now();
         let mut files = places.files.clone();
         files.extend(seen.looks.paths());
-        for path in files {
-            let fingerprint = fingerprint(&path);
+        let looks: Vec<_> = files.into_iter().map(|path| (fingerprint(&path), path)).collect();
+        // What has just come is told of by now; what it tells of may also be for the next look.
+        seen.drain();
+        for (fingerprint, path) in looks {
             let kept = places.files.contains(&path);
-            seen.looks.look(path, fingerprint, kept, seen.told, now);
+            seen.looks.look(path, fingerprint, kept, told || seen.told, now);
         }
-        seen.told = false;
     }
 
     /// Why changes are found late, and what helps.

@@ -75,6 +75,9 @@ impl Looks {
     /// Nobody writes to a file any more.
     pub fn closed(&mut self, file: &Path) {
         self.written.remove(file);
+        if let Some(look) = self.looks.get_mut(file) {
+            look.unseen = false;
+        }
     }
 
     /// It is not known any more who writes to what.
