@@ -276,6 +276,9 @@ fn a_change_without_reviews_to_try_it_on_says_so() {
     trust(&installation, &["docker.io/**"]);
     let unknown = "differences: not known, since there were no reviews to try it on";
     process.wait_for(&format!("in force (files changed); {unknown}"));
+    until(&installation, "told", |status| {
+        status["history"].as_array().unwrap().last().unwrap()["differences"]["reviews"] == 0
+    });
     let (code, said) = host(&installation, "status");
     assert_eq!(code, 0, "{said}");
     assert!(said.contains(unknown), "{said}");
