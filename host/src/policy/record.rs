@@ -13,10 +13,8 @@ const WEIGHT: i64 = 8;
 /// What is expected of a policy that has not been asked yet.
 const UNKNOWN: Duration = Duration::from_millis(2);
 
-/// Counted while policies run, read by whoever wants to know. No count waits for another, and what is only read stands in
-/// other lines of the processor's cache (they are fetched in pairs of 64 bytes).
+/// Counted while policies run, read by whoever wants to know. No count waits for another.
 #[derive(Default)]
-#[repr(align(128))]
 pub struct Record {
     /// Nanoseconds of an image, a moving average; 0 before the first.
     expected: AtomicU64,
