@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::Installation;
 use crate::support::client::{Connection, Protocol, full, get, post, review_of};
 use crate::support::process::{HOST, Process};
+use crate::support::{Installation, project};
 
 async fn stops_cleanly(signal: Signal, name: &str) {
     let installation = Installation::new(json!({}));
@@ -465,6 +465,9 @@ fn the_demo_can_be_tried_as_it_says() {
     assert_eq!(answer["status"]["allowed"], false);
     let reason = answer["status"]["reason"].as_str().unwrap();
     assert!(reason.starts_with("nginx: ") && reason.contains("(policy trusted-registries)"), "{reason}");
+    let generation = format!("\"generation\":{}", answer["status"]["auditAnnotations"]["generation"]);
+    let readme = std::fs::read_to_string(project("README.md")).unwrap();
+    assert!(readme.contains(&generation), "the README shows another one than {generation}");
 
     // Nothing of a folder that is in use is overwritten.
     let (status, said) = serve().end();

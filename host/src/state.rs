@@ -279,14 +279,13 @@ impl StateDirectory {
     /// # Errors
     /// As [`StateDirectory::keep`].
     pub fn amend(&mut self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
-        let Some(before) = self.newest.clone() else { return Ok(()) };
-        let mut record = before.clone();
-        change(&mut record);
-        self.unrecorded |= record != before;
+        let Some(newest) = &mut self.newest else { return Ok(()) };
+        let before = newest.clone();
+        change(newest);
+        self.unrecorded |= *newest != before;
         if let Some(last) = self.history.last_mut() {
-            last.clone_from(&record.summary);
+            last.clone_from(&newest.summary);
         }
-        self.newest = Some(record);
         self.write_newest()
     }
 

@@ -142,6 +142,7 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
         .map_err(|error| cannot_start(&error))?;
     let host = Host::new(&started, log.lost());
     let sources = host.sources().clone();
+    let standing = sources.standing.clone();
     let Started { mut reloader, config, asker, .. } = started;
     let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
 
@@ -218,7 +219,7 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
         let admin = tokio::spawn(server::serve_admin(admin, Arc::clone(&host), admin_stopping));
         let drained = tokio::select! {
             drained = server::serve(listener, Arc::clone(&host), stopping) => drained,
-            never = live(|| !reloading.is_finished()) => match never {},
+            never = live(|| standing.reload_lives()) => match never {},
         };
         host.close().await;
         admin.abort();
