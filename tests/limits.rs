@@ -7,7 +7,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use host::bounds::{ALL, Bound, Over, Set, markdown};
-use serde::Deserialize;
 
 use crate::support::project;
 
@@ -107,29 +106,4 @@ fn every_bound_has_a_test_within_and_one_that_breaks_it() {
     assert!(untrue.is_empty(), "tests that claim to hold what is no bound: {untrue:#?}");
     let untested: Vec<_> = all.iter().filter(|claim| !claims.contains_key(*claim)).collect();
     assert!(untested.is_empty(), "bounds that no test holds: {untested:#?}");
-}
-
-/// A way to switch one bound off, for `tests/bounds/switch-off`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Switch {
-    bound: String,
-    file: String,
-    from: String,
-    to: String,
-}
-
-#[test]
-fn every_bound_can_be_switched_off() {
-    let text = fs::read_to_string(project("tests/bounds/switches.json")).unwrap();
-    let switches: Vec<Switch> = serde_json::from_str(&text).unwrap();
-    for Switch { bound, file, from, to } in &switches {
-        let source = fs::read_to_string(project(file)).unwrap();
-        assert_eq!(source.matches(from).count(), 1, "{bound}: in {file}: {from}");
-        assert!(to.contains("OFF"), "{bound}: {to}");
-        assert!(Path::new(file).starts_with("host/src"), "{bound}: {file}");
-    }
-    let switched: BTreeSet<_> = switches.iter().map(|switch| switch.bound.as_str()).collect();
-    let all: BTreeSet<_> = rows().map(|bound| bound.name).collect();
-    assert_eq!(switched, all);
 }
