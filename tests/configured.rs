@@ -18,7 +18,7 @@ fn host_yaml_is_followed_whole_or_not_at_all() {
     started.reloader.reload();
     let set = started.policies.current();
     assert_eq!(set.number(), 2);
-    assert!(set.rules.exempt_namespaces.contains("kube-system"));
+    assert!(set.rules.exempt_namespaces.matches("kube-system"));
 
     let broken = [
         ("policyDirectory: policies\nunjudgd: Allow", "host.yaml:7:1: unknown key `unjudgd`"),

@@ -1,12 +1,14 @@
 //! How decisions become a verdict: every file of `cases/dispatch` is a host.yaml whose policies do what their settings
 //! say, a review, and the verdict that is expected to the letter. What holds for all of them is below the table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use host::config::{FailurePolicy, HostLimits, Mode, PolicyName, Rules, Scope, Unjudged};
+use host::config::{
+    FailurePolicy, HostLimits, Mode, NamespacePattern, NamespacePatterns, PolicyName, Rules, Scope, Unjudged,
+};
 use host::evaluate::evaluate;
 use host::image::Image;
 use host::policy::{Entry, PolicySet};
@@ -115,7 +117,7 @@ struct Stance {
 }
 
 fn stances() -> Vec<Stance> {
-    let namespaces = |name: &str| BTreeSet::from([name.to_owned()]);
+    let namespaces = |name: &str| NamespacePatterns::from_iter([NamespacePattern::try_from(name).unwrap()]);
     let scopes = [
         (true, Scope::default()),
         (true, Scope { include: Some(namespaces("default")), ..Scope::default() }),
@@ -134,7 +136,7 @@ fn stances() -> Vec<Stance> {
 
 /// The rules in the fewest words, for the test to compare with.
 fn may_run(rules: &Rules, stances: [&Stance; 2], image: &str) -> bool {
-    if rules.exempt_namespaces.contains("default") {
+    if rules.exempt_namespaces.matches("default") {
         return true;
     }
     let Some((first, second)) = image.strip_prefix("x.io/").and_then(|words| words.split_once('-')) else {
@@ -191,7 +193,7 @@ fn every_combination_of_two_policies_is_as_the_rules_say() {
                 let rules = Rules {
                     mode: Mode::Enforce,
                     unjudged,
-                    exempt_namespaces: exempt.clone().into_iter().collect(),
+                    exempt_namespaces: exempt.clone().map(NamespacePattern::Name).into_iter().collect(),
                 };
                 let entries = vec![entry("first", one, &first), entry("second", other, &second)];
                 let set = PolicySet::new(rules.clone(), HostLimits::default(), entries);
@@ -275,7 +277,10 @@ fn rules() -> impl Strategy<Value = Rules> {
         |(audit, unjudged, exempt)| Rules {
             mode: if audit { Mode::Audit } else { Mode::Enforce },
             unjudged: if unjudged { Unjudged::Allow } else { Unjudged::Deny },
-            exempt_namespaces: exempt.then(|| "default".to_owned()).into_iter().collect(),
+            exempt_namespaces: exempt
+                .then(|| NamespacePattern::Name("default".to_owned()))
+                .into_iter()
+                .collect(),
         },
     )
 }

@@ -4,7 +4,6 @@
 //! that schema: unknown keys, wrong types. `check` turns the raw values into the types below: ranges, names,
 //! what excludes what. Either reports everything that it finds, each problem with its line.
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,12 +16,14 @@ use crate::bounds;
 use crate::yaml::Document;
 pub use error::{ConfigError, Problem};
 pub use name::{NameError, PolicyName};
+pub use namespace::{NamespacePattern, NamespacePatterns};
 pub use raw::schema;
 
 mod raw;
 mod shape;
 mod check;
 mod name;
+mod namespace;
 mod units;
 mod error;
 
@@ -136,7 +137,7 @@ pub struct Rules {
     /// What happens to an image that no policy judged.
     pub unjudged: Unjudged,
     /// Namespaces whose images are allowed unseen.
-    pub exempt_namespaces: BTreeSet<String>,
+    pub exempt_namespaces: NamespacePatterns,
 }
 
 /// Whether denials are in force.
@@ -240,17 +241,17 @@ impl PolicyConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
     /// Only these; none: all.
-    pub include: Option<BTreeSet<String>>,
+    pub include: Option<NamespacePatterns>,
     /// But not these, even if included.
-    pub exclude: BTreeSet<String>,
+    pub exclude: NamespacePatterns,
 }
 
 impl Scope {
-    /// Whether a policy of this scope judges the images of a namespace.
+    /// Returns whether a policy of this scope judges the images of a namespace.
     #[must_use]
     pub fn applies(&self, namespace: &str) -> bool {
-        let included = self.include.as_ref().is_none_or(|include| include.contains(namespace));
-        included && !self.exclude.contains(namespace)
+        let included = self.include.as_ref().is_none_or(|include| include.matches(namespace));
+        included && !self.exclude.matches(namespace)
     }
 }
 

@@ -81,7 +81,7 @@ pub fn is_audited(set: &PolicySet, review: &Review) -> bool {
 }
 
 fn exempt(set: &PolicySet, review: &Review) -> bool {
-    set.rules.exempt_namespaces.contains(&review.namespace)
+    set.rules.exempt_namespaces.matches(&review.namespace)
 }
 
 fn applying<'a>(set: &'a PolicySet, review: &'a Review) -> impl Iterator<Item = &'a Entry> {

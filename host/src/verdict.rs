@@ -278,7 +278,7 @@ impl Verdict {
 }
 
 fn decide(rules: &Rules, namespace: &str, judged: Judged) -> ImageVerdict {
-    let (allowed, because) = if rules.exempt_namespaces.contains(namespace) {
+    let (allowed, because) = if rules.exempt_namespaces.matches(namespace) {
         (true, vec![format!("namespace {namespace} is exempt (exempt.namespaces)")])
     } else if let Err(error) = &judged.image {
         (false, vec![format!("not an image reference: {error}")])

@@ -1,20 +1,19 @@
 //! Raw values -> checked values. After a problem is noted some value is returned all the same, so that the
 //! checks go on; a configuration with a problem is never handed out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Number;
 
-use super::name::check_label;
 use super::raw::{self, ClientAuthKind, HostYaml, Quantity};
 use super::shape::place;
 use super::units::{parse_duration, parse_quantity};
 use super::{
-    API_VERSION, ClientAuth, Config, DecisionLogConfig, Gate, HostLimits, KIND, PolicyConfig, PolicyLimits,
-    PolicyName, Rules, Scope, Serving, TlsConfig,
+    API_VERSION, ClientAuth, Config, DecisionLogConfig, Gate, HostLimits, KIND, NamespacePattern,
+    NamespacePatterns, PolicyConfig, PolicyLimits, PolicyName, Rules, Scope, Serving, TlsConfig,
 };
 use crate::bounds::{self, Bound, Set};
 use crate::yaml::{Document, Problem, quote};
@@ -40,7 +39,11 @@ pub(super) fn config(path: &Path, document: Document, raw: HostYaml) -> Result<C
         rules: Rules {
             mode: raw.mode,
             unjudged: raw.unjudged,
-            exempt_namespaces: checker.labels("/exempt/namespaces", &raw.exempt.namespaces),
+            exempt_namespaces: checker.namespaces(
+                "/exempt/namespaces",
+                &raw.exempt.namespaces,
+                "`mode: audit` denies nothing anywhere",
+            ),
         },
         allow_empty: raw.allow_empty,
         policy_directory: raw.policy_directory.map(|path| checker.path("/policyDirectory", &path)),
@@ -189,8 +192,15 @@ impl Checker<'_> {
             self.problem(&at, "an empty list includes no namespace: remove the key to include all");
         }
         Scope {
-            include: raw.include.as_ref().map(|names| self.labels(&at, names)),
-            exclude: self.labels(&format!("{pointer}/exclude"), &raw.exclude),
+            include: raw
+                .include
+                .as_ref()
+                .map(|names| self.namespaces(&at, names, "without `include` it is all")),
+            exclude: self.namespaces(
+                &format!("{pointer}/exclude"),
+                &raw.exclude,
+                "a policy that applies nowhere is left out",
+            ),
         }
     }
 
@@ -242,13 +252,17 @@ impl Checker<'_> {
         self.parent.join(text).components().filter(|component| *component != Component::CurDir).collect()
     }
 
-    fn labels(&mut self, pointer: &str, names: &[String]) -> BTreeSet<String> {
-        for (index, name) in names.iter().enumerate() {
-            if let Err(error) = check_label(name) {
-                self.problem(&format!("{pointer}/{index}"), error);
+    /// Reads patterns; `all` says what to write instead of a pattern for all namespaces.
+    fn namespaces(&mut self, pointer: &str, patterns: &[String], all: &str) -> NamespacePatterns {
+        let mut read = |(index, text): (usize, &String)| match NamespacePattern::try_from(text.as_str()) {
+            Ok(pattern) => Some(pattern),
+            Err(error) => {
+                let advice = if text == "*" { format!(" ({all})") } else { String::new() };
+                self.problem(&format!("{pointer}/{index}"), format!("{error}{advice}"));
+                None
             }
-        }
-        names.iter().cloned().collect()
+        };
+        patterns.iter().enumerate().filter_map(&mut read).collect()
     }
 
     /// A bound's value; `at` points to the map that its key starts from.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::yaml::quote;
 
 /// The longest DNS label, in bytes.
-const MAX_LABEL: usize = 63;
+pub(super) const MAX_LABEL: usize = 63;
 
 /// The name of a policy: a DNS label, so that it can begin the key of an audit annotation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -18,6 +18,12 @@ pub struct PolicyName(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NameError(String);
+
+impl NameError {
+    pub(super) fn new(message: String) -> Self {
+        Self(message)
+    }
+}
 
 impl PolicyName {
     /// The name.
@@ -66,7 +72,7 @@ pub(super) fn check_label(text: &str) -> Result<(), NameError> {
     Err(NameError(message))
 }
 
-fn is_label(text: &str) -> bool {
+pub(super) fn is_label(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (1..=MAX_LABEL).contains(&text.len())
         && text.chars().all(allowed)

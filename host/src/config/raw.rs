@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value, json};
 
+use super::namespace::NAMESPACE_PATTERN;
 use super::units::{DURATION_PATTERN, QUANTITY_PATTERN};
 use super::{
     ADMIN_LISTEN, API_VERSION, FailurePolicy, HostLimits, KIND, LISTEN, Mode, OnDifference, PolicyLimits,
@@ -121,7 +122,8 @@ impl Default for Admin {
 #[derive(Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Exempt {
-    /// Namespaces whose images are allowed.
+    /// Namespaces whose images are allowed; `kube-*` is all that begin so.
+    #[schemars(inner(regex(pattern = NAMESPACE_PATTERN)))]
     pub(super) namespaces: Vec<String>,
 }
 
@@ -170,10 +172,12 @@ pub(super) struct Match {
 #[derive(Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Namespaces {
-    /// Only these. Absent: all.
+    /// Only these; `kube-*` is all that begin so. Absent: all.
+    #[schemars(inner(regex(pattern = NAMESPACE_PATTERN)))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) include: Option<Vec<String>>,
-    /// But not these, even if included.
+    /// But not these, even if included; `kube-*` is all that begin so.
+    #[schemars(inner(regex(pattern = NAMESPACE_PATTERN)))]
     pub(super) exclude: Vec<String>,
 }
 
