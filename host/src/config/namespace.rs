@@ -50,9 +50,9 @@ impl TryFrom<&str> for NamespacePattern {
 
 fn wildcard(text: &str) -> NameError {
     let lower = text.to_ascii_lowercase();
-    let hint = match NamespacePattern::try_from(lower.as_str()) {
-        Ok(_) if lower != text => format!(": did you mean `{lower}`?"),
-        _ => ", such as `kube-*`".to_owned(),
+    let hint = match lower != text && NamespacePattern::try_from(lower.as_str()).is_ok() {
+        true => format!(": did you mean `{lower}`?"),
+        false => ", such as `kube-*`".to_owned(),
     };
     NameError::new(format!(
         "{} is no namespace: write a DNS label (1 to {MAX_LABEL} of a-z, 0-9 and inner `-`), or the beginning of one and \
