@@ -26,6 +26,7 @@ use crate::config::{Config, PolicyConfig, PolicyName};
 use crate::control::{self, Answer, Request};
 use crate::policy::{Cache, Engine, PREPARE, PolicySet, Preparer, Purpose, serve_request};
 use crate::reload::{Before, Done, MALFUNCTIONS, Problem, assemble};
+use crate::text;
 use crate::yaml;
 
 /// The largest file of settings: as large as a host.yaml may be.
@@ -182,7 +183,7 @@ impl RunningHost {
             Some(folder) => ask(folder),
             None => Err(failed(&format!(
                 "{}: a host without `stateDirectory` has no control socket: set it, and restart the host",
-                path.display()
+                text::path(path)
             ))),
         }
     }
@@ -205,7 +206,7 @@ impl RunningHost {
 
 /// A file as messages name it.
 fn named(path: &Path) -> String {
-    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
+    if path == Path::new("-") { "standard input".to_owned() } else { text::path(path) }
 }
 
 /// A file of bounded size; a pipe too, and `-` is standard input.

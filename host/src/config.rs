@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::bounds;
+use crate::text;
 use crate::yaml::Document;
 pub use error::{ConfigError, Problem};
 pub use name::{NameError, PolicyName};
@@ -394,7 +395,7 @@ impl Config {
         if self.path.as_os_str().is_empty() {
             return pointer.to_owned();
         }
-        format!("{}:{}", self.path.display(), self.document.locate(pointer))
+        format!("{}:{}", text::path(&self.path), self.document.locate(pointer))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::reload::{Asker, Command, Done};
 use crate::state::StateDirectory;
 use crate::status::{Sources, Status};
 use crate::takeover::{self, Estate, Taken, read_line, write};
+use crate::text;
 
 /// The name of the socket in the state directory.
 const SOCKET: &str = "control.sock";
@@ -170,8 +171,7 @@ pub fn ask(state_directory: &Path, request: &Request) -> Result<Answer, ControlE
     let mut stream = connect(state_directory, request)?;
     let until = Instant::now() + PATIENCE + bounds::CONTROL_TIME.time();
     let line = read_line(&mut stream, usize::MAX, until).map_err(|error| failed(state_directory, error))?;
-    serde_json::from_slice(&line)
-        .map_err(|error| ControlError::Answer(state_directory.display().to_string(), error))
+    serde_json::from_slice(&line).map_err(|error| ControlError::Answer(text::path(state_directory), error))
 }
 
 /// Takes what the host that serves with a state directory has to give; none where no host serves.
@@ -190,7 +190,7 @@ pub fn take_over(state_directory: &Path) -> Result<Option<Taken>, ControlError> 
 /// A connection on which `request` was made.
 fn connect(state_directory: &Path, request: &Request) -> Result<UnixStream, ControlError> {
     let folder = File::open(state_directory)
-        .map_err(|error| ControlError::Directory(state_directory.display().to_string(), error))?;
+        .map_err(|error| ControlError::Directory(text::path(state_directory), error))?;
     let exchange = || {
         let mut stream = UnixStream::connect(in_folder(&folder))?;
         match write(&mut stream, request) {
@@ -204,7 +204,7 @@ fn connect(state_directory: &Path, request: &Request) -> Result<UnixStream, Cont
 }
 
 fn failed(state_directory: &Path, error: io::Error) -> ControlError {
-    let name = state_directory.display().to_string();
+    let name = text::path(state_directory);
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
             match StateDirectory::served_by(state_directory) {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use crate::pki;
 use crate::review::API_VERSION;
+use crate::text;
 
 /// The standard policies, as they are in `plugins/dist`.
 pub const POLICIES: [(&str, &[u8]); 2] = [
@@ -61,7 +62,7 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let open = || fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     open()
         .and_then(|mut file| file.write_all(content))
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", text::path(path))))
 }
 
 fn host_yaml(listen: SocketAddr) -> String {

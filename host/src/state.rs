@@ -25,6 +25,7 @@ pub use self::record::{CandidateSummary, Record, Summary, Waits};
 use crate::bounds;
 use crate::file::{self, FileError};
 use crate::policy::Component;
+use crate::text;
 
 /// Why a state directory is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +177,7 @@ impl StateDirectory {
                 "{}: it was removed or replaced while this host serves from it, so another host can use it at the same time, \
                  `host status` may not find this one, and what was in force before may be lost for the next start (restart \
                  the host: it makes all of it anew)",
-                self.path.display()
+                text::path(&self.path)
             )
         })
     }
@@ -240,10 +241,10 @@ impl StateDirectory {
             FileError::Unreadable(error) if error.kind() == io::ErrorKind::NotFound => {
                 format!("generation {number} is not recorded: `host status` shows those that are")
             }
-            error => format!("generation {number} cannot be read: {}: {error}", path.display()),
+            error => format!("generation {number} cannot be read: {}: {error}", text::path(&path)),
         })?;
         let damaged = |why: &dyn std::fmt::Display| {
-            format!("generation {number} is of no use, its record is damaged: {}: {why}", path.display())
+            format!("generation {number} is of no use, its record is damaged: {}: {why}", text::path(&path))
         };
         let record: Record = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
         match record.summary.publication.number == number {

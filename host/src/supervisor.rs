@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::text;
+
 /// What there is to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -46,7 +48,10 @@ impl State {
 pub fn tell(state: State) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&socket, &state.message()) {
-        tracing::warn!("{} (NOTIFY_SOCKET): the service manager cannot be told: {error}", socket.display());
+        tracing::warn!(
+            "{} (NOTIFY_SOCKET): the service manager cannot be told: {error}",
+            text::path(socket.as_ref())
+        );
     }
 }
 

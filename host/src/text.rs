@@ -1,12 +1,15 @@
 //! Text from outside, made safe to print: escaped, and cut at a bound. Pure.
 
+use std::ops::RangeInclusive;
+use std::path::Path;
+
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use crate::bounds;
 
-/// `text` on one line that shows what it holds: control, format (bidirectional marks and zero-width characters among
-/// them), line-separating, private and unassigned characters are written as `\u{202e}`, so that a string from a
-/// request can forge neither a second log line nor another reading of this one.
+/// Returns `text` on one line that shows what it holds. Control, format (bidirectional marks among them), separating,
+/// private, unassigned and invisible characters are written as `\u{202e}`, so a string from outside can forge neither a
+/// second log line nor another reading of this one.
 pub fn printable(text: &str) -> String {
     // Nearly all of it is, and a pass over bytes costs next to nothing.
     if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
@@ -23,7 +26,46 @@ pub fn printable(text: &str) -> String {
     printed
 }
 
-/// Whether a character is shown as it is.
+/// Returns a path as [`printable`] text, with bytes that are no UTF-8 as `\xff`. A file's name is text from outside too.
+pub fn path(path: &Path) -> String {
+    let mut printed = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        printed.push_str(&printable(chunk.valid()));
+        for byte in chunk.invalid() {
+            printed.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    printed
+}
+
+/// Characters that most fonts draw as nothing, besides those of the general categories that [`is_plain`] excludes: the
+/// ranges of `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt of the Unicode Character Database, 17.0), then three
+/// with an empty glyph: U+2800 BRAILLE PATTERN BLANK, U+16FE4 KHITAN SMALL SCRIPT FILLER and U+1D159 MUSICAL SYMBOL NULL
+/// NOTEHEAD.
+const INVISIBLE: [RangeInclusive<char>; 20] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{61c}'..='\u{61c}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{202a}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fff8}',
+    '\u{16fe4}'..='\u{16fe4}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d159}'..='\u{1d159}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
+
+/// Returns whether a character is shown as it is.
 pub(crate) fn is_plain(character: char) -> bool {
     use GeneralCategory as G;
     character == ' '
@@ -33,12 +75,14 @@ pub(crate) fn is_plain(character: char) -> bool {
                 character.general_category(),
                 G::Control
                     | G::Format
+                    | G::SpaceSeparator
                     | G::LineSeparator
                     | G::ParagraphSeparator
                     | G::PrivateUse
                     | G::Surrogate
                     | G::Unassigned
             )
+            && !INVISIBLE.iter().any(|range| range.contains(&character))
 }
 
 /// The longest beginning of `text` of at most `bytes` bytes that ends on a character boundary; `…` stands for what
@@ -92,9 +136,43 @@ mod tests {
             ("line\u{2028}break", "line\\u{2028}break"),
             ("ünïcode", "ünïcode"),
             ("nul\0", "nul\\u{0}"),
+            ("no\u{a0}break", "no\\u{a0}break"),
+            ("\u{3000}", "\\u{3000}"),
+            ("nginx\u{2800}", "nginx\\u{2800}"),
+            ("\u{1d159}\u{16fe4}", "\\u{1d159}\\u{16fe4}"),
+            ("e\u{301}", "e\u{301}"),
         ] {
             assert_eq!(printable(text), expected);
         }
+    }
+
+    /// The table of a crate that follows the Unicode Character Database, so that a new version of it shows here.
+    #[test]
+    fn no_character_is_printed_that_most_fonts_draw_as_nothing() {
+        let class = regex_syntax::parse(r"\p{Default_Ignorable_Code_Point}").unwrap();
+        let regex_syntax::hir::HirKind::Class(regex_syntax::hir::Class::Unicode(class)) = class.kind() else {
+            panic!("{class:?}")
+        };
+        let mut tried = 0;
+        for character in class.ranges().iter().flat_map(|range| range.start()..=range.end()) {
+            assert!(!is_plain(character), "{}", character.escape_unicode());
+            tried += 1;
+        }
+        assert!(tried > 4000, "{tried}");
+        for known in ['\u{fe0f}', '\u{e0100}', '\u{180b}', '\u{17b4}', '\u{115f}', '\u{3164}', '\u{34f}'] {
+            assert_eq!(printable(&known.to_string()), known.escape_unicode().to_string());
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_file_can_forge_no_line() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        let name = b"policies/x\n[+]forged ok\n\x1b[31mred\xff\xe2\x80\xae.wasm";
+        assert_eq!(
+            path(Path::new(OsStr::from_bytes(name))),
+            "policies/x\\u{a}[+]forged ok\\u{a}\\u{1b}[31mred\\xff\\u{202e}.wasm"
+        );
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::text;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file cannot be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", text::path(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -35,7 +35,7 @@ pub enum TlsError {
         source: std::io::Error,
     },
     /// The file holds something else.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}", text::path(path))]
     Unusable {
         /// The file.
         path: PathBuf,
@@ -150,7 +150,7 @@ impl Material {
         let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => unusable(
                 private_key,
-                format!("this key does not belong to the certificate in {}", certificate.display()),
+                format!("this key does not belong to the certificate in {}", text::path(certificate)),
             ),
             other => unusable(private_key, format!("the key cannot be used: {other}")),
         })?;

@@ -279,7 +279,7 @@ impl Verdict {
 
 fn decide(rules: &Rules, namespace: &str, judged: Judged) -> ImageVerdict {
     let (allowed, because) = if rules.exempt_namespaces.matches(namespace) {
-        (true, vec![format!("namespace {namespace} is exempt (exempt.namespaces)")])
+        (true, vec![format!("namespace {} is exempt (exempt.namespaces)", text::printable(namespace))])
     } else if let Err(error) = &judged.image {
         (false, vec![format!("not an image reference: {error}")])
     } else if let Some(budget) = judged.exhausted {

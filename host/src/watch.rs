@@ -28,6 +28,7 @@ use self::events::{Change, Events};
 pub use self::looks::{Fingerprint, Looks};
 use self::places::Places;
 use crate::bounds;
+use crate::text;
 
 /// Changes come in bursts; this much quiet ends one.
 const QUIET: Duration = Duration::from_millis(30);
@@ -218,7 +219,7 @@ impl Seen {
                 rustix::io::Errno::NOSPC => "raise `sysctl fs.inotify.max_user_watches`",
                 _ => "let the host read it",
             };
-            let directory = directory.display();
+            let directory = text::path(&directory);
             format!(
                 "changes in {directory} are found only every {poll} s, since it cannot be watched: {error} ({remedy})"
             )

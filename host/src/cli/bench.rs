@@ -12,6 +12,7 @@ use crate::bounds;
 use crate::config::HostLimits;
 use crate::policy::{Cache, Component, Engine, Preparer, Purpose};
 use crate::suite::{self, Case};
+use crate::text;
 
 const UNSOUND: u8 = 1;
 const BROKEN: u8 = 2;
@@ -50,7 +51,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let module = arguments.module.display();
+    let module = text::path(&arguments.module);
     let component = Component::new(read(&arguments.module, bounds::MODULE.default)?);
     let settings = settings(arguments.settings.as_deref())?;
     let questions = questions(&arguments.paths)?;
@@ -81,7 +82,7 @@ fn questions(paths: &[PathBuf]) -> Result<Vec<Question>, Failure> {
         questions.extend(case.review().map(Question::all_of).unwrap_or_default());
     }
     if questions.is_empty() {
-        let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        let paths: Vec<_> = paths.iter().map(|path| text::path(path)).collect();
         return Err(Failure::new(
             NOTHING,
             format!("there is no fixture with an image in {}: see `host test --help`", paths.join(", ")),

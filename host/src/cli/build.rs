@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::{Failure, exit, read, say};
 use crate::build;
+use crate::text;
 
 /// The largest module: far above any that a policy would be made of.
 const MODULE_BYTES: u64 = 256 * 1024 * 1024;
@@ -32,11 +33,14 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 fn write(Arguments { module, output }: Arguments) -> Result<ExitCode, Failure> {
     let bytes = read(&module, MODULE_BYTES)?;
     let component = build::component(&bytes)
-        .map_err(|error| Failure::new(2, format!("{}: {error}", module.display())))?;
+        .map_err(|error| Failure::new(2, format!("{}: {error}", text::path(&module))))?;
     // By renaming, because a host may be watching.
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
     if !folder.is_dir() {
-        return Err(Failure::new(2, format!("{}: there is no such folder: make it first", folder.display())));
+        return Err(Failure::new(
+            2,
+            format!("{}: there is no such folder: make it first", text::path(folder)),
+        ));
     }
     let write = || -> std::io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder)?;
@@ -47,7 +51,7 @@ fn write(Arguments { module, output }: Arguments) -> Result<ExitCode, Failure> {
         file.persist(&output)?;
         Ok(())
     };
-    write().map_err(|error| Failure::new(2, format!("{}: {error}", output.display())))?;
-    say(format_args!("{}: {} bytes", output.display(), component.len()))?;
+    write().map_err(|error| Failure::new(2, format!("{}: {error}", text::path(&output))))?;
+    say(format_args!("{}: {} bytes", text::path(&output), component.len()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use super::{Failure, Format, exit, preparer, read, say, settings};
 use crate::bounds;
 use crate::config::PolicyLimits;
 use crate::policy::{Component, Engine, LoadError, Policy, Purpose, World};
+use crate::text;
 
 const BROKEN: u8 = 2;
 
@@ -45,7 +46,7 @@ fn inspect(arguments: &Arguments) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     };
     let failed =
-        |error: &dyn std::fmt::Display| Failure::new(BROKEN, format!("{}: {error}", module.display()));
+        |error: &dyn std::fmt::Display| Failure::new(BROKEN, format!("{}: {error}", text::path(module)));
     let component = Component::new(read(module, bounds::MODULE.default)?);
     let settings = settings(arguments.settings.as_deref())?;
     let world = World::of(&component.bytes).map_err(|error| failed(&error))?;

@@ -22,6 +22,7 @@ use crate::server::{self, Host, Stop};
 use crate::status::Drain;
 use crate::supervisor::{self, State};
 use crate::takeover::{Estate, Taken};
+use crate::text;
 use crate::watch::Watcher;
 use crate::{bounds, demo};
 
@@ -108,7 +109,7 @@ fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr, log: &Log) -> Resu
 
 /// What someone who sees the host for the first time needs to know.
 fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
-    let file = |name: &str| folder.join(name).display().to_string();
+    let file = |name: &str| text::path(&folder.join(name));
     let fate = if stays { "They stay there." } else { "They go when it stops; --directory DIR keeps them." };
     let text = format!(
         "The demo is at https://localhost:{port}, with everything it needs in {folder}.\n{fate}\n\n\
@@ -116,7 +117,7 @@ fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
          curl --cacert {ca} --cert {certificate} --key {key} --data @{review} https://localhost:{port}\n\n\
          Then edit {config} (add docker.io/library/* to `allow`, say) and ask again.",
         port = listening.port(),
-        folder = folder.display(),
+        folder = text::path(folder),
         ca = file("external-ca.pem"),
         certificate = file("apiserver-client-cert.pem"),
         key = file("apiserver-client-key.pem"),
@@ -200,7 +201,7 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
             let control = Control { asker, sources, estate };
             if let Err(error) = control.serve(&state_directory) {
                 reloader.lacks(Problem {
-                    subject: state_directory.display().to_string(),
+                    subject: text::path(&state_directory),
                     message: format!(
                         "there is no control socket, so `host status`, `host rollback` and `host approve` cannot ask \
                          this host: {error} (mend it, and restart)"

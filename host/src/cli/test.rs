@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::{Failure, OnePolicy, exit, load, say};
 use crate::config::Config;
 use crate::suite::{self, Case, Suite};
+use crate::text;
 
 const FAILED: u8 = 1;
 const BROKEN: u8 = 2;
@@ -48,7 +49,7 @@ fn test(Arguments { mut paths, config, policy }: Arguments) -> Result<ExitCode, 
     }
     let suites = suite::find(&paths, given.is_some()).map_err(|error| Failure::new(BROKEN, error))?;
     if suites.is_empty() {
-        let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        let paths: Vec<_> = paths.iter().map(|path| text::path(path)).collect();
         return Err(Failure::new(
             NOTHING,
             format!(
@@ -73,11 +74,11 @@ fn test(Arguments { mut paths, config, policy }: Arguments) -> Result<ExitCode, 
             let differences = case.run(&set);
             if differences.is_empty() {
                 passed += 1;
-                say(format_args!("ok   {}", path.display()))?;
+                say(format_args!("ok   {}", text::path(path)))?;
                 continue;
             }
             failed += 1;
-            say(format_args!("FAIL {}", path.display()))?;
+            say(format_args!("FAIL {}", text::path(path)))?;
             for line in differences {
                 say(format_args!("     {line}"))?;
             }

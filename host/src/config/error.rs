@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::file::{self, FileError};
+use crate::text;
 use crate::{bounds, yaml};
 
 /// How many problems are shown: a file with more is not the file that was meant.
@@ -14,7 +15,7 @@ const MAX_SHOWN: usize = 50;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("{}: {source}{}", path.display(), hint(source))]
+    #[error("{}: {source}{}", text::path(path), hint(source))]
     Read {
         /// The file as it was named.
         path: PathBuf,
@@ -22,7 +23,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// What is there could be no host.yaml.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}", text::path(path))]
     Refused {
         /// The file as it was named.
         path: PathBuf,
@@ -51,7 +52,7 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.path.as_os_str().is_empty() {
-            write!(f, "{}:{}: ", self.path.display(), self.problem.at)?;
+            write!(f, "{}:{}: ", text::path(&self.path), self.problem.at)?;
         }
         f.write_str(&self.problem.message)
     }

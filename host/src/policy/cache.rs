@@ -95,7 +95,7 @@ impl Cache {
         let end = bytes.iter().take(256).position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let content = bytes.split_off(end);
         if bytes.trim_ascii_end() != heading(&content).as_bytes() {
-            tracing::warn!("{}: damaged, or of another version: it is prepared anew", path.display());
+            tracing::warn!("{}: damaged, or of another version: it is prepared anew", text::path(&path));
             return None;
         }
         // The oldest go first; an error makes this one look older than it is.
@@ -110,7 +110,7 @@ impl Cache {
         let trouble = kept.err().map(|error| {
             format!(
                 "{}: what is compiled cannot be kept there, so it is compiled again at the next start: {}",
-                self.folder.display(),
+                text::path(&self.folder),
                 text::without_path(&error.to_string())
             )
         });

@@ -84,7 +84,7 @@ pub(super) fn run(program: &Path, task: Task, component: &[u8], bounds: Bounds) 
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| unprepared(&format!("{}: {error}", program.display())))?;
+        .map_err(|error| unprepared(&format!("{}: {error}", text::path(program))))?;
     let (Some(stdin), Some(stdout), Some(stderr)) =
         (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {

@@ -163,21 +163,21 @@ fn configured(config: &Config, problems: &mut Vec<Problem>) -> Result<Vec<Policy
     let mut policies = config.policies.clone();
     if let Some(directory) = &config.policy_directory {
         let files = components_in(directory).map_err(|error| Problem {
-            subject: format!("policyDirectory {}", directory.display()),
+            subject: format!("policyDirectory {}", text::path(directory)),
             message: format!("it cannot be read: {error}"),
         })?;
         policies.extend(bare(config, files, problems));
     }
     if policies.is_empty() && !config.allow_empty {
         return Err(Problem {
-            subject: config.path.display().to_string(),
+            subject: text::path(&config.path),
             message: "no policy is left, and an empty set is put in force only with `allowEmpty: true`"
                 .to_owned(),
         });
     }
     if policies.len() > config.limits.policies {
         return Err(Problem {
-            subject: config.path.display().to_string(),
+            subject: text::path(&config.path),
             message: bounds::POLICIES.says(policies.len(), config.limits.policies as u64),
         });
     }
@@ -207,7 +207,7 @@ fn bare(config: &Config, files: Vec<PathBuf>, problems: &mut Vec<Problem>) -> Ve
         if claimed.iter().any(|(claimed, _)| *claimed == path) {
             continue;
         }
-        let subject = || file.display().to_string();
+        let subject = || text::path(&file);
         match PolicyName::try_from(stem.as_ref()) {
             Ok(name) if claimed.iter().any(|(_, claimed)| **claimed == name) => problems.push(Problem {
                 subject: subject(),
@@ -262,7 +262,7 @@ fn component(config: &Config, policy: &PolicyConfig, before: Before<'_>) -> Resu
         FileError::TooLarge(size, limit) => LoadError::TooLarge(size, limit).to_string(),
         other => other.to_string(),
     });
-    bytes.map(Component::new).map_err(|error| format!("{}: {error}", policy.module.display()))
+    bytes.map(Component::new).map_err(|error| format!("{}: {error}", text::path(&policy.module)))
 }
 
 /// A component that was read.
@@ -394,7 +394,7 @@ fn attempt_digest(config: &Config, policy: &PolicyConfig, component: &Component,
 /// Errors in the settings point into host.yaml, all others at the file.
 fn describe(config: &Config, policy: &PolicyConfig, error: &LoadError) -> String {
     let LoadError::Settings(errors) = error else {
-        return format!("{}: {error}", policy.module.display());
+        return format!("{}: {error}", text::path(&policy.module));
     };
     let lines: Vec<_> = errors
         .iter()

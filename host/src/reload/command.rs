@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Next, PATIENCE, Reloader, UNRECORDED, restore};
 use crate::generation::Cause;
 use crate::state::{Record, Waits};
+use crate::text;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +157,7 @@ impl Reloader {
     pub(super) fn follow(&mut self) {
         let Some(state) = &mut self.state else { return };
         if let Err(error) = state.look_again() {
-            tracing::warn!("{}: what was put in force there is not seen: {error}", state.path().display());
+            tracing::warn!("{}: what was put in force there is not seen: {error}", text::path(state.path()));
             return;
         }
         let current = self.policies.current();

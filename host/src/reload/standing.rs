@@ -109,7 +109,8 @@ impl StandingReader {
         let message = match self.looking.upgrade().map(|looking| looking.stuck()) {
             Some(None) => None,
             Some(Some(Look { began, .. })) => Some(format!(
-                "a look at the files has not ended for {} s, so nothing that changes comes into force (a file system that                  hangs, most likely: mend it, or restart the host; what is in force stays until then)",
+                "a look at the files has not ended for {} s, so nothing that changes comes into force (a file system that \
+                 hangs, most likely: mend it, or restart the host; what is in force stays until then)",
                 began.elapsed().as_secs()
             )),
             None => Some(

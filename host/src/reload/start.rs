@@ -20,6 +20,7 @@ use crate::gate::{Gate, Recent, Ruling};
 use crate::generation::{Cause, Publication};
 use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
 use crate::state::{Damaged, Record, StateDirectory, StateError};
+use crate::text;
 use crate::tls::{Material, TlsReader, TlsStore};
 
 /// A host that is ready to serve.
@@ -220,7 +221,7 @@ fn state(
     lasting: &mut Vec<Problem>,
 ) -> Result<Option<StateDirectory>, StartError> {
     let Some(path) = &config.state_directory else { return Ok(None) };
-    let subject = path.display().to_string();
+    let subject = text::path(path);
     match StateDirectory::open_with(path, lock) {
         Ok(state) => {
             let damaged = state.damaged();
@@ -273,7 +274,7 @@ fn cache(state: Option<&StateDirectory>, bytes: u64, lasting: &mut Vec<Problem>)
         match Cache::open(&folder, bytes) {
             Ok(cache) => return Ok(cache),
             Err(error) => lasting.push(Problem {
-                subject: folder.display().to_string(),
+                subject: text::path(&folder),
                 message: format!(
                     "what is compiled cannot be kept there, so it is compiled again at the next start: {error}"
                 ),

@@ -41,9 +41,7 @@ impl Lock {
         }
         match locked {
             Ok(()) => Ok(Lock { file, path }),
-            Err(TryLockError::WouldBlock) => {
-                Err(StateError::InUse(folder.display().to_string(), named(file)))
-            }
+            Err(TryLockError::WouldBlock) => Err(StateError::InUse(text::path(folder), named(file))),
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
     }
