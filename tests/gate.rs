@@ -38,11 +38,14 @@ struct Case {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Asked {
     #[serde(default = "default_namespace")]
     namespace: String,
     images: Vec<String>,
+    /// An annotation of so many bytes.
+    #[serde(default)]
+    annotation_bytes: usize,
     #[serde(default = "once")]
     times: usize,
 }
@@ -77,7 +80,7 @@ fn gate(config: Value) -> Gate {
 #[test]
 fn every_case() {
     let cases = cases::<Case>("cases/gate");
-    assert!(cases.len() >= 25, "only {} cases", cases.len());
+    assert!(cases.len() >= 34, "only {} cases", cases.len());
     let differences = cases.into_iter().filter_map(|(name, case)| difference(&name, case));
     assert_none(&differences.collect::<Vec<_>>());
 }
@@ -100,8 +103,10 @@ fn difference(name: &str, case: Case) -> Option<String> {
         }
     };
     let recent = gate.recent();
-    for Asked { namespace, images, times } in reviews {
-        let review = Arc::new(Review { namespace, annotations: Vec::new(), images });
+    for Asked { namespace, images, annotation_bytes, times } in reviews {
+        let annotation = ("a.image-policy.k8s.io/b".to_owned(), "x".repeat(annotation_bytes));
+        let annotations = Vec::from_iter((annotation_bytes > 0).then_some(annotation));
+        let review = Arc::new(Review { namespace, annotations, images });
         (0..times).for_each(|_| recent.push(&review));
     }
     let (before, after) = (support::set(before), support::set(after));

@@ -66,6 +66,8 @@ mod start;
 #[cfg(test)]
 mod state;
 #[cfg(test)]
+mod suites;
+#[cfg(test)]
 mod tidy;
 #[cfg(test)]
 mod tls;

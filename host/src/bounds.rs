@@ -106,6 +106,10 @@ bounds! {
         ANNOTATIONS = bytes("annotations", "a review's annotations, keys and values", 256 * KI)
             .key("limits.annotations", KI, MI)
             .says("the review's annotations hold {found} bytes; this host takes at most {limit} ({key})");
+        NAMESPACE = bytes("namespace", "a review's namespace", 63)
+            .fixed("Kubernetes' namespaces are DNS labels (RFC 1123), and no label is longer")
+            .says("the review's namespace has {found} bytes, and Kubernetes allows a namespace at most {limit}: see what \
+                   sends such a request");
         REFERENCE = bytes("reference", "an image reference", 4 * KI)
             .fixed("every valid reference is shorter than 1024 bytes")
             .says("the image reference has {found} bytes: at most {limit} are allowed");
@@ -266,6 +270,19 @@ bounds! {
         GATE_BUDGET = time("gate-budget", "for a candidate's suites, and for each round of reviews that it is tried on", 5 * SECOND)
             .key("gate.budget", 100, 5 * MINUTE)
             .says("its suites were not run to their end within {limit} ({key})");
+        FIXTURE = bytes("fixture", "a fixture of a suite", MI)
+            .fixed("a YAML file takes a hundred times its size in memory, and a review of 256 images is a hundredth of it")
+            .says("the fixture has {found} bytes, the limit is {limit}: split it");
+        SUITE_DEPTH = count("suite-depth", "folders within folders of a suite", 32)
+            .fixed("people sort fixtures by two or three things")
+            .says("folders are nested deeper than {limit}: move the fixtures up, or name folders below as suites");
+        SUITE_FOLDERS = count("suite-folders", "folders of all suites together", 4096)
+            .fixed("each of them is watched")
+            .says("the suites have more than {limit} folders: name the folders that hold fixtures instead of one above them");
+        SUITE_FILES = count("suite-files", "files in those folders, whether they are fixtures or not", 32_768)
+            .fixed("each of them is looked at whenever something has changed")
+            .says("the suites' folders hold more than {limit} files: name the folders that hold fixtures instead of one above \
+                   them");
         EXAMPLES = count("examples", "examples of one kind of difference", 5)
             .fixed("people read them")
             .does("the rest is counted");
@@ -354,12 +371,12 @@ bounds! {
         LOG_BUFFER = count("log-buffer", "lines of the log that wait to be written", 4096)
             .fixed("whoever reads the log is behind by more than he can want to know")
             .does("lost, and counted");
-        DECISION_LOG_QUEUE = count("decision-log-queue", "reviews that wait to be written to the decision log", 4096)
+        DECISION_LOG_QUEUE = count("decision-log-queue", "lines that wait to be written to the decision log", 4096)
             .key("decisionLog.queue", 16, 65_536)
-            .does("their lines are dropped, and counted");
-        DECISION_LOG_MEMORY = bytes("decision-log-memory", "what those reviews occupy, about", 64 * MI)
-            .fixed("it is a second of the largest reviews, or minutes of usual ones")
-            .does("their lines are dropped, and counted");
+            .does("further ones are dropped, and counted");
+        DECISION_LOG_MEMORY = bytes("decision-log-memory", "those lines together", 32 * MI)
+            .fixed("it is 32 of the largest lines, or a minute of usual ones")
+            .does("further ones are dropped, and counted");
         DECISION_LOG_LINE = bytes("decision-log-line", "a line of the decision log", MI)
             .fixed("a usual one has less than 1 KiB")
             .does("the line leaves out what the policies said, or what was asked, and says so");

@@ -17,11 +17,13 @@ use std::time::{Duration, Instant, SystemTime};
 pub use self::differences::{Differences, Example, Found};
 pub use self::recent::{Mark, Recent};
 use crate::bounds;
-use crate::config::{self, OnDifference};
+use crate::config::{self, HostLimits, OnDifference};
 use crate::evaluate::{Instances, evaluate_aside};
 use crate::policy::PolicySet;
 use crate::review::Review;
 use crate::suite::{self, Case, SuiteError};
+use crate::text;
+use crate::verdict::Verdict;
 
 /// How much further than the reload a candidate gives way to reviews (nice(2)).
 const NICE: i32 = 10;
@@ -108,6 +110,12 @@ impl Gate {
     /// The folders whose files it judges by.
     pub fn folders(&self) -> BTreeSet<PathBuf> {
         self.config.as_ref().map(|config| suite::folders(&config.suites)).unwrap_or_default()
+    }
+
+    /// Returns why no candidate could be judged by its suites as they are now. Nothing is read but the names of their files,
+    /// so this can be told before a change comes.
+    pub fn trouble(&self) -> Option<String> {
+        fixtures(&self.config.as_ref()?.suites).err()
     }
 
     /// When a candidate that waits is to be judged again, whether anything has changed or not.
@@ -230,7 +238,7 @@ fn fixtures(suites: &[PathBuf]) -> Result<Vec<(PathBuf, u64, Option<SystemTime>)
     });
     let files: Vec<_> = files.collect::<Result<_, SuiteError>>().map_err(cannot_run)?;
     if files.is_empty() && !suites.is_empty() {
-        let folders: Vec<_> = suites.iter().map(|folder| folder.display().to_string()).collect();
+        let folders: Vec<_> = suites.iter().map(|folder| text::path(folder)).collect();
         return Err(cannot_run(format!("there is no fixture in {}", folders.join(", "))));
     }
     Ok(files)
@@ -248,15 +256,19 @@ fn failing<'a>(
 ) -> Result<Option<String>, String> {
     let until = Instant::now() + budget;
     let (mut run, mut failed) = (0, Vec::new());
+    let in_time = || match Instant::now() < until {
+        true => Ok(()),
+        false => Err(bounds::GATE_BUDGET.says_of(budget)),
+    };
     for path in fixtures {
+        // Reading takes its time too.
+        in_time()?;
         let case = Case::read(path, &set.limits).map_err(cannot_run)?;
         let lines = case.run_until(set, until);
-        if Instant::now() >= until {
-            return Err(bounds::GATE_BUDGET.says_of(budget));
-        }
+        in_time()?;
         run += 1;
         if let Some(line) = lines.first() {
-            failed.push(format!("{}: {line}", path.display()));
+            failed.push(format!("{}: {line}", text::path(path)));
         }
     }
     if failed.is_empty() {
@@ -288,7 +300,12 @@ fn compare(
     }
     let mut differences = Differences::default();
     for (review, times) in distinct {
-        let judge = |set| evaluate_aside(set, review, Instances::Shared, until);
+        // As the server would: what is over a bound is refused before a policy is asked.
+        let judge =
+            |set: &PolicySet| match review.within(&set.limits).and_then(|()| fits(review, &set.limits)) {
+                Ok(()) => evaluate_aside(set, review, Instances::Shared, until),
+                Err(reason) => Verdict::refuse(&set.rules, &set.generation(), &reason),
+            };
         let (before, after) = (judge(current), judge(candidate));
         // What was cut short says nothing.
         if Instant::now() >= until {
@@ -298,6 +315,14 @@ fn compare(
         differences.add(review, times, (&current.rules, &before), (&candidate.rules, &after));
     }
     differences
+}
+
+/// Checks the body that an apiserver would send of a review against its bound; the one that came is not kept.
+fn fits(review: &Review, limits: &HostLimits) -> Result<(), String> {
+    match review.body_bytes() > limits.body {
+        true => Err(bounds::BODY.says("", limits.body)),
+        false => Ok(()),
+    }
 }
 
 /// Does something on a thread that gives way to all others.

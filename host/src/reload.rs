@@ -275,7 +275,7 @@ impl Reloader {
     /// Why all stays as it is, for what is wrong with files.
     fn stays(&self, files: &[&Path], subject: &Path, error: &dyn std::fmt::Display) -> Stays {
         Stays::unless_finished(self.watcher.as_ref(), files, || Problem {
-            subject: subject.display().to_string(),
+            subject: text::path(subject),
             message: format!("{error} (the generation in force stays)"),
         })
     }
@@ -395,7 +395,7 @@ impl Reloader {
         let changed = changed.into_iter().filter(|(_, changed)| *changed);
         changed
             .map(|(key, _)| Problem {
-                subject: new.path.display().to_string(),
+                subject: text::path(&new.path),
                 message: format!("`{key}` has changed, which needs a restart; the rest is in force"),
             })
             .collect()
@@ -416,13 +416,19 @@ impl Reloader {
                 message: format!(
                     "the generation in force cannot be recorded in {}, so the next start may not know it: {} (it is tried \
                      again; make room, or let the host write there)",
-                    state.path().display(),
+                    text::path(state.path()),
                     text::without_path(&error.to_string())
                 ),
             });
         }
         let lost = self.state.as_ref().and_then(StateDirectory::trouble);
         problems.extend(lost.map(|message| Problem { subject: UNRECORDED.to_owned(), message }));
+        problems.extend(self.gate.trouble().map(|why| Problem {
+            subject: "gate".to_owned(),
+            message: format!(
+                "{why} (until then no change comes into force, and the generation in force stays)"
+            ),
+        }));
         problems.extend(self.lasting.iter().chain(&self.panicked).cloned());
         let trouble = self.watcher.as_ref().and_then(Watcher::trouble);
         problems.extend(trouble.map(|message| Problem { subject: "watching".to_owned(), message }));

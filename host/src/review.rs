@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,80 @@ impl Review {
             namespace: Some(pod.metadata.namespace.unwrap_or_else(|| namespace.to_owned())),
         };
         spec.bounded(limits)
+    }
+
+    /// Returns the size of the body that an apiserver sends of this review.
+    pub fn body_bytes(&self) -> u64 {
+        let annotations = self.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let sent = Sent {
+            kind: KIND,
+            api_version: API_VERSION,
+            metadata: BTreeMap::from([("creationTimestamp", None)]),
+            spec: SentSpec {
+                containers: self
+                    .images
+                    .iter()
+                    .map(|image| BTreeMap::from([("image", image.as_str())]))
+                    .collect(),
+                annotations: annotations.collect(),
+                namespace: &self.namespace,
+            },
+            status: BTreeMap::from([("allowed", false)]),
+        };
+        let mut counter = Counter(0);
+        // Neither the counter nor these types can fail.
+        let _ = serde_json::to_writer(&mut counter, &sent);
+        counter.0
+    }
+
+    /// Checks the review against the bounds of a configuration, which may be another than the one it came under.
+    ///
+    /// # Errors
+    /// It is over one of them: the reason with which it is denied.
+    pub fn within(&self, limits: &HostLimits) -> Result<(), String> {
+        if self.images.len() > limits.images {
+            return Err(bounds::IMAGES.says(self.images.len(), limits.images as u64));
+        }
+        let bytes = self.annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() as u64;
+        if bytes > limits.annotations {
+            return Err(bounds::ANNOTATIONS.says(bytes, limits.annotations));
+        }
+        if self.namespace.len() > bounds::NAMESPACE.size() {
+            return Err(bounds::NAMESPACE.says(self.namespace.len(), bounds::NAMESPACE.default));
+        }
+        Ok(())
+    }
+}
+
+/// A review as an apiserver sends it, to be counted.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Sent<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    metadata: BTreeMap<&'static str, Option<()>>,
+    spec: SentSpec<'a>,
+    status: BTreeMap<&'static str, bool>,
+}
+
+#[derive(Serialize)]
+struct SentSpec<'a> {
+    containers: Vec<BTreeMap<&'static str, &'a str>>,
+    annotations: BTreeMap<&'a str, &'a str>,
+    namespace: &'a str,
+}
+
+/// Counts what is written to it.
+struct Counter(u64);
+
+impl io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -177,30 +252,23 @@ struct PodSpec {
 impl WireSpec {
     fn bounded(self, limits: &HostLimits) -> Result<Review, ReviewError> {
         let containers = self.containers.unwrap_or_default();
-        if containers.len() > limits.images {
-            let limit = limits.images as u64;
-            return Err(ReviewError::Refused(bounds::IMAGES.says(containers.len(), limit)));
-        }
-        let mut annotations = self.annotations.map(|Pairs(pairs)| pairs).unwrap_or_default();
-        let bytes = annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() as u64;
-        if bytes > limits.annotations {
-            return Err(ReviewError::Refused(bounds::ANNOTATIONS.says(bytes, limits.annotations)));
-        }
-        annotations.sort();
-        if let Some(key) = annotations.windows(2).find_map(|pair| match pair {
+        let mut review = Review {
+            namespace: self.namespace.unwrap_or_default(),
+            annotations: self.annotations.map(|Pairs(pairs)| pairs).unwrap_or_default(),
+            images: containers.into_iter().map(|container| container.image.unwrap_or_default()).collect(),
+        };
+        review.within(limits).map_err(ReviewError::Refused)?;
+        review.annotations.sort();
+        if let Some(key) = review.annotations.windows(2).find_map(|pair| match pair {
             [(first, _), (second, _)] if first == second => Some(first),
             _ => None,
         }) {
-            let key = text::cut(&text::printable(key), 128);
+            let key = text::shown(key, 128);
             return Err(ReviewError::Refused(format!(
                 "malformed ImageReview: annotation `{key}` is given twice"
             )));
         }
-        Ok(Review {
-            namespace: self.namespace.unwrap_or_default(),
-            annotations,
-            images: containers.into_iter().map(|container| container.image.unwrap_or_default()).collect(),
-        })
+        Ok(review)
     }
 }
 
@@ -209,7 +277,7 @@ fn check_kind(kind: Option<&str>, api_version: Option<&str>) -> Result<(), Revie
         return Ok(());
     }
     let shown = |value: Option<&str>| match value {
-        Some(value) => format!("`{}`", text::cut(&text::printable(value), 64)),
+        Some(value) => format!("`{}`", text::shown(value, 64)),
         None => "none".to_owned(),
     };
     Err(ReviewError::NotAnImageReview(format!(
@@ -237,11 +305,12 @@ fn classify(body: &[u8], error: &serde_json::Error) -> ReviewError {
 
 /// serde_json repeats what it did not expect, however long that is; the place stands at the end.
 fn shown(error: &serde_json::Error) -> String {
-    let message = text::printable(&error.to_string());
-    if message.len() <= SHOWN {
-        return message;
+    let message = error.to_string();
+    let shown = text::shown(&message, SHOWN);
+    if !shown.ends_with('…') {
+        return shown;
     }
-    format!("{} at line {} column {}", text::cut(&message, SHOWN), error.line(), error.column())
+    format!("{shown} at line {} column {}", error.line(), error.column())
 }
 
 /// A JSON map of strings as it stands, so that a key given twice is seen.
@@ -318,6 +387,10 @@ mod tests {
             (r#"{"annotations":{"a.b/c":"1","a.b/c":"2"}}"#, "annotation `a.b/c` is given twice"),
             (r#"{"annotations":[]}"#, "expected a map of strings"),
             (r#"{"containers":[{},{},{},{}]}"#, "4 images; this host takes at most 3 (limits.images)"),
+            (
+                r#"{"namespace":"0123456789012345678901234567890123456789012345678901234567890123"}"#,
+                "namespace has 64",
+            ),
             (r#"{"annotations":{"x.image-policy.k8s.io/y":"123456789012345678"}}"#, "hold 41 bytes"),
         ] {
             match review(spec) {

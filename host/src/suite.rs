@@ -3,32 +3,31 @@
 //! A suite is a folder with a `host.yaml`, of which `policies` is enough. Every other `.json`, `.yaml` or `.yml` file
 //! in it and below is a case: an ImageReview whose `status` is the expected answer.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+mod find;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use self::find::{find, folders};
+use crate::bounds;
 use crate::config::{HostLimits, Mode};
 use crate::evaluate::{Instances, evaluate_aside};
-use crate::file;
+use crate::file::{self, FileError};
 use crate::policy::PolicySet;
 use crate::review::{Review, ReviewError};
+use crate::text;
 use crate::verdict::{Outcome, Verdict, agree};
 use crate::yaml;
-
-/// The largest fixture in bytes: larger than any request that the server reads by default.
-const FIXTURE_BYTES: u64 = 16 * 1024 * 1024;
-/// How deep folders are looked through.
-const DEPTH: usize = 32;
 
 /// Why a suite cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum SuiteError {
     /// A file or folder cannot be read.
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}", text::path(path))]
     Read {
         /// Which.
         path: PathBuf,
@@ -36,7 +35,7 @@ pub enum SuiteError {
         error: std::io::Error,
     },
     /// A fixture is none.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}", text::path(path))]
     Fixture {
         /// The file.
         path: PathBuf,
@@ -44,7 +43,7 @@ pub enum SuiteError {
         problem: String,
     },
     /// A fixture is no YAML.
-    #[error("{}", error.problems.iter().map(|problem| format!("{}:{problem}", path.display())).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", error.problems.iter().map(|problem| format!("{}:{problem}", text::path(path))).collect::<Vec<_>>().join("\n"))]
     Yaml {
         /// The file.
         path: PathBuf,
@@ -60,90 +59,6 @@ pub struct Suite {
     pub config: Option<PathBuf>,
     /// The cases' files, sorted.
     pub fixtures: Vec<PathBuf>,
-}
-
-/// Finds the suites below `paths`. A file belongs to the nearest `host.yaml` above it, unless the caller brings the
-/// policies.
-///
-/// # Errors
-/// A path cannot be read, or a fixture has no `host.yaml` above it.
-pub fn find(paths: &[PathBuf], own_policies: bool) -> Result<Vec<Suite>, SuiteError> {
-    let mut suites: BTreeMap<Option<PathBuf>, Vec<PathBuf>> = BTreeMap::new();
-    for path in paths {
-        let mut files = Vec::new();
-        collect(path, DEPTH, &mut files)?;
-        for file in files {
-            // As the user would write it: `.` is what is searched when nothing is named.
-            let file = file.strip_prefix(".").map(Path::to_owned).unwrap_or(file);
-            let config = if own_policies { None } else { Some(config_above(&file)?) };
-            suites.entry(config).or_default().push(file);
-        }
-    }
-    let suite = |(config, mut fixtures): (_, Vec<PathBuf>)| {
-        fixtures.sort();
-        fixtures.dedup();
-        Suite { config, fixtures }
-    };
-    Ok(suites.into_iter().map(suite).collect())
-}
-
-fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), SuiteError> {
-    let failed = |error| SuiteError::Read { path: path.to_owned(), error };
-    if !fs::metadata(path).map_err(failed)?.is_dir() {
-        files.push(path.to_owned());
-        return Ok(());
-    }
-    if depth == 0 {
-        return Err(failed(std::io::Error::other(format!("folders are nested deeper than {DEPTH}"))));
-    }
-    for entry in fs::read_dir(path).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let path = entry.path();
-        let name = entry.file_name();
-        let fixture = path.extension().is_some_and(|e| e == "json" || e == "yaml" || e == "yml");
-        if name.as_encoded_bytes().starts_with(b".") || name == "host.yaml" {
-            continue;
-        }
-        if path.is_dir() {
-            collect(&path, depth - 1, files)?;
-        } else if fixture {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
-/// The folders that suites are made of, those below them too: where a change may change what [`find`] finds.
-pub fn folders(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
-    let mut found = BTreeSet::new();
-    let mut left: Vec<_> = paths.iter().map(|path| (path.clone(), DEPTH)).collect();
-    while let Some((folder, depth)) = left.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten().filter(|_| depth > 0) {
-            if !entry.file_name().as_encoded_bytes().starts_with(b".") && entry.path().is_dir() {
-                left.push((entry.path(), depth - 1));
-            }
-        }
-        found.insert(folder);
-    }
-    found
-}
-
-fn config_above(file: &Path) -> Result<PathBuf, SuiteError> {
-    let absolute =
-        std::path::absolute(file).map_err(|error| SuiteError::Read { path: file.to_owned(), error })?;
-    let found =
-        absolute.ancestors().skip(1).map(|folder| folder.join("host.yaml")).find(|path| path.is_file());
-    let Some(found) = found else {
-        return Err(SuiteError::Fixture {
-            path: file.to_owned(),
-            problem: "there is no host.yaml in its folder or above: write one with the `policies` to test, or give \
-                      `--policy FILE.wasm --settings FILE.yaml`"
-                .to_owned(),
-        });
-    };
-    // As short as the user wrote it, where that is possible.
-    let here = std::env::current_dir().unwrap_or_default();
-    Ok(found.strip_prefix(&here).map(Path::to_owned).unwrap_or(found))
 }
 
 /// One fixture.
@@ -170,7 +85,12 @@ impl Case {
     /// It is no ImageReview, or its `status` expects nothing.
     pub fn read(path: &Path, limits: &HostLimits) -> Result<Case, SuiteError> {
         let failed = |error| SuiteError::Read { path: path.to_owned(), error };
-        let bytes = file::read(path, FIXTURE_BYTES).map_err(|error| failed(error.into()))?;
+        let bytes = file::read(path, bounds::FIXTURE.default).map_err(|error| match error {
+            FileError::TooLarge(size, most) => {
+                SuiteError::Fixture { path: path.to_owned(), problem: bounds::FIXTURE.says(size, most) }
+            }
+            error => failed(error.into()),
+        })?;
         // A JSON fixture is judged byte by byte as the server would, with all that is odd about it.
         let json = if path.extension().is_some_and(|extension| extension == "json") {
             bytes

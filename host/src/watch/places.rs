@@ -6,9 +6,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Wanted, absolute};
+use crate::bounds;
 
-/// Symbolic links of one path; as many as Linux follows (path_resolution(7)).
-const LINKS: usize = 40;
+/// Bounds of the resolution of one path.
+#[derive(Clone, Copy)]
+struct Left {
+    /// Symbolic links.
+    links: usize,
+    /// Names, those of the links' targets among them.
+    names: usize,
+}
+
+/// As many links as Linux follows (path_resolution(7)), and more names than a path of 4096 bytes has for people.
+const LEFT: Left = Left { links: 40, names: 1024 };
 
 /// The names in a directory whose changes matter.
 #[derive(Clone, Debug, Default)]
@@ -63,9 +73,10 @@ impl Places {
 
     fn folder(&mut self, folder: &Path) {
         self.files.insert(folder.to_owned());
-        let Some(real) = self.resolve(folder, &mut LINKS.clone()) else { return };
+        let Some(real) = self.resolve(folder, &mut LEFT.clone()) else { return };
         self.names(&real).all = true;
-        for entry in fs::read_dir(&real).into_iter().flatten().flatten() {
+        // Who wants the folder tells of one with more.
+        for entry in fs::read_dir(&real).into_iter().flatten().flatten().take(bounds::SUITE_FILES.size()) {
             let (name, kind) = (entry.file_name(), entry.file_type());
             if is_hidden(&name) {
                 continue;
@@ -82,7 +93,7 @@ impl Places {
 
     fn file(&mut self, file: &Path) {
         self.files.insert(file.to_owned());
-        if let Some(real) = self.resolve(file, &mut LINKS.clone())
+        if let Some(real) = self.resolve(file, &mut LEFT.clone())
             && let (Some(directory), Some(name)) = (real.parent(), real.file_name())
         {
             self.names(directory).these.insert(name.to_owned());
@@ -94,14 +105,15 @@ impl Places {
     }
 
     /// Follows a path as the system does, and notes where each part of it is looked up.
-    fn resolve(&mut self, path: &Path, links: &mut usize) -> Option<PathBuf> {
+    fn resolve(&mut self, path: &Path, left: &mut Left) -> Option<PathBuf> {
         if let Some(known) = self.resolved.get(path) {
             return known.clone();
         }
+        left.names = left.names.checked_sub(1)?;
         let real = match (path.parent(), path.file_name()) {
             (None, _) => Some(path.to_owned()),
-            (Some(directory), name) => self.resolve(directory, links).and_then(|directory| match name {
-                Some(name) => self.step(directory, name, links),
+            (Some(directory), name) => self.resolve(directory, left).and_then(|directory| match name {
+                Some(name) => self.step(directory, name, left),
                 // `..`, which is of the directory that a link led to.
                 None => Some(directory.parent().unwrap_or(&directory).to_owned()),
             }),
@@ -110,15 +122,15 @@ impl Places {
         real
     }
 
-    fn step(&mut self, directory: PathBuf, name: &OsStr, links: &mut usize) -> Option<PathBuf> {
+    fn step(&mut self, directory: PathBuf, name: &OsStr, left: &mut Left) -> Option<PathBuf> {
         let place = directory.join(name);
         let names = self.names(&directory);
         match fs::symlink_metadata(&place) {
             Ok(found) if found.is_symlink() => {
                 names.these.insert(name.to_owned());
-                *links = links.checked_sub(1)?;
+                left.links = left.links.checked_sub(1)?;
                 let target = fs::read_link(&place).ok()?;
-                self.resolve(&directory.join(target), links)
+                self.resolve(&directory.join(target), left)
             }
             Ok(_) => Some(place),
             // It may come.

@@ -1,0 +1,131 @@
+//! The fixtures of suites, and the folders that they are in: one walk, which is bounded and ends with an error rather than
+//! with a part.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{Suite, SuiteError};
+use crate::bounds;
+use crate::text;
+
+/// Finds the suites below `paths`. A file belongs to the nearest `host.yaml` above it, unless the caller brings the
+/// policies.
+///
+/// # Errors
+/// A path cannot be read, symbolic links lead round in a circle, the folders are over a bound, or a fixture has no
+/// `host.yaml` above it.
+pub fn find(paths: &[PathBuf], own_policies: bool) -> Result<Vec<Suite>, SuiteError> {
+    let mut suites: BTreeMap<Option<PathBuf>, Vec<PathBuf>> = BTreeMap::new();
+    let mut walk = Walk::default();
+    for path in paths {
+        walk.path(path)?;
+    }
+    for file in walk.fixtures {
+        // As the user would write it: `.` is what is searched when nothing is named.
+        let file = file.strip_prefix(".").map(Path::to_owned).unwrap_or(file);
+        let config = if own_policies { None } else { Some(config_above(&file)?) };
+        suites.entry(config).or_default().push(file);
+    }
+    let suite = |(config, mut fixtures): (_, Vec<PathBuf>)| {
+        fixtures.sort();
+        fixtures.dedup();
+        Suite { config, fixtures }
+    };
+    Ok(suites.into_iter().map(suite).collect())
+}
+
+/// Returns the folders that suites are made of, those below them too: where a change may change what [`find`] finds. Of
+/// suites that [`find`] refuses these are the folders up to the place that is wrong.
+pub fn folders(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let mut walk = Walk::default();
+    // `find` tells of errors.
+    let _ = paths.iter().try_for_each(|path| walk.path(path));
+    walk.folders.into_iter().chain(paths.iter().cloned()).collect()
+}
+
+/// A walk under way.
+#[derive(Default)]
+struct Walk {
+    fixtures: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+    /// Entries of folders that were looked at, fixtures or not.
+    entries: u64,
+    /// The folders between the path that was named and this place, by device and inode.
+    above: Vec<((u64, u64), PathBuf)>,
+}
+
+impl Walk {
+    fn path(&mut self, path: &Path) -> Result<(), SuiteError> {
+        let metadata = fs::metadata(path).map_err(|error| failed(path, error))?;
+        match metadata.is_dir() {
+            true => self.folder(path, &metadata),
+            false => {
+                self.fixtures.push(path.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    fn folder(&mut self, path: &Path, metadata: &fs::Metadata) -> Result<(), SuiteError> {
+        let refused = |why: String| Err(failed(path, io::Error::other(why)));
+        let id = (metadata.dev(), metadata.ino());
+        if let Some((_, above)) = self.above.iter().find(|(above, _)| *above == id) {
+            let above = text::path(above);
+            return refused(format!(
+                "this symbolic link leads back to {above}, in which it stands: remove it"
+            ));
+        }
+        if self.above.len() >= bounds::SUITE_DEPTH.size() {
+            return refused(bounds::SUITE_DEPTH.says("", bounds::SUITE_DEPTH.default));
+        }
+        if self.folders.len() >= bounds::SUITE_FOLDERS.size() {
+            return refused(bounds::SUITE_FOLDERS.says("", bounds::SUITE_FOLDERS.default));
+        }
+        self.folders.push(path.to_owned());
+        self.above.push((id, path.to_owned()));
+        for entry in fs::read_dir(path).map_err(|error| failed(path, error))? {
+            self.entries += 1;
+            if self.entries > bounds::SUITE_FILES.default {
+                return refused(bounds::SUITE_FILES.says("", bounds::SUITE_FILES.default));
+            }
+            let entry = entry.map_err(|error| failed(path, error))?;
+            let (name, path) = (entry.file_name(), entry.path());
+            if name.as_encoded_bytes().starts_with(b".") || name == "host.yaml" {
+                continue;
+            }
+            let fixture = path.extension().is_some_and(|e| e == "json" || e == "yaml" || e == "yml");
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => self.folder(&path, &metadata)?,
+                // Of one that cannot be read the reader says why.
+                _ if fixture => self.fixtures.push(path),
+                _ => {}
+            }
+        }
+        self.above.pop();
+        Ok(())
+    }
+}
+
+fn failed(path: &Path, error: io::Error) -> SuiteError {
+    SuiteError::Read { path: path.to_owned(), error }
+}
+
+fn config_above(file: &Path) -> Result<PathBuf, SuiteError> {
+    let absolute = std::path::absolute(file).map_err(|error| failed(file, error))?;
+    let found =
+        absolute.ancestors().skip(1).map(|folder| folder.join("host.yaml")).find(|path| path.is_file());
+    let Some(found) = found else {
+        return Err(SuiteError::Fixture {
+            path: file.to_owned(),
+            problem: "there is no host.yaml in its folder or above: write one with the `policies` to test, or give \
+                      `--policy FILE.wasm --settings FILE.yaml`"
+                .to_owned(),
+        });
+    };
+    // As short as the user wrote it, where that is possible.
+    let here = std::env::current_dir().unwrap_or_default();
+    Ok(found.strip_prefix(&here).map(Path::to_owned).unwrap_or(found))
+}
