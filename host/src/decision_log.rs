@@ -1,7 +1,8 @@
 //! The decision log: a line of JSON for every review, in files that are rotated. `host/docs/decision-log.md` has its form.
 //!
-//! No review waits for it: the door puts what it has into a bounded queue, and a thread of its own makes the lines and
-//! writes them. What finds the queue full, or cannot be written, is lost and counted, and changes no verdict.
+//! No review waits for a disk: the door makes the line, puts it into a queue that is bounded in lines and in bytes, and a
+//! thread of its own writes it. What finds the queue full, or cannot be written, is lost and counted, and changes no
+//! verdict.
 
 mod files;
 mod line;
@@ -16,7 +17,8 @@ use self::files::Files;
 use crate::bounds;
 use crate::config::DecisionLogConfig;
 use crate::counts::Count;
-use crate::reviewed::{Answered, Reviewed};
+use crate::reviewed::{Answered, ReviewId, Reviewed};
+use crate::text;
 
 /// Lines are written when this much time has passed since the first that waits, so that many go together.
 const GATHERING: Duration = Duration::from_millis(20);
@@ -39,7 +41,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    reviews: VecDeque<Arc<Reviewed>>,
+    lines: VecDeque<Line>,
+    /// Of all lines in it, and of those that are being written.
     bytes: usize,
     /// The configuration has changed.
     changed: bool,
@@ -47,6 +50,12 @@ struct Queue {
     closing: bool,
     /// There is a thread.
     running: bool,
+}
+
+/// The line of a review.
+struct Line {
+    id: ReviewId,
+    bytes: Box<[u8]>,
 }
 
 #[derive(Default)]
@@ -108,22 +117,30 @@ impl DecisionLog {
             || reviewed.said().any(|said| said.judgement.is_err())
     }
 
-    /// Logs a review that is wanted.
-    pub fn log(&self, reviewed: &Arc<Reviewed>) {
+    /// Queues the line of a review that is wanted, or counts it as dropped where the queue is full.
+    pub fn log(&self, reviewed: &Reviewed) {
         let Some(most) = self.0.config.load().as_ref().map(|config| config.queue) else { return };
-        let bytes = weight(reviewed);
+        let is_full = |queue: &Queue, bytes: usize| {
+            queue.closing
+                || queue.lines.len() >= most
+                || queue.bytes.saturating_add(bytes) > bounds::DECISION_LOG_MEMORY.size()
+        };
+        // A line that finds no place is not made, where that is known before.
+        if is_full(&self.0.queue(), 0) {
+            self.0.counts.dropped.add();
+            return;
+        }
+        let line = Line { id: reviewed.id, bytes: line::of(reviewed).into_boxed_slice() };
+        let bytes = size_of::<Line>() + line.bytes.len();
         let mut queue = self.0.queue();
-        if queue.closing
-            || queue.reviews.len() >= most
-            || queue.bytes.saturating_add(bytes) > bounds::DECISION_LOG_MEMORY.size()
-        {
+        if is_full(&queue, bytes) {
             drop(queue);
             self.0.counts.dropped.add();
             return;
         }
         queue.bytes += bytes;
-        queue.reviews.push_back(Arc::clone(reviewed));
-        let first = queue.reviews.len() == 1;
+        queue.lines.push_back(line);
+        let first = queue.lines.len() == 1;
         drop(queue);
         // The others are found by the thread, which is awake by then: waking it takes a call of the system.
         if first {
@@ -138,7 +155,7 @@ impl DecisionLog {
             written: counts.written.now(),
             dropped: counts.dropped.now(),
             failed: counts.failed.now(),
-            waiting: self.0.queue().reviews.len(),
+            waiting: self.0.queue().lines.len(),
             trouble: trouble.load_full(),
         }
     }
@@ -151,18 +168,6 @@ impl DecisionLog {
         let ended = self.0.ended.wait_timeout_while(queue, patience, |queue| queue.running);
         !ended.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
-}
-
-/// About what a review occupies while it waits.
-fn weight(reviewed: &Reviewed) -> usize {
-    let Reviewed { review, .. } = reviewed;
-    let annotations = review.annotations.iter().map(|(key, value)| key.len() + value.len());
-    let images = review.images.iter().map(|image| 256 + 4 * image.len());
-    let said = reviewed.said().map(|said| {
-        let text = said.judgement.as_ref().map_or(256, |decision| decision.reason.len());
-        256 + text + said.log.iter().map(|line| line.message.len()).sum::<usize>()
-    });
-    1024 + annotations.sum::<usize>() + images.sum::<usize>() + said.sum::<usize>()
 }
 
 impl Shared {
@@ -209,25 +214,27 @@ impl Writer {
 
     fn run(mut self) {
         loop {
-            let idle = |queue: &mut Queue| queue.reviews.is_empty() && !queue.changed && !queue.closing;
+            let idle = |queue: &mut Queue| queue.lines.is_empty() && !queue.changed && !queue.closing;
             let queue = self.shared.queue();
             let queue = self.shared.wanted.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
             let gathering = |queue: &mut Queue| !queue.changed && !queue.closing;
             let queue = self.shared.wanted.wait_timeout_while(queue, GATHERING, gathering);
             let (mut queue, _) = queue.unwrap_or_else(PoisonError::into_inner);
             queue.changed = false;
-            queue.bytes = 0;
-            let (reviews, closing) = (std::mem::take(&mut queue.reviews), queue.closing);
+            let bytes = queue.bytes;
+            let (lines, closing) = (std::mem::take(&mut queue.lines), queue.closing);
             drop(queue);
-            self.write(&reviews);
+            self.write(&lines);
+            drop(lines);
+            self.shared.queue().bytes -= bytes;
             if closing {
                 return;
             }
         }
     }
 
-    /// Writes these reviews, or counts those that cannot be.
-    fn write(&mut self, reviews: &VecDeque<Arc<Reviewed>>) {
+    /// Writes these lines, or counts those that cannot be written.
+    fn write(&mut self, lines: &VecDeque<Line>) {
         let Some(config) = self.shared.config.load_full() else {
             self.files = None;
             self.shared.trouble(None);
@@ -235,20 +242,20 @@ impl Writer {
         };
         let shared = Arc::clone(&self.shared);
         let written = self.files(&config).and_then(|files| {
-            for reviewed in reviews {
-                files.add(&config, reviewed.id, &line::of(reviewed))?;
+            for Line { id, bytes } in lines {
+                files.add(&config, *id, bytes)?;
             }
             files.flush()?;
             files.unlock()
         });
         let done = self.files.as_mut().map_or(0, Files::take_written);
         shared.counts.written.add_many(done);
-        shared.counts.failed.add_many((reviews.len() as u64).saturating_sub(done));
+        shared.counts.failed.add_many((lines.len() as u64).saturating_sub(done));
         if written.is_err() {
             // Whatever it was, the next lines find out whether it still is.
             self.files = None;
         }
-        let trouble = |error| format!("{} cannot be written: {error}", config.directory.display());
+        let trouble = |error| format!("{} cannot be written: {error}", text::path(&config.directory));
         shared.trouble(written.err().map(trouble));
     }
 

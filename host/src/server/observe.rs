@@ -1,7 +1,5 @@
 //! What happens once a review has its answer: it is counted, and told to those who look at it afterwards.
 
-use std::sync::Arc;
-
 use tracing::Level as Weight;
 
 use super::Host;
@@ -20,7 +18,7 @@ impl Host {
         self.log(&reviewed);
         self.recent.push(&reviewed.review);
         if self.sources.decision_log.wants(&reviewed) {
-            self.sources.decision_log.log(&Arc::new(reviewed));
+            self.sources.decision_log.log(&reviewed);
         }
     }
 
