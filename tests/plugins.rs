@@ -89,6 +89,8 @@ fn sources(folder: &str, name: &str) -> String {
         &format!("{folder}/{name}/src"),
         "plugins/policy-kit/Cargo.toml",
         "plugins/policy-kit/src",
+        "host/image-reference/Cargo.toml",
+        "host/image-reference/src",
         "wit",
         "plugins/build",
     ] {

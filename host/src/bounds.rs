@@ -110,7 +110,7 @@ bounds! {
             .fixed("Kubernetes' namespaces are DNS labels (RFC 1123), and no label is longer")
             .says("the review's namespace has {found} bytes, and Kubernetes allows a namespace at most {limit}: see what \
                    sends such a request");
-        REFERENCE = bytes("reference", "an image reference", 4 * KI)
+        REFERENCE = bytes("reference", "an image reference", image_reference::MAX_REFERENCE as u64)
             .fixed("every valid reference is shorter than 1024 bytes")
             .says("the image reference has {found} bytes: at most {limit} are allowed");
         REVIEW_DEADLINE = time("review-deadline", "for all policies of a review, and for the wait before", 10 * SECOND)

@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use crate::bounds;
 use crate::config::Mode;
-use crate::image::{self, Image};
+use crate::image::{self, Image, ImageError};
 use crate::policy::{Context, Entry, Instance, Policy, PolicySet};
 use crate::review::Review;
 use crate::verdict::{Decision, Judged, LogLine, Malfunction, Said, Verdict};
@@ -221,6 +222,14 @@ fn said(entry: &Entry, judgement: Result<Decision, Malfunction>, log: Vec<LogLin
     }
 }
 
+/// Returns the message about a reference that does not parse; its length is a bound of this host.
+fn refusal(error: &ImageError) -> String {
+    match error {
+        ImageError::TooLong(bytes) => bounds::REFERENCE.says(bytes, bounds::REFERENCE.default),
+        error => error.to_string(),
+    }
+}
+
 fn distinct_images(review: &Review) -> Vec<Judged> {
     let mut seen = HashSet::with_capacity(review.images.len());
     review
@@ -232,7 +241,7 @@ fn distinct_images(review: &Review) -> Vec<Judged> {
             original: original.clone(),
             image: image::refuse_image_id(original)
                 .and_then(|()| Image::parse(original))
-                .map_err(|error| error.to_string()),
+                .map_err(|error| refusal(&error)),
             said: Vec::new(),
             exhausted: None,
         })

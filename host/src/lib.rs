@@ -32,7 +32,7 @@
 pub mod bounds;
 pub mod counts;
 pub mod text;
-pub mod image;
+pub use image_reference as image;
 pub mod yaml;
 pub mod file;
 pub mod config;

@@ -54,7 +54,7 @@ impl Policy for Rules {
     }
 
     fn judge(&self, image: &Image, _: &Context) -> Decision {
-        if let Some(pattern) = self.except.first_match(image) {
+        if let Some(pattern) = self.except.first_match(&image.reference()) {
             let reason = format!("pattern {} is exempt", shorten(pattern.as_str(), MAX_NAME));
             let audit_annotations = vec![("pattern".to_owned(), pattern.as_str().to_owned())];
             return Decision { audit_annotations, ..decision(Outcome::Abstain, "exempt", reason) };

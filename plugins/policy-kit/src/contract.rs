@@ -8,6 +8,18 @@ pub mod bindings {
     wit_bindgen::generate!({ path: "../../wit", world: "image-policy", pub_export_macro: true });
 }
 
+impl Image {
+    /// Returns the fields that are compared.
+    pub fn reference(&self) -> image_reference::Reference<'_> {
+        image_reference::Reference {
+            registry: &self.registry,
+            repository: &self.repository,
+            tag: self.tag.as_deref(),
+            digest: self.digest.as_deref(),
+        }
+    }
+}
+
 /// A policy with its settings, read. What it displays as is logged when it is loaded.
 pub trait Policy: Sized + std::fmt::Display {
     /// Reads the settings, or tells every mistake in them.

@@ -56,14 +56,14 @@ impl Policy for Rules {
     }
 
     fn judge(&self, image: &Image, _: &Context) -> Decision {
-        if let Some(pattern) = self.deny.first_match(image) {
+        if let Some(pattern) = self.deny.first_match(&image.reference()) {
             let reason = self.denial(format!("pattern {} is denied", shorten(pattern.as_str(), MAX_NAME)));
             return decision(Outcome::Deny, "denied-registry", reason, Some(pattern));
         }
         let Some(allow) = &self.allow else {
             return decision(Outcome::Abstain, "not-denied", "no deny pattern matches".into(), None);
         };
-        match allow.first_match(image) {
+        match allow.first_match(&image.reference()) {
             Some(pattern) => {
                 let reason = format!("pattern {} is trusted", shorten(pattern.as_str(), MAX_NAME));
                 decision(Outcome::Allow, "trusted-registry", reason, Some(pattern))

@@ -29,23 +29,23 @@
 //! - a port that is not 1 to 65535 or has leading zeros: `:0443` would hide from a rule about `:443`;
 //! - brackets around what is no IPv6 address, and host names longer than DNS allows.
 
-use std::fmt;
-use std::net::Ipv6Addr;
-use std::str::FromStr;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::fmt;
+use core::net::Ipv6Addr;
+use core::str::FromStr;
 
-use crate::bounds;
-use crate::text::printable;
+use crate::excerpt::Excerpt;
 
 /// Longest reference that is looked at, in bytes; every reference in normal form is shorter than 1024.
-pub const MAX_REFERENCE: usize = bounds::REFERENCE.size();
+pub const MAX_REFERENCE: usize = 4096;
 /// `RepositoryNameTotalLengthMax` of distribution/reference, in bytes.
 const MAX_REPOSITORY: usize = 255;
 /// Longest tag of the grammar, in bytes.
 const MAX_TAG: usize = 128;
 /// Longest host name of DNS in dotted form, in bytes (RFC 1035 §2.3.4).
 const MAX_HOST: usize = 253;
-/// Most characters of user input that a message repeats.
-const MAX_EXCERPT: usize = 64;
 
 /// The digest algorithms of opencontainers/go-digest, and the hexadecimal digits each makes.
 const ALGORITHMS: [(&str, usize); 3] = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
@@ -94,6 +94,16 @@ impl Image {
             digest: digest.map(str::to_owned),
         })
     }
+
+    /// Returns the fields that are compared.
+    pub fn reference(&self) -> Reference<'_> {
+        Reference {
+            registry: &self.registry,
+            repository: &self.repository,
+            tag: self.tag.as_deref(),
+            digest: self.digest.as_deref(),
+        }
+    }
 }
 
 /// Refuses a reference that reads as one but that a container runtime, given it as it stands, takes for the ID of an
@@ -110,6 +120,21 @@ pub fn refuse_image_id(reference: &str) -> Result<(), ImageError> {
         }
         _ => Ok(()),
     }
+}
+
+/// The fields of an image that are compared, borrowed.
+///
+/// They are in normal form, as those of [`Image`] are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Reference<'a> {
+    /// As [`Image::registry`].
+    pub registry: &'a str,
+    /// As [`Image::repository`].
+    pub repository: &'a str,
+    /// As [`Image::tag`].
+    pub tag: Option<&'a str>,
+    /// As [`Image::digest`].
+    pub digest: Option<&'a str>,
 }
 
 impl FromStr for Image {
@@ -320,7 +345,7 @@ pub enum ImageError {
     #[error("the image reference is empty: write one, such as `registry.example/app:1.0`")]
     Empty,
     /// More than [`MAX_REFERENCE`] bytes; holds how many.
-    #[error("{}", bounds::REFERENCE.says(.0, bounds::REFERENCE.default))]
+    #[error("the image reference has {0} bytes: at most {MAX_REFERENCE} are allowed")]
     TooLong(usize),
     /// A variable or a template that was to be replaced by something.
     #[error("`{0}` is an unfilled template: Kubernetes expands no variables here, write the image itself")]
@@ -402,26 +427,4 @@ pub enum ImageError {
     /// Algorithm, digits it makes, digits found.
     #[error("the {0} digest has {2} hexadecimal digits, not {1}: copy all of it")]
     DigestLength(&'static str, usize, usize),
-}
-
-/// User input fit for a message: at most 64 characters; control, bidirectional and format ones escaped.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Excerpt(String);
-
-impl Excerpt {
-    fn of(text: &str) -> Excerpt {
-        let head: String = text.chars().take(MAX_EXCERPT).collect();
-        let ellipsis = if head.len() < text.len() { "…" } else { "" };
-        Excerpt(printable(&head) + ellipsis)
-    }
-
-    fn of_char(character: char) -> Excerpt {
-        Excerpt(printable(character.encode_utf8(&mut [0; 4])))
-    }
-}
-
-impl fmt::Display for Excerpt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }

@@ -1,8 +1,9 @@
 //! Many patterns, of which an image is compared with few.
 
-use std::cmp::Ordering;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
 
-use crate::contract::Image;
+use crate::Reference;
 use crate::pattern::{Pattern, one_label_less};
 
 /// Patterns in the order written, with an index: what it costs to find those of an image hardly grows with their number.
@@ -33,19 +34,20 @@ impl Patterns {
     }
 
     /// The first in the order written that matches this image.
-    pub fn first_match(&self, image: &Image) -> Option<&Pattern> {
-        let Image { registry, repository, tag, digest, .. } = image;
+    pub fn first_match(&self, image: &Reference<'_>) -> Option<&Pattern> {
+        let means = |position: &&usize| self.list.get(**position).is_some_and(|p| p.matches(image));
         let first = self
-            .groups(registry, repository)
-            .filter_map(|group| {
-                group.iter().find(|position| {
-                    let pattern = self.list.get(**position);
-                    pattern
-                        .is_some_and(|p| p.matches(registry, repository, tag.as_deref(), digest.as_deref()))
-                })
-            })
+            .groups(image.registry, image.repository)
+            .filter_map(|group| group.iter().find(means))
             .min()?;
         self.list.get(*first)
+    }
+
+    /// Whether one of them matches this image.
+    pub fn matches(&self, image: &Reference<'_>) -> bool {
+        self.groups(image.registry, image.repository)
+            .flatten()
+            .any(|position| self.list.get(*position).is_some_and(|p| p.matches(image)))
     }
 
     /// Those that mean some image of this registry and repository, in the order written.
@@ -106,5 +108,5 @@ impl Patterns {
 /// No segment of a path, its first, its first two, and so on to all.
 fn beginnings(path: &str) -> impl Iterator<Item = &str> {
     let before = path.match_indices('/').filter_map(|(slash, _)| path.get(..slash));
-    std::iter::once("").chain(before).chain(std::iter::once(path))
+    core::iter::once("").chain(before).chain(core::iter::once(path))
 }

@@ -1,6 +1,6 @@
 //! Tables of patterns: what matches what, and what is refused with which words.
 
-use policy_kit::{Pattern, TagPattern, shorten};
+use image_reference::{Pattern, Reference, TagPattern, shorten};
 
 const MATCHES: &str = include_str!("matches.txt");
 const MISTAKES: &str = include_str!("mistakes.txt");
@@ -23,7 +23,12 @@ fn what_matches_what() {
         let [registry, repository, tag, digest] = fields.as_slice() else { panic!("{row:?}") };
         let (tag, digest) = (given(tag), given(digest));
         let pattern = Pattern::parse(pattern).unwrap_or_else(|message| panic!("{row:?}: {message}"));
-        let found = pattern.matches(registry, repository, tag.as_deref(), digest.as_deref());
+        let found = pattern.matches(&Reference {
+            registry,
+            repository,
+            tag: tag.as_deref(),
+            digest: digest.as_deref(),
+        });
         assert_eq!(found, expected == "yes", "{row:?}");
     }
 }
@@ -97,10 +102,13 @@ fn tags() {
 
 #[test]
 fn many_wildcards_take_linear_time() {
+    fn of(repository: &str) -> Reference<'_> {
+        Reference { registry: "ghcr.io", repository, tag: None, digest: None }
+    }
     let pattern = Pattern::parse(&format!("ghcr.io/{}b", "a*".repeat(500))).unwrap();
-    assert!(!pattern.matches("ghcr.io", &"a".repeat(1_000_000), None, None));
+    assert!(!pattern.matches(&of(&"a".repeat(1_000_000))));
     let deep = Pattern::parse("ghcr.io/**").unwrap();
-    assert!(deep.matches("ghcr.io", "a/".repeat(500_000).trim_end_matches('/'), None, None));
+    assert!(deep.matches(&of("a/".repeat(500_000).trim_end_matches('/'))));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Patterns over container images: what the policies beside this crate take in their settings.
+//! Patterns over container images: the form of one.
 //!
 //! ```text
 //! registry / segment / … [/ **] [:tag] [@digest]
@@ -26,8 +26,12 @@
 mod glob;
 mod parse;
 
-use std::fmt;
-use std::ops::Range;
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::fmt;
+use core::ops::Range;
+
+use crate::Reference;
 
 /// Which images: see the [module's page](self) for the form.
 ///
@@ -67,14 +71,16 @@ impl Pattern {
         &self.text
     }
 
-    /// Whether the image with these fields, in the host's normal form, is one of those meant.
-    pub fn matches(&self, registry: &str, repository: &str, tag: Option<&str>, digest: Option<&str>) -> bool {
-        self.matches_name(registry, repository)
-            && match (self.version, digest) {
+    /// Whether this image is one of those meant.
+    pub fn matches(&self, image: &Reference<'_>) -> bool {
+        self.matches_name(image.registry, image.repository)
+            && match (self.version, image.digest) {
                 (Version::Any, _) => true,
                 (Version::Digest(start), digest) => digest == Some(self.from(start)),
                 (Version::Tag(_), Some(_)) => false,
-                (Version::Tag(start), None) => tag.is_some_and(|tag| glob::matches(self.from(start), tag)),
+                (Version::Tag(start), None) => {
+                    image.tag.is_some_and(|tag| glob::matches(self.from(start), tag))
+                }
             }
     }
 

@@ -1,5 +1,10 @@
 //! From text to a [`Pattern`]. Most of this is about the mistake: each says what to write instead.
 
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
 use super::{Pattern, Version};
 use crate::shorten;
 

@@ -1,7 +1,6 @@
 //! Patterns against a model that is slow and plain.
 
-use policy_kit::contract::Image;
-use policy_kit::{Pattern, Patterns};
+use image_reference::{Image, Pattern, Patterns, Reference};
 use proptest::prelude::*;
 
 /// Tries everything.
@@ -74,6 +73,15 @@ fn image() -> impl Strategy<Value = Image> {
     )
 }
 
+fn of<'a>(
+    registry: &'a str,
+    repository: &'a str,
+    tag: Option<&'a str>,
+    digest: Option<&'a str>,
+) -> Reference<'a> {
+    Reference { registry, repository, tag, digest }
+}
+
 const DIGEST: &str = "sha256:dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd";
 
 proptest! {
@@ -82,13 +90,15 @@ proptest! {
     #[test]
     fn the_index_finds_what_a_walk_finds(patterns in prop::collection::vec(pattern(), 0..30), image in image()) {
         let list: Vec<_> = patterns.iter().map(|text| Pattern::parse(text)).collect::<Result<_, _>>().map_err(TestCaseError::fail)?;
-        let Image { registry, repository, tag, digest, .. } = &image;
+        let image = image.reference();
+        let Reference { registry, repository, .. } = image;
         let walk = |means: &dyn Fn(&Pattern) -> bool| list.iter().filter(|p| means(p)).map(Pattern::as_str).collect::<Vec<_>>();
         let texts = |found: Vec<&Pattern>| found.into_iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>();
         let indexed = Patterns::new(list.clone());
 
         let first = indexed.first_match(&image).map(std::ptr::from_ref);
-        let position = list.iter().position(|p| p.matches(registry, repository, tag.as_deref(), digest.as_deref()));
+        let position = list.iter().position(|p| p.matches(&image));
+        prop_assert_eq!(indexed.matches(&image), first.is_some());
         prop_assert_eq!(first, position.map(|position| std::ptr::from_ref(&indexed.all()[position])));
         prop_assert_eq!(texts(indexed.of_name(registry, repository)), walk(&|p| p.matches_name(registry, repository)));
         prop_assert_eq!(texts(indexed.of_registry(registry)), walk(&|p| p.matches_registry(registry)));
@@ -98,28 +108,28 @@ proptest! {
     fn paths_match_as_the_model_says(pattern in pattern_path(), path in image_path()) {
         let text = format!("r.io/{}", pattern.join("/"));
         let parsed = Pattern::parse(&text).map_err(TestCaseError::fail)?;
-        prop_assert_eq!(parsed.matches("r.io", &path.join("/"), None, None), model_path(&pattern, &path));
-        prop_assert!(!parsed.matches("s.io", &path.join("/"), None, None));
+        prop_assert_eq!(parsed.matches(&of("r.io", &path.join("/"), None, None)), model_path(&pattern, &path));
+        prop_assert!(!parsed.matches(&of("s.io", &path.join("/"), None, None)));
     }
 
     #[test]
     fn tags_match_as_the_model_says(pattern in "[ab](\\*?[ab]){0,4}\\*?|\\*([ab]\\*?){0,4}", tag in "[ab]{0,8}") {
         let parsed = Pattern::parse(&format!("r.io/x:{pattern}")).map_err(TestCaseError::fail)?;
-        prop_assert_eq!(parsed.matches("r.io", "x", Some(&tag), None), model(pattern.as_bytes(), tag.as_bytes()));
-        prop_assert!(!parsed.matches("r.io", "x", Some(&tag), Some("sha256:00")));
+        prop_assert_eq!(parsed.matches(&of("r.io", "x", Some(&tag), None)), model(pattern.as_bytes(), tag.as_bytes()));
+        prop_assert!(!parsed.matches(&of("r.io", "x", Some(&tag), Some("sha256:00"))));
     }
 
     #[test]
     fn an_image_written_as_a_pattern_matches_itself_alone(path in image_path(), other in image_path()) {
         let parsed = Pattern::parse(&format!("r.io/{}", path.join("/"))).map_err(TestCaseError::fail)?;
-        prop_assert!(parsed.matches("r.io", &path.join("/"), Some("latest"), None));
-        prop_assert_eq!(parsed.matches("r.io", &other.join("/"), Some("latest"), None), path == other);
+        prop_assert!(parsed.matches(&of("r.io", &path.join("/"), Some("latest"), None)));
+        prop_assert_eq!(parsed.matches(&of("r.io", &other.join("/"), Some("latest"), None)), path == other);
     }
 
     #[test]
     fn no_text_is_too_strange(text in any::<String>(), image in any::<[String; 2]>(), tag in any::<Option<String>>()) {
         if let Ok(pattern) = Pattern::parse(&text) {
-            pattern.matches(&image[0], &image[1], tag.as_deref(), tag.as_deref());
+            pattern.matches(&of(&image[0], &image[1], tag.as_deref(), tag.as_deref()));
         }
     }
 

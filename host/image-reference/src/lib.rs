@@ -1,0 +1,29 @@
+//! Container image references in the normal form of the container runtimes, and patterns over them.
+//!
+//! - [`Image`] is a reference that was parsed and brought into its normal form: see [`reference`] for the grammar.
+//! - [`Reference`] borrows the four fields that are compared.
+//! - [`Pattern`] is a set of images: see [`pattern`] for its form. [`Patterns`] is many of them with an index.
+//!
+//! ```
+//! use image_reference::{Image, Pattern, Patterns};
+//!
+//! let image = Image::parse("ghcr.io/acme/app:1.0").unwrap();
+//! let patterns = Patterns::new(vec![Pattern::parse("ghcr.io/acme/**").unwrap()]);
+//! assert!(patterns.matches(&image.reference()));
+//! ```
+//!
+//! The crate needs no standard library, does no I/O, and takes time linear in what it reads.
+#![no_std]
+
+extern crate alloc;
+
+pub mod pattern;
+pub mod reference;
+
+mod excerpt;
+mod patterns;
+
+pub use excerpt::{Excerpt, shorten};
+pub use pattern::{Pattern, TagPattern};
+pub use patterns::Patterns;
+pub use reference::{Image, ImageError, MAX_REFERENCE, Reference, refuse_image_id};
