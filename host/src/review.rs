@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::marker::PhantomData;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -52,9 +54,10 @@ impl Review {
     /// # Errors
     /// [`ReviewError`] tells what to answer.
     pub fn parse(body: &[u8], limits: &HostLimits) -> Result<Review, ReviewError> {
-        let wire: Wire = serde_json::from_slice(body).map_err(|error| classify(body, &error))?;
+        let Object(wire) =
+            serde_json::from_slice::<Object<Wire>>(body).map_err(|error| classify(body, &error))?;
         check_kind(wire.kind.as_deref(), wire.api_version.as_deref())?;
-        let Some(spec) = wire.spec else {
+        let Some(Object(spec)) = wire.spec else {
             return Err(ReviewError::Refused("malformed ImageReview: it has no `spec`".to_owned()));
         };
         spec.bounded(limits)
@@ -67,16 +70,17 @@ impl Review {
     /// # Errors
     /// A field of the Pod has the wrong type, or a bound is exceeded.
     pub fn of_pod(pod: Value, namespace: &str, limits: &HostLimits) -> Result<Review, ReviewError> {
-        let pod: Pod = serde_json::from_value(pod)
+        let Object(pod) = serde_json::from_value::<Object<Pod>>(pod)
             .map_err(|error| ReviewError::NotAnImageReview(format!("malformed Pod: {}", shown(&error))))?;
-        let lists = [Some(pod.spec.containers), pod.spec.init_containers, pod.spec.ephemeral_containers];
+        let (Object(metadata), Object(spec)) = (pod.metadata, pod.spec);
+        let lists = [Some(spec.containers), spec.init_containers, spec.ephemeral_containers];
         let spec = WireSpec {
             containers: Some(lists.into_iter().flatten().flatten().collect()),
-            annotations: pod.metadata.annotations.map(|Pairs(mut pairs)| {
+            annotations: metadata.annotations.map(|Pairs(mut pairs)| {
                 pairs.retain(|(key, _)| key.contains(".image-policy.k8s.io/"));
                 Pairs(pairs)
             }),
-            namespace: Some(pod.metadata.namespace.unwrap_or_else(|| namespace.to_owned())),
+            namespace: Some(metadata.namespace.unwrap_or_else(|| namespace.to_owned())),
         };
         spec.bounded(limits)
     }
@@ -213,12 +217,12 @@ impl<'a> FailureStatus<'a> {
 struct Wire {
     kind: Option<String>,
     api_version: Option<String>,
-    spec: Option<WireSpec>,
+    spec: Option<Object<WireSpec>>,
 }
 
 #[derive(Deserialize)]
 struct WireSpec {
-    containers: Option<Vec<Container>>,
+    containers: Option<Vec<Object<Container>>>,
     annotations: Option<Pairs>,
     namespace: Option<String>,
 }
@@ -231,8 +235,8 @@ struct Container {
 #[derive(Deserialize)]
 struct Pod {
     #[serde(default)]
-    metadata: PodMetadata,
-    spec: PodSpec,
+    metadata: Object<PodMetadata>,
+    spec: Object<PodSpec>,
 }
 
 #[derive(Deserialize, Default)]
@@ -244,9 +248,9 @@ struct PodMetadata {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PodSpec {
-    containers: Vec<Container>,
-    init_containers: Option<Vec<Container>>,
-    ephemeral_containers: Option<Vec<Container>>,
+    containers: Vec<Object<Container>>,
+    init_containers: Option<Vec<Object<Container>>>,
+    ephemeral_containers: Option<Vec<Object<Container>>>,
 }
 
 impl WireSpec {
@@ -255,7 +259,7 @@ impl WireSpec {
         let mut review = Review {
             namespace: self.namespace.unwrap_or_default(),
             annotations: self.annotations.map(|Pairs(pairs)| pairs).unwrap_or_default(),
-            images: containers.into_iter().map(|container| container.image.unwrap_or_default()).collect(),
+            images: containers.into_iter().map(|Object(one)| one.image.unwrap_or_default()).collect(),
         };
         review.within(limits).map_err(ReviewError::Refused)?;
         review.annotations.sort();
@@ -287,19 +291,94 @@ fn check_kind(kind: Option<&str>, api_version: Option<&str>) -> Result<(), Revie
     )))
 }
 
-/// Tells a malformed ImageReview from what is none, by reading the body again without expecting anything.
+/// Tells a malformed ImageReview, which is denied, from a body that is none: by the `kind` and `apiVersion` that can be
+/// read, whatever is wrong with the rest.
 fn classify(body: &[u8], error: &serde_json::Error) -> ReviewError {
-    let value = match serde_json::from_slice::<Value>(body) {
-        Ok(value) => value,
-        Err(_) if body.trim_ascii().is_empty() => {
-            return ReviewError::NotAnImageReview("this is no JSON: the body is empty".to_owned());
-        }
-        Err(error) => return ReviewError::NotAnImageReview(format!("this is no JSON: {}", shown(&error))),
-    };
-    let field = |name| value.get(name).and_then(Value::as_str);
-    match check_kind(field("kind"), field("apiVersion")) {
+    let mut head = Head::default();
+    let whole = (&mut head).deserialize(&mut serde_json::Deserializer::from_slice(body));
+    let not_json = |error: &str| ReviewError::NotAnImageReview(format!("this is no JSON: {error}"));
+    match check_kind(head.kind.as_deref(), head.api_version.as_deref()) {
         Ok(()) => ReviewError::Refused(format!("malformed ImageReview: {}", shown(error))),
-        Err(error) => error,
+        Err(_) if body.trim_ascii().is_empty() => not_json("the body is empty"),
+        Err(no_image_review) => match whole.and_then(|()| serde_json::from_slice::<IgnoredAny>(body)) {
+            Err(error) if !error.is_data() => not_json(&shown(&error)),
+            _ => no_image_review,
+        },
+    }
+}
+
+/// The `kind` and `apiVersion` of an object, kept when a later part of the object cannot be read.
+#[derive(Default)]
+struct Head {
+    kind: Option<String>,
+    api_version: Option<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Head {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Head {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            let (field, wanted) = match key.as_str() {
+                "kind" => (&mut self.kind, KIND),
+                "apiVersion" => (&mut self.api_version, API_VERSION),
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            let Word(word) = map.next_value()?;
+            // Of a field that is given twice the one counts that leads to a denial.
+            if field.as_deref() != Some(wanted) {
+                *field = word;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A string, or none for any other value.
+struct Word(Option<String>);
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        Ok(Word(value.as_str().map(str::to_owned)))
+    }
+}
+
+/// A JSON object with the fields of `T`. A derived `Deserialize` alone also takes an array of the fields' values, and
+/// names the Rust type in its errors.
+#[derive(Default)]
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
     }
 }
 
@@ -378,7 +457,13 @@ mod tests {
     fn an_image_review_that_is_malformed_or_too_large_is_refused() {
         for (spec, expected) in [
             ("null", "no `spec`"),
-            ("[]", "invalid length 0"),
+            ("[]", "invalid type: sequence, expected an object"),
+            (r#"[[["nginx"]],null,"d"]"#, "invalid type: sequence, expected an object"),
+            (r#"{"containers":[["nginx"]]}"#, "invalid type: sequence, expected an object"),
+            (r#"{"containers":[{"image":1e999}]}"#, "number out of range"),
+            (r#"{"containers":[{"image":"\ud800"}]}"#, "hex escape"),
+            ("{\"containers\":[{\"image\":\"a\nb\"}]}", "control character"),
+            (r#"{"containers":[{"image":"a"}"#, "malformed ImageReview"),
             (r#"{"containers":{}}"#, "expected a sequence"),
             (r#"{"containers":["nginx"]}"#, "malformed ImageReview"),
             (r#"{"containers":[{"image":1}]}"#, "expected a string"),
@@ -403,13 +488,35 @@ mod tests {
     }
 
     #[test]
+    fn an_image_review_is_denied_however_deep_and_wherever_it_breaks() {
+        let deep = |open: &str, close: &str, times| open.repeat(times) + &close.repeat(times);
+        let head = format!(r#""kind":"ImageReview","apiVersion":"{API_VERSION}""#);
+        for image in
+            [deep("[", "]", 300), deep(r#"{"a":"#, "}", 300).replace(":}", ":1}"), "1e999".to_owned()]
+        {
+            let spec = format!(r#""spec":{{"containers":[{{"image":{image}}}]}}"#);
+            for body in [format!("{{{head},{spec}}}"), format!("{{{spec},{head}}}")] {
+                match parse(&body) {
+                    Err(ReviewError::Refused(message)) => assert!(!message.contains("struct"), "{message}"),
+                    other => panic!("{body}: {other:?}"),
+                }
+            }
+        }
+        let twice = format!(r#"{{"kind":"Pod",{head},"kind":"Pod"}}"#);
+        assert!(matches!(parse(&twice), Err(ReviewError::Refused(_))), "{:?}", parse(&twice));
+    }
+
+    #[test]
     fn what_is_no_image_review_is_told_so() {
         for (body, expected) in [
             ("", "the body is empty"),
             ("nginx", "expected ident"),
             ("{", "EOF while parsing"),
             ("[]", "kind none"),
+            (r#"["ImageReview","imagepolicy.k8s.io/v1alpha1",{}]"#, "kind none"),
             ("{}", "kind none"),
+            (r#"{"kind":["ImageReview"],"apiVersion":"imagepolicy.k8s.io/v1alpha1"}"#, "kind none"),
+            (r#"{"spec":{]"#, "no JSON"),
             (r#"{"kind":"ImageReview"}"#, "apiVersion none"),
             (r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}"#, "kind `AdmissionReview`"),
             (r#"{"kind":"ImageReview","apiVersion":"imagepolicy.k8s.io/v1"}"#, "`imagepolicy.k8s.io/v1`"),
