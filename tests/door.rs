@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::client::{Answer, BOTH, Body, Protocol, full, review_of};
+use crate::support::client::{Answer, BOTH, Body, Protocol, full, get, post as posted, review_of};
+use crate::support::frames::{self, frame};
 use crate::support::{Installation, assert_none, cases};
 
 #[derive(Deserialize)]
@@ -233,11 +234,8 @@ async fn what_apiservers_sent() {
                     check(&answer, Expected { status: 200, allowed, says: Vec::new() });
                 } else {
                     admission_reviews += 1;
-                    let says = vec!["the door for ImageReview is /".to_owned()];
-                    check(&answer, Expected { status: 404, allowed: None, says });
-                    let answer = connection.send(request.replay("/?timeout=10s")).await.unwrap();
                     let says = vec![
-                        "this door takes ImageReview".to_owned(),
+                        "this webhook takes ImageReview".to_owned(),
                         "this is kind `AdmissionReview`".to_owned(),
                     ];
                     check(&answer, Expected { status: 400, allowed: None, says });
@@ -442,4 +440,118 @@ async fn a_connection_has_so_many_streams() {
     assert!(!waiting.is_finished(), "one more is served beside 256");
     begun.clear();
     assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
+}
+
+/// A request that gets 4xx, as a client has to see it: the request line, the HPACK of its headers, and the status.
+const REJECTED: [(&str, &[u8], u16); 3] = [
+    ("POST /image_policy", b"\x83\x87\x04\x0d/image_policy\x01\x09localhost", 400),
+    ("PUT /", b"\x02\x03PUT\x87\x84\x01\x09localhost", 405),
+    ("GET /x", b"\x82\x87\x04\x02/x\x01\x09localhost", 404),
+];
+
+/// curl 7.88 takes a response before the end of its own body for an error of the stream when a reset follows.
+#[tokio::test]
+async fn a_rejected_body_is_taken_before_the_response_over_http2() {
+    let installation = Installation::bare(json!({}));
+    let server = installation.serve().await;
+    for length in [200, 200 << 10] {
+        let mut stream = frames::open(&installation.client(), server.address).await;
+        let body = vec![b'x'; length];
+        // RFC 9113 §6.9.2
+        let mut window = 65_535;
+        for number in 0..100 {
+            for (index, (name, headers, status)) in REJECTED.iter().enumerate() {
+                let id = 2 * (number * 3 + index as u32) + 1;
+                stream.write_all(&frame(frames::HEADERS, frames::END_HEADERS, id, headers)).await.unwrap();
+                let mut response = Vec::new();
+                let mut chunks = body.chunks(16_384).peekable();
+                let mut ended = false;
+                while !ended {
+                    if let Some(chunk) = chunks.next_if(|chunk| chunk.len() <= window) {
+                        let last = if chunks.peek().is_none() { frames::END_STREAM } else { 0 };
+                        stream.write_all(&frame(frames::DATA, last, id, chunk)).await.unwrap();
+                        window -= chunk.len();
+                        continue;
+                    }
+                    let came = frames::read(&mut stream).await.unwrap();
+                    match came.kind {
+                        frames::WINDOW_UPDATE if came.stream == 0 => {
+                            window += u32::from_be_bytes(came.payload.try_into().unwrap()) as usize;
+                        }
+                        frames::RST_STREAM | frames::GOAWAY => panic!("{name}: frame {}", came.kind),
+                        frames::HEADERS | frames::DATA => {
+                            assert_eq!(chunks.peek(), None, "{name}: a response before the body's end");
+                            ended = came.flags & frames::END_STREAM != 0;
+                            if came.kind == frames::DATA {
+                                response.extend(came.payload);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+                let response: Value = serde_json::from_slice(&response).unwrap();
+                assert_eq!(response["code"], *status, "{name}: {response}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rejected_body_is_taken_before_the_response_over_http1() {
+    let installation = Installation::bare(json!({}));
+    let server = installation.serve().await;
+    for length in [200, 200 << 10] {
+        let mut stream = installation.client().handshake(server.address, &["http/1.1"]).await.unwrap();
+        for _ in 0..100 {
+            for (name, _, status) in REJECTED {
+                let head = format!("{name} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
+                stream.write_all(&[head.as_bytes(), &vec![b'x'; length]].concat()).await.unwrap();
+                let mut response = Vec::new();
+                while !response.ends_with(b"}") {
+                    assert_ne!(stream.read_buf(&mut response).await.unwrap(), 0, "{name}: closed");
+                }
+                let response = String::from_utf8(response).unwrap();
+                assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
+            }
+        }
+    }
+}
+
+/// Otherwise a `server:` that is meant for another backend shows nowhere, and `defaultAllow` decides.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_are_no_image_review_are_logged_and_shown_when_they_repeat() {
+    let installation = Installation::bare(json!({}));
+    let mut process = installation.start();
+    let (address, admin) = process.addresses();
+    let mut connection = installation.client().connect(address, Protocol::Http1).await.unwrap();
+    let wrong = || {
+        let uri = format!("https://localhost/validate/%1b[2J{}?timeout=30s", "x".repeat(300));
+        Request::post(uri)
+            .body(full(r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}"#))
+            .unwrap()
+    };
+    let problems = async || -> Vec<Value> {
+        let status: Value = serde_json::from_str(&get(admin, "/status").await.unwrap().1).unwrap();
+        assert_eq!(status["degraded"], !status["problems"].as_array().unwrap().is_empty());
+        status["problems"].as_array().unwrap().clone()
+    };
+    for sent in 1..=5 {
+        assert_eq!(connection.send(wrong()).await.unwrap().status, 400);
+        let line = process.wait_for("rejected a request with 400: POST /validate/%1b[2Jxxx");
+        assert!(
+            line.contains("… from 127.0.0.1:") && line.contains("this is kind `AdmissionReview`"),
+            "{line}"
+        );
+        assert!(line.len() < 500 && !line.contains("timeout"), "{line}");
+        assert_eq!(problems().await.len(), usize::from(sent >= 3), "after {sent}");
+    }
+    let problem = &problems().await[0];
+    assert_eq!(problem["subject"], "requests");
+    let message = problem["message"].as_str().unwrap();
+    assert!(message.starts_with("5 requests since ") && message.contains("POST /validate/"), "{message}");
+    assert!(message.contains("check `server` in the apiserver's kubeconfig"), "{message}");
+    let (status, ready) = get(admin, "/readyz?verbose").await.unwrap();
+    assert!(status == 200 && ready.contains("[-]requests failed: 5 requests since "), "{ready}");
+    assert!(get(admin, "/metrics").await.unwrap().1.contains("\nimage_policy_host_problems 1"));
+    assert_eq!(connection.send(posted(review_of("nginx"))).await.unwrap().status, 200);
 }

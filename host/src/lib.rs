@@ -59,6 +59,7 @@ pub mod reload;
 pub mod tls;
 pub mod pki;
 pub mod dispatch;
+pub mod rejections;
 pub mod status;
 pub mod listen;
 pub mod takeover;

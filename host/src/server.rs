@@ -7,15 +7,16 @@ mod observe;
 mod scrape;
 mod sweep;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
 use http_body_util::BodyExt;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -107,43 +108,63 @@ impl Host {
 /// For writing what is still to be written: a disk that works needs a tenth of it.
 const WRITING: Duration = Duration::from_secs(3);
 
+/// The address of a request's client, an extension of the request.
+#[derive(Clone, Copy)]
+struct Peer(SocketAddr);
+
 /// Why a request gets no verdict.
 enum NoVerdict {
     NotAnImageReview(String),
     /// By more than this bound.
     Overloaded(Bound),
-    NoSuchPath(Uri),
-    WrongMethod(Method),
+    NothingToGet,
+    WrongMethod,
 }
 
-/// The paths of the door; a query is ignored, because the apiserver adds `?timeout=30s`.
+/// The webhook. An ImageReview is judged whatever its path and query: the path is of the kubeconfig's `server`, which
+/// was often written for another backend, and the apiserver adds `?timeout=30s`.
 pub fn routes(host: Arc<Host>) -> Router {
-    Router::new()
-        .route("/", any(door))
-        .route("/image-review", any(door))
-        .route("/image-review/", any(door))
-        .fallback(no_such_path)
-        .with_state(host)
+    Router::new().fallback(webhook).with_state(host)
 }
 
-async fn door(State(host): State<Arc<Host>>, method: Method, body: Body) -> Response {
-    let answer = match method {
-        Method::POST => review(&host, body).await,
-        Method::GET | Method::HEAD => Ok(ABOUT.into_response()),
-        method => Err(NoVerdict::WrongMethod(method)),
-    };
-    answer.unwrap_or_else(|why| host.reject(&why))
-}
+/// Paths where GET says what this host is.
+const ABOUT_AT: [&str; 3] = ["/", "/image-review", "/image-review/"];
 
 const ABOUT: &str = "This is an image policy host: the backend of the kube-apiserver's ImagePolicyWebhook admission \
-    plugin.\nPOST an imagepolicy.k8s.io/v1alpha1 ImageReview here to be told whether its images may run.\n";
+    plugin.\nPOST an imagepolicy.k8s.io/v1alpha1 ImageReview to any path to learn whether its images may run.\n";
+
+async fn webhook(State(host): State<Arc<Host>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let response = match parts.method {
+        Method::POST => review(&host, body).await,
+        Method::GET | Method::HEAD => {
+            drain(&host, body).await;
+            match ABOUT_AT.contains(&parts.uri.path()) {
+                true => Ok(ABOUT.into_response()),
+                false => Err(NoVerdict::NothingToGet),
+            }
+        }
+        _ => {
+            drain(&host, body).await;
+            Err(NoVerdict::WrongMethod)
+        }
+    };
+    response.unwrap_or_else(|why| host.reject(&parts, &why))
+}
 
 /// From bytes to an answer.
-async fn review(host: &Host, body: Body) -> Result<Response, NoVerdict> {
+async fn review(host: &Host, mut body: Body) -> Result<Response, NoVerdict> {
     let began = Instant::now();
     let mut held = host.budget.hold();
-    let read = read(body, host.sources.policies.current().limits.body, &mut held).await;
-    let read = read.map_err(|Exhausted| NoVerdict::Overloaded(bounds::UNDER_WAY))?;
+    let read = match read(&mut body, host.sources.policies.current().limits.body, &mut held).await {
+        Ok(bytes) => Ok(bytes),
+        Err(Unread::Refused(why)) => Err(ReviewError::Refused(why)),
+        Err(Unread::EndedEarly(why)) => Err(ReviewError::NotAnImageReview(why)),
+        Err(Unread::Exhausted) => {
+            drain(host, body).await;
+            return Err(NoVerdict::Overloaded(bounds::UNDER_WAY));
+        }
+    };
     // Only now: a body that comes slowly is judged by what is in force when it is there.
     let set = host.sources.policies.current();
     let review = read.and_then(|bytes| Review::parse(&bytes, &set.limits));
@@ -154,102 +175,123 @@ async fn review(host: &Host, body: Body) -> Result<Response, NoVerdict> {
     Ok(answer)
 }
 
-/// Reads a body of at most `limit` bytes, which are held.
-async fn read(mut body: Body, limit: u64, held: &mut Held) -> Result<Result<Bytes, ReviewError>, Exhausted> {
-    // Most bodies come in one piece, which needs no copy.
-    let (mut whole, mut bytes) = (Bytes::new(), Vec::new());
-    let mut total = 0u64;
-    let arrive = async {
-        while let Some(frame) = body.frame().await {
-            let frame = match frame {
-                Ok(frame) => frame,
-                Err(error) => {
-                    let error = text::printable(&error.to_string());
-                    let message = format!("the request's body ended early: {error}");
-                    return Ok(Err(ReviewError::NotAnImageReview(message)));
-                }
-            };
-            let Ok(data) = frame.into_data() else { continue };
-            total = total.saturating_add(data.len() as u64);
-            if total <= limit {
-                held.more(data.len() as u64)?;
-                if whole.is_empty() {
-                    whole = data;
-                    continue;
-                }
-                if bytes.is_empty() {
-                    bytes.extend_from_slice(&whole);
-                }
-                bytes.extend_from_slice(&data);
-            } else if total > limit.saturating_add(bounds::BODY_DRAIN.default) {
-                break;
-            }
-        }
-        Ok(Ok(()))
-    };
-    let time = bounds::BODY_TIME.time();
-    Ok(match tokio::time::timeout(time, arrive).await {
-        Ok(Err(exhausted)) => return Err(exhausted),
-        Ok(Ok(Err(error))) => Err(error),
-        Ok(Ok(Ok(()))) | Err(_) if total > limit => {
-            Err(ReviewError::Refused(bounds::BODY.says(total, limit)))
-        }
-        Ok(Ok(Ok(()))) => Ok(if bytes.is_empty() { whole } else { bytes.into() }),
-        Err(_) => Err(ReviewError::Refused(bounds::BODY_TIME.says_of(time))),
-    })
+/// Why a body could not be read.
+enum Unread {
+    /// It is too large, or arrived too slowly: this is the reason of the denial.
+    Refused(String),
+    /// The client gave up.
+    EndedEarly(String),
+    /// All requests under way hold too much.
+    Exhausted,
 }
 
-async fn no_such_path(State(host): State<Arc<Host>>, uri: Uri) -> Response {
-    host.reject(&NoVerdict::NoSuchPath(uri))
-}
-
-impl NoVerdict {
-    fn answer(&self) -> (StatusCode, Response) {
-        let (code, reason, message) = match self {
-            NoVerdict::NotAnImageReview(message) => {
-                (StatusCode::BAD_REQUEST, "BadRequest", format!("this door takes ImageReview: {message}"))
-            }
-            // Without Retry-After: with it the apiserver would retry eleven times as often (client-go,
-            // rest/with_retry.go).
-            NoVerdict::Overloaded(bound) => {
-                (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", bound.says("", bound.default))
-            }
-            NoVerdict::NoSuchPath(uri) => {
-                let path = text::shown(uri.path(), 128);
-                let message =
-                    format!("there is nothing at {path}: the door for ImageReview is / (or /image-review)");
-                (StatusCode::NOT_FOUND, "NotFound", message)
-            }
-            NoVerdict::WrongMethod(method) => {
-                let method = text::shown(method.as_str(), 64);
-                let message = format!("this door takes POST of an ImageReview, not {method}");
-                (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
-            }
-        };
-        let mut answer = json(code, &FailureStatus::new(code.as_u16(), reason, &message));
-        if let NoVerdict::WrongMethod(_) = self {
-            // RFC 9110 §15.5.6 wants it.
-            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
-        }
-        (code, answer)
+impl From<Exhausted> for Unread {
+    fn from(Exhausted: Exhausted) -> Unread {
+        Unread::Exhausted
     }
 }
 
-impl Host {
-    /// Answers a request that gets no verdict.
-    fn reject(&self, why: &NoVerdict) -> Response {
-        let (code, answer) = why.answer();
-        self.metrics.rejected(code.as_u16());
-        match why {
-            NoVerdict::NotAnImageReview(message) if self.lines.may(lines::Kind::Request) => {
-                tracing::warn!("refused a request: this door takes ImageReview: {message}");
+/// Reads and forgets a body that nobody needs: a response that comes before the end of the request's body is an error
+/// to some clients (curl 7.88, over HTTP/2), which then show none of it.
+async fn drain(host: &Host, mut body: Body) {
+    // A body that is over its bound is forgotten, so nothing is held.
+    let _ = read(&mut body, 0, &mut host.budget.hold()).await;
+}
+
+/// Reads a body of at most `limit` bytes, which are held. The rest of a longer body is read and forgotten.
+async fn read(body: &mut Body, limit: u64, held: &mut Held) -> Result<Bytes, Unread> {
+    let mut total = 0;
+    let time = bounds::BODY_TIME.time();
+    let arrived = tokio::time::timeout(time, arrive(body, limit, &mut total, held)).await;
+    match arrived {
+        Ok(Err(unread)) => Err(unread),
+        _ if total > limit => Err(Unread::Refused(bounds::BODY.says(total, limit))),
+        Ok(Ok(bytes)) => Ok(bytes),
+        Err(_) => Err(Unread::Refused(bounds::BODY_TIME.says_of(time))),
+    }
+}
+
+async fn arrive(body: &mut Body, limit: u64, total: &mut u64, held: &mut Held) -> Result<Bytes, Unread> {
+    // Most bodies come in one piece, which needs no copy.
+    let (mut whole, mut bytes) = (Bytes::new(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            let error = text::shown(&error.to_string(), 256);
+            Unread::EndedEarly(format!("the request's body ended early: {error}"))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        *total = total.saturating_add(data.len() as u64);
+        if *total <= limit {
+            held.more(data.len() as u64)?;
+            if whole.is_empty() {
+                whole = data;
+                continue;
             }
-            NoVerdict::Overloaded(bound) if self.lines.may(lines::Kind::Request) => {
-                tracing::warn!("refused a request with 429: {}", bound.says("", bound.default));
+            if bytes.is_empty() {
+                bytes.extend_from_slice(&whole);
             }
-            _ => {}
+            bytes.extend_from_slice(&data);
+        } else if *total > limit.saturating_add(bounds::BODY_DRAIN.default) {
+            break;
         }
-        answer
+    }
+    Ok(if bytes.is_empty() { whole } else { bytes.into() })
+}
+
+impl NoVerdict {
+    /// Returns the status code, Kubernetes' `StatusReason` and the message.
+    fn status(&self, parts: &Parts) -> (StatusCode, &'static str, String) {
+        match self {
+            NoVerdict::NotAnImageReview(message) => {
+                let message = format!("this webhook takes ImageReview: {message}");
+                (StatusCode::BAD_REQUEST, "BadRequest", message)
+            }
+            NoVerdict::NothingToGet => {
+                let path = text::shown(parts.uri.path(), 128);
+                let message = format!(
+                    "there is nothing at {path}: this webhook takes POST of an ImageReview, to any path"
+                );
+                (StatusCode::NOT_FOUND, "NotFound", message)
+            }
+            NoVerdict::WrongMethod => {
+                let method = text::shown(parts.method.as_str(), 64);
+                let message = format!("this webhook takes POST of an ImageReview, not {method}");
+                (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+            }
+            NoVerdict::Overloaded(bound) => {
+                (StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", bound.says("", bound.default))
+            }
+        }
+    }
+}
+
+/// Returns the response of a request that is not taken because there are too many. It has no Retry-After: with one the
+/// apiserver would retry eleven times as often (client-go, rest/with_retry.go).
+fn overloaded(bound: Bound) -> Response {
+    let code = StatusCode::TOO_MANY_REQUESTS;
+    json(code, &FailureStatus::new(code.as_u16(), "TooManyRequests", &bound.says("", bound.default)))
+}
+
+impl Host {
+    /// Answers a request that gets no verdict, with a line in the log. A request that is no ImageReview is recorded.
+    fn reject(&self, parts: &Parts, why: &NoVerdict) -> Response {
+        let (code, reason, message) = why.status(parts);
+        self.metrics.rejected(code.as_u16());
+        let peer = parts.extensions.get().map_or_else(|| "?".to_owned(), |Peer(peer)| peer.to_string());
+        let (method, path) = (text::shown(parts.method.as_str(), 64), text::shown(parts.uri.path(), 128));
+        let line = format!("{method} {path} from {peer}: {message}");
+        if !matches!(why, NoVerdict::Overloaded(_)) {
+            self.sources.rejections.record(&line);
+        }
+        if self.lines.may(lines::Kind::Request) {
+            tracing::warn!("rejected a request with {}: {line}", code.as_u16());
+        }
+        let mut response = json(code, &FailureStatus::new(code.as_u16(), reason, &message));
+        if code == StatusCode::METHOD_NOT_ALLOWED {
+            // RFC 9110 §15.5.6 wants it.
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
+        }
+        response
     }
 }
 

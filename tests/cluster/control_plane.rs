@@ -324,7 +324,8 @@ fn kubeconfig(folder: &Path, backend: u16) -> Value {
         "kind": "Config",
         "clusters": [{"name": "image-checker", "cluster": {
             "certificate-authority": folder.join("external-cert.pem"),
-            "server": format!("https://localhost:{backend}"),
+            // The path of another backend (kube-image-bouncer): this host takes any.
+            "server": format!("https://localhost:{backend}/image_policy"),
         }}],
         "contexts": [{"name": "image-checker", "context": {"cluster": "image-checker", "user": "api-server"}}],
         "current-context": "image-checker",

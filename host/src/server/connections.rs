@@ -27,7 +27,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::budget::{Budget, Exhausted, Holding};
 use super::sweep::{Protocol, Sweep, Track, Tracked, TrackedStream};
-use super::{Host, NoVerdict, routes};
+use super::{Host, Peer, overloaded, routes};
 use crate::{bounds, lines, tls};
 
 /// What a connection speaks below HTTP.
@@ -136,9 +136,10 @@ pub(super) async fn serve_connections(
             sweep: Arc::clone(&sweep),
             rooms: Arc::clone(&rooms),
             edition: sweep.edition(),
+            peer,
         };
         let entering = rooms.enter();
-        tokio::spawn(connection.serve(stream, peer, entering));
+        tokio::spawn(connection.serve(stream, entering));
     }
     drop(listener);
     drain(&sweep, &rooms, seconds, stop).await
@@ -208,10 +209,12 @@ struct Connection {
     rooms: Arc<Rooms>,
     /// Of the TLS material that its handshake begins with, or of an older one.
     edition: u32,
+    peer: SocketAddr,
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, peer: SocketAddr, entering: Entering) {
+    async fn serve(self, stream: TcpStream, entering: Entering) {
+        let peer = self.peer;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
@@ -267,6 +270,7 @@ impl Connection {
             routes: TowerToHyperService::new(self.routes.clone()),
             budget: Arc::clone(&self.budget),
             track: Arc::clone(track),
+            peer: self.peer,
         });
         let service = service_fn(move |request| Arc::clone(&service).answer(request));
         let headers = bounds::HEADERS.size();
@@ -300,20 +304,22 @@ struct Answering {
     routes: TowerToHyperService<axum::Router>,
     budget: Arc<Budget>,
     track: Arc<Track>,
+    peer: SocketAddr,
 }
 
 impl Answering {
     fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Holding<Body>>, Infallible>> {
         // From here on, and not only when the answer is first waited for.
         let under_way = self.track.begin();
         let mut held = self.budget.hold();
+        request.extensions_mut().insert(Peer(self.peer));
         async move {
             let mut answer = match held.more(bounds::HEADERS.default) {
                 Ok(()) => self.routes.call(request).await?,
-                Err(Exhausted) => NoVerdict::Overloaded(bounds::UNDER_WAY).answer().1,
+                Err(Exhausted) => overloaded(bounds::UNDER_WAY),
             };
             if self.track.is_last() {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

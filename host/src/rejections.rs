@@ -1,0 +1,80 @@
+//! Requests that were no ImageReview. They are a problem while they repeat: a wrong `server:` in a kubeconfig lets
+//! every pod in where `defaultAllow` is true, and shows nowhere else.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::reload::Problem;
+
+/// Rejected requests from which on they are a problem: one or two are somebody who tries the host with curl.
+const REPEATED: u64 = 3;
+
+/// Time without a rejected request after which the requests before are forgotten.
+const QUIET: Duration = Duration::from_secs(5 * 60);
+
+/// The rejected requests of late.
+#[derive(Default)]
+pub struct Rejections(Mutex<Option<Run>>);
+
+/// Rejected requests with less than [`QUIET`] between any two.
+struct Run {
+    count: u64,
+    since: SystemTime,
+    last: Instant,
+    /// The last request and why it was rejected, on one line.
+    example: String,
+}
+
+impl Rejections {
+    /// Records a rejected request. `example` is one bounded line: the request, its peer and the reason.
+    pub fn record(&self, example: &str) {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = current.take().filter(|run| run.last.elapsed() < QUIET);
+        let (count, since) = run.map_or((0, SystemTime::now()), |run| (run.count, run.since));
+        let example = example.to_owned();
+        *current = Some(Run { count: count.saturating_add(1), since, last: Instant::now(), example });
+    }
+
+    /// Returns the problem while requests are rejected again and again.
+    pub fn problem(&self) -> Option<Problem> {
+        let current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = current.as_ref().filter(|run| run.count >= REPEATED && run.last.elapsed() < QUIET)?;
+        let (count, since) = (run.count, humantime::format_rfc3339_seconds(run.since));
+        let example = &run.example;
+        Some(Problem {
+            subject: "requests".to_owned(),
+            message: format!(
+                "{count} requests since {since} were no ImageReview, the last one: {example} (check `server` in the \
+                 apiserver's kubeconfig and which other clients are configured to ask this host; without further \
+                 ones this ends after {} minutes)",
+                QUIET.as_secs() / 60
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn rejected_requests_are_a_problem_while_they_repeat() {
+        let rejections = Rejections::default();
+        for _ in 0..2 {
+            rejections.record("GET /favicon.ico");
+            assert_eq!(rejections.problem(), None, "a single request or two");
+        }
+        rejections.record("POST /validate");
+        let problem = rejections.problem().unwrap().to_string();
+        assert!(problem.starts_with("requests: 3 requests since "), "{problem}");
+        assert!(problem.contains("the last one: POST /validate ("), "{problem}");
+        tokio::time::advance(QUIET - Duration::from_secs(1)).await;
+        assert!(rejections.problem().is_some());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(rejections.problem(), None, "no further one came");
+        rejections.record("POST /validate");
+        assert_eq!(rejections.problem(), None, "the count begins again");
+    }
+}
