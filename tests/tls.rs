@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::certificates::{Identity, Signer, Validity, Wanted};
+use crate::support::certificates::{Identity, Pki, Signer, Validity, Wanted, lone_authority};
 use crate::support::client::{BOTH, Client, Connection, Protocol, get};
 use crate::support::{Installation, assert_none, cases};
 
@@ -77,6 +77,9 @@ struct ServerCase {
     names: Option<String>,
     /// What it says of it; absent: the host serves.
     refused: Option<String>,
+    #[serde(default)]
+    #[expect(dead_code, reason = "for the count of tests that every bound has")]
+    bound: String,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +87,10 @@ struct ServerCase {
 enum Content {
     /// What this file held.
     Of(String),
+    /// As many times.
+    OfTimes(String, usize),
+    /// As many authorities of one name.
+    Authorities(usize),
     Text(String),
     /// This many spaces.
     Spaces(usize),
@@ -112,6 +119,8 @@ async fn every_server() {
             .map(|(file, parts)| {
                 let parts = parts.iter().map(|part| match part {
                     Content::Of(other) => Some(read(other)),
+                    Content::OfTimes(other, times) => Some(read(other).repeat(*times)),
+                    Content::Authorities(count) => Some((0..*count).map(|_| lone_authority("a")).collect()),
                     Content::Text(text) => Some(text.clone()),
                     Content::Spaces(count) => Some(" ".repeat(*count)),
                     Content::FreshKey => Some(KeyPair::generate().unwrap().serialize_pem()),
@@ -386,39 +395,149 @@ async fn a_certificate_that_expires_is_told_of_in_time() {
     assert_eq!(said.matches("expires on").count(), 1, "it is said once: {said}");
 }
 
-/// Nobody can be answered then, so the host is not ready; whoever knows better may exclude the check.
-#[tokio::test]
-async fn an_authority_that_has_expired_is_loud() {
-    let installation = Installation::bare(json!({}));
-    let expired = Wanted {
-        common_name: "old authority".to_owned(),
-        authority: true,
-        valid: Validity::Expired,
-        signer: Signer::Itself,
-        ..Wanted::default()
-    };
-    let expired = installation.pki.issue(&expired).chain;
-    installation.write("apiserver-client-ca.pem", expired.as_bytes());
-    let mut server = installation.serve().await;
-    let check =
-        "[-]certificate/client-ca failed: the client-ca certificate of CN=old authority has EXPIRED on ";
-    for path in ["/readyz", "/readyz?verbose", "/readyz?exclude=certificate/serving"] {
-        let (status, ready) = get(server.admin, path).await.unwrap();
-        assert!(status == 500 && ready.contains(check), "{path}: {ready}");
-        assert!(ready.ends_with("readyz check failed\n"), "{path}: {ready}");
-    }
-    let (status, ready) =
-        get(server.admin, "/readyz?verbose&exclude=certificate/client-ca&exclude=nothing").await.unwrap();
-    assert!(status == 200 && ready.contains("[+]certificate/client-ca excluded: ok\n"), "{ready}");
-    assert!(
-        ready.contains("warn: some health checks cannot be excluded: no matches for \"nothing\"\n"),
-        "{ready}"
-    );
-    assert_eq!(get(server.admin, "/livez").await.unwrap().0, 200);
+const VERSIONS: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
-    // One that is good beside it is enough.
-    installation.write("apiserver-client-ca.pem", (expired + &installation.pki.authority()).as_bytes());
-    server.reloader.reload();
+/// Whether a client is served, by a new connection over HTTP/1.1.
+async fn is_served(client: &Client, address: std::net::SocketAddr) -> bool {
+    match client.connect(address, Protocol::Http1).await {
+        Ok(mut connection) => connection.review("nginx").await.is_ok_and(|answer| answer.status == 200),
+        Err(_) => false,
+    }
+}
+
+/// An authority whose validity is over, or has not begun, lets no client in, and the words of it are true.
+#[tokio::test]
+async fn an_authority_that_is_not_valid_lets_no_client_in() {
+    let installation = Installation::bare(json!({}));
+    let mut server = installation.serve().await;
+    for (valid, words) in [
+        (Validity::Expired, "the client-ca certificate of CN=authority has EXPIRED on "),
+        (Validity::NotYet, "the client-ca certificate of CN=authority is NOT VALID before "),
+    ] {
+        let check = format!("[-]certificate/client-ca failed: {words}");
+        let others = Pki::valid(valid);
+        installation.write("apiserver-client-ca.pem", others.authority().as_bytes());
+        server.reloader.reload();
+        for signer in [Signer::Authority, Signer::Intermediate] {
+            let identity = others.issue(&Wanted { signer, ..Wanted::client() });
+            for version in VERSIONS {
+                let client = Client::showing(&installation.pki, Some(&identity), &[version]);
+                assert!(!is_served(&client, server.address).await, "{valid:?}, {signer:?}, {version:?}");
+            }
+        }
+        for path in ["/readyz", "/readyz?verbose", "/readyz?exclude=certificate/serving"] {
+            let (status, ready) = get(server.admin, path).await.unwrap();
+            assert!(status == 500 && ready.contains(&check), "{path}: {ready}");
+            assert!(ready.ends_with("readyz check failed\n"), "{path}: {ready}");
+        }
+        let (status, ready) =
+            get(server.admin, "/readyz?verbose&exclude=certificate/client-ca&exclude=nothing").await.unwrap();
+        assert!(status == 200 && ready.contains("[+]certificate/client-ca excluded: ok\n"), "{ready}");
+        assert!(
+            ready.contains("warn: some health checks cannot be excluded: no matches for \"nothing\"\n"),
+            "{ready}"
+        );
+        assert_eq!(get(server.admin, "/livez").await.unwrap().0, 200);
+
+        // Another that is good beside it lets its own clients in, and one that is renewed with the same key all of its.
+        let identity = others.issue(&Wanted::client());
+        let client = Client::showing(&installation.pki, Some(&identity), &VERSIONS);
+        let (own, renewed) = (installation.pki.authority(), others.renewed(Validity::Now));
+        for (authorities, served) in [
+            (others.authority() + &own, false),
+            (others.authority() + &renewed, true),
+            (renewed + &others.authority(), true),
+        ] {
+            installation.write("apiserver-client-ca.pem", authorities.as_bytes());
+            server.reloader.reload();
+            let (status, ready) = get(server.admin, "/readyz?verbose").await.unwrap();
+            assert!(status == 200 && ready.contains(&check), "{ready}");
+            assert_eq!(is_served(&client, server.address).await, served, "{valid:?}");
+            assert_ne!(is_served(&installation.client(), server.address).await, served, "{valid:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_names_the_authority_that_is_not_valid() {
+    for (valid, words) in [
+        (Validity::Expired, "signed by CN=authority, an authority of tls.clientCA that has EXPIRED"),
+        (Validity::NotYet, "signed by CN=authority, an authority of tls.clientCA that is not valid yet"),
+    ] {
+        let installation = Installation::bare(json!({}));
+        let others = Pki::valid(valid);
+        installation.write("apiserver-client-ca.pem", others.authority().as_bytes());
+        let mut process = installation.start();
+        let (address, _) = process.addresses();
+        let identity = others.issue(&Wanted::client());
+        assert!(!is_served(&Client::showing(&installation.pki, Some(&identity), &VERSIONS), address).await);
+        let line = process.wait_for("TLS handshake refused: ");
+        assert!(line.contains(words), "{line}");
+    }
+}
+
+/// Clients that reach an authority of theirs without it do not mind.
+#[tokio::test]
+async fn what_has_expired_beside_the_serving_certificate_is_told_and_the_host_stays_ready() {
+    let installation = Installation::bare(json!({}));
+    let old = Pki::valid(Validity::Expired).authority();
+    let chain = std::fs::read_to_string(installation.path("external-cert.pem")).unwrap() + &old;
+    installation.write("external-cert.pem", chain.as_bytes());
+    let server = installation.serve().await;
+    assert!(is_served(&installation.client(), server.address).await);
     let (status, ready) = get(server.admin, "/readyz?verbose").await.unwrap();
-    assert!(status == 200 && ready.contains(check), "{ready}");
+    let words =
+        "[-]certificate/serving-chain failed: the serving-chain certificate of CN=authority has EXPIRED on ";
+    assert!(status == 200 && ready.contains(words), "{ready}");
+    assert!(ready.contains("so clients that need it on the way to an authority of theirs refuse"), "{ready}");
+    assert!(ready.contains("[+]certificate/serving ok\n"), "{ready}");
+    let status: Value = serde_json::from_str(&get(server.admin, "/status").await.unwrap().1).unwrap();
+    assert_eq!(status["degraded"], true);
+}
+
+/// A resumed session would be served without a look at the client's certificate.
+#[tokio::test]
+async fn no_session_is_resumed() {
+    let installation = Installation::bare(json!({}));
+    let server = installation.serve().await;
+    for version in VERSIONS {
+        // It keeps sessions and tickets from one connection to the next.
+        let client = Client::speaking(&installation.pki, Some(&Wanted::client()), &[version]);
+        for number in 0..3 {
+            let stream = client.handshake(server.address, &["http/1.1"]).await.unwrap();
+            let kind = stream.get_ref().1.handshake_kind();
+            assert_eq!(kind, Some(rustls::HandshakeKind::Full), "{version:?}, {number}");
+            // A ticket would come with the answer.
+            let mut connection = Connection::over(stream, Protocol::Http1).await.unwrap();
+            assert_eq!(connection.review("nginx").await.unwrap().status, 200);
+        }
+
+        let short = Wanted { valid: Validity::Seconds(3), ..Wanted::client() };
+        let client = Client::speaking(&installation.pki, Some(&short), &[version]);
+        assert!(is_served(&client, server.address).await, "{version:?}");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!is_served(&client, server.address).await, "{version:?}: its certificate has expired");
+    }
+}
+
+/// bound: authority-names within
+/// bound: authority-names breaks
+#[tokio::test]
+async fn clients_connect_however_many_authorities_there_are() {
+    let installation = Installation::bare(json!({}));
+    let mut server = installation.serve().await;
+    for (count, named) in [(100, true), (1100, false)] {
+        let name = |number| format!("an authority with a name of the usual length, number {number}");
+        let mut authorities: String = (1..count).map(|number| lone_authority(&name(number))).collect();
+        authorities.push_str(&installation.pki.authority());
+        installation.write("apiserver-client-ca.pem", authorities.as_bytes());
+        server.reloader.reload();
+        for version in VERSIONS {
+            let client = Client::speaking(&installation.pki, Some(&Wanted::client()), &[version]);
+            let (client, hints) = client.counting_hints();
+            assert!(is_served(&client, server.address).await, "{count} authorities, {version:?}");
+            let hints = hints.load(std::sync::atomic::Ordering::SeqCst);
+            assert_eq!(hints, if named { count } else { 0 }, "{version:?}");
+        }
+    }
 }

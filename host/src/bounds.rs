@@ -177,6 +177,23 @@ bounds! {
             .says("stopped, but some reviews took too long to be finished");
     }
 
+    "Certificates":
+    "What the files of `tls` may hold. Over a bound the files are refused and what was in force stays, but for the names." {
+        TLS_FILE = bytes("tls-file", "a file of certificates, or a private key", MI)
+            .fixed("a bundle of all public authorities has 220 KiB")
+            .says("larger than {limit} bytes: no file of certificates needs that");
+        SERVING_CHAIN = bytes("serving-chain", "the serving certificate with its chain", 32 * KI)
+            .fixed("a chain of five has 10 KiB, and some clients read at most 64 KiB in a handshake")
+            .says("its certificates have {found} bytes, and clients read no more than {limit} for certain: keep the serving \
+                   certificate and those between it and the authority");
+        AUTHORITIES_OF_A_NAME = count("authorities-of-a-name", "client authorities with the same name", 32)
+            .fixed("a client's chain is tried with each of them; two are there while one replaces the other")
+            .says("{found} of its authorities have the same name, at most {limit} may: remove those that sign no clients");
+        AUTHORITY_NAMES = bytes("authority-names", "names of client authorities in a handshake", 16 * KI)
+            .fixed("a handshake holds less than 64 KiB of them, and clients need no names")
+            .does("the handshake names none, and clients choose their certificate by themselves");
+    }
+
     "The control socket":
     "What the host's own user, who alone can open it, uses up by accident. Over a bound the request is refused, and \
      the host serves on." {

@@ -14,6 +14,7 @@ use crate::decision_log::DecisionLog;
 use crate::dispatch::Pace;
 use crate::generation::{Publication, read_time, write_time};
 use crate::policy::{Entry, Policy, PolicyReader, Seen};
+use crate::rejections::Rejections;
 use crate::reload::{Problem, StandingReader, Started};
 use crate::state::{CandidateSummary, Summary};
 use crate::tls::{Certificate, Nearness, Role, TlsReader};
@@ -26,14 +27,14 @@ pub struct Status {
     pub generation: Generation,
     /// Of the whole host.
     pub mode: Mode,
-    /// Something is not as configured, a policy fails, a certificate expires within a week, or the decision log cannot
+    /// Something is not as configured, clients ask for what this host does not do, a policy fails, a certificate expires within a week, or the decision log cannot
     /// be written.
     pub degraded: bool,
     /// It takes no new connections, and ends when the reviews under way are answered.
     pub draining: bool,
     /// The policies in force, in order.
     pub policies: Vec<PolicyStatus>,
-    /// What is not as configured.
+    /// What is not as it should be.
     pub problems: Vec<Problem>,
     /// The certificates in force, the first to expire first.
     pub certificates: Vec<CertificateStatus>,
@@ -92,7 +93,10 @@ pub struct CertificateStatus {
     pub not_after: SystemTime,
     /// Whether that was before.
     pub expired: bool,
-    /// That it expires soon, or has expired.
+    /// Whether its validity has not begun.
+    #[serde(default)]
+    pub not_yet_valid: bool,
+    /// That it is not valid, or expires soon.
     pub notice: Option<String>,
 }
 
@@ -127,6 +131,8 @@ pub struct Sources {
     pub decision_log: DecisionLog,
     /// Whether it drains.
     pub drain: Drain,
+    /// The requests that were no ImageReview.
+    pub rejections: Arc<Rejections>,
 }
 
 /// Whether a host drains, for whoever shows it.
@@ -154,7 +160,15 @@ impl Sources {
             tls: started.tls.clone(),
             decision_log: started.decision_log.clone(),
             drain: Drain::default(),
+            rejections: Arc::default(),
         }
+    }
+
+    /// Returns all that is not as it should be now: the problems of the reload, and requests that are no ImageReview.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.standing.problems();
+        problems.extend(self.rejections.problem());
+        problems
     }
 }
 
@@ -170,7 +184,7 @@ impl Status {
         let expiring = tls.certificates().iter().any(soon);
         let decision_log = DecisionLogStatus::of(&sources.decision_log);
         let trouble = decision_log.as_ref().is_some_and(|log| log.trouble.is_some());
-        let problems = sources.standing.problems();
+        let problems = sources.problems();
         let policies: Vec<_> = set.policies.iter().map(PolicyStatus::of).collect();
         let generation = Generation {
             publication: set.publication().clone(),
@@ -203,6 +217,7 @@ impl CertificateStatus {
             subject: certificate.subject.clone(),
             not_after: certificate.not_after,
             expired: matches!(certificate.nearness(now), Some(Nearness::Expired(_))),
+            not_yet_valid: matches!(certificate.nearness(now), Some(Nearness::NotYet)),
             notice: certificate.notice(now),
         }
     }

@@ -1,27 +1,26 @@
 //! TLS as the apiserver speaks it: certificates read and checked, clients verified, refusals explained.
 
+mod clients;
 mod expiry;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore};
-use rustls::{ServerConfig, SignatureScheme};
-use x509_parser::extensions::GeneralName;
+use rustls::server::NoServerSessionStorage;
+use rustls::{CertificateError, OtherError, ServerConfig};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
+use self::clients::{Clients, Refused};
 pub use self::expiry::{Certificate, Nearness, Notices, Role};
 use crate::config::{ClientAuth, TlsConfig};
 use crate::file::{self, FileError};
-use crate::text;
+use crate::{bounds, text};
 
 /// Why TLS material cannot serve. Each message names the file and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +47,28 @@ pub enum TlsError {
 pub struct Tls {
     config: Arc<ServerConfig>,
     certificates: Vec<Certificate>,
+    clients: Option<Arc<Clients>>,
 }
 
 impl Tls {
+    /// Returns the material as a handshake needs it.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// Returns the time from which on a client with this chain, leaf first, is no longer trusted: its certificate, one
+    /// between, or the authority that signed it has expired then. Returns None where clients need no certificate, and
+    /// a time that is over for a chain that is not trusted.
+    pub fn trusted_until(&self, chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
+        let clients = self.clients.as_ref()?;
+        let until = chain.split_first().and_then(|(leaf, intermediates)| {
+            clients.trusted_until(leaf, intermediates, UnixTime::now()).ok()
+        });
+        // The last second is valid still.
+        let seconds = u64::try_from(until.unwrap_or_default().saturating_add(1)).unwrap_or_default();
+        Some(UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH))
+    }
+
     /// The certificates that it depends on.
     pub fn certificates(&self) -> &[Certificate] {
         &self.certificates
@@ -83,7 +101,7 @@ impl TlsReader {
         self.0.load_full()
     }
 
-    /// What a handshake needs of it.
+    /// Returns the material in force as a handshake needs it.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.0.load().config)
     }
@@ -102,7 +120,7 @@ impl Material {
     /// Reads the files.
     ///
     /// # Errors
-    /// A file is missing, unreadable or larger than a mebibyte.
+    /// A file is missing, unreadable or too large.
     pub fn read(config: &TlsConfig) -> Result<Material, TlsError> {
         let client_ca = match &config.client_auth {
             ClientAuth::Required { ca, .. } => Some(read(ca)?),
@@ -128,22 +146,30 @@ impl Material {
     pub fn server_config(&self) -> Result<Arc<Tls>, TlsError> {
         let TlsConfig { certificate, private_key, client_auth } = &self.config;
         let chain = certificates(certificate, &self.certificate)?;
-        let serving = chain.iter().filter_map(|der| Certificate::new(Role::Serving, certificate, der));
+        let roles = [Role::Serving].into_iter().chain(std::iter::repeat(Role::ServingChain));
+        let serving = roles.zip(&chain).filter_map(|(role, der)| Certificate::new(role, certificate, der));
         let mut watched: Vec<_> = serving.collect();
         check_serving(certificate, &chain)?;
+        let bytes: usize = chain.iter().map(|der| der.len()).sum();
+        if bytes > bounds::SERVING_CHAIN.size() {
+            let bound = bounds::SERVING_CHAIN;
+            return Err(unusable(certificate, bound.says(bytes, bound.default)));
+        }
         let key = private_key_in(private_key, &self.key)?;
 
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(|error| unusable(certificate, error.to_string()))?;
+        let mut clients = None;
         let builder = match (client_auth, &self.client_ca) {
             (ClientAuth::Required { ca, names }, Some(pem)) => {
                 let authorities = certificates(ca, pem)?;
                 let of_clients = |der: &_| Certificate::new(Role::ClientCa, ca, der);
                 watched.extend(authorities.iter().filter_map(of_clients));
-                let inner = client_verifier(ca, authorities, &provider)?;
-                builder.with_client_cert_verifier(Arc::new(NamedClients { inner, names: names.clone() }))
+                let trusted = Arc::new(Clients::new(ca, &authorities, names, &provider)?);
+                clients = Some(Arc::clone(&trusted));
+                builder.with_client_cert_verifier(trusted)
             }
             _ => builder.with_no_client_auth(),
         };
@@ -155,18 +181,20 @@ impl Material {
             other => unusable(private_key, format!("the key cannot be used: {other}")),
         })?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // A resumed session is served without a look at its client's certificate, which may have expired meanwhile.
+        // Connections are kept for long, so nothing is gained by resumption.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
         watched.sort_by_key(|certificate| certificate.not_after);
-        Ok(Arc::new(Tls { config: Arc::new(config), certificates: watched }))
+        Ok(Arc::new(Tls { config: Arc::new(config), certificates: watched, clients }))
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    const LIMIT: u64 = 1024 * 1024;
-    file::read(path, LIMIT).map_err(|error| {
+    let bound = bounds::TLS_FILE;
+    file::read(path, bound.default).map_err(|error| {
         let source = match error {
-            FileError::TooLarge(..) => {
-                io::Error::other("the file is larger than a mebibyte: it is no PEM file of ours")
-            }
+            FileError::TooLarge(..) => io::Error::other(bound.says("", bound.default)),
             other => other.into(),
         };
         TlsError::Read { path: path.to_owned(), source }
@@ -248,95 +276,6 @@ fn check_serving(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), TlsErr
     Ok(())
 }
 
-fn client_verifier(
-    path: &Path,
-    authorities: Vec<CertificateDer<'static>>,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in authorities {
-        roots.add(certificate).map_err(|error| {
-            unusable(path, format!("a certificate in it cannot be a certificate authority: {error}"))
-        })?;
-    }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-        .build()
-        .map_err(|error| unusable(path, error.to_string()))
-}
-
-/// A client with a certificate of the CA and, where names are configured, one of those names.
-#[derive(Debug)]
-struct NamedClients {
-    inner: Arc<dyn ClientCertVerifier>,
-    names: Vec<String>,
-}
-
-/// The certificate's names are none of `clientNames`.
-#[derive(Debug, thiserror::Error)]
-#[error("the client's certificate is for {0}, which is not among tls.clientNames")]
-struct WrongName(String);
-
-impl ClientCertVerifier for NamedClients {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
-        if self.names.is_empty() {
-            return Ok(verified);
-        }
-        let names = names_of(end_entity);
-        if names.iter().any(|name| self.names.contains(name)) {
-            return Ok(verified);
-        }
-        let shown: Vec<_> = names.iter().map(|name| text::cut(&text::printable(name), 128)).collect();
-        let wrong = WrongName(shown.join(", "));
-        Err(CertificateError::Other(OtherError(Arc::new(wrong))).into())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// The common name, and the DNS names among the alternative names.
-fn names_of(certificate: &CertificateDer<'_>) -> Vec<String> {
-    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
-    let common = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok());
-    let mut names: Vec<String> = common.map(str::to_owned).collect();
-    if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
-        names.extend(alternative.value.general_names.iter().filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some((*name).to_owned()),
-            _ => None,
-        }));
-    }
-    names
-}
-
 /// Why a handshake failed, for the log: what was wrong and what to do, where that is known.
 pub fn explain(error: &std::io::Error) -> String {
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
@@ -366,7 +305,7 @@ pub fn explain(error: &std::io::Error) -> String {
              is a serving certificate; apiserver-kubelet-client.crt is for clients)"
         }
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause)))
-            if cause.is::<WrongName>() =>
+            if cause.is::<Refused>() =>
         {
             return cause.to_string();
         }

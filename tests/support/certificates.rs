@@ -40,6 +40,8 @@ pub(crate) enum Validity {
     Expiring,
     Expired,
     NotYet,
+    /// For so many seconds more.
+    Seconds(i64),
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -90,15 +92,22 @@ pub(crate) struct Pki {
 
 impl Pki {
     pub(crate) fn new() -> Pki {
-        let named = |common_name: &str| {
-            let authority = true;
-            parameters(&Wanted { common_name: common_name.to_owned(), authority, ..Wanted::default() })
-        };
+        Pki::valid(Validity::Now)
+    }
+
+    /// With an authority of this validity, and a sound one below it.
+    pub(crate) fn valid(valid: Validity) -> Pki {
         let key = || KeyPair::generate().unwrap();
-        let authority = CertifiedIssuer::self_signed(named("authority"), key()).unwrap();
-        let intermediate = CertifiedIssuer::signed_by(named("intermediate"), key(), &authority).unwrap();
+        let named = |name: &str| authority(name, Validity::Now);
+        let top = CertifiedIssuer::self_signed(authority("authority", valid), key()).unwrap();
+        let intermediate = CertifiedIssuer::signed_by(named("intermediate"), key(), &top).unwrap();
         let stranger = CertifiedIssuer::self_signed(named("stranger"), key()).unwrap();
-        Pki { authority, intermediate, stranger }
+        Pki { authority: top, intermediate, stranger }
+    }
+
+    /// The authority that both sides trust with another validity, as when it is renewed with its old key.
+    pub(crate) fn renewed(&self, valid: Validity) -> String {
+        authority("authority", valid).self_signed(self.authority.key()).unwrap().pem()
     }
 
     /// The certificate of the authority that both sides trust, in PEM form.
@@ -123,6 +132,15 @@ impl Pki {
     }
 }
 
+/// The certificate of an authority that nobody has the key of.
+pub(crate) fn lone_authority(name: &str) -> String {
+    authority(name, Validity::Now).self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+}
+
+fn authority(name: &str, valid: Validity) -> CertificateParams {
+    parameters(&Wanted { common_name: name.to_owned(), authority: true, valid, ..Wanted::default() })
+}
+
 fn parameters(wanted: &Wanted) -> CertificateParams {
     let mut parameters = CertificateParams::new(wanted.names.clone()).unwrap();
     parameters.distinguished_name.push(DnType::CommonName, wanted.common_name.as_str());
@@ -139,14 +157,15 @@ fn parameters(wanted: &Wanted) -> CertificateParams {
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
     }
     let (from, to) = match wanted.valid {
-        Validity::Now => (-24, 24),
-        Validity::Expiring => (-364 * 24, 20),
-        Validity::Expired => (-3 * 24, -24),
-        Validity::NotYet => (24, 3 * 24),
+        Validity::Now => (-24, Duration::hours(24)),
+        Validity::Expiring => (-364 * 24, Duration::hours(20)),
+        Validity::Expired => (-3 * 24, Duration::hours(-24)),
+        Validity::NotYet => (24, Duration::hours(3 * 24)),
+        Validity::Seconds(seconds) => (-24, Duration::seconds(seconds)),
     };
     let now = OffsetDateTime::now_utc();
     parameters.not_before = now + Duration::hours(from);
-    parameters.not_after = now + Duration::hours(to);
+    parameters.not_after = now + to;
     parameters
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
@@ -10,9 +11,11 @@ use hyper::client::conn::{http1, http2};
 use hyper::header::HeaderMap;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -20,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::certificates::{Pki, Wanted};
+use super::certificates::{Identity, Pki, Wanted};
 
 pub(crate) type Body = BoxBody<Bytes, std::convert::Infallible>;
 
@@ -47,6 +50,15 @@ impl Client {
         wanted: Option<&Wanted>,
         versions: &[&'static SupportedProtocolVersion],
     ) -> Client {
+        Client::showing(pki, wanted.map(|wanted| pki.issue(wanted)).as_ref(), versions)
+    }
+
+    /// With a certificate of whatever authority; `pki` has the one of the server.
+    pub(crate) fn showing(
+        pki: &Pki,
+        identity: Option<&Identity>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Client {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(pki.authority().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -54,10 +66,9 @@ impl Client {
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
-        Client(match wanted {
+        Client(match identity {
             None => builder.with_no_client_auth(),
-            Some(wanted) => {
-                let identity = pki.issue(wanted);
+            Some(identity) => {
                 let chain = CertificateDer::pem_slice_iter(identity.chain.as_bytes()).map(Result::unwrap);
                 let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
                 let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
@@ -66,6 +77,14 @@ impl Client {
                 builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)))
             }
         })
+    }
+
+    /// The same, and how many authorities the server named when it was shown the certificate last.
+    pub(crate) fn counting_hints(mut self) -> (Client, Arc<AtomicUsize>) {
+        let hints = Arc::<AtomicUsize>::default();
+        let (resolver, count) = (Arc::clone(&self.0.client_auth_cert_resolver), Arc::clone(&hints));
+        self.0.client_auth_cert_resolver = Arc::new(CountingHints { resolver, count });
+        (self, hints)
     }
 
     /// A TLS connection that offers these protocols.
@@ -110,6 +129,23 @@ impl Client {
         let stream = self.handshake_over(tcp, &[alpn]).await?;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn.as_bytes()));
         Connection::over(stream, protocol).await
+    }
+}
+
+#[derive(Debug)]
+struct CountingHints {
+    resolver: Arc<dyn ResolvesClientCert>,
+    count: Arc<AtomicUsize>,
+}
+
+impl ResolvesClientCert for CountingHints {
+    fn resolve(&self, hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.count.store(hints.len(), Ordering::SeqCst);
+        self.resolver.resolve(hints, schemes)
+    }
+
+    fn has_certs(&self) -> bool {
+        self.resolver.has_certs()
     }
 }
 

@@ -55,7 +55,7 @@ metrics! {
         REVIEW_SECONDS = Histogram "image_policy_host_review_duration_seconds" []
             "From a review's first byte to its verdict, the wait for its body and for its turn included";
         REJECTED = Counter "image_policy_host_requests_rejected" ["code"]
-            "Requests without a verdict: 400 no ImageReview, 404 no such path, 405 no POST, 429 too many reviews waiting";
+            "Requests without a verdict: 400 no ImageReview, 404 a GET of nothing, 405 no POST, 429 too many reviews waiting";
         WAITING = Gauge "image_policy_host_queue_reviews" ["lane"]
             "Reviews that are evaluated or wait on threads of their own, steady or slow; quick ones need none";
     }
@@ -87,7 +87,7 @@ metrics! {
         RELOADS = Counter "image_policy_host_reloads" ["result"]
             "Looks at the files: published (a new generation), unchanged, waiting (a candidate does), or failed";
         PROBLEMS = Gauge "image_policy_host_problems" []
-            "Things that are not as configured; /status names them";
+            "Things that are not as they should be; /status names them";
     }
 
     "The decision log" {
@@ -106,7 +106,7 @@ metrics! {
 
     "TLS and the log" {
         CERTIFICATE = Gauge "image_policy_host_certificate_expiration_timestamp_seconds" ["certificate"]
-            "When the first of the certificates in force expires, in seconds since 1970: serving (the chain that is shown) or client-ca";
+            "When the first of the certificates in force expires, in seconds since 1970: serving, serving-chain (shown beside it) or client-ca";
         LINES_LEFT_OUT = Counter "image_policy_host_log_lines_left_out" ["kind"]
             "Lines that were left out of the log because there were too many of their kind";
         LINES_LOST = Counter "image_policy_host_log_lines_lost" []

@@ -118,17 +118,17 @@ fn checks(status: &Status) -> Vec<Check> {
             None => checks.push(Check::new(name, Some(message.clone()))),
         }
     }
-    for role in [Role::Serving, Role::ClientCa] {
+    for role in Role::ALL {
         let certificates: Vec<_> =
             status.certificates.iter().filter(|certificate| certificate.role == role).collect();
         if certificates.is_empty() {
             continue;
         }
-        let expired = |certificate: &&CertificateStatus| certificate.expired;
+        let invalid = |certificate: &&CertificateStatus| certificate.expired || certificate.not_yet_valid;
         let fatal = match role {
-            // Each is of the chain.
-            Role::Serving => certificates.iter().any(expired),
-            Role::ClientCa => certificates.iter().all(expired),
+            Role::Serving | Role::ClientCa => certificates.iter().all(invalid),
+            // Clients may need none of them: one may lead to an authority that they trust without it.
+            Role::ServingChain => false,
         };
         let notices: Vec<_> =
             certificates.iter().filter_map(|certificate| certificate.notice.as_deref()).collect();
@@ -157,7 +157,7 @@ impl Host {
             let tls = self.sources.tls.current();
             for (nearness, notice) in notices.due(tls.certificates(), SystemTime::now()) {
                 match nearness {
-                    Nearness::Expired(_) => tracing::error!("{notice}"),
+                    Nearness::Expired(_) | Nearness::NotYet => tracing::error!("{notice}"),
                     Nearness::Within(_) => tracing::warn!("{notice}"),
                 }
             }

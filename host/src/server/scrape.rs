@@ -34,7 +34,7 @@ impl Host {
         page.count(&GENERATION, &[], set.number());
         let published = set.publication().published.duration_since(UNIX_EPOCH).unwrap_or_default();
         page.number(&PUBLISHED, &[], published.as_secs_f64());
-        page.count(&PROBLEMS, &[], self.sources.standing.problems().len() as u64);
+        page.count(&PROBLEMS, &[], self.sources.problems().len() as u64);
         page.count(&PINNED, &[], u64::from(standing.pinned));
         page.count(&WAITS, &[], u64::from(standing.candidate.is_some()));
         let Results { published, unchanged, waiting, failed } = standing.results;
@@ -52,7 +52,7 @@ impl Host {
         }
         page.count(&DECISION_QUEUE, &[], log.waiting as u64);
         let tls = self.sources.tls.current();
-        for role in [Role::Serving, Role::ClientCa] {
+        for role in Role::ALL {
             // The one that expires first comes first.
             if let Some(first) = tls.certificates().iter().find(|certificate| certificate.role == role) {
                 let at = first.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -22,17 +22,34 @@ const LIVES: u32 = 3;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// It shows it, or it is of the chain below it.
+    /// The host shows it to clients.
     Serving,
+    /// The host shows it beside its own, for clients that do not have it.
+    ServingChain,
     /// It is an authority of clients.
     ClientCa,
 }
 
 impl Role {
+    /// All of them, in order.
+    pub const ALL: [Role; 3] = [Role::Serving, Role::ServingChain, Role::ClientCa];
+
+    /// What follows from a certificate of this role that is not valid.
+    fn consequence(self) -> &'static str {
+        match self {
+            Role::Serving => "clients refuse to connect to this host",
+            Role::ServingChain => {
+                "clients that need it on the way to an authority of theirs refuse to connect to this host"
+            }
+            Role::ClientCa => "clients whose certificates it has signed are refused",
+        }
+    }
+
     /// As metrics and `/readyz` call it.
     pub fn name(self) -> &'static str {
         match self {
             Role::Serving => "serving",
+            Role::ServingChain => "serving-chain",
             Role::ClientCa => "client-ca",
         }
     }
@@ -57,6 +74,8 @@ pub struct Certificate {
 pub enum Nearness {
     /// It expired so many whole days ago, counted below zero.
     Expired(i64),
+    /// Its validity has not begun.
+    NotYet,
     /// It is at most so many days ahead.
     Within(u32),
 }
@@ -84,6 +103,9 @@ impl Certificate {
                 return Some(Nearness::Expired(-((since.as_secs() / DAY.as_secs()) as i64)));
             }
         };
+        if now < self.not_before {
+            return Some(Nearness::NotYet);
+        }
         let lives = self.not_after.duration_since(self.not_before).unwrap_or_default();
         let within = AHEAD.into_iter().find(|days| left <= DAY * *days)?;
         (lives > DAY * LIVES * within).then_some(Nearness::Within(within))
@@ -103,11 +125,16 @@ impl Certificate {
                 };
                 format!("the {role} certificate of {subject} expires on {at}, {left}: replace the file")
             }
+            Nearness::NotYet => {
+                let from = humantime::format_rfc3339_seconds(self.not_before);
+                let consequence = self.role.consequence();
+                format!(
+                    "the {role} certificate of {subject} is NOT VALID before {from}, so {consequence} until then: \
+                     check this machine's clock, or replace the file"
+                )
+            }
             Nearness::Expired(_) => {
-                let consequence = match self.role {
-                    Role::Serving => "no client trusts this host any more",
-                    Role::ClientCa => "clients whose certificates it has signed are refused",
-                };
+                let consequence = self.role.consequence();
                 format!(
                     "the {role} certificate of {subject} has EXPIRED on {at}, so {consequence}: replace the file"
                 )
@@ -176,7 +203,7 @@ mod tests {
     #[test]
     fn it_is_said_in_time_and_once() {
         let expired = ["Expired(0)", "Expired(-1)", "Expired(-2)", "Expired(-3)"]
-            .map(|when| format!("{when}: so no client trusts this host any more: replace the file"));
+            .map(|when| format!("{when}: so clients refuse to connect to this host: replace the file"));
         let ahead = |some: &[&str]| -> Vec<String> {
             let ahead = some.iter().map(|when| format!("{when}: replace the file"));
             ahead.chain(expired.iter().cloned()).collect()
