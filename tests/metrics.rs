@@ -215,7 +215,7 @@ async fn what_happened_is_what_is_counted() {
     for (request, status) in [
         (post("{}"), 400),
         (post(r#"{"kind":"ImageReview","apiVersion":"imagepolicy.k8s.io/v1alpha1"}"#), 200),
-        (Request::post("https://localhost/nowhere").body(full("")).unwrap(), 404),
+        (Request::get("https://localhost/nowhere").body(full("")).unwrap(), 404),
         (Request::put("https://localhost/").body(full("")).unwrap(), 405),
         (Request::get("https://localhost/").body(full("")).unwrap(), 200),
     ] {
@@ -262,7 +262,7 @@ async fn what_happened_is_what_is_counted() {
     );
     assert_eq!(value(&page, "image_policy_host_policy_failing", &[("policy", "one")]), 0.0);
     assert_eq!(value(&page, "image_policy_host_generation", &[]), 1.0);
-    assert_eq!(value(&page, "image_policy_host_problems", &[]), 0.0);
+    assert_eq!(value(&page, "image_policy_host_problems", &[]), 1.0, "the rejected requests");
     let expires = value(
         &page,
         "image_policy_host_certificate_expiration_timestamp_seconds",
