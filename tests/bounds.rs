@@ -24,7 +24,7 @@ fn nothing_survives_a_review() {
     let review = support::review("default", &["x.io/a", "x.io/b"]);
     for _ in 0..3 {
         let verdict = evaluate(&set, &review);
-        assert!(verdict.allowed);
+        assert!(verdict.allowed());
         assert_eq!(reasons(&verdict), ["call 1", "call 2"]);
     }
     let isolated = evaluate_with(&set, &review, Instances::Isolated);

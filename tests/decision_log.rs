@@ -100,20 +100,20 @@ async fn a_line_says_all_of_a_review() {
     let image = |original: &str, name: &str, tag: &str, allowed: bool, decisions: Value| {
         json!({
             "original": original, "registry": "docker.io", "repository": format!("library/{name}"), "tag": tag,
-            "allowed": allowed, "decisions": decisions,
+            "allowed": allowed, "decidedBy": "policies", "decisions": decisions,
         })
     };
     let good = image("good", "good", "latest", true, json!(both("allow", "good", "it is good")));
     assert_eq!(
         steady(written[0].clone()),
-        json!({ "namespace": "default", "annotations": {}, "verdict": "allowed", "images": [good] })
+        json!({ "namespace": "default", "annotations": {}, "verdict": "allowed", "decidedBy": "policies", "images": [good] })
     );
     let bad = image("bad:1", "bad", "1", false, json!(both("deny", "bad", "it is bad")));
     assert_eq!(
         steady(written[1].clone()),
         json!({
             "namespace": "shop", "annotations": {}, "verdict": "denied",
-            "reason": "bad:1: it is bad (policy one)", "images": [good, bad],
+            "decidedBy": "policies", "reason": "bad:1: it is bad (policy one)", "images": [good, bad],
         })
     );
     let third = &written[2];
@@ -121,11 +121,20 @@ async fn a_line_says_all_of_a_review() {
     assert_eq!(third["images"][1]["decisions"][0]["malfunction"], "reported");
     assert_eq!(third["images"][1]["decisions"][0]["outcome"], "deny");
     assert_eq!(third["images"][1]["decisions"][0]["reason"], "it reported: no answer");
+    assert_eq!(third["decidedBy"], "reference");
+    let by: Vec<_> = third["images"].as_array().unwrap().iter().map(|image| &image["decidedBy"]).collect();
+    assert_eq!(by, ["policies", "failure-policy", "reference"]);
     assert_eq!(third["images"][2]["registry"], Value::Null);
     assert!(third["images"][2]["error"].as_str().unwrap().contains("upper-case"), "{third}");
     assert_eq!(written[3]["verdict"], "refused");
+    assert_eq!(written[3]["decidedBy"], "request");
     assert_eq!(written[3]["reason"], answers[3]["status"]["reason"]);
 
+    // The response says the same.
+    for (answer, line) in answers.iter().zip(&written) {
+        assert_eq!(answer["status"]["auditAnnotations"]["decided-by"], line["decidedBy"]);
+        assert_eq!(answer["status"]["auditAnnotations"]["generation"], line["generation"]);
+    }
     // A denial names its line, and lines are in the order of their ids.
     for (answer, line) in answers.iter().zip(&written) {
         let id = &answer["status"]["auditAnnotations"]["review"];
@@ -170,7 +179,7 @@ async fn a_review_can_be_judged_again_by_its_line() {
             images: images.iter().map(|image| image["original"].as_str().unwrap().to_owned()).collect(),
         };
         let verdict = evaluate(&set, &review);
-        assert_eq!(verdict.allowed, line["verdict"] == "allowed", "{line}");
+        assert_eq!(verdict.allowed(), line["verdict"] == "allowed", "{line}");
         assert_eq!(verdict.reason, line["reason"].as_str().unwrap_or_default(), "{line}");
     }
 }

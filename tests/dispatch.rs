@@ -14,7 +14,7 @@ use host::image::Image;
 use host::policy::{Entry, PolicySet};
 use host::review::Review;
 use host::text;
-use host::verdict::{Decision, Judged, Malfunction, Outcome, Said, Verdict};
+use host::verdict::{DecidedBy, Decision, Disposition, Judged, Malfunction, Outcome, Said, Verdict};
 use host::yaml::Document;
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -46,17 +46,23 @@ fn default_namespace() -> String {
     "default".to_owned()
 }
 
-/// Whatever a verdict has besides `generation`. A policy's file is `MODULE` in its text.
+/// All that a response has besides `generation`. A policy's file is `MODULE` in its text.
 #[derive(Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Expected {
     allowed: bool,
+    #[serde(default = "policies")]
+    decided_by: String,
     #[serde(default)]
     reason: String,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
     /// What the policies wrote.
     log: Option<Vec<String>>,
+}
+
+fn policies() -> String {
+    "policies".to_owned()
 }
 
 #[test]
@@ -91,16 +97,19 @@ fn difference(file: &Path) -> Option<String> {
     let set = support::candidate(case.host).set;
     let Asked { namespace, annotations, images } = case.review;
     let review = Review { namespace, annotations: annotations.into_iter().collect(), images };
-    let mut verdict = evaluate(&set, &review);
-    let mut annotations = verdict.audit_annotations;
+    let verdict = evaluate(&set, &review);
+    let mut annotations = verdict.audit_annotations();
     assert_eq!(annotations.remove("generation"), Some(set.generation()), "{name}");
-    for text in annotations.values_mut().chain([&mut verdict.reason]) {
+    let decided_by = annotations.remove("decided-by").unwrap_or_default();
+    assert_eq!(decided_by, verdict.disposition.decided_by().name(), "{name}");
+    let mut reason = verdict.answered_reason().to_owned();
+    for text in annotations.values_mut().chain([&mut reason]) {
         *text = support::without_paths(text);
     }
     let said = verdict.images.iter().flat_map(|image| &image.judged.said);
     let log = said.flat_map(|said| said.log.iter().map(|line| line.message.clone())).collect();
     let log = case.expected.log.is_some().then_some(log);
-    let found = Expected { allowed: verdict.allowed, reason: verdict.reason, annotations, log };
+    let found = Expected { allowed: verdict.allowed(), decided_by, reason, annotations, log };
     (found != case.expected).then(|| format!("{name}\nexpected {:#?}\nfound {found:#?}", case.expected))
 }
 
@@ -134,13 +143,17 @@ fn stances() -> Vec<Stance> {
     stances
 }
 
-/// The rules in the fewest words, for the test to compare with.
-fn may_run(rules: &Rules, stances: [&Stance; 2], image: &str) -> bool {
+/// The rules in the fewest words, for the test to compare with: whether an image may run, and what decides that.
+fn decided(rules: &Rules, stances: [&Stance; 2], image: &str) -> (bool, DecidedBy) {
     if rules.exempt_namespaces.matches("default") {
-        return true;
+        return (true, DecidedBy::Exempt);
     }
     let Some((first, second)) = image.strip_prefix("x.io/").and_then(|words| words.split_once('-')) else {
-        return false;
+        return (false, DecidedBy::Reference);
+    };
+    let in_force = |word: &str| {
+        let mut words = stances.iter().zip([first, second]);
+        words.any(|(stance, says)| stance.mode == Mode::Enforce && stance.applies && says == word)
     };
     let says = |word: &str| {
         stances.iter().zip([first, second]).any(|(stance, says)| {
@@ -152,7 +165,22 @@ fn may_run(rules: &Rules, stances: [&Stance; 2], image: &str) -> bool {
             stance.mode == Mode::Enforce && stance.applies && says == word
         })
     };
-    !says("deny") && (says("allow") || rules.unjudged == Unjudged::Allow)
+    let applies = |mode| stances.iter().any(|stance| stance.mode == mode && stance.applies);
+    let failed = in_force("malfunction");
+    if says("deny") {
+        return (false, if in_force("deny") { DecidedBy::Policies } else { DecidedBy::FailurePolicy });
+    }
+    if says("allow") {
+        return (true, if failed { DecidedBy::FailurePolicy } else { DecidedBy::Policies });
+    }
+    if applies(Mode::Audit) && !applies(Mode::Enforce) {
+        return (true, DecidedBy::AuditOnly);
+    }
+    match rules.unjudged {
+        Unjudged::Allow if failed => (true, DecidedBy::FailurePolicy),
+        Unjudged::Allow => (true, DecidedBy::Unjudged),
+        Unjudged::Deny => (false, DecidedBy::Unjudged),
+    }
 }
 
 #[test]
@@ -199,18 +227,26 @@ fn every_combination_of_two_policies_is_as_the_rules_say() {
                 let set = PolicySet::new(rules.clone(), HostLimits::default(), entries);
                 let verdict = evaluate(&set, &review);
                 for image in &verdict.images {
-                    let expected = may_run(&rules, [one, other], &image.judged.original);
-                    assert_eq!(image.allowed, expected, "{rules:?} {one:?} {other:?} {image:?}");
+                    let expected = decided(&rules, [one, other], &image.judged.original);
+                    let found = (image.allowed, image.decided_by);
+                    assert_eq!(found, expected, "{rules:?} {one:?} {other:?} {image:?}");
                 }
-                assert_eq!(verdict.allowed, verdict.images.iter().all(|image| image.allowed));
-                assert_eq!(verdict.allowed, verdict.reason.is_empty());
+                assert_eq!(verdict.allowed(), verdict.images.iter().all(|image| image.allowed));
+                assert_eq!(verdict.allowed(), verdict.reason.is_empty());
+                let by: Vec<_> = verdict
+                    .images
+                    .iter()
+                    .filter(|image| image.allowed == verdict.allowed())
+                    .map(|image| image.decided_by)
+                    .collect();
+                assert_eq!(Some(verdict.disposition.decided_by()), by.into_iter().max());
                 // The same in a host that only looks on.
                 let images = verdict.images.iter().map(|image| image.judged.clone()).collect();
                 let looking_on = Rules { mode: Mode::Audit, ..rules };
                 let other = Verdict::combine(&looking_on, "default", "1-a", images);
-                assert!(other.allowed && other.reason.is_empty());
-                let would_deny = other.audit_annotations.get("would-deny");
-                assert_eq!(would_deny.map(String::as_str).unwrap_or_default(), verdict.reason);
+                assert!(other.allowed() && other.answered_reason().is_empty());
+                assert_eq!(other.would_deny().unwrap_or_default(), verdict.reason);
+                assert_eq!(other.disposition.decided_by(), verdict.disposition.decided_by());
             }
         }
     }
@@ -291,11 +327,15 @@ fn combine(rules: &Rules, images: &[Judged]) -> Verdict {
 
 /// What must hold of the text of any verdict.
 fn well_formed(verdict: &Verdict) -> Result<(), TestCaseError> {
-    prop_assert_eq!(verdict.allowed, verdict.reason.is_empty());
+    prop_assert_eq!(verdict.allowed(), verdict.answered_reason().is_empty());
+    prop_assert!(Disposition::ALL.contains(&verdict.disposition));
     prop_assert!(verdict.reason.len() <= 1024, "{} bytes", verdict.reason.len());
     prop_assert_eq!(&text::printable(&verdict.reason), &verdict.reason);
     // checkKeyFormat in k8s.io/apiserver/pkg/admission/attributes.go, after the name of the plugin and `/`.
-    for (key, value) in &verdict.audit_annotations {
+    let annotations = verdict.audit_annotations();
+    let hosts = ["decided-by", "generation", "would-deny"];
+    for (key, value) in &annotations {
+        prop_assert!(key.contains('.') != hosts.contains(&key.as_str()), "{key}");
         let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
         prop_assert!((1..=63).contains(&key.len()), "{key}");
         prop_assert!(key.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)), "{key}");
@@ -303,7 +343,7 @@ fn well_formed(verdict: &Verdict) -> Result<(), TestCaseError> {
         prop_assert!(value.len() <= 1024, "{} bytes", value.len());
         prop_assert_eq!(&text::printable(value), value);
     }
-    prop_assert!(verdict.audit_annotations.len() <= 66);
+    prop_assert!(annotations.len() <= 67);
     Ok(())
 }
 
@@ -312,16 +352,16 @@ proptest! {
     fn text_is_within_its_bounds(rules in rules(), images in prop::collection::vec(judged(), 0..8)) {
         let verdict = combine(&rules, &images);
         well_formed(&verdict)?;
-        prop_assert_eq!(verdict.audit_annotations.get("generation").unwrap(), "7-0123456789ab");
+        prop_assert_eq!(&verdict.generation, "7-0123456789ab");
         let first = verdict.images.iter().find(|image| !image.allowed);
-        if let (false, Some(first)) = (verdict.allowed, first) {
+        if let (false, Some(first)) = (verdict.allowed(), first) {
             let name = text::image(&first.judged.original);
             prop_assert!(verdict.reason.starts_with(&format!("{name}: ")), "{}", verdict.reason);
         }
     }
 
     #[test]
-    fn a_policy_in_mode_audit_changes_no_verdict(
+    fn a_policy_in_mode_audit_denies_nothing_and_overrides_nothing_in_force(
         rules in rules(),
         images in prop::collection::vec(judged(), 0..6),
     ) {
@@ -330,11 +370,15 @@ proptest! {
             image.said.retain(|said| said.mode == Mode::Enforce);
         }
         let (verdict, without) = (combine(&rules, &images), combine(&rules, &without));
-        prop_assert_eq!(verdict.allowed, without.allowed);
-        prop_assert_eq!(verdict.reason, without.reason);
+        prop_assert!(verdict.allowed() || !without.allowed());
         for (image, without) in verdict.images.iter().zip(&without.images) {
-            prop_assert_eq!(image.allowed, without.allowed);
-            prop_assert_eq!(&image.because, &without.because);
+            // Where nothing is in force, audit is all there is.
+            if without.judged.said.is_empty() && !image.judged.said.is_empty() && without.decided_by == DecidedBy::Unjudged {
+                prop_assert_eq!((image.allowed, image.decided_by), (true, DecidedBy::AuditOnly));
+                continue;
+            }
+            prop_assert_eq!((image.allowed, image.decided_by), (without.allowed, without.decided_by));
+            prop_assert!(image.because().eq(without.because()));
         }
     }
 
@@ -354,9 +398,9 @@ proptest! {
         let mut more = images.clone();
         at.get_mut(&mut more).said.push(denial);
         let after = combine(&rules, &more);
-        prop_assert!(before.allowed || !after.allowed);
+        prop_assert!(before.allowed() || !after.allowed());
         if rules.mode == Mode::Enforce && rules.exempt_namespaces.is_empty() {
-            prop_assert!(!after.allowed, "a denial, or a malfunction under Fail, denies");
+            prop_assert!(!after.allowed(), "a denial, or a malfunction under Fail, denies");
         }
     }
 
@@ -382,7 +426,7 @@ proptest! {
         };
         let after = combine(&rules, &more);
         if rules.mode == Mode::Enforce && rules.exempt_namespaces.is_empty() && images.iter().any(denied) {
-            prop_assert!(!after.allowed);
+            prop_assert!(!after.allowed());
         }
     }
 
@@ -394,7 +438,7 @@ proptest! {
     ) {
         let mut shuffled = shuffled;
         shuffled.iter_mut().for_each(|image| image.said.reverse());
-        prop_assert_eq!(combine(&rules, &images).allowed, combine(&rules, &shuffled).allowed);
+        prop_assert_eq!(combine(&rules, &images).disposition, combine(&rules, &shuffled).disposition);
     }
 
     #[test]
@@ -404,9 +448,8 @@ proptest! {
     ) {
         let enforced = combine(&Rules { mode: Mode::Enforce, ..rules.clone() }, &images);
         let audited = combine(&Rules { mode: Mode::Audit, ..rules }, &images);
-        prop_assert!(audited.allowed);
-        let would_deny = audited.audit_annotations.get("would-deny");
-        prop_assert_eq!(would_deny.map(String::as_str).unwrap_or_default(), enforced.reason);
+        prop_assert!(audited.allowed());
+        prop_assert_eq!(audited.would_deny().unwrap_or_default(), enforced.reason);
     }
 }
 

@@ -33,7 +33,7 @@ fn find_nothing(set: &PolicySet, reviews: usize) {
     let review = support::review("default", &["x.io/a"]);
     for number in 0..reviews {
         let verdict = evaluate(set, &review);
-        assert!(verdict.allowed, "review {number}: {}", verdict.reason);
+        assert!(verdict.allowed(), "review {number}: {}", verdict.reason);
         assert!(said(&verdict).iter().all(|reason| reason == NOTHING), "{verdict:?}");
     }
 }
@@ -46,7 +46,7 @@ fn a_probe_finds_what_it_left_in_its_own_instance() {
     let verdict = evaluate(&set, &review);
     assert_eq!(said(&verdict)[..5], [NOTHING; 5]);
     assert_eq!(said(&verdict)[5..], ["MPTEG---", "MPTEG---", "MPTEG---", "MPTEG---", "MP--G---"]);
-    assert!(evaluate_with(&set, &review, Instances::Isolated).allowed);
+    assert!(evaluate_with(&set, &review, Instances::Isolated).allowed());
 }
 
 #[test]

@@ -225,8 +225,16 @@ async fn what_happened_is_what_is_counted() {
 
     let page = page(&server).await;
     let reviews = "image_policy_host_reviews_total";
-    for (verdict, count) in [("allowed", 3.0), ("denied", 5.0), ("refused", 1.0), ("would-deny", 0.0)] {
-        assert_eq!(value(&page, reviews, &[("verdict", verdict)]), count, "{verdict}");
+    for (verdict, by, count) in [
+        ("allowed", "policies", 3.0),
+        ("allowed", "exempt", 0.0),
+        ("denied", "policies", 2.0),
+        ("denied", "failure-policy", 2.0),
+        ("denied", "unjudged", 1.0),
+        ("refused", "request", 1.0),
+        ("would-deny", "policies", 0.0),
+    ] {
+        assert_eq!(value(&page, reviews, &[("verdict", verdict), ("by", by)]), count, "{verdict} by {by}");
     }
     let rejected = "image_policy_host_requests_rejected_total";
     for (code, count) in [("400", 1.0), ("404", 1.0), ("405", 1.0), ("429", 0.0)] {

@@ -439,7 +439,7 @@ fn a_policy_that_uses_up_the_budget_is_not_taken_for_quick() {
     let images: Vec<String> = (0..100).map(|number| format!("x.io/{number}")).collect();
     let images: Vec<&str> = images.iter().map(String::as_str).collect();
     for _ in 0..2 {
-        assert!(!evaluate(&set, &support::review("default", &images)).allowed);
+        assert!(!evaluate(&set, &support::review("default", &images)).allowed());
     }
     let seen = set.policies[0].loaded.as_ref().unwrap().record().seen();
     assert!(seen.expected >= Duration::from_millis(20), "{seen:?}");

@@ -113,7 +113,7 @@ fn files_that_come_change_and_go() {
     assert_eq!(said(&started.policies), ["a: version2", "b: version1"]);
     let verdict = evaluate(&before, &support::review("default", &["x.io/a"]));
     assert_eq!(
-        verdict.images[0].because,
+        verdict.images[0].because().collect::<Vec<_>>(),
         ["version1 (policy a)"],
         "a review keeps the set that it began with"
     );
@@ -283,12 +283,12 @@ fn a_policy_without_a_good_version_takes_other_rules() {
     fs::write(installation.path("policies/b.wasm"), "garbage").unwrap();
     let mut started = installation.start();
     let review = support::review("default", &["x.io/a"]);
-    assert!(!evaluate(&started.policies.current(), &review).allowed);
+    assert!(!evaluate(&started.policies.current(), &review).allowed());
     installation.host_yaml(
         "policyDirectory: policies\npolicies: [{ name: b, module: policies/b.wasm, failurePolicy: Ignore }]",
     );
     started.reloader.reload();
-    assert!(evaluate(&started.policies.current(), &review).allowed);
+    assert!(evaluate(&started.policies.current(), &review).allowed());
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn a_review_sees_exactly_one_generation() {
                 for said in verdict.images.iter().flat_map(|image| &image.judged.said) {
                     assert_eq!(said.reason(), expected, "generation {}", set.generation());
                 }
-                assert_eq!(verdict.audit_annotations.get("generation"), Some(&set.generation()));
+                assert_eq!(verdict.generation, set.generation());
                 assert!(set.number() >= last, "numbers only grow");
                 last = set.number();
                 evaluations += 1;

@@ -17,8 +17,9 @@ use self::files::Files;
 use crate::bounds;
 use crate::config::DecisionLogConfig;
 use crate::counts::Count;
-use crate::reviewed::{Answered, ReviewId, Reviewed};
+use crate::reviewed::{ReviewId, Reviewed};
 use crate::text;
+use crate::verdict::Disposition;
 
 /// Lines are written when this much time has passed since the first that waits, so that many go together.
 const GATHERING: Duration = Duration::from_millis(20);
@@ -113,7 +114,7 @@ impl DecisionLog {
         let Some(config) = config.as_ref() else { return false };
         config.sample >= 1.0
             || (reviewed.id.lot() as f64) < config.sample * u64::MAX as f64
-            || reviewed.answered() != Answered::Allowed
+            || !matches!(reviewed.disposition(), Disposition::Allowed(_))
             || reviewed.said().any(|said| said.judgement.is_err())
     }
 

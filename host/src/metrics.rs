@@ -19,8 +19,7 @@ pub use self::table::*;
 use crate::bounds;
 use crate::counts::{Count, Times};
 use crate::policy::PolicySet;
-use crate::reviewed::Answered;
-use crate::verdict::{Malfunction, MalfunctionKind, Outcome, Said, Verdict};
+use crate::verdict::{Disposition, Malfunction, MalfunctionKind, Outcome, Said, Verdict};
 
 /// The statuses of requests that got no verdict.
 pub const REJECTIONS: [u16; 4] = [400, 404, 405, 429];
@@ -28,7 +27,7 @@ pub const REJECTIONS: [u16; 4] = [400, 404, 405, 429];
 /// What is counted at the door, since the process started.
 pub struct Metrics {
     started: SystemTime,
-    reviews: [Count; Answered::ALL.len()],
+    reviews: [Count; Disposition::ALL.len()],
     times: Times,
     rejected: [Count; REJECTIONS.len()],
     /// TLS handshakes that failed.
@@ -99,9 +98,10 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A review was answered by `set`.
-    pub fn reviewed(&self, set: &PolicySet, answered: Answered, took: Duration, verdict: &Verdict) {
-        if let Some(count) = self.reviews.get(answered as usize) {
+    /// Counts a review that `set` judged.
+    pub fn reviewed(&self, set: &PolicySet, took: Duration, verdict: &Verdict) {
+        let counts = Disposition::ALL.iter().zip(&self.reviews);
+        for (_, count) in counts.filter(|(disposition, _)| **disposition == verdict.disposition) {
             count.add();
         }
         self.times.took(took);
@@ -138,8 +138,8 @@ impl Metrics {
 
     /// Adds all that is counted here to the page, of policies those in force.
     pub fn show(&self, page: &mut Page, set: &PolicySet) {
-        for (answered, count) in Answered::ALL.iter().zip(&self.reviews) {
-            page.count(&REVIEWS, &[answered.name()], count.now());
+        for (disposition, count) in Disposition::ALL.iter().zip(&self.reviews) {
+            page.count(&REVIEWS, &[disposition.name(), disposition.decided_by().name()], count.now());
         }
         page.times(&REVIEW_SECONDS, &[], &self.times);
         for (code, count) in REJECTIONS.iter().zip(&self.rejected) {

@@ -176,18 +176,19 @@ struct AnswerStatus<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'a str,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    audit_annotations: &'a BTreeMap<String, String>,
+    audit_annotations: BTreeMap<String, String>,
 }
 
-impl<'a> From<&'a Verdict> for ImageReviewAnswer<'a> {
-    fn from(verdict: &'a Verdict) -> Self {
+impl<'a> ImageReviewAnswer<'a> {
+    /// Returns the response with a verdict, and with these audit annotations.
+    pub fn new(verdict: &'a Verdict, audit_annotations: BTreeMap<String, String>) -> Self {
         ImageReviewAnswer {
             api_version: API_VERSION,
             kind: KIND,
             status: AnswerStatus {
-                allowed: verdict.allowed,
-                reason: &verdict.reason,
-                audit_annotations: &verdict.audit_annotations,
+                allowed: verdict.allowed(),
+                reason: verdict.answered_reason(),
+                audit_annotations,
             },
         }
     }

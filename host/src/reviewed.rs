@@ -1,5 +1,6 @@
 //! A review with its verdict, as those see it who look at it afterwards: what it is called, when it was, what it took.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -9,10 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 
 use crate::review::Review;
-use crate::verdict::{Said, Verdict};
-
-/// The audit annotation that holds a review's id.
-pub const ANNOTATION: &str = "review";
+use crate::verdict::{Disposition, Said, Verdict};
 
 /// A review that was answered.
 #[derive(Debug)]
@@ -30,19 +28,25 @@ pub struct Reviewed {
 }
 
 impl Reviewed {
-    /// Names a review. What is denied, or would be, carries the name in its audit annotations.
-    pub fn new(ids: &Ids, took: Duration, review: Arc<Review>, mut verdict: Verdict) -> Reviewed {
+    /// Returns a review with an id.
+    pub fn new(ids: &Ids, took: Duration, review: Arc<Review>, verdict: Verdict) -> Reviewed {
         let at = SystemTime::now();
-        let id = ids.next(at);
-        if answered(&verdict) != Answered::Allowed {
-            verdict.audit_annotations.insert(ANNOTATION.to_owned(), id.to_string());
-        }
-        Reviewed { id, at, took, review, verdict }
+        Reviewed { id: ids.next(at), at, took, review, verdict }
     }
 
-    /// What became of it.
-    pub fn answered(&self) -> Answered {
-        answered(&self.verdict)
+    /// Returns the result, with its basis.
+    pub fn disposition(&self) -> Disposition {
+        self.verdict.disposition
+    }
+
+    /// Returns the audit annotations of the response. A denial, and what would be one in mode `enforce`, has the id as
+    /// `review`.
+    pub fn audit_annotations(&self) -> BTreeMap<String, String> {
+        let mut annotations = self.verdict.audit_annotations();
+        if !matches!(self.disposition(), Disposition::Allowed(_)) {
+            annotations.insert("review".to_owned(), self.id.to_string());
+        }
+        annotations
     }
 
     /// What every policy said of every image.
@@ -50,47 +54,9 @@ impl Reviewed {
         self.verdict.images.iter().flat_map(|image| &image.judged.said)
     }
 
-    /// The generation that judged it, as its audit annotations tell it.
+    /// Returns the generation that judged it.
     pub fn generation(&self) -> &str {
-        self.verdict.audit_annotations.get("generation").map_or("", String::as_str)
-    }
-}
-
-/// What became of a review.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answered {
-    /// It is allowed.
-    Allowed,
-    /// It is denied for one of its images.
-    Denied,
-    /// It is denied as a whole: it is malformed, or over a bound.
-    Refused,
-    /// It is allowed because the host is in mode audit, and would be denied otherwise.
-    WouldDeny,
-}
-
-impl Answered {
-    /// All, in order.
-    pub const ALL: [Answered; 4] =
-        [Answered::Allowed, Answered::Denied, Answered::Refused, Answered::WouldDeny];
-
-    /// As metrics and the decision log call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Answered::Allowed => "allowed",
-            Answered::Denied => "denied",
-            Answered::Refused => "refused",
-            Answered::WouldDeny => "would-deny",
-        }
-    }
-}
-
-fn answered(verdict: &Verdict) -> Answered {
-    match verdict.allowed {
-        true if verdict.audit_annotations.contains_key("would-deny") => Answered::WouldDeny,
-        true => Answered::Allowed,
-        false if verdict.images.is_empty() => Answered::Refused,
-        false => Answered::Denied,
+        &self.verdict.generation
     }
 }
 

@@ -170,7 +170,8 @@ async fn review(host: &Host, mut body: Body) -> Result<Response, NoVerdict> {
     let review = read.and_then(|bytes| Review::parse(&bytes, &set.limits));
     let (review, verdict) = host.judge(&set, review).await?;
     let reviewed = Reviewed::new(&host.ids, began.elapsed(), review, verdict);
-    let answer = json(StatusCode::OK, &ImageReviewAnswer::from(&reviewed.verdict));
+    let answer =
+        json(StatusCode::OK, &ImageReviewAnswer::new(&reviewed.verdict, reviewed.audit_annotations()));
     host.observe(&set, reviewed);
     Ok(answer)
 }

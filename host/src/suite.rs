@@ -160,23 +160,24 @@ impl Case {
     fn differences(&self, verdict: &Verdict) -> Vec<String> {
         let Expected { allowed, reason, audit_annotations } = &self.expected;
         let mut lines = Vec::new();
-        if *allowed != verdict.allowed {
-            lines.push(format!("allowed: expected {allowed}, got {}", verdict.allowed));
+        if *allowed != verdict.allowed() {
+            lines.push(format!("allowed: expected {allowed}, got {}", verdict.allowed()));
         }
         if let Some(reason) = reason
-            && !verdict.reason.contains(reason)
+            && !verdict.answered_reason().contains(reason)
         {
             lines.push(format!("reason: expected one that contains {reason:?}"));
-            lines.push(format!("        got {:?}", verdict.reason));
+            lines.push(format!("        got {:?}", verdict.answered_reason()));
         }
+        let found = if audit_annotations.is_empty() { BTreeMap::new() } else { verdict.audit_annotations() };
         for (key, expected) in audit_annotations {
-            match verdict.audit_annotations.get(key) {
+            match found.get(key) {
                 Some(actual) if actual == expected => {}
                 Some(actual) => {
                     lines.push(format!("auditAnnotations[{key:?}]: expected {expected:?}, got {actual:?}"));
                 }
                 None => {
-                    let keys: Vec<_> = verdict.audit_annotations.keys().map(String::as_str).collect();
+                    let keys: Vec<_> = found.keys().map(String::as_str).collect();
                     lines.push(format!(
                         "auditAnnotations[{key:?}]: expected {expected:?}, got none; there are {}",
                         keys.join(", ")
@@ -208,7 +209,7 @@ fn explained(verdict: &Verdict) -> Vec<String> {
             .iter()
             .any(|said| said.mode == Mode::Enforce && said.outcome() != Outcome::Abstain);
         if !by_policy {
-            lines.extend(image.because.iter().map(|because| format!("  {because}")));
+            lines.extend(image.because().map(|because| format!("  {because}")));
         }
         for said in &image.judged.said {
             lines.push(format!("  {} said {}: {}", said.policy, said.outcome(), said.reason()));

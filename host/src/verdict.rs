@@ -1,10 +1,15 @@
 //! Decisions and how they become one verdict: deny overrides. Pure.
 
+mod annotations;
+mod disposition;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::disposition::{DecidedBy, Disposition};
 use crate::bounds;
 use crate::config::{FailurePolicy, Mode, Rules, Unjudged};
 use crate::image::Image;
@@ -197,6 +202,11 @@ impl Said {
             Err(malfunction) => text::printable(&malfunction.to_string()),
         }
     }
+
+    /// Returns the reason with the policy's name, for people.
+    fn line(&self) -> String {
+        format!("{} (policy {})", text::cut(&self.reason(), bounds::REASON_PART.size()), self.policy)
+    }
 }
 
 /// All that is known of one distinct image of a review before the verdict.
@@ -215,193 +225,204 @@ pub struct Judged {
 /// One image's part of a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageVerdict {
-    /// What the verdict was made from.
+    /// The decisions that the verdict was made from.
     pub judged: Judged,
     /// Whether this image may run, before the host's `mode` is applied.
     pub allowed: bool,
-    /// Why not, a line for each denial (`reason (policy NAME)`), or in one line why it may.
-    pub because: Vec<String>,
+    /// The basis of that.
+    pub decided_by: DecidedBy,
+    /// The review's namespace, escaped and cut.
+    namespace: Arc<str>,
 }
 
 /// All decisions of a review together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether the pod may run.
-    pub allowed: bool,
-    /// For the person kubectl answers; empty when allowed.
+    /// The result, with its basis.
+    pub disposition: Disposition,
+    /// Why the review is denied, or would be in mode `enforce`. Empty if it is allowed.
     pub reason: String,
-    /// For the apiserver's audit log; keys without `/`, at most 63 bytes.
-    pub audit_annotations: BTreeMap<String, String>,
+    /// The generation that judged it.
+    pub generation: String,
     /// Each distinct image, in the order of the review.
     pub images: Vec<ImageVerdict>,
 }
 
 impl Verdict {
-    /// Combines what the policies said under `rules`. `generation` goes into the audit annotations.
+    /// Combines the decisions of policies under `rules`.
     pub fn combine(rules: &Rules, namespace: &str, generation: &str, images: Vec<Judged>) -> Verdict {
-        let images: Vec<_> = images.into_iter().map(|judged| decide(rules, namespace, judged)).collect();
-        let denials: Vec<String> = images
-            .iter()
-            .filter(|image| !image.allowed)
-            .flat_map(|image| {
-                let name = text::image(&image.judged.original);
-                image.because.iter().map(move |because| format!("{name}: {because}"))
+        let exempt = rules.exempt_namespaces.matches(namespace);
+        let shown: Arc<str> = text::shown(namespace, bounds::NAMESPACE.size()).into();
+        let images: Vec<_> = images
+            .into_iter()
+            .map(|judged| {
+                let (allowed, decided_by) = decide(rules, exempt, &judged);
+                ImageVerdict { judged, allowed, decided_by, namespace: Arc::clone(&shown) }
             })
             .collect();
-        let mut annotations = annotations_of(&images);
-        annotations.truncate(bounds::AUDIT_ANNOTATIONS.size());
-        let allowed = images.iter().all(|image| image.allowed);
-        Verdict::finish(rules, generation, allowed, &denials, annotations.into_iter().collect(), images)
+        let denied = || images.iter().filter(|image| !image.allowed);
+        let least_judged = denied().map(|image| image.decided_by).max();
+        let reasons = denied().map(ImageVerdict::count).sum();
+        let reason =
+            annotations::join(denied().flat_map(ImageVerdict::named), reasons, bounds::REASON.size());
+        let disposition = match (least_judged, rules.mode) {
+            (Some(by), Mode::Enforce) => Disposition::Denied(by),
+            (Some(by), Mode::Audit) => Disposition::WouldDeny(by),
+            (None, _) => {
+                // A review without images has nothing to be judged.
+                let by = images.iter().map(|image| image.decided_by).max().unwrap_or(DecidedBy::Policies);
+                Disposition::Allowed(by)
+            }
+        };
+        Verdict { disposition, reason, generation: generation.to_owned(), images }
     }
 
-    /// A denial of the review as a whole, for a `reason` that no policy gave: a bound, or a malformed ImageReview.
+    /// Returns a denial of the review as a whole, for a `reason` that no policy gave: a limit, or a malformed ImageReview.
     pub fn refuse(rules: &Rules, generation: &str, reason: &str) -> Verdict {
-        Verdict::finish(rules, generation, false, &[text::printable(reason)], BTreeMap::new(), Vec::new())
+        Verdict {
+            disposition: match rules.mode {
+                Mode::Enforce => Disposition::Refused,
+                Mode::Audit => Disposition::WouldDeny(DecidedBy::Request),
+            },
+            reason: text::shown(reason, bounds::REASON.size()),
+            generation: generation.to_owned(),
+            images: Vec::new(),
+        }
     }
 
-    fn finish(
-        rules: &Rules,
-        generation: &str,
-        allowed: bool,
-        denials: &[String],
-        mut audit_annotations: BTreeMap<String, String>,
-        images: Vec<ImageVerdict>,
-    ) -> Verdict {
-        audit_annotations.insert("generation".to_owned(), generation.to_owned());
-        let reason = join(denials, bounds::REASON.size());
-        if !allowed && rules.mode == Mode::Audit {
-            audit_annotations.insert("would-deny".to_owned(), reason);
-            return Verdict { allowed: true, reason: String::new(), audit_annotations, images };
+    /// Returns whether the pod may run.
+    pub fn allowed(&self) -> bool {
+        self.disposition.allows()
+    }
+
+    /// Returns the reason of the response, which kubectl shows. Empty if the pod may run.
+    pub fn answered_reason(&self) -> &str {
+        if self.allowed() { "" } else { &self.reason }
+    }
+
+    /// Returns the reason of a denial that the host's mode `audit` prevents.
+    pub fn would_deny(&self) -> Option<&str> {
+        matches!(self.disposition, Disposition::WouldDeny(_)).then_some(self.reason.as_str())
+    }
+
+    /// Returns the audit annotations that come from policies. Each key has a `.`.
+    pub fn policy_annotations(&self) -> BTreeMap<String, String> {
+        annotations::of_policies(&self.images)
+    }
+
+    /// Returns all audit annotations: keys without `/`, at most 63 bytes. Those of the host have no `.`.
+    pub fn audit_annotations(&self) -> BTreeMap<String, String> {
+        let mut annotations = self.policy_annotations();
+        annotations.insert("generation".to_owned(), self.generation.clone());
+        annotations.insert("decided-by".to_owned(), self.disposition.decided_by().to_string());
+        if let Some(reason) = self.would_deny() {
+            annotations.insert("would-deny".to_owned(), reason.to_owned());
         }
-        Verdict { allowed, reason, audit_annotations, images }
+        annotations
     }
 }
 
-fn decide(rules: &Rules, namespace: &str, judged: Judged) -> ImageVerdict {
-    let (allowed, because) = if rules.exempt_namespaces.matches(namespace) {
-        (true, vec![format!("namespace {} is exempt (exempt.namespaces)", text::printable(namespace))])
-    } else if let Err(error) = &judged.image {
-        (false, vec![format!("not an image reference: {error}")])
-    } else if let Some(budget) = judged.exhausted {
-        (false, vec![bounds::REVIEW_DEADLINE.says_of(budget)])
+fn decide(rules: &Rules, exempt: bool, judged: &Judged) -> (bool, DecidedBy) {
+    if exempt {
+        (true, DecidedBy::Exempt)
+    } else if judged.image.is_err() {
+        (false, DecidedBy::Reference)
+    } else if judged.exhausted.is_some() {
+        (false, DecidedBy::Limit)
     } else {
-        by_policies(rules, namespace, &judged.said)
-    };
-    ImageVerdict { judged, allowed, because }
+        by_policies(rules, &judged.said)
+    }
 }
 
-fn by_policies(rules: &Rules, namespace: &str, said: &[Said]) -> (bool, Vec<String>) {
+fn by_policies(rules: &Rules, said: &[Said]) -> (bool, DecidedBy) {
     let in_force = || said.iter().filter(|said| said.mode == Mode::Enforce);
-    let line = |said: &Said| {
-        format!("{} (policy {})", text::cut(&said.reason(), bounds::REASON_PART.size()), said.policy)
-    };
-    let with = |outcome| in_force().filter(move |said| said.outcome() == outcome);
-
-    let denials: Vec<_> = with(Outcome::Deny).map(line).collect();
-    if !denials.is_empty() {
-        return (false, denials);
+    let any = |outcome| in_force().any(|said| said.outcome() == outcome);
+    let failed = in_force().any(|said| said.judgement.is_err());
+    if any(Outcome::Deny) {
+        let denies = |said: &Said| said.judgement.as_ref().is_ok_and(|said| said.outcome == Outcome::Deny);
+        let by = if in_force().any(denies) { DecidedBy::Policies } else { DecidedBy::FailurePolicy };
+        return (false, by);
     }
-    if let Some(allow) = with(Outcome::Allow).next() {
-        return (true, vec![line(allow)]);
-    }
-    let ignored = in_force().find(|said| said.judgement.is_err());
-    let unjudged = match ignored {
-        None => format!("no policy judged it in namespace {}", text::printable(namespace)),
-        Some(said) => format!(
-            "no policy judged it in namespace {}; {} malfunctioned and its failurePolicy is Ignore: {}",
-            text::printable(namespace),
-            said.policy,
-            said.reason()
-        ),
-    };
+    let allowed = any(Outcome::Allow);
+    let audit_only = !said.is_empty() && in_force().next().is_none();
     match rules.unjudged {
-        Unjudged::Allow => (true, vec![format!("{unjudged} (unjudged: Allow)")]),
-        Unjudged::Deny => (
-            false,
-            vec![format!(
-                "{unjudged} (in host.yaml, `unjudged` and `exempt.namespaces` decide what happens then)"
-            )],
-        ),
+        // A malfunction that would deny under `Fail`.
+        _ if allowed && failed => (true, DecidedBy::FailurePolicy),
+        _ if allowed => (true, DecidedBy::Policies),
+        _ if audit_only => (true, DecidedBy::AuditOnly),
+        Unjudged::Allow if failed => (true, DecidedBy::FailurePolicy),
+        Unjudged::Allow => (true, DecidedBy::Unjudged),
+        Unjudged::Deny => (false, DecidedBy::Unjudged),
     }
 }
 
-/// `parts` joined by `; `, within `bytes`; what does not fit is told as `and N more`.
-fn join(parts: &[String], bytes: usize) -> String {
-    let mut joined = String::new();
-    for (index, part) in parts.iter().enumerate() {
-        let separator = if index == 0 { "" } else { "; " };
-        let left = parts.len() - index - 1;
-        // Room for the words that tell of the rest, should the next part not fit.
-        let reserve = if left == 0 { 0 } else { format!("; and {left} more").len() };
-        if joined.len() + separator.len() + part.len() + reserve <= bytes {
-            joined.push_str(separator);
-            joined.push_str(part);
-            continue;
-        }
-        if index == 0 {
-            joined.push_str(&text::cut(part, bytes - reserve));
-            if left > 0 {
-                joined.push_str(&format!("; and {left} more"));
+impl ImageVerdict {
+    /// Returns why the image is denied, an item for each denial (`reason (policy NAME)`), or in one item why it is allowed.
+    /// Each is made when it is taken.
+    pub fn because(&self) -> Box<dyn Iterator<Item = String> + '_> {
+        let Judged { image, said, exhausted, .. } = &self.judged;
+        let namespace = &self.namespace;
+        let one = |text: String| -> Box<dyn Iterator<Item = String>> { Box::new(std::iter::once(text)) };
+        match (self.decided_by, image, exhausted) {
+            (DecidedBy::Exempt, ..) => one(format!("namespace {namespace} is exempt (exempt.namespaces)")),
+            (_, Err(error), _) => one(format!("not an image reference: {error}")),
+            (_, _, Some(budget)) => one(bounds::REVIEW_DEADLINE.says_of(*budget)),
+            (DecidedBy::AuditOnly, ..) => {
+                let policies = said.iter().map(|said| said.policy.clone());
+                let policies = annotations::join(policies, said.len(), bounds::REASON_PART.size());
+                one(format!(
+                    "only policies in mode audit apply in namespace {namespace} ({policies}), and audit denies nothing"
+                ))
             }
-        } else {
-            joined.push_str(&format!("; and {} more", left + 1));
-        }
-        break;
-    }
-    joined
-}
-
-/// The policies' own annotations and warnings, and what policies in audit mode would have decided, as
-/// `POLICY.key` with one value for all images.
-fn annotations_of(images: &[ImageVerdict]) -> Vec<(String, String)> {
-    let mut values: BTreeMap<String, Vec<(&str, String)>> = BTreeMap::new();
-    for image in images {
-        let original = image.judged.original.as_str();
-        for said in &image.judged.said {
-            let mut add = |key: &str, value: String| {
-                values.entry(key_of(&said.policy, key)).or_default().push((original, value));
-            };
-            if let Ok(decision) = &said.judgement {
-                for (key, value) in &decision.audit_annotations {
-                    add(key, text::printable(value));
-                }
-                if !decision.warnings.is_empty() {
-                    let warnings: Vec<_> = decision.warnings.iter().map(|w| text::printable(w)).collect();
-                    add("warnings", warnings.join("; "));
-                }
+            _ if !self.allowed && self.decided_by != DecidedBy::Unjudged => {
+                Box::new(in_force(said, Outcome::Deny).map(Said::line))
             }
-            if let Err(malfunction) = &said.judgement {
-                add("malfunction", text::printable(&malfunction.to_string()));
-            }
-            if said.mode == Mode::Audit && said.outcome() != Outcome::Abstain {
-                add("audit", format!("would {}: {}", said.outcome(), said.reason()));
-            }
+            _ => match in_force(said, Outcome::Allow).next() {
+                Some(allow) => one(allow.line()),
+                None => one(self.unjudged()),
+            },
         }
     }
-    values.into_iter().map(|(key, values)| (key, in_one(&values, images.len()))).collect()
-}
 
-/// One value for all `images`: alone where it is that of each, otherwise each with its image.
-fn in_one(values: &[(&str, String)], images: usize) -> String {
-    match values {
-        [(_, first), rest @ ..] if values.len() == images && rest.iter().all(|(_, value)| value == first) => {
-            text::cut(first, bounds::AUDIT_VALUE.size())
+    /// Returns the number of items of [`ImageVerdict::because`].
+    fn count(&self) -> usize {
+        match self.decided_by {
+            DecidedBy::Policies | DecidedBy::FailurePolicy if !self.allowed => {
+                in_force(&self.judged.said, Outcome::Deny).count()
+            }
+            _ => 1,
         }
-        _ => {
-            let parts: Vec<_> =
-                values.iter().map(|(image, value)| format!("{}: {value}", text::image(image))).collect();
-            join(&parts, bounds::AUDIT_VALUE.size())
-        }
+    }
+
+    /// Returns why, in one line within the bound of a reason.
+    pub fn reason(&self) -> String {
+        annotations::join(self.because(), self.count(), bounds::REASON.size())
+    }
+
+    fn named(&self) -> impl Iterator<Item = String> + '_ {
+        let name = text::image(&self.judged.original);
+        self.because().map(move |because| format!("{name}: {because}"))
+    }
+
+    fn unjudged(&self) -> String {
+        let namespace = &self.namespace;
+        let failed =
+            self.judged.said.iter().find(|said| said.mode == Mode::Enforce && said.judgement.is_err());
+        let failed = failed.map_or(String::new(), |said| {
+            format!(
+                "; {} malfunctioned and its failurePolicy is Ignore: {}",
+                said.policy,
+                text::cut(&said.reason(), bounds::REASON_PART.size())
+            )
+        });
+        let rule = match self.allowed {
+            true => "unjudged: Allow",
+            false => "in host.yaml, `unjudged` and `exempt.namespaces` decide what happens then",
+        };
+        format!("no policy judged it in namespace {namespace}{failed} ({rule})")
     }
 }
 
-/// `POLICY.key` as the apiserver takes it (`checkKeyFormat` in k8s.io/apiserver/pkg/admission/attributes.go):
-/// letters, digits, `-`, `_` and `.`, a letter or digit at both ends, at most 63 bytes.
-fn key_of(policy: &str, key: &str) -> String {
-    let clean: String = format!("{policy}.{key}")
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
-        .take(bounds::AUDIT_KEY.size())
-        .collect();
-    clean.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
+fn in_force(said: &[Said], outcome: Outcome) -> impl Iterator<Item = &Said> {
+    said.iter().filter(move |said| said.mode == Mode::Enforce && said.outcome() == outcome)
 }

@@ -138,18 +138,18 @@ fn review(input: &[u8]) -> Option<String> {
                 assert_eq!(review.images, images);
             }
             let denied = evaluate(deny, &review);
-            assert_eq!(denied.allowed, review.images.is_empty());
+            assert_eq!(denied.allowed(), review.images.is_empty());
             assert_verdict(&denied);
             let allowed = evaluate(allow, &review);
             let good = |image: &String| refuse_image_id(image).is_ok() && Image::parse(image).is_ok();
-            assert_eq!(allowed.allowed, review.images.iter().all(good));
+            assert_eq!(allowed.allowed(), review.images.iter().all(good));
             assert_verdict(&allowed);
         }
         Err(ReviewError::Refused(message)) => {
             assert!(value.is_none() || is_image_review);
             assert_message(&message);
             let refused = Verdict::refuse(&deny.rules, &deny.generation(), &message);
-            assert!(!refused.allowed);
+            assert!(!refused.allowed());
             assert_verdict(&refused);
         }
         Err(ReviewError::NotAnImageReview(message)) => {
@@ -185,19 +185,20 @@ fn assert_review(review: &Review, limits: &HostLimits) {
 
 /// An answer that the apiserver takes, of bounded size.
 fn assert_verdict(verdict: &Verdict) {
-    assert_eq!(verdict.reason.is_empty(), verdict.allowed);
+    assert_eq!(verdict.reason.is_empty(), verdict.allowed());
     assert!(verdict.reason.len() <= 1024);
     assert_eq!(printable(&verdict.reason), verdict.reason);
-    assert!(verdict.audit_annotations.len() <= 65);
-    for (key, value) in &verdict.audit_annotations {
+    let annotations = verdict.audit_annotations();
+    assert!(annotations.len() <= 66);
+    for (key, value) in &annotations {
         let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         let ends = |c: char| c.is_ascii_alphanumeric();
         assert!(key.len() <= 63 && key.chars().all(part), "{key:?}");
         assert!(key.starts_with(ends) && key.ends_with(ends), "{key:?}");
         assert!(value.len() <= 1024 && printable(value) == *value, "{value:?}");
     }
-    let answer = serde_json::to_value(ImageReviewAnswer::from(verdict)).unwrap();
-    assert_eq!(answer.pointer("/status/allowed"), Some(&json!(verdict.allowed)));
+    let answer = serde_json::to_value(ImageReviewAnswer::new(verdict, annotations)).unwrap();
+    assert_eq!(answer.pointer("/status/allowed"), Some(&json!(verdict.allowed())));
 }
 
 /// A host.yaml is read or refused with a place in it, and what was read is read the same from JSON.
@@ -295,7 +296,7 @@ fn result(input: &[u8]) -> Option<String> {
         Ok(decision) => assert_decision(decision),
         Err(malfunction) => {
             assert_message(&printable(&malfunction.to_string()));
-            assert!(!verdict.allowed);
+            assert!(!verdict.allowed());
             assert!(!malfunction.to_string().contains("panicked"), "{malfunction}");
             if let Malfunction::Trap(why) = malfunction {
                 return Some(why.chars().filter(|character| !character.is_ascii_digit()).collect());

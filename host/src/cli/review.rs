@@ -14,7 +14,7 @@ use crate::evaluate::evaluate;
 use crate::policy::PolicySet;
 use crate::review::{Review, ReviewError};
 use crate::text;
-use crate::verdict::{ImageVerdict, Said, Verdict};
+use crate::verdict::{Disposition, ImageVerdict, Said, Verdict};
 
 const DENIED: u8 = 1;
 const BROKEN: u8 = 2;
@@ -87,7 +87,7 @@ fn review(arguments: Arguments) -> Result<ExitCode, Failure> {
         Format::Text => say(in_text(&set, &verdict))?,
         Format::Json => say(format_args!("{:#}", to_json(&verdict)))?,
     }
-    Ok(if verdict.allowed { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
+    Ok(if verdict.allowed() { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
 }
 
 fn of_images(arguments: &Arguments) -> Result<Result<Review, String>, Failure> {
@@ -151,7 +151,8 @@ fn in_text(set: &PolicySet, verdict: &Verdict) -> String {
             lines.extend(said.log.iter().map(|line| format!("  {:width$}  wrote: {}", "", line.message)));
         }
         let word = if image.allowed { "allowed" } else { "denied" };
-        match image.because.as_slice() {
+        let because: Vec<_> = image.because().collect();
+        match because.as_slice() {
             [because] => lines.push(format!("  -> {word}: {because}")),
             many => {
                 lines.push(format!("  -> {word}:"));
@@ -163,13 +164,16 @@ fn in_text(set: &PolicySet, verdict: &Verdict) -> String {
         lines.push("no image was judged".to_owned());
     }
     lines.push(String::new());
-    if verdict.allowed {
-        lines.push("verdict: allowed".to_owned());
-        if let Some(reason) = verdict.audit_annotations.get("would-deny") {
-            lines.push(format!("would be denied if `mode` were enforce: {reason}"));
+    let (by, reason) = (verdict.disposition.decided_by(), &verdict.reason);
+    match verdict.disposition {
+        Disposition::Allowed(_) => lines.push(format!("verdict: allowed (decided by {by})")),
+        Disposition::WouldDeny(_) => {
+            lines.push("verdict: allowed".to_owned());
+            lines.push(format!("would be denied if `mode` were enforce (decided by {by}): {reason}"));
         }
-    } else {
-        lines.push(format!("verdict: denied\nreason: {}", verdict.reason));
+        Disposition::Denied(_) | Disposition::Refused => {
+            lines.push(format!("verdict: denied (decided by {by})\nreason: {reason}"));
+        }
     }
     lines.join("\n")
 }
@@ -199,9 +203,11 @@ fn in_words(said: &Said) -> String {
 
 fn to_json(verdict: &Verdict) -> Value {
     json!({
-        "allowed": verdict.allowed,
-        "reason": verdict.reason,
-        "auditAnnotations": verdict.audit_annotations,
+        "allowed": verdict.allowed(),
+        "verdict": verdict.disposition.name(),
+        "decidedBy": verdict.disposition.decided_by(),
+        "reason": verdict.answered_reason(),
+        "auditAnnotations": verdict.audit_annotations(),
         "images": verdict.images.iter().map(image_json).collect::<Vec<_>>(),
     })
 }
@@ -210,7 +216,8 @@ fn image_json(image: &ImageVerdict) -> Value {
     let common = json!({
         "image": image.judged.original,
         "allowed": image.allowed,
-        "because": image.because,
+        "decidedBy": image.decided_by,
+        "because": image.because().collect::<Vec<_>>(),
         "policies": image.judged.said.iter().map(said_json).collect::<Vec<_>>(),
     });
     let parsed = match &image.judged.image {

@@ -10,7 +10,7 @@ use crate::bounds;
 use crate::config::Mode;
 use crate::reviewed::{ReviewId, Reviewed};
 use crate::text;
-use crate::verdict::{ImageVerdict, Malfunction, MalfunctionKind, Outcome, Said};
+use crate::verdict::{DecidedBy, ImageVerdict, Malfunction, MalfunctionKind, Outcome, Said};
 
 /// The line of a review, its end included. One over the bound leaves out first what the policies said, and then what was
 /// asked, and says so.
@@ -38,6 +38,7 @@ struct Line<'a> {
     #[serde(serialize_with = "pairs")]
     annotations: &'a [(String, String)],
     verdict: &'static str,
+    decided_by: DecidedBy,
     #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'a str,
     #[serde(serialize_with = "images")]
@@ -51,15 +52,15 @@ impl<'a> Line<'a> {
     fn new(reviewed: &'a Reviewed, left_out: Option<&'static str>) -> Line<'a> {
         let Reviewed { review, verdict, .. } = reviewed;
         let request = left_out != Some("request");
-        let would_deny = verdict.audit_annotations.get("would-deny");
         Line {
             id: reviewed.id,
             time: humantime::format_rfc3339_millis(reviewed.at).to_string(),
             generation: reviewed.generation(),
             namespace: if request { &review.namespace } else { "" },
             annotations: if request { &review.annotations } else { &[] },
-            verdict: reviewed.answered().name(),
-            reason: would_deny.unwrap_or(&verdict.reason),
+            verdict: verdict.disposition.name(),
+            decided_by: verdict.disposition.decided_by(),
+            reason: &verdict.reason,
             images: (if request { &verdict.images } else { &[] }, left_out.is_none()),
             microseconds: u64::try_from(reviewed.took.as_micros()).unwrap_or(u64::MAX),
             left_out,
@@ -82,6 +83,7 @@ struct ImageLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     allowed: bool,
+    decided_by: DecidedBy,
     #[serde(serialize_with = "decisions")]
     decisions: &'a [Said],
 }
@@ -112,7 +114,7 @@ fn images<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     let mut list = serializer.serialize_seq(Some(images.len()))?;
-    for ImageVerdict { judged, allowed, .. } in *images {
+    for ImageVerdict { judged, allowed, decided_by, .. } in *images {
         let image = judged.image.as_ref();
         list.serialize_element(&ImageLine {
             original: &judged.original,
@@ -122,6 +124,7 @@ fn images<S: Serializer>(
             digest: image.ok().and_then(|image| image.digest.as_deref()),
             error: image.err().map(String::as_str),
             allowed: *allowed,
+            decided_by: *decided_by,
             decisions: if *with_decisions { &judged.said } else { &[] },
         })?;
     }

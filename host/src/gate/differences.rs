@@ -8,7 +8,7 @@ use crate::bounds;
 use crate::config::{Mode, Rules};
 use crate::review::Review;
 use crate::text;
-use crate::verdict::{Malfunction, Verdict};
+use crate::verdict::{DecidedBy, Disposition, Malfunction, Verdict};
 
 /// What the candidate would have decided otherwise than the set in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,9 +78,7 @@ impl Differences {
     ) {
         self.reviews += times;
         let audit = before.0.mode == Mode::Audit && after.0.mode == Mode::Audit;
-        let denies = |verdict: &Verdict| {
-            !verdict.allowed || audit && verdict.audit_annotations.contains_key(WOULD_DENY)
-        };
+        let denies = |verdict: &Verdict| !verdict.allowed() || audit && verdict.would_deny().is_some();
         let (before, after) = (before.1, after.1);
         let kind = match (denies(before), denies(after)) {
             (false, true) => Kind::Denied,
@@ -132,16 +130,14 @@ enum Kind {
     Reasons,
 }
 
-/// The audit annotation of what a host in mode audit would deny.
-const WOULD_DENY: &str = "would-deny";
 /// Images of a review that are shown.
 const IMAGES: usize = 3;
 
-/// All that a verdict tells but which generation it is of.
-fn says(verdict: &Verdict) -> (String, Vec<(&str, String)>) {
-    let annotations = verdict.audit_annotations.iter().filter(|(key, _)| *key != "generation");
-    let annotations = annotations.map(|(key, value)| (key.as_str(), without_addresses(value)));
-    (without_addresses(&verdict.reason), annotations.collect())
+/// Returns all that a verdict tells, except its generation.
+fn says(verdict: &Verdict) -> (Disposition, String, Vec<(String, String)>) {
+    let annotations = verdict.policy_annotations().into_iter();
+    let annotations = annotations.map(|(key, value)| (key, without_addresses(&value)));
+    (verdict.disposition, without_addresses(&verdict.reason), annotations.collect())
 }
 
 /// The words of a malfunction may hold addresses, which are others in another instance.
@@ -166,16 +162,24 @@ fn was_late(verdict: &Verdict) -> bool {
     })
 }
 
-/// What a verdict says, with the audit annotations that the other does not have.
+/// Returns what a verdict says, with its audit annotations, and the basis of an allowed one, where the other's differ.
 fn summary(verdict: &Verdict, other: &Verdict) -> String {
-    let mut summary = match (verdict.allowed, verdict.audit_annotations.get(WOULD_DENY)) {
-        (true, Some(reason)) => format!("allowed in mode audit, would deny: {reason}"),
-        (true, None) => "allowed".to_owned(),
-        (false, _) => format!("denied: {}", verdict.reason),
+    let reason = &verdict.reason;
+    let mut summary = match verdict.disposition {
+        Disposition::Allowed(_) => "allowed".to_owned(),
+        Disposition::WouldDeny(_) => format!("allowed in mode audit, would deny: {reason}"),
+        Disposition::Denied(_) | Disposition::Refused => format!("denied: {reason}"),
     };
-    for (key, value) in &verdict.audit_annotations {
-        let own = key != "generation" && key != WOULD_DENY;
-        if own && other.audit_annotations.get(key) != Some(value) {
+    // The reason of a denial says it already.
+    if let Disposition::Allowed(by) = verdict.disposition
+        && by != DecidedBy::Policies
+        && by != other.disposition.decided_by()
+    {
+        summary.push_str(&format!(" [decided-by: {by}]"));
+    }
+    let others = other.policy_annotations();
+    for (key, value) in verdict.policy_annotations() {
+        if others.get(&key) != Some(&value) {
             summary.push_str(&format!(" [{key}: {value}]"));
         }
     }

@@ -50,8 +50,8 @@ macro_rules! metrics {
 
 metrics! {
     "Reviews" {
-        REVIEWS = Counter "image_policy_host_reviews" ["verdict"]
-            "Reviews answered: allowed, denied, refused (malformed or over a bound), or would-deny (mode audit of the host)";
+        REVIEWS = Counter "image_policy_host_reviews" ["verdict" "by"]
+            "Reviews answered: verdict is allowed, denied, refused (malformed or over a limit), or would-deny (mode audit of the host); by is what decided it";
         REVIEW_SECONDS = Histogram "image_policy_host_review_duration_seconds" []
             "From a review's first byte to its verdict, the wait for its body and for its turn included";
         REJECTED = Counter "image_policy_host_requests_rejected" ["code"]

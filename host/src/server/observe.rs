@@ -7,14 +7,14 @@ use crate::bounds;
 use crate::config::Mode;
 use crate::lines::Kind;
 use crate::policy::PolicySet;
-use crate::reviewed::{Answered, Reviewed};
+use crate::reviewed::Reviewed;
 use crate::text;
-use crate::verdict::{ImageVerdict, Level, Outcome, Said};
+use crate::verdict::{Disposition, ImageVerdict, Level, Outcome, Said};
 
 impl Host {
     /// The one place where an answered review is looked at. Nobody waits for it but the connection that asked.
     pub(super) fn observe(&self, set: &PolicySet, reviewed: Reviewed) {
-        self.metrics.reviewed(set, reviewed.answered(), reviewed.took, &reviewed.verdict);
+        self.metrics.reviewed(set, reviewed.took, &reviewed.verdict);
         self.log(&reviewed);
         self.recent.push(&reviewed.review);
         if self.sources.decision_log.wants(&reviewed) {
@@ -34,17 +34,20 @@ impl Host {
                 self.log_said(reviewed, image, said);
             }
         }
-        match reviewed.answered() {
-            Answered::Allowed => tracing::debug!(
-                namespace = text::shown(&reviewed.review.namespace, NAMESPACE),
+        match reviewed.disposition() {
+            Disposition::Allowed(by) => tracing::debug!(
+                namespace = text::shown(&reviewed.review.namespace, bounds::NAMESPACE.size()),
                 generation = reviewed.generation(),
                 review = %reviewed.id,
                 images = reviewed.verdict.images.len(),
+                decided_by = %by,
                 "allowed"
             ),
-            Answered::Denied => self.log_denial(reviewed, "denied"),
-            Answered::Refused => self.log_denial(reviewed, "denied as a whole"),
-            Answered::WouldDeny => self.log_denial(reviewed, "would deny, but for mode audit of the host"),
+            Disposition::Denied(_) => self.log_denial(reviewed, "denied"),
+            Disposition::Refused => self.log_denial(reviewed, "denied as a whole"),
+            Disposition::WouldDeny(_) => {
+                self.log_denial(reviewed, "would deny, but for mode audit of the host")
+            }
         }
     }
 
@@ -54,9 +57,10 @@ impl Host {
                 image = image.map(|image| text::image(&image.judged.original)),
                 policy,
                 reason = text::shown(reason, bounds::REASON.size()),
-                namespace = text::shown(&reviewed.review.namespace, NAMESPACE),
+                namespace = text::shown(&reviewed.review.namespace, bounds::NAMESPACE.size()),
                 generation = reviewed.generation(),
                 review = %reviewed.id,
+                decided_by = %image.map_or(reviewed.disposition().decided_by(), |image| image.decided_by),
                 "{what}"
             );
         };
@@ -65,12 +69,11 @@ impl Host {
         for image in denied {
             as_a_whole = false;
             if self.writes(Weight::INFO, Kind::Denial) {
-                line(Some(image), policies(image), &image.because.join("; "));
+                line(Some(image), policies(image), &image.reason());
             }
         }
         if as_a_whole && self.writes(Weight::INFO, Kind::Denial) {
-            let annotations = &reviewed.verdict.audit_annotations;
-            line(None, None, annotations.get("would-deny").unwrap_or(&reviewed.verdict.reason));
+            line(None, None, &reviewed.verdict.reason);
         }
     }
 
@@ -112,7 +115,7 @@ impl Host {
                         image = shown(),
                         policy,
                         reason = said.reason(),
-                        namespace = text::shown(&reviewed.review.namespace, NAMESPACE),
+                        namespace = text::shown(&reviewed.review.namespace, bounds::NAMESPACE.size()),
                         generation = reviewed.generation(),
                         review = %reviewed.id,
                         "would deny, but for mode audit of the policy"
@@ -128,9 +131,6 @@ impl Host {
         weight <= tracing::level_filters::LevelFilter::current() && self.lines.may(kind)
     }
 }
-
-/// The longest namespace that Kubernetes takes is 63 bytes.
-const NAMESPACE: usize = 64;
 
 /// The policies that deny an image; none where something else does.
 fn policies(image: &ImageVerdict) -> Option<String> {
