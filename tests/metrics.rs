@@ -157,6 +157,8 @@ pub(crate) fn value(page: &Page, name: &str, labels: &[(&str, &str)]) -> f64 {
 }
 
 async fn page(server: &crate::support::Server) -> Page {
+    // A page is kept so long.
+    tokio::time::sleep(std::time::Duration::from_millis(110)).await;
     let (status, text) = get(server.admin, "/metrics").await.unwrap();
     assert_eq!(status, 200);
     parse(&text)

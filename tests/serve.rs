@@ -478,3 +478,58 @@ fn the_demo_can_be_tried_as_it_says() {
     let (status, said) = process.end();
     assert_eq!(status.code(), Some(0), "{said}");
 }
+
+/// A page of a browser that resolves its own name to this machine would read namespaces and images otherwise.
+#[tokio::test]
+async fn the_admin_listener_answers_under_its_own_names_only() {
+    let installation = Installation::bare(json!({}));
+    let server = installation.serve().await;
+    for (request, status) in [
+        ("GET /status HTTP/1.1\r\nhost: localhost:9234\r\n", "200"),
+        ("GET /status HTTP/1.1\r\nhost: 127.0.0.1\r\n", "200"),
+        ("GET /status HTTP/1.0\r\n", "200"),
+        ("GET /status HTTP/1.1\r\nhost: rebound.example:9234\r\n", "421"),
+        ("GET /metrics HTTP/1.1\r\nhost: rebound.example\r\n", "421"),
+        ("GET /readyz?verbose HTTP/1.1\r\nhost: 10.1.2.3\r\n", "421"),
+        ("GET /nothing HTTP/1.1\r\nhost: rebound.example\r\n", "421"),
+        ("GET http://rebound.example/status HTTP/1.1\r\nhost: localhost\r\n", "421"),
+    ] {
+        let mut stream = TcpStream::connect(server.admin).await.unwrap();
+        stream.write_all(format!("{request}connection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{request}: {answer}");
+        assert_eq!(status == "421", answer.contains("ask it as localhost"), "{answer}");
+    }
+}
+
+/// Any user of the machine can ask as fast as possible. The pages are rendered one at a time, by a thread that gives way
+/// to reviews, and seldom.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_for_pages_without_end_holds_up_no_review() {
+    let installation = Installation::bare(json!({}));
+    let mut process = installation.start();
+    let (door, admin) = process.addresses();
+    let tasks = std::path::PathBuf::from(format!("/proc/{}/task", process.id()));
+    let nice = std::fs::read_dir(tasks).unwrap().find_map(|task| {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        // proc_pid_stat(5): `(name)`, and nice is the 17th field after it.
+        let (name, rest) = stat.split_once(") ").unwrap();
+        name.ends_with("(admin").then(|| rest.split(' ').nth(16).unwrap().parse::<i32>().unwrap())
+    });
+    assert_eq!(nice, Some(10));
+
+    let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+    let mut pages = std::collections::BTreeSet::new();
+    let began = Instant::now();
+    let mut asked = 0;
+    while began.elapsed() < Duration::from_secs(1) {
+        // Each makes another page.
+        assert_eq!(connection.review("nginx").await.unwrap().status, 200);
+        pages.insert(get(admin, "/metrics").await.unwrap().1);
+        asked += 1;
+    }
+    let most = began.elapsed().as_millis() / 100 + 1;
+    assert!(asked > 30, "the machine is too slow to show anything: {asked}");
+    assert!(pages.len() > 2 && pages.len() as u128 <= most, "{} pages of {asked}", pages.len());
+}

@@ -4,6 +4,7 @@ mod admin;
 mod budget;
 mod connections;
 mod observe;
+mod pages;
 mod scrape;
 mod sweep;
 
