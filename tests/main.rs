@@ -44,6 +44,7 @@ mod load;
 #[cfg(test)]
 mod logs;
 #[cfg(test)]
+mod manifest;
 mod metrics;
 #[cfg(test)]
 mod neighbours;

@@ -376,6 +376,16 @@ bounds! {
             .does("ends in `and N more`, or in `…`");
     }
 
+    "Manifests":
+    "What `host review -f` reads. Over a limit it exits with 2 and says so, after the verdicts on what it has read." {
+        MANIFEST_FILE = bytes("manifest-file", "a file given to `host review -f`", 16 * MI)
+            .fixed("the largest charts render to some hundred KiB")
+            .does("the file counts as broken, and none of it is judged");
+        MANIFEST_DOCUMENTS = count("manifest-documents", "documents in a file given to `host review -f`", 10_000)
+            .fixed("the largest charts render to some hundred")
+            .says("it holds more than {limit} documents: give its parts one by one");
+    }
+
     "Seen from outside":
     "What the host tells of itself. Over a bound something is not told, and it is told how much; no review waits for \
      any of it." {

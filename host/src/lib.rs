@@ -40,6 +40,7 @@ pub mod generation;
 pub mod verdict;
 pub mod review;
 pub mod reviewed;
+pub mod manifest;
 
 // The sandbox, and policies on a review.
 pub mod policy;

@@ -23,6 +23,10 @@ use crate::text;
 use crate::verdict::{Outcome, Verdict, agree};
 use crate::yaml;
 
+/// Advice for a file that is no fixture.
+const ONE_REVIEW: &str = "a fixture is one ImageReview with the `status` that you expect; `host review -f FILE` judges \
+                          manifests such as Pods and Deployments";
+
 /// Why a suite cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum SuiteError {
@@ -95,8 +99,17 @@ impl Case {
         let json = if path.extension().is_some_and(|extension| extension == "json") {
             bytes
         } else {
-            let document = yaml::Document::parse(&bytes)
-                .map_err(|error| SuiteError::Yaml { path: path.to_owned(), error })?;
+            let document = yaml::Document::parse(&bytes).map_err(|error| {
+                let documents = yaml::documents(&bytes)
+                    .filter(|parsed| parsed.as_ref().is_ok_and(|document| !document.value.is_null()));
+                match documents.take(2).count() {
+                    2 => SuiteError::Fixture {
+                        path: path.to_owned(),
+                        problem: format!("it holds several documents: {ONE_REVIEW}"),
+                    },
+                    _ => SuiteError::Yaml { path: path.to_owned(), error },
+                }
+            })?;
             document.value.to_string().into_bytes()
         };
         Case::parse(&json, limits).map_err(|problem| SuiteError::Fixture { path: path.to_owned(), problem })
@@ -111,9 +124,7 @@ impl Case {
         let review = match Review::parse(json, limits) {
             Ok(review) => Ok(review),
             Err(ReviewError::Refused(reason)) => Err(reason),
-            Err(ReviewError::NotAnImageReview(problem)) => {
-                return Err(problem);
-            }
+            Err(ReviewError::NotAnImageReview(problem)) => return Err(format!("{problem}: {ONE_REVIEW}")),
         };
         // By way of a value, since a line and a column of the JSON made of YAML would lead nowhere.
         let fixture: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;

@@ -104,11 +104,18 @@ enum Data {
 impl Document {
     /// Parses one document; an empty text is null. A syntax error ends the parse, so it comes last.
     pub fn parse(bytes: &[u8]) -> Result<Self, YamlError> {
+        Self::parse_from(bytes, 1)
+    }
+
+    /// Parses one document that is a part of a text and begins in this line of the text, counted from 1.
+    pub fn parse_from(bytes: &[u8], line: usize) -> Result<Self, YamlError> {
+        let above = line.saturating_sub(1);
         let text = std::str::from_utf8(bytes)
-            .map_err(|error| YamlError { problems: vec![not_utf8(bytes, error.valid_up_to())] })?;
+            .map_err(|error| YamlError { problems: vec![not_utf8(bytes, error.valid_up_to(), above)] })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut loader = Loader {
             text,
+            above,
             events: Parser::new_from_str(text),
             anchors: HashMap::new(),
             copied: 0,
@@ -124,6 +131,12 @@ impl Document {
                 Err(YamlError { problems })
             }
         }
+    }
+
+    /// Returns an empty document that stands at a place.
+    #[must_use]
+    pub fn at(at: Location) -> Self {
+        Self { value: Value::Null, root: Node { at, ..Node::default() } }
     }
 
     /// Where the value at an RFC 6901 JSON Pointer begins; where there is none, its nearest existing parent.
@@ -157,6 +170,43 @@ impl Document {
     }
 }
 
+/// Returns the documents of a text. A document that is broken leaves the others as they are: no text inside a document
+/// can begin a line with `---` or `...` (YAML 1.2.2, section 9.1.2), so these lines alone part them.
+pub fn documents(bytes: &[u8]) -> impl Iterator<Item = Result<Document, YamlError>> {
+    let (mut rest, mut first_line) = (Some(bytes), 1);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let (part, lines, is_last) = first_part(text);
+        let parsed = Document::parse_from(part, first_line);
+        first_line += lines;
+        rest = text.get(part.len()..).filter(|_| !is_last);
+        Some(parsed)
+    })
+}
+
+/// Returns the beginning of a text up to the end of its first document, the number of its lines, and whether nothing
+/// follows.
+fn first_part(text: &[u8]) -> (&[u8], usize, bool) {
+    let up_to = |end: usize| text.get(..end).unwrap_or_default();
+    // Directives and comments belong to the document after them.
+    let (mut end, mut is_begun) = (0, false);
+    for (lines, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let is_marked = |mark: &[u8]| {
+            line.strip_prefix(mark).is_some_and(|rest| rest.first().is_none_or(u8::is_ascii_whitespace))
+        };
+        if is_marked(b"---") && is_begun {
+            return (up_to(end), lines, false);
+        }
+        end += line.len();
+        if is_marked(b"...") {
+            return (up_to(end), lines + 1, end == text.len());
+        }
+        let content = line.trim_ascii();
+        is_begun |= !content.is_empty() && !content.starts_with(b"#") && !line.starts_with(b"%");
+    }
+    (text, 0, true)
+}
+
 impl Node {
     fn value(&self) -> Value {
         match &self.data {
@@ -185,6 +235,8 @@ impl Node {
 /// Builds nodes from the parser's events. An `Err` is a problem after which nothing more can be read.
 struct Loader<'a> {
     text: &'a str,
+    /// Lines of the text above the document.
+    above: usize,
     events: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, Node>,
     copied: usize,
@@ -215,8 +267,8 @@ impl<'a> Loader<'a> {
 
     fn next(&mut self) -> Result<(Event<'a>, Location), Problem> {
         match self.events.next_event() {
-            Some(Ok((event, span))) => Ok((event, location(&span.start))),
-            Some(Err(error)) => Err(syntax_error(self.text, &error)),
+            Some(Ok((event, span))) => Ok((event, location(&span.start, self.above))),
+            Some(Err(error)) => Err(syntax_error(self.text, &error, self.above)),
             None => Ok((Event::StreamEnd, Location::default())),
         }
     }
@@ -389,16 +441,18 @@ fn all_digits(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn location(marker: &saphyr_parser::Marker) -> Location {
-    Location { line: marker.line(), column: marker.col() + 1 }
+fn location(marker: &saphyr_parser::Marker, above: usize) -> Location {
+    Location { line: above + marker.line(), column: marker.col() + 1 }
 }
 
 /// The parser's message, or a clearer one for the mistakes that people make.
-fn syntax_error(text: &str, error: &ScanError) -> Problem {
-    let at = location(error.marker());
+fn syntax_error(text: &str, error: &ScanError, above: usize) -> Problem {
+    let at = location(error.marker(), above);
     // It repeats characters of the document.
     let info = printable(error.info());
-    if let Some(at) = info.contains("tab").then(|| indenting_tab(text, at.line)).flatten() {
+    if let Some(at) =
+        info.contains("tab").then(|| indenting_tab(text, error.marker().line(), above)).flatten()
+    {
         return Problem::new(at, "a tab in the indentation: YAML indents with spaces");
     }
     let hint = match text.chars().nth(error.marker().index()) {
@@ -414,16 +468,18 @@ fn syntax_error(text: &str, error: &ScanError) -> Problem {
 }
 
 /// The first tab among the spaces that begin a line; the parser points to the value before it, or its line.
-fn indenting_tab(text: &str, from_line: usize) -> Option<Location> {
+fn indenting_tab(text: &str, from_line: usize, above: usize) -> Option<Location> {
     text.lines().enumerate().skip(from_line.saturating_sub(1)).find_map(|(index, line)| {
         let before = line.find(|c| c != ' ')?;
-        line.get(before..)?.starts_with('\t').then_some(Location { line: index + 1, column: before + 1 })
+        line.get(before..)?
+            .starts_with('\t')
+            .then_some(Location { line: above + index + 1, column: before + 1 })
     })
 }
 
-fn not_utf8(bytes: &[u8], valid: usize) -> Problem {
+fn not_utf8(bytes: &[u8], valid: usize, above: usize) -> Problem {
     let before = String::from_utf8_lossy(bytes.get(..valid).unwrap_or_default());
-    let line = before.matches('\n').count() + 1;
+    let line = above + before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     let byte = bytes.get(valid).copied().unwrap_or_default();
     Problem::new(Location { line, column }, format!("not UTF-8: a byte {byte:#04x}"))

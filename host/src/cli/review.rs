@@ -4,24 +4,28 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::{Failure, Format, OnePolicy, exit, load, named, parse_yaml, read, say, tell};
+use super::{Failure, Format, OnePolicy, exit, load, named, read, say, tell};
+use crate::bounds;
 use crate::config::{Config, Mode};
 use crate::demo;
 use crate::evaluate::evaluate;
+use crate::manifest::{Manifest, Object, Skipped};
 use crate::policy::PolicySet;
-use crate::review::{Review, ReviewError};
+use crate::review::Review;
 use crate::text;
 use crate::verdict::{Disposition, ImageVerdict, Said, Verdict};
 
 const DENIED: u8 = 1;
 const BROKEN: u8 = 2;
-/// The largest file in bytes: larger than any request that the server reads by default.
-const FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of a namespace in a line: Kubernetes takes no longer ones.
+const SHOWN: usize = 63;
 
-/// Judge images, an ImageReview or a Pod, and tell what each policy said
+/// Judge images, or the manifests of a repository, and tell what each policy said
+///
+/// A file holds YAML documents or JSON: Pods, Deployments and every other built-in workload, Lists, ImageReviews and
+/// AdmissionReviews. Kinds without pods are skipped.
 ///
 /// Exit status: 0 allowed, 1 denied, 2 broken (usage, a file, a policy that does not load).
 #[derive(clap::Args)]
@@ -30,9 +34,9 @@ pub(super) struct Arguments {
     /// Image references
     #[arg(value_name = "IMAGE", group = "what")]
     images: Vec<String>,
-    /// An ImageReview or a Pod, as YAML or JSON; `-` is standard input
-    #[arg(short, long, value_name = "FILE", group = "what")]
-    file: Option<PathBuf>,
+    /// Manifests, as YAML or JSON; `-` is standard input
+    #[arg(short, long = "file", value_name = "FILE", group = "what", num_args = 1..)]
+    files: Vec<PathBuf>,
     /// The namespace, where the file names none
     #[arg(short, long, default_value = "default")]
     namespace: String,
@@ -75,73 +79,149 @@ fn review(arguments: Arguments) -> Result<ExitCode, Failure> {
             set = load(&config, BROKEN)?;
         }
     }
-    let review = match &arguments.file {
-        Some(path) => of_file(path, &arguments.namespace, &config)?,
-        None => of_images(&arguments)?,
-    };
-    let verdict = match review {
-        Ok(review) => evaluate(&set, &review),
-        Err(reason) => Verdict::refuse(&set.rules, &set.generation(), &reason),
-    };
-    match arguments.format {
-        Format::Text => say(in_text(&set, &verdict))?,
-        Format::Json => say(format_args!("{:#}", to_json(&verdict)))?,
+    if arguments.files.is_empty() {
+        let verdict = evaluate(&set, &of_images(&arguments)?);
+        match arguments.format {
+            Format::Text => say(in_text(&set, &verdict))?,
+            Format::Json => say(format_args!("{:#}", to_json(&verdict)))?,
+        }
+        return Ok(status(verdict.allowed()));
     }
-    Ok(if verdict.allowed() { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
+    of_files(&arguments, &config, &set)
 }
 
-fn of_images(arguments: &Arguments) -> Result<Result<Review, String>, Failure> {
+fn status(allowed: bool) -> ExitCode {
+    if allowed { ExitCode::SUCCESS } else { ExitCode::from(DENIED) }
+}
+
+fn of_images(arguments: &Arguments) -> Result<Review, Failure> {
     let pair = |annotation: &String| match annotation.split_once('=') {
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
         None => Err(Failure::new(BROKEN, format!("--annotation {annotation:?}: write KEY=VALUE"))),
     };
     let mut annotations = arguments.annotations.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
     annotations.sort();
-    Ok(Ok(Review { namespace: arguments.namespace.clone(), annotations, images: arguments.images.clone() }))
+    Ok(Review { namespace: arguments.namespace.clone(), annotations, images: arguments.images.clone() })
 }
 
-/// The review that a file holds; `Err` inside is the reason why the server would refuse it.
-fn of_file(path: &Path, namespace: &str, config: &Config) -> Result<Result<Review, String>, Failure> {
-    let failure = |error: &dyn std::fmt::Display| Failure::new(BROKEN, format!("{}: {error}", named(path)));
-    let bytes = read(path, FILE_BYTES)?;
-    // JSON is read as the server reads it, so that duplicated keys are seen.
-    let json = if serde_json::from_slice::<IgnoredAny>(&bytes).is_ok() {
-        bytes
-    } else {
-        serde_json::to_vec(&parse_yaml(path, &bytes)?.value).map_err(|error| failure(&error))?
-    };
-    let kind = serde_json::from_slice::<Value>(&json).ok().and_then(|value| {
-        Some((value.get("apiVersion")?.as_str()?.to_owned(), value.get("kind")?.as_str()?.to_owned()))
-    });
-    let review = match kind.as_ref().map(|(version, kind)| (version.as_str(), kind.as_str())) {
-        Some(("v1", "Pod")) => {
-            let pod = serde_json::from_slice(&json).map_err(|error| failure(&error))?;
-            Review::of_pod(pod, namespace, &config.limits)
+/// An object of a file, and the verdict on it.
+struct Judged<'a> {
+    file: &'a Path,
+    object: Object,
+    /// Whether its file holds more than one document.
+    is_one_of_many: bool,
+    verdict: Verdict,
+}
+
+/// Judges all objects of all files. A file that is broken is reported with all that is wrong in it, and hides no verdict.
+fn of_files(arguments: &Arguments, config: &Config, set: &PolicySet) -> Result<ExitCode, Failure> {
+    let (mut judged, mut problems) = (Vec::new(), Vec::new());
+    let mut skipped = Skipped::default();
+    let mut is_stdin_read = false;
+    for file in &arguments.files {
+        if file.as_path() == Path::new("-") && std::mem::replace(&mut is_stdin_read, true) {
+            problems.push("standard input: it is named twice, and can be read once".to_owned());
+            continue;
         }
-        Some((_, "ImageReview")) => Review::parse(&json, &config.limits),
-        Some((version, kind)) => {
-            let problem = format!(
-                "it holds a {} of {}; this takes an ImageReview or a Pod (for a workload, a Pod with the metadata and \
-                 spec of its template)",
-                text::cut(&text::printable(kind), 64),
-                text::cut(&text::printable(version), 64)
-            );
-            return Err(failure(&problem));
+        if file.is_dir() {
+            let file = file.display();
+            problems.push(format!("{file}: it is a folder: name its files, such as `-f {file}/*.yaml`"));
+            continue;
         }
-        None => {
-            return Err(failure(
-                &"it holds no Kubernetes object (apiVersion and kind); this takes an ImageReview or a Pod",
-            ));
+        let bytes = match read(file, bounds::MANIFEST_FILE.default) {
+            Ok(bytes) => bytes,
+            Err(failure) => {
+                problems.push(failure.message);
+                continue;
+            }
+        };
+        let manifest = Manifest::read(&bytes, &arguments.namespace, &config.limits);
+        if manifest.documents == 0 && manifest.problems.is_empty() {
+            problems.push(format!("{}: it is empty", named(file)));
         }
-    };
-    match review {
-        Ok(review) => Ok(Ok(review)),
-        Err(ReviewError::Refused(reason)) => Ok(Err(reason)),
-        Err(ReviewError::NotAnImageReview(problem)) => Err(failure(&problem)),
+        problems.extend(manifest.problems.iter().map(|problem| format!("{}:{problem}", named(file))));
+        for (kind, count) in manifest.skipped {
+            *skipped.0.entry(kind).or_default() += count;
+        }
+        let is_one_of_many = manifest.documents > 1;
+        judged.extend(manifest.objects.into_iter().map(|object| {
+            let verdict = match &object.review {
+                Ok(review) => evaluate(set, review),
+                Err(reason) => Verdict::refuse(&set.rules, &set.generation(), reason),
+            };
+            Judged { file, object, is_one_of_many, verdict }
+        }));
     }
+    let allowed = judged.iter().all(|judged| judged.verdict.allowed());
+    match arguments.format {
+        Format::Text => {
+            let is_alone = judged.len() == 1;
+            for judged in &judged {
+                say(object_in_text(set, judged, is_alone))?;
+            }
+            if !judged.is_empty() || problems.is_empty() {
+                say(summary(&judged, &skipped, is_alone))?;
+            }
+        }
+        Format::Json => {
+            let objects: Vec<_> = judged.iter().map(object_json).collect();
+            let document = json!({
+                "allowed": allowed && problems.is_empty(),
+                "objects": objects,
+                "skipped": skipped,
+                "problems": problems,
+            });
+            say(format_args!("{document:#}"))?;
+        }
+    }
+    tell(&problems.join("\n"));
+    Ok(if problems.is_empty() { status(allowed) } else { ExitCode::from(BROKEN) })
 }
 
 fn in_text(set: &PolicySet, verdict: &Verdict) -> String {
+    let mut lines = images_in_text(set, verdict);
+    lines.push(String::new());
+    lines.push(format!("verdict: {}", outcome(verdict)));
+    lines.extend(reason_in_text(verdict));
+    lines.join("\n")
+}
+
+/// A line for the object, and all that was said where it is denied, or would be, or is the only one.
+fn object_in_text(set: &PolicySet, judged: &Judged<'_>, is_alone: bool) -> String {
+    let Judged { file, object, is_one_of_many, verdict } = judged;
+    let mut place = Vec::new();
+    place.extend(is_one_of_many.then(|| format!("document {}", object.document)));
+    let namespace = object.review.as_ref().ok().map(|review| review.namespace.as_str());
+    let namespace = namespace.filter(|namespace| !namespace.is_empty());
+    place.extend(namespace.map(|namespace| format!("namespace {}", text::shown(namespace, SHOWN))));
+    let place = if place.is_empty() { String::new() } else { format!(" ({})", place.join(", ")) };
+    let outcome = outcome(verdict);
+    let mut lines = vec![format!("{}:{}: {object}{place}: {outcome}", named(file), object.at.line)];
+    let reason = reason_in_text(verdict);
+    if is_alone || reason.is_some() {
+        lines.extend(images_in_text(set, verdict).iter().map(|line| format!("  {line}")));
+        lines.extend(reason.map(|reason| format!("  {reason}")));
+    }
+    lines.join("\n")
+}
+
+fn summary(judged: &[Judged<'_>], skipped: &Skipped, is_alone: bool) -> String {
+    let denied = judged.iter().filter(|judged| !judged.verdict.allowed()).count();
+    let mut line = if judged.is_empty() { String::new() } else { "\n".to_owned() };
+    line.push_str(&match judged.len() {
+        0 => "nothing to judge".to_owned(),
+        _ if is_alone && denied == 0 => "1 object: allowed".to_owned(),
+        _ if is_alone => "1 object: denied".to_owned(),
+        all => format!("{all} objects: {denied} denied, {} allowed", all - denied),
+    });
+    if !skipped.0.is_empty() {
+        line.push_str(&format!("; skipped, since they have no pods: {skipped}"));
+    }
+    line
+}
+
+/// What each policy said of each image.
+fn images_in_text(set: &PolicySet, verdict: &Verdict) -> Vec<String> {
     let width = set.policies.iter().map(|entry| entry.name.as_str().len()).max().unwrap_or_default();
     let mut lines = Vec::new();
     for image in &verdict.images {
@@ -163,19 +243,29 @@ fn in_text(set: &PolicySet, verdict: &Verdict) -> String {
     if verdict.images.is_empty() {
         lines.push("no image was judged".to_owned());
     }
-    lines.push(String::new());
+    lines
+}
+
+/// The verdict in a few words, and what decided it.
+fn outcome(verdict: &Verdict) -> String {
+    let by = verdict.disposition.decided_by();
+    match verdict.disposition {
+        Disposition::Allowed(_) => format!("allowed (decided by {by})"),
+        Disposition::WouldDeny(_) => "allowed".to_owned(),
+        Disposition::Denied(_) | Disposition::Refused => format!("denied (decided by {by})"),
+    }
+}
+
+/// Why a review is denied, or would be. Returns None for one that is allowed.
+fn reason_in_text(verdict: &Verdict) -> Option<String> {
     let (by, reason) = (verdict.disposition.decided_by(), &verdict.reason);
     match verdict.disposition {
-        Disposition::Allowed(_) => lines.push(format!("verdict: allowed (decided by {by})")),
+        Disposition::Allowed(_) => None,
         Disposition::WouldDeny(_) => {
-            lines.push("verdict: allowed".to_owned());
-            lines.push(format!("would be denied if `mode` were enforce (decided by {by}): {reason}"));
+            Some(format!("would be denied if `mode` were enforce (decided by {by}): {reason}"))
         }
-        Disposition::Denied(_) | Disposition::Refused => {
-            lines.push(format!("verdict: denied (decided by {by})\nreason: {reason}"));
-        }
+        Disposition::Denied(_) | Disposition::Refused => Some(format!("reason: {reason}")),
     }
-    lines.join("\n")
 }
 
 /// The reference as given, and as it is judged.
@@ -199,6 +289,20 @@ fn in_words(said: &Said) -> String {
         Ok(decision) => format!("{}  {}: {}{mode}", decision.outcome, decision.code, decision.reason),
         Err(_) => format!("malfunction, counts as {}: {}{mode}", said.outcome(), said.reason()),
     }
+}
+
+fn object_json(judged: &Judged<'_>) -> Value {
+    let Judged { file, object, verdict, .. } = judged;
+    let place = json!({
+        "file": named(file),
+        "line": object.at.line,
+        "column": object.at.column,
+        "document": object.document,
+        "kind": object.kind,
+        "name": object.name,
+        "namespace": object.review.as_ref().ok().map(|review| &review.namespace),
+    });
+    joined(place, to_json(verdict))
 }
 
 fn to_json(verdict: &Verdict) -> Value {
