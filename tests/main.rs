@@ -45,6 +45,7 @@ mod load;
 mod logs;
 #[cfg(test)]
 mod manifest;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod neighbours;
