@@ -77,3 +77,5 @@ mod tls;
 mod upgrade;
 #[cfg(test)]
 mod watch;
+#[cfg(test)]
+mod worst;

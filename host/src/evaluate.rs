@@ -8,6 +8,7 @@ use crate::config::Mode;
 use crate::image::{self, Image, ImageError};
 use crate::policy::{Context, Entry, Instance, Policy, PolicySet};
 use crate::review::Review;
+use crate::text;
 use crate::verdict::{Decision, Judged, LogLine, Malfunction, Said, Verdict};
 
 /// How the instances of a policy are shared among the images of a review. The answer may not depend on it.
@@ -97,13 +98,22 @@ struct Evaluation<'a> {
     counted: bool,
     /// Something was not asked, or not to its end.
     exhausted: bool,
+    /// What one decision may say, in bytes.
+    share: usize,
     /// How the evaluations of each policy ended, to be counted once they stand.
     ended: Vec<(&'a Policy, Option<Malfunction>)>,
 }
 
 impl<'a> Evaluation<'a> {
     fn new(set: &'a PolicySet, until: Instant) -> Evaluation<'a> {
-        Evaluation { set, until, counted: true, exhausted: false, ended: Vec::new() }
+        Evaluation {
+            set,
+            until,
+            counted: true,
+            exhausted: false,
+            share: bounds::SAID.size(),
+            ended: Vec::new(),
+        }
     }
 
     fn finish(mut self, review: &Review, instances: Instances, audit: Audit) -> Verdict {
@@ -122,6 +132,9 @@ impl<'a> Evaluation<'a> {
         let set = self.set;
         let mut images = distinct_images(review);
         if !exempt(set, review) {
+            let asked = applying(set, review).count() * images.len();
+            // The same for each, so that what is kept does not depend on the order of images.
+            self.share = (bounds::SAID.size() / asked.max(1)).max(LEAST_SHARE);
             let context = Context::new(&review.namespace, &review.annotations);
             let of = |mode| set.policies.iter().filter(move |entry| entry.mode == mode);
             // Policies in audit mode come last, since they may not cost the others their time.
@@ -201,9 +214,42 @@ impl<'a> Evaluation<'a> {
                     continue;
                 }
             };
-            judged.said.push(said(entry, judgement, log));
+            judged.said.push(said(entry, within(judgement, self.share), log));
         }
     }
+}
+
+/// Of a decision this much is kept, whatever others say.
+const LEAST_SHARE: usize = 256;
+
+/// Returns a judgement that says no more than so many bytes.
+fn within(mut judgement: Result<Decision, Malfunction>, share: usize) -> Result<Decision, Malfunction> {
+    let cut = |text: &mut String| {
+        if text.len() > share {
+            *text = text::cut(text, share);
+        }
+    };
+    match &mut judgement {
+        Ok(decision) => {
+            let Decision { code, reason, audit_annotations, warnings, .. } = decision;
+            cut(reason);
+            let mut left = share.checked_sub(code.len() + reason.len());
+            let mut fits = |bytes: usize| {
+                left = left.and_then(|left| left.checked_sub(bytes));
+                left.is_some()
+            };
+            audit_annotations.retain(|(key, value)| fits(key.len() + value.len()));
+            warnings.retain(|warning| fits(warning.len()));
+        }
+        Err(
+            Malfunction::NotLoaded(why)
+            | Malfunction::Trap(why)
+            | Malfunction::Reported(why)
+            | Malfunction::Contract(why),
+        ) => cut(why),
+        Err(_) => {}
+    }
+    judgement
 }
 
 fn leave_out(entry: &Entry, judged: &mut Judged) {
