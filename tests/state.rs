@@ -4,17 +4,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use host::policy::{Policy, digest};
+use host::config::{HostLimits, PolicyLimits, Rules, Scope};
+use host::generation::{Cause, Content, Publication};
+use host::policy::{Component, Policy, digest};
 use host::reload::Started;
-use host::state::Record;
-use serde_json::json;
+use host::state::{Record, StateDirectory, Summary};
+use serde_json::{Value, json};
 
 use crate::reload;
 use crate::support::client::{Connection, Protocol};
 use crate::support::process::{HOST, Process};
-use crate::support::{Installation, denying, version};
+use crate::support::{Installation, denying, scripted, version};
 
 /// For what must happen but may take its time on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -258,4 +260,125 @@ async fn a_state_directory_that_is_read_only_is_read() {
     while ask(&mut connection).await.unwrap().a < 2 {
         assert!(begun.elapsed() < PATIENCE, "step 2 is never in force");
     }
+}
+
+/// A policy that refuses its settings with words as long as the contract allows, under many names.
+fn refusing(names: usize) -> Vec<Value> {
+    let mistake = json!({ "pointer": "\u{202e}".repeat(130), "message": "\n\u{202e}".repeat(130) });
+    let settings = json!({ "configure": { "errors": vec![mistake; 3] } });
+    let entry = |number| {
+        let nowhere = json!({ "namespaces": { "include": ["nowhere"] } });
+        json!({ "name": format!("r{number}"), "module": scripted(), "match": nowhere, "settings": settings })
+    };
+    (0..names).map(entry).collect()
+}
+
+/// bound: problem within, problem breaks, problems within, problems breaks
+/// bound: recorded-problems within, recorded-problems breaks, load-error within, load-error breaks
+#[test]
+fn problems_are_told_and_recorded_within_their_bounds() {
+    let installation = reload::Installation::new("");
+    let start = |refusing: Vec<Value>, missing: usize| {
+        let missing =
+            (0..missing).map(|number| json!({ "name": format!("m{number}"), "module": "missing.wasm" }));
+        let policies: Vec<_> = refusing.into_iter().chain(missing).collect();
+        installation.host_yaml(&format!(
+            "stateDirectory: state{}\npolicies: {}",
+            policies.len(),
+            json!(policies)
+        ));
+        installation.start()
+    };
+    let standing = start(refusing(2), 0).standing.current();
+    assert_eq!((standing.problems.len(), standing.history.last().unwrap().problems.len()), (2, 2));
+
+    let started = start(refusing(2), 298);
+    let standing = started.standing.current();
+    assert_eq!(standing.problems.len(), 257);
+    assert_eq!(
+        standing.problems[256].message,
+        "44 more problems are not listed: mend those that are, and look again"
+    );
+    let instead = "(no good version is known, so it malfunctions by its failurePolicy)";
+    for problem in &standing.problems[..256] {
+        assert!(problem.message.len() <= 4096 && problem.message.ends_with(instead), "{problem}");
+        assert!(!problem.message.contains(char::is_control));
+    }
+    for problem in &standing.problems[..2] {
+        assert!(
+            problem.message.len() > 4000 && problem.message.ends_with(&format!("… {instead}")),
+            "{problem}"
+        );
+    }
+    let recorded = &standing.history.last().unwrap().problems;
+    assert_eq!((recorded.len(), recorded[32].starts_with("problems: ")), (33, true));
+    let errors: Vec<_> =
+        started.policies.current().policies.iter().filter_map(|entry| entry.loaded.clone().err()).collect();
+    assert!(errors.len() == 300 && errors.iter().all(|error| error.len() <= 1024), "{errors:?}");
+    assert!(errors[0].len() > 1000 && errors[0].ends_with('…'));
+    let record = fs::read(installation.path("state300/generations/1.json")).unwrap();
+    assert!(record.len() < 1 << 20, "{} bytes", record.len());
+}
+
+/// A record of a generation with one policy, which says so much of what is wrong.
+fn record(number: u64, problems: Vec<String>, settings: Value) -> Record {
+    let module = Component::new(b"module".to_vec());
+    let policy = json!({
+        "name": "p", "scope": Scope::default(), "mode": "enforce", "failurePolicy": "Fail",
+        "loaded": { "Ok": { "component": module.digest, "settings": settings, "limits": PolicyLimits::default() } },
+    });
+    let publication =
+        Publication { number, published: SystemTime::UNIX_EPOCH, cause: Cause::RolledBack { to: 1 } };
+    Record {
+        summary: Summary {
+            publication,
+            digest: "abc".to_owned(),
+            pinned: true,
+            whole: true,
+            changes: Vec::new(),
+            differences: None,
+            problems,
+        },
+        content: Content {
+            rules: Rules::default(),
+            limits: HostLimits::default(),
+            policies: vec![serde_json::from_value(policy).unwrap()],
+        },
+        remembered: Vec::new(),
+        held: None,
+    }
+}
+
+/// bound: record within, record breaks
+#[test]
+fn what_is_recorded_can_be_read_back_and_nothing_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = StateDirectory::open(folder.path()).unwrap();
+    let settings = json!({ "allow": ["x"] });
+    let small = record(1, vec!["small".to_owned()], settings.clone());
+    state.keep(small.clone(), Vec::new()).unwrap();
+    assert_eq!((state.record(1), state.left_out()), (Ok(small), None));
+
+    // The rollback is known at the next start, though what was wrong with it is not.
+    state.keep(record(2, vec!["x".repeat(1 << 20); 35], settings.clone()), Vec::new()).unwrap();
+    let left_out = state.left_out().unwrap();
+    assert!(left_out.starts_with("the record of generation 2 leaves out its problems"), "{left_out}");
+    assert_eq!(state.record(2), Ok(record(2, Vec::new(), settings)));
+
+    // Too large, and nested more deeply than a record is read.
+    let nested = (0..200).fold(json!(1), |inner, _| json!([inner]));
+    for (number, settings) in [(3, json!("x".repeat(33 << 20))), (4, nested)] {
+        let error = state.keep(record(number, Vec::new(), settings), Vec::new()).unwrap_err();
+        assert!(
+            error.to_string().contains("its record could not be read back, so it is not written"),
+            "{error}"
+        );
+    }
+    drop(state);
+    let state = StateDirectory::open(folder.path()).unwrap();
+    assert_eq!(
+        state.newest().map(|newest| (newest.summary.publication.number, newest.summary.pinned)),
+        Some((2, true))
+    );
+    assert!(state.damaged().is_empty());
 }

@@ -253,7 +253,24 @@ bounds! {
             .does("the oldest are forgotten, with the components that no other one has");
         RECORD = bytes("record", "the record of a generation in stateDirectory", 32 * MI)
             .fixed("host.yaml has a mebibyte, and is most of it")
-            .does("the record counts as damaged");
+            .does("it is written without its problems, and not at all where that is not enough; the log says so");
+    }
+
+    "What is told and recorded":
+    "What the host keeps of what went wrong. What is over a bound is cut or counted, so that a record can be read back, and \
+     a status can be read." {
+        PROBLEM = bytes("problem", "words about one problem, in the status, the log and a record", 4 * KI)
+            .fixed("people read the first lines of it")
+            .does("cut, with `…` at its end; what is in force instead is told all the same");
+        PROBLEMS = count("problems", "problems of one look at the files", 256)
+            .fixed("people mend the first ones first")
+            .does("the rest is counted");
+        RECORDED_PROBLEMS = count("recorded-problems", "problems in the record of a generation", 32)
+            .fixed("the status has those of now")
+            .does("the rest is counted");
+        LOAD_ERROR = bytes("load-error", "why a policy of a generation is not loaded", KI)
+            .fixed("a denial shows less of it")
+            .does("cut, with `…` at its end");
     }
 
     "Following files":
@@ -356,6 +373,10 @@ bounds! {
         LIST = count("list", "a decision's annotations, its warnings, and settings errors", 32)
             .fixed("people read them")
             .does("the rest is left out");
+        SAID = bytes("said", "words of all decisions of a review: reasons, annotations, warnings and errors", 16 * MI)
+            .fixed("a verdict shows 64 annotations and one reason of them, of 1 KiB each")
+            .does("each decision has an equal share, of 256 bytes at least: its reason is cut to it, and the annotations and \
+                   warnings that do not fit are left out");
         REASON = bytes("reason", "a verdict's reason", KI)
             .fixed("events and terminals cut longer ones")
             .does("ends in `and N more`");

@@ -29,8 +29,10 @@ pub use self::record::{Record, Seen};
 pub use self::sandbox::SettingsError;
 pub(crate) use self::sandbox::{Context, Instance};
 pub use self::scan::ScanError;
+use crate::bounds;
 use crate::config::{FailurePolicy, HostLimits, Mode, PolicyName, Rules, Scope};
 use crate::generation::{Content, PolicyContent, Publication, Version};
+use crate::text;
 use crate::verdict::Malfunction;
 
 /// A policy's place in a set: what it is called, where it applies, what it counts for, and what became of loading it.
@@ -84,8 +86,12 @@ pub struct PolicySet {
 }
 
 impl PolicySet {
-    /// A set that is not in force yet.
-    pub fn new(rules: Rules, limits: HostLimits, policies: Vec<Entry>) -> PolicySet {
+    /// Returns a set that is not in force yet. Why a policy is not loaded is repeated for every image and kept in records,
+    /// so it is cut.
+    pub fn new(rules: Rules, limits: HostLimits, mut policies: Vec<Entry>) -> PolicySet {
+        for why in policies.iter_mut().filter_map(|entry| entry.loaded.as_mut().err()) {
+            *why = text::shown(why, bounds::LOAD_ERROR.size());
+        }
         let mut set =
             PolicySet { publication: Publication::NONE, digest: String::new(), rules, limits, policies };
         set.digest = digest(&set.content().identity()).chars().take(12).collect();

@@ -23,7 +23,7 @@ pub use self::before::{Before, Running};
 pub(crate) use self::candidate::MALFUNCTIONS;
 pub use self::candidate::{Candidate, assemble};
 pub use self::command::{Asker, Command, Done, Paused};
-use self::standing::Looking;
+use self::standing::{Looking, because, first};
 pub use self::standing::{Problem, Results, Standing, StandingReader};
 pub use self::start::{Started, start, start_with};
 use self::stays::{Stays, read_whole};
@@ -215,6 +215,7 @@ impl Reloader {
             Err(Stays::Broken(problem)) => self.problems.push(problem),
             Err(Stays::Unfinished) => self.problems = found,
         }
+        self.problems = first(&self.problems, bounds::PROBLEMS.size());
         let results = &mut self.results;
         *match (self.policies.current().number() != before, self.problems.is_empty()) {
             (true, _) => &mut results.published,
@@ -256,10 +257,7 @@ impl Reloader {
             Stays::unless_finished(
                 self.watcher.as_ref(),
                 config.policy_directory.as_deref().as_slice(),
-                || Problem {
-                    message: format!("{} (the generation in force stays)", problem.message),
-                    ..problem
-                },
+                || Problem { message: because(&problem.message, "the generation in force stays"), ..problem },
             )
         })?;
         self.decision_log.configure(config.decision_log.as_ref());
@@ -276,7 +274,7 @@ impl Reloader {
     fn stays(&self, files: &[&Path], subject: &Path, error: &dyn std::fmt::Display) -> Stays {
         Stays::unless_finished(self.watcher.as_ref(), files, || Problem {
             subject: text::path(subject),
-            message: format!("{error} (the generation in force stays)"),
+            message: because(error, "the generation in force stays"),
         })
     }
 
@@ -353,6 +351,7 @@ impl Reloader {
         let known = self.state.as_ref().and_then(StateDirectory::newest);
         let missing = content.policies.iter().filter(|policy| policy.loaded.is_err());
         let remembered = missing.filter_map(|policy| known?.last_good(&policy.name).cloned()).collect();
+        let problems = first(&self.problems, bounds::RECORDED_PROBLEMS.size());
         let summary = Summary {
             publication: set.publication().clone(),
             digest: set.digest().to_owned(),
@@ -360,7 +359,7 @@ impl Reloader {
             whole: content.is_whole(),
             changes: before.map(|before| content.changes_since(before)).unwrap_or_default(),
             differences,
-            problems: self.problems.iter().map(Problem::to_string).collect(),
+            problems: problems.iter().map(Problem::to_string).collect(),
         };
         // Neither a start nor a rollback is leave for what is held.
         let held = match set.publication().cause {
@@ -406,7 +405,8 @@ impl Reloader {
         let mut problems = self.problems.clone();
         problems.extend(self.waits());
         if self.pinned {
-            problems.extend(restore::problems(&self.policies.current()));
+            let missing = restore::problems(&self.policies.current());
+            problems.extend(first(&missing, bounds::PROBLEMS.size()));
         }
         if let Some(state) = &mut self.state
             && let Err(error) = state.flush()
@@ -421,12 +421,14 @@ impl Reloader {
                 ),
             });
         }
-        let lost = self.state.as_ref().and_then(StateDirectory::trouble);
+        let lost =
+            self.state.as_ref().into_iter().flat_map(|state| [state.trouble(), state.left_out()]).flatten();
         problems.extend(lost.map(|message| Problem { subject: UNRECORDED.to_owned(), message }));
         problems.extend(self.gate.trouble().map(|why| Problem {
             subject: "gate".to_owned(),
-            message: format!(
-                "{why} (until then no change comes into force, and the generation in force stays)"
+            message: because(
+                &why,
+                "until then no change comes into force, and the generation in force stays",
             ),
         }));
         problems.extend(self.lasting.iter().chain(&self.panicked).cloned());
@@ -434,6 +436,7 @@ impl Reloader {
         problems.extend(trouble.map(|message| Problem { subject: "watching".to_owned(), message }));
         let cache = self.preparer.cache().trouble();
         problems.extend(cache.map(|message| Problem { subject: "cache".to_owned(), message }));
+        let problems: Vec<_> = problems.iter().map(Problem::bounded).collect();
         let before = self.standing.load();
         for problem in problems.iter().filter(|problem| !before.problems.contains(problem)) {
             tracing::error!("{problem}");

@@ -54,6 +54,8 @@ pub struct StateDirectory {
     unwritten: Vec<Component>,
     /// The newest generation is not recorded yet.
     unrecorded: bool,
+    /// The newest generation is recorded, but for this.
+    left_out: Option<&'static str>,
     /// Files that a loss of power may still damage.
     unsynced: BTreeSet<PathBuf>,
 }
@@ -118,6 +120,7 @@ impl StateDirectory {
             damaged: Vec::new(),
             unwritten: Vec::new(),
             unrecorded: false,
+            left_out: None,
             unsynced: BTreeSet::new(),
         };
         if alone {
@@ -178,6 +181,16 @@ impl StateDirectory {
                  `host status` may not find this one, and what was in force before may be lost for the next start (restart \
                  the host: it makes all of it anew)",
                 text::path(&self.path)
+            )
+        })
+    }
+
+    /// Returns what the record of the newest generation leaves out, because it would not be read back otherwise.
+    pub fn left_out(&self) -> Option<String> {
+        let number = self.newest.as_ref()?.summary.publication.number;
+        self.left_out.map(|what| {
+            format!(
+                "the record of generation {number} leaves out {what}: with them it would be over its bound"
             )
         })
     }
@@ -243,14 +256,9 @@ impl StateDirectory {
             }
             error => format!("generation {number} cannot be read: {}: {error}", text::path(&path)),
         })?;
-        let damaged = |why: &dyn std::fmt::Display| {
+        parse(&bytes, number).map_err(|why| {
             format!("generation {number} is of no use, its record is damaged: {}: {why}", text::path(&path))
-        };
-        let record: Record = serde_json::from_slice(&bytes).map_err(|error| damaged(&error))?;
-        match record.summary.publication.number == number {
-            true => Ok(record),
-            false => Err(damaged(&"it is of another number")),
-        }
+        })
     }
 
     /// A component, whole; none where it is missing or damaged.
@@ -324,7 +332,9 @@ impl StateDirectory {
             self.unwritten.pop();
         }
         let path = self.generation(number);
-        write(&path, &serde_json::to_vec(newest)?)?;
+        let (bytes, left_out) = readable(newest)?;
+        write(&path, &bytes)?;
+        self.left_out = left_out;
         self.unsynced.insert(path);
         self.recorded.insert(number, named);
         self.unrecorded = false;
@@ -367,6 +377,49 @@ impl StateDirectory {
         self.path.join(COMPONENTS).join(format!("{digest}.wasm"))
     }
 }
+
+/// Reads the record of a generation, as large as [`readable`] makes one.
+fn parse(bytes: &[u8], number: u64) -> Result<Record, String> {
+    if bytes.len() as u64 > bounds::RECORD.default {
+        return Err(FileError::TooLarge(bytes.len() as u64, bounds::RECORD.default).to_string());
+    }
+    let record: Record = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    match record.summary.publication.number == number {
+        true => Ok(record),
+        false => Err("it is of another number".to_owned()),
+    }
+}
+
+/// Returns a record as it is written, and what that leaves out of it. What could not be read back is not written: the next
+/// start would take it for damaged, and forget a rollback with it.
+fn readable(record: &Record) -> io::Result<(Vec<u8>, Option<&'static str>)> {
+    let number = record.summary.publication.number;
+    let bytes = serde_json::to_vec(record)?;
+    if parse(&bytes, number).is_ok() {
+        return Ok((bytes, None));
+    }
+    let mut smaller = record.clone();
+    smaller.summary.problems.clear();
+    smaller.summary.changes.clear();
+    smaller.summary.differences = None;
+    if let Some(held) = &mut smaller.held {
+        held.changes.clear();
+    }
+    for policy in &mut smaller.content.policies {
+        if let Err(why) = &mut policy.loaded {
+            *why = text::cut(why, LEFT_OF_ERROR);
+        }
+    }
+    let bytes = serde_json::to_vec(&smaller)?;
+    let why = parse(&bytes, number).map(|_| ());
+    why.map_err(|why| {
+        io::Error::other(format!("its record could not be read back, so it is not written: {why}"))
+    })?;
+    Ok((bytes, Some("its problems, changes and differences")))
+}
+
+/// Of why a policy is not loaded, in a record that leaves out what it can.
+const LEFT_OF_ERROR: usize = 64;
 
 /// A file that someone has removed needs no more.
 fn if_there(result: io::Result<()>) -> io::Result<()> {

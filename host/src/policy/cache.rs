@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::native::digest;
+use crate::bounds;
 use crate::file;
 use crate::text;
 
@@ -118,6 +119,14 @@ impl Cache {
     }
 
     fn write(&self, key: &str, content: &[u8]) -> io::Result<()> {
+        let (bytes, limit) = (content.len() as u64 + HEADING, self.bytes.load(Ordering::Relaxed));
+        if bytes > limit {
+            // It would push out all others, and not be read back.
+            let key = bounds::CACHE.key().unwrap_or_default();
+            return Err(io::Error::other(format!(
+                "an entry has {bytes} bytes, the limit is {limit} ({key})"
+            )));
+        }
         let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.folder)?;
         writeln!(file, "{}", heading(content))?;
         file.write_all(content)?;
@@ -155,6 +164,9 @@ impl Cache {
         Ok(())
     }
 }
+
+/// More than the first line of an entry has.
+const HEADING: u64 = 256;
 
 const UNFINISHED: &str = ".unfinished-";
 

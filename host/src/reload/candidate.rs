@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Problem;
 use super::before::{Before, Running};
 use super::restore::restored;
+use super::standing::{because, listed};
 use crate::bounds;
 use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyName, Scope};
 use crate::file::{self, FileError};
@@ -93,7 +94,7 @@ pub fn assemble(
             }
             Err(error) => {
                 let (entry, message) = match instead(preparer, policy, before, &error, until) {
-                    Some((entry, instead)) => (entry, format!("{error} ({instead})")),
+                    Some((entry, instead)) => (entry, because(&error, instead)),
                     None => (None, error),
                 };
                 problems.push(Problem { subject: format!("policy {}", policy.name), message });
@@ -119,7 +120,7 @@ pub fn assemble(
             let message = format!(
                 "it is configured no more, and stays in force all the same as long as {} cannot be loaded, which may be \
                  what replaces it",
-                without.join(", ")
+                listed(&without)
             );
             problems.push(Problem { subject: format!("policy {}", gone.name), message });
         } else if !comes && !file.is_some_and(|file| before.is_unfinished(&file)) {
@@ -398,6 +399,7 @@ fn describe(config: &Config, policy: &PolicyConfig, error: &LoadError) -> String
     };
     let lines: Vec<_> = errors
         .iter()
+        .take(bounds::LIST.size())
         .map(|error| {
             let message = format!("settings{}: {}", error.pointer, error.message);
             // A policy of the command line stands in no file.

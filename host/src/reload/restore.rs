@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::standing::because;
 use super::{MALFUNCTIONS, Problem};
 use crate::generation::{PolicyContent, Version};
 use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, Wanted};
@@ -37,7 +38,7 @@ pub(super) fn problems(set: &PolicySet) -> Vec<Problem> {
     missing
         .map(|(name, error)| Problem {
             subject: format!("policy {name}"),
-            message: format!("{error} ({MALFUNCTIONS})"),
+            message: because(error, MALFUNCTIONS),
         })
         .collect()
 }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
+use crate::bounds;
 use crate::state::{CandidateSummary, Summary};
+use crate::text;
 
 /// Something that is not as configured, and what that means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +17,47 @@ pub struct Problem {
     pub subject: String,
     /// What is wrong, where, and what is in force instead. One line.
     pub message: String,
+}
+
+impl Problem {
+    /// Returns the problem as it is told: each part one line, escaped, and within its bound.
+    pub(super) fn bounded(&self) -> Problem {
+        let part = |text: &str| one_line(text, bounds::PROBLEM.size());
+        Problem { subject: part(&self.subject), message: part(&self.message) }
+    }
+}
+
+/// Returns `error` with what is in force instead, which stays readable however long the error is.
+pub(super) fn because(error: &dyn std::fmt::Display, instead: &str) -> String {
+    let room = bounds::PROBLEM.size().saturating_sub(instead.len() + " ()".len());
+    format!("{} ({instead})", one_line(&error.to_string(), room))
+}
+
+/// Returns the first of many problems, each bounded, and one that tells how many others there are.
+pub(super) fn first(problems: &[Problem], most: usize) -> Vec<Problem> {
+    let mut first: Vec<_> = problems.iter().take(most).map(Problem::bounded).collect();
+    if let Some(more @ 1..) = problems.len().checked_sub(most) {
+        let message = format!("{more} more problems are not listed: mend those that are, and look again");
+        first.push(Problem { subject: "problems".to_owned(), message });
+    }
+    first
+}
+
+/// Returns the first few of many names, and how many others there are.
+pub(super) fn listed(names: &[&str]) -> String {
+    const SHOWN: usize = 8;
+    let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match names.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => format!("{shown} and {more} more"),
+        _ => shown,
+    }
+}
+
+fn one_line(text: &str, bytes: usize) -> String {
+    match text.contains('\n') {
+        true => text::shown(&text.replace('\n', "; "), bytes),
+        false => text::shown(text, bytes),
+    }
 }
 
 impl std::fmt::Display for Problem {

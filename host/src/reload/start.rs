@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use arc_swap::ArcSwap;
 
 use super::candidate::Refused;
+use super::standing::{first as first_of, listed};
 use super::{
     Asker, Before, Candidate, Looking, PATIENCE, Problem, Reloader, Results, Standing, StandingReader,
     StartError, assemble, restore,
@@ -134,7 +135,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         waiting: None,
         first: None,
         history,
-        problems,
+        problems: first_of(&problems, bounds::PROBLEMS.size()),
         panicked: None,
         results: Results::default(),
         standing: Arc::clone(&standing),
@@ -290,5 +291,5 @@ fn cache(state: Option<&StateDirectory>, bytes: u64, lasting: &mut Vec<Problem>)
 
 fn names(set: &PolicySet) -> String {
     let names: Vec<_> = set.policies.iter().map(|entry| entry.name.as_str()).collect();
-    if names.is_empty() { "no policy".to_owned() } else { names.join(", ") }
+    if names.is_empty() { "no policy".to_owned() } else { listed(&names) }
 }

@@ -2,12 +2,15 @@
 
 use std::time::SystemTime;
 
+use super::standing::because;
 use super::{Next, Problem, Reloader};
+use crate::bounds;
 use crate::config::OnDifference;
 use crate::gate::{Differences, Ruling};
 use crate::generation::Cause;
 use crate::policy::{Component, PolicySet};
 use crate::state::{CandidateSummary, Waits};
+use crate::text;
 
 /// A candidate that is not put in force.
 pub(super) struct Waiting {
@@ -64,6 +67,7 @@ impl Reloader {
             Err((state, differences, why)) => {
                 let changes = set.content().changes_since(&current.content());
                 let digest = set.digest().to_owned();
+                let why = text::shown(&why, bounds::PROBLEM.size());
                 let summary = CandidateSummary { digest, since, state, why, changes, differences };
                 self.waiting = Some(Waiting { set, components, summary });
                 self.hold();
@@ -129,15 +133,15 @@ impl Reloader {
             None => return None,
             Some(CandidateSummary { digest, state: Waits::Refused, why, .. }) => (
                 format!("candidate {digest}"),
-                format!("it is refused: {why} (the generation in force stays)"),
+                because(&format!("it is refused: {why}"), "the generation in force stays"),
             ),
             Some(CandidateSummary { digest, why, .. }) if self.gate.next().is_some() => (
                 format!("candidate {digest}"),
-                format!("it is not in force yet: {why} (`host approve` puts it in force at once)"),
+                because(&format!("it is not in force yet: {why}"), "`host approve` puts it in force at once"),
             ),
             Some(CandidateSummary { digest, why, .. }) => (
                 format!("candidate {digest}"),
-                format!("it is held until `host approve`: {why} (the generation in force stays)"),
+                because(&format!("it is held until `host approve`: {why}"), "the generation in force stays"),
             ),
         };
         Some(Problem { subject, message })
