@@ -74,6 +74,8 @@ mod tidy;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
+mod trust;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod watch;

@@ -12,7 +12,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::Installation;
-use crate::support::client::{Connection, Protocol};
+use crate::support::certificates::Wanted;
+use crate::support::client::{Client, Connection, Protocol};
 use crate::support::frames::{self, *};
 use crate::support::process::Process;
 
@@ -167,32 +168,264 @@ async fn begun(
     stream
 }
 
+/// Another client that the host trusts, as kubeadm's authority has many.
+fn another(installation: &Installation, name: &str) -> Client {
+    Client::new(&installation.pki, Some(&Wanted { common_name: name.to_owned(), ..Wanted::client() }))
+}
+
+/// A client that holds its share is told so, and no other client notices.
+///
 /// bound: under-way within, under-way breaks
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_under_way_have_a_common_bound() {
     let mut host = Asked::start(json!({})).await;
-    let client = host.installation.client();
+    let greedy = another(&host.installation, "greedy");
+    // HTTP/1.1, where no window holds the bodies back.
+    let piece = [
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4000000\r\n\r\n",
+        &vec![b' '; 3 * MI as usize][..],
+    ]
+    .concat();
     let mut streams = Vec::new();
-    for _ in 0..15 {
-        streams.push(begun(&client, host.address, b"").await);
-    }
-    assert_eq!(host.connection.review("nginx").await.unwrap().status, 200, "with 3,840 others");
-    streams.push(begun(&client, host.address, b"").await);
-    streams.push(begun(&client, host.address, b"").await);
-    // What was read is begun soon after.
-    let began = Instant::now();
-    let answer = loop {
-        let answer = host.connection.review("nginx").await.unwrap();
-        if answer.status == 429 {
-            break answer;
+    let mut send = async |pieces: usize| {
+        for _ in 0..pieces {
+            let mut stream = greedy.handshake(host.address, &["http/1.1"]).await.unwrap();
+            stream.write_all(&piece).await.unwrap();
+            stream.flush().await.unwrap();
+            streams.push(stream);
         }
-        assert!(began.elapsed() < Duration::from_secs(5), "with 4,352 others: {}", answer.text());
     };
-    assert_eq!(answer.json()["message"], "this image policy host has too many requests under way");
+    let mut connection = greedy.connect(host.address, Protocol::Http2).await.unwrap();
+    send(30).await;
+    assert_eq!(connection.review("nginx").await.unwrap().status, 200, "with 90 MiB under way");
+    send(20).await;
+    let (busy, _) = host.ask(Duration::from_millis(500)).await;
+    assert_eq!(busy, 0, "another client pays for it");
+    let mut refused = 0;
+    for stream in &mut streams {
+        let mut answer = vec![0; 1024];
+        stream.write_all(&vec![b' '; 4_000_000 - 3 * MI as usize]).await.unwrap();
+        let read = stream.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]);
+        if answer.starts_with("HTTP/1.1 429") {
+            assert!(answer.contains("this image policy host has too many requests under way"), "{answer}");
+            refused += 1;
+        }
+    }
+    assert!(
+        (5..20).contains(&refused),
+        "{refused} refused with 150 MiB under way, of which 128 are the client's"
+    );
     drop(streams);
-    let (_, growth) = host.ask(Duration::from_secs(1)).await;
-    assert_eq!(host.connection.review("nginx").await.unwrap().status, 200, "nothing is under way any more");
-    assert!(growth < 64 * MI, "the process grew by {growth} bytes");
+    assert_eq!(connection.review("nginx").await.unwrap().status, 200, "nothing is under way any more");
+}
+
+/// What a client does with a connection so that the host has to hold something for it.
+#[derive(Clone, Copy, Debug)]
+enum Hold {
+    /// Takes no byte of any response.
+    Window(u32),
+    /// Sends no body.
+    NoBody,
+    /// Takes a byte of a response now and then.
+    Drip,
+}
+
+impl Hold {
+    async fn begin(self, client: &Client, address: std::net::SocketAddr) -> JoinSet<()> {
+        let window = match self {
+            Hold::Window(bytes) => bytes,
+            Hold::NoBody | Hold::Drip => 1,
+        };
+        let stream = frames::open_with(client, address, &frames::window(window)).await;
+        let (mut reading, mut writing) = tokio::io::split(stream);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut bytes = [0; 4096];
+            while reading.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+        });
+        tasks.spawn(async move {
+            let streams = (0..256).map(|number| 2 * number + 1);
+            let begin: Vec<u8> = match self {
+                Hold::NoBody => {
+                    streams.clone().flat_map(|id| frame(HEADERS, END_HEADERS, id, frames::POST)).collect()
+                }
+                _ => streams
+                    .clone()
+                    .flat_map(|id| frame(HEADERS, END_HEADERS | END_STREAM, id, frames::GET))
+                    .collect(),
+            };
+            if writing.write_all(&begin).await.is_err() || !matches!(self, Hold::Drip) {
+                return std::future::pending().await;
+            }
+            let drip: Vec<u8> =
+                streams.flat_map(|id| frame(WINDOW_UPDATE, 0, id, &1_u32.to_be_bytes())).collect();
+            while writing.write_all(&drip).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        tasks
+    }
+}
+
+/// No client is refused for the sake of another that holds as many requests and responses as it can: one with a
+/// certificate of its own, or several.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_holds_much_keeps_nobody_else_from_being_answered() {
+    let mut host = Asked::start(json!({})).await;
+    for hold in [Hold::Window(0), Hold::Window(1), Hold::Drip, Hold::NoBody] {
+        for clients in [1, 4] {
+            let clients: Vec<_> =
+                (0..clients).map(|number| another(&host.installation, &format!("greedy-{number}"))).collect();
+            let mut held = Vec::new();
+            for number in 0..20 {
+                held.push(hold.begin(&clients[number % clients.len()], host.address).await);
+            }
+            let (busy, growth) = host.ask(Duration::from_secs(1)).await;
+            assert_eq!(busy, 0, "{hold:?}, {} clients", clients.len());
+            assert!(growth < 96 * MI, "{hold:?}: the process grew by {growth} bytes");
+        }
+    }
+}
+
+/// A response has its time from its head on, whatever the client does to its windows meanwhile.
+///
+/// bound: stall-time within, stall-time breaks
+#[tokio::test]
+async fn a_response_that_is_not_taken_ends_its_connection() {
+    for (window, drips) in [(0, false), (1, false), (0, true)] {
+        let installation = Installation::bare(json!({}));
+        let server = installation.serve().await;
+        let client = installation.client();
+        for takes in [true, false] {
+            let mut stream = frames::open_with(&client, server.address, &frames::window(window)).await;
+            let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, frames::GET);
+            stream.write_all(&request).await.unwrap();
+            assert!(frames::next(&mut stream, HEADERS).await.is_some());
+            tokio::time::pause();
+            let began = tokio::time::Instant::now();
+            if takes {
+                tokio::time::sleep(Duration::from_secs(15)).await;
+                tokio::time::resume();
+                let wide = frame(WINDOW_UPDATE, 0, 1, &10_000_u32.to_be_bytes());
+                stream.write_all(&wide).await.unwrap();
+                while !frames::next(&mut stream, DATA).await.expect("the rest of the response").ends() {}
+                tokio::time::pause();
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                tokio::time::resume();
+                stream.write_all(&frame(PING, 0, 0, &[7; 8])).await.unwrap();
+                assert!(
+                    frames::next(&mut stream, PING).await.is_some(),
+                    "a connection with nothing under way is kept"
+                );
+                continue;
+            }
+            let (mut reading, mut writing) = tokio::io::split(stream);
+            let dripping = tokio::spawn(async move {
+                while drips
+                    && writing.write_all(&frame(WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes())).await.is_ok()
+                {
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+                writing
+            });
+            let mut rest = Vec::new();
+            let _ = reading.read_to_end(&mut rest).await;
+            let took = began.elapsed();
+            assert!((10..60).contains(&took.as_secs()), "window {window}, drips {drips}: {took:?}");
+            dripping.abort();
+            tokio::time::resume();
+        }
+    }
+}
+
+/// Where all connections are taken, the client that has most gives one up: idle ones, and those on which nothing ever
+/// ends. A connection in use is not closed for others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_most_connections_gives_one_up() {
+    for clients in [1, 4] {
+        for busy in [false, true] {
+            let installation = Installation::bare(json!({ "limits": { "connections": 4 } }));
+            let mut process = installation.start();
+            let (address, _) = process.addresses();
+            let mut taken = Vec::new();
+            for number in 0..4 {
+                let client = another(&installation, &format!("other-{}", number % clients));
+                let mut stream = frames::open(&client, address).await;
+                if busy {
+                    stream.write_all(&frame(HEADERS, END_HEADERS, 1, frames::POST)).await.unwrap();
+                    stream.write_all(&frame(PING, 0, 0, &[7; 8])).await.unwrap();
+                    frames::next(&mut stream, PING).await.unwrap();
+                }
+                taken.push(stream);
+            }
+            let enters = async {
+                let mut connection = installation.client().connect(address, Protocol::Http2).await.unwrap();
+                assert_eq!(connection.review("nginx").await.unwrap().status, 200);
+                connection
+            };
+            let entered = tokio::time::timeout(Duration::from_secs(5), enters).await;
+            let mut connection =
+                entered.unwrap_or_else(|_| panic!("{clients} clients, busy {busy}: kept out"));
+            // The others come again, as often as they like.
+            let mut crowd = JoinSet::new();
+            for number in 0..40 {
+                let client = another(&installation, &format!("other-{}", number % clients));
+                crowd.spawn(async move {
+                    while let Ok(mut stream) = client.handshake(address, &["h2"]).await {
+                        let _ = stream.read(&mut [0; 64]).await;
+                    }
+                });
+            }
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(2) {
+                let answer = connection.review("nginx").await;
+                assert_eq!(
+                    answer.expect("a connection in use is kept").status,
+                    200,
+                    "{clients} clients, busy {busy}"
+                );
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+/// Handshakes that stand still, wherever they do, keep nobody from entering.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_open_handshakes_keep_nobody_out() {
+    let installation = Installation::bare(json!({}));
+    let mut process = installation.start();
+    let (address, _) = process.addresses();
+    let hello = client_hello();
+    for begun in [&b""[..], &hello[..1], &hello[..hello.len() / 2], &hello] {
+        let mut standing = Vec::new();
+        for _ in 0..600 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(begun).await.unwrap();
+            standing.push(stream);
+        }
+        for _ in 0..10 {
+            let mut connection = installation.client().connect(address, Protocol::Http1).await.unwrap();
+            assert_eq!(connection.review("nginx").await.unwrap().status, 200, "after {} bytes", begun.len());
+            standing.push(TcpStream::connect(address).await.unwrap());
+        }
+    }
+}
+
+/// The first message of a client.
+fn client_hello() -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let mut client =
+        rustls::ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
 }
 
 /// Ten times as many connections as are served at once, and each of those that are sends as much as it can: what the

@@ -128,21 +128,21 @@ bounds! {
      where that is of use." {
         CONNECTIONS = count("connections", "connections that the door serves", 1024)
             .key("limits.connections", 1, 65_536)
-            .does("the connection waits until another ends");
+            .does("the client that has most of them gives one up, if the new one's client has fewer; else the connection waits until another ends");
         ADMIN_CONNECTIONS = count("admin-connections", "connections that the admin listener serves", 64)
             .fixed("a few probes and one scraper ask there, each for an instant")
             .says("admin listener: all {limit} connections are taken, so the one that was idle longest is closed (`ss -tnp` shows \
                    whose they are)");
         ENTERING = count("entering", "connections before the end of their handshake, or waiting for a place", 256)
-            .fixed("more do no good: whoever is given up was there longest")
-            .does("the oldest of them is closed");
+            .fixed("more do no good: a client that means it is through in an instant")
+            .does("one of the address that has most is closed: one whose client has sent nothing, else the oldest");
         HANDSHAKE_TIME = time("handshake-time", "for a TLS handshake", 10 * SECOND)
             .fixed("Go's clients wait as long (net/http, TLSHandshakeTimeout)")
             .says("TLS handshake refused: it took longer than {limit}");
         HEADERS_TIME = time("headers-time", "from a request's first byte to the end of its headers, on HTTP/1.1", 10 * SECOND)
             .fixed("a client sends them at once")
             .does("the connection is closed");
-        STALL_TIME = time("stall-time", "for answers to be taken", 20 * SECOND)
+        STALL_TIME = time("stall-time", "for a response to be taken: as bytes, and by HTTP/2's windows", 20 * SECOND)
             .fixed("it is as long as a network may be down for a moment")
             .does("the connection is closed");
         IDLE_TIME = time("idle-time", "without a request on a connection", 180 * SECOND)
@@ -157,15 +157,15 @@ bounds! {
         STREAM_ERRORS = count("stream-errors", "streams that the host had to reset, because they broke the protocol", 64)
             .fixed("no client that works has any")
             .does("the connection is closed (ENHANCE_YOUR_CALM)");
-        UNDER_WAY = bytes("under-way", "requests under way on all connections: what their headers may be, and what has come of their bodies", 256 * MI)
+        UNDER_WAY = bytes("under-way", "what requests under way hold on all connections: their headers, what has come of their bodies, responses that are not taken; one client gets at most as much as it leaves free", 256 * MI)
             .fixed("an apiserver has at most some hundred requests under way (--max-requests-inflight)")
             .says("this image policy host has too many requests under way");
         HEADERS = bytes("headers", "a request's line and headers", 64 * KI)
             .fixed("an apiserver's are less than 1 KiB")
             .does("HTTP 431");
         FAREWELL_TIME = time("farewell-time", "for a client to let go of a connection that is asked to end", 2 * SECOND)
-            .fixed("no request is under way on it, and none is begun any more")
-            .does("the connection is closed");
+            .fixed("a client needs a moment to learn of the end; from then on its requests are refused")
+            .does("requests are refused (REFUSED_STREAM), and the connection is closed when those under way are answered");
         LINGER = time("linger", "that idle connections are kept for when the host is asked to stop", 2 * SECOND)
             .fixed("those in use get their last answer meanwhile, and the others are hardly asked in the instant of closing")
             .does("the connection is closed");

@@ -2,11 +2,15 @@
 
 mod admin;
 mod budget;
+mod clients;
 mod connections;
+mod handshakes;
+mod lifetime;
 mod observe;
 mod pages;
+mod registry;
 mod scrape;
-mod sweep;
+mod stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +18,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -23,8 +27,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 pub use self::admin::serve_admin;
-use self::budget::{Budget, Exhausted, Held};
-use self::connections::Rooms;
+use self::budget::{Exhausted, Held, Share};
+use self::connections::Shared;
 pub use self::connections::{Stop, serve};
 use crate::bounds::{self, Bound};
 use crate::dispatch::{Dispatcher, Overloaded};
@@ -43,8 +47,7 @@ use crate::verdict::Verdict;
 pub struct Host {
     sources: Sources,
     dispatcher: Dispatcher,
-    rooms: Arc<Rooms>,
-    budget: Arc<Budget>,
+    shared: Shared,
     ids: Ids,
     metrics: Metrics,
     recent: Arc<Recent>,
@@ -61,8 +64,7 @@ impl Host {
         Arc::new(Host {
             sources: Sources::of(started),
             dispatcher,
-            rooms: Rooms::new(limit),
-            budget: Arc::default(),
+            shared: Shared::new(limit),
             ids: Ids::default(),
             metrics: Metrics::default(),
             recent: Arc::clone(&started.recent),
@@ -134,19 +136,23 @@ const ABOUT_AT: [&str; 3] = ["/", "/image-review", "/image-review/"];
 const ABOUT: &str = "This is an image policy host: the backend of the kube-apiserver's ImagePolicyWebhook admission \
     plugin.\nPOST an imagepolicy.k8s.io/v1alpha1 ImageReview to any path to learn whether its images may run.\n";
 
-async fn webhook(State(host): State<Arc<Host>>, request: Request) -> Response {
+async fn webhook(
+    State(host): State<Arc<Host>>,
+    Extension(share): Extension<Arc<Share>>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
     let response = match parts.method {
-        Method::POST => review(&host, body).await,
+        Method::POST => review(&host, &share, body).await,
         Method::GET | Method::HEAD => {
-            drain(&host, body).await;
+            drain(&share, body).await;
             match ABOUT_AT.contains(&parts.uri.path()) {
                 true => Ok(ABOUT.into_response()),
                 false => Err(NoVerdict::NothingToGet),
             }
         }
         _ => {
-            drain(&host, body).await;
+            drain(&share, body).await;
             Err(NoVerdict::WrongMethod)
         }
     };
@@ -154,15 +160,15 @@ async fn webhook(State(host): State<Arc<Host>>, request: Request) -> Response {
 }
 
 /// From bytes to an answer.
-async fn review(host: &Host, mut body: Body) -> Result<Response, NoVerdict> {
+async fn review(host: &Host, share: &Arc<Share>, mut body: Body) -> Result<Response, NoVerdict> {
     let began = Instant::now();
-    let mut held = host.budget.hold();
+    let mut held = share.hold();
     let read = match read(&mut body, host.sources.policies.current().limits.body, &mut held).await {
         Ok(bytes) => Ok(bytes),
         Err(Unread::Refused(why)) => Err(ReviewError::Refused(why)),
         Err(Unread::EndedEarly(why)) => Err(ReviewError::NotAnImageReview(why)),
         Err(Unread::Exhausted) => {
-            drain(host, body).await;
+            drain(share, body).await;
             return Err(NoVerdict::Overloaded(bounds::UNDER_WAY));
         }
     };
@@ -195,9 +201,9 @@ impl From<Exhausted> for Unread {
 
 /// Reads and forgets a body that nobody needs: a response that comes before the end of the request's body is an error
 /// to some clients (curl 7.88, over HTTP/2), which then show none of it.
-async fn drain(host: &Host, mut body: Body) {
+async fn drain(share: &Arc<Share>, mut body: Body) {
     // A body that is over its bound is forgotten, so nothing is held.
-    let _ = read(&mut body, 0, &mut host.budget.hold()).await;
+    let _ = read(&mut body, 0, &mut share.hold()).await;
 }
 
 /// Reads a body of at most `limit` bytes, which are held. The rest of a longer body is read and forgotten.

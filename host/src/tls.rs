@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{CertificateError, OtherError, ServerConfig};
+use tokio::sync::watch;
+use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use self::clients::{Clients, Refused};
@@ -62,7 +64,9 @@ impl Tls {
     pub fn trusted_until(&self, chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
         let clients = self.clients.as_ref()?;
         let until = chain.split_first().and_then(|(leaf, intermediates)| {
-            clients.trusted_until(leaf, intermediates, UnixTime::now()).ok()
+            let now = UnixTime::now();
+            clients.verify_client_cert(leaf, intermediates, now).ok()?;
+            clients.trusted_until(leaf, intermediates, now).ok()
         });
         // The last second is valid still.
         let seconds = u64::try_from(until.unwrap_or_default().saturating_add(1)).unwrap_or_default();
@@ -76,34 +80,42 @@ impl Tls {
 }
 
 /// The writing end of the TLS material in force.
-pub struct TlsStore(Arc<ArcSwap<Tls>>);
+pub struct TlsStore(watch::Sender<Arc<Tls>>);
 
-/// The reading end: each handshake takes what is in force then.
+/// The reading end: each handshake takes the material in force at its beginning.
 #[derive(Clone)]
-pub struct TlsReader(Arc<ArcSwap<Tls>>);
+pub struct TlsReader(watch::Receiver<Arc<Tls>>);
 
 impl TlsStore {
     /// Puts the first material in force.
     pub fn new(first: Arc<Tls>) -> (TlsStore, TlsReader) {
-        let current = Arc::new(ArcSwap::new(first));
-        (TlsStore(Arc::clone(&current)), TlsReader(current))
+        let (store, reader) = watch::channel(first);
+        (TlsStore(store), TlsReader(reader))
     }
 
     /// Puts `tls` in force for every handshake that begins after this.
     pub fn publish(&mut self, tls: Arc<Tls>) {
-        self.0.store(tls);
+        self.0.send_replace(tls);
     }
 }
 
 impl TlsReader {
     /// The material in force.
     pub fn current(&self) -> Arc<Tls> {
-        self.0.load_full()
+        Arc::clone(&self.0.borrow())
     }
 
-    /// Returns the material in force as a handshake needs it.
-    pub fn server_config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.0.load().config)
+    /// The material in force, which [`TlsReader::changed`] takes as seen.
+    pub fn see(&mut self) -> Arc<Tls> {
+        Arc::clone(&self.0.borrow_and_update())
+    }
+
+    /// Waits until other material is in force than was seen.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            // Nothing changes without a writer.
+            std::future::pending().await
+        }
     }
 }
 
@@ -274,6 +286,16 @@ fn check_serving(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), TlsErr
         return Err(unusable(path, "its certificate is not for servers: extendedKeyUsage lacks serverAuth"));
     }
     Ok(())
+}
+
+/// Returns whose a certificate is: its subject, or its alternative names where the subject is empty, as DER.
+pub fn identity(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    if certificate.subject().iter().next().is_some() {
+        return Some(certificate.subject().as_raw().to_vec());
+    }
+    let names = certificate.get_extension_unique(&OID_X509_EXT_SUBJECT_ALT_NAME).ok()??;
+    Some(names.value.to_vec())
 }
 
 /// Why a handshake failed, for the log: what was wrong and what to do, where that is known.

@@ -44,6 +44,11 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
+    /// Whether a DATA or HEADERS is the last of its stream.
+    pub(crate) fn ends(&self) -> bool {
+        self.flags & END_STREAM != 0
+    }
+
     /// The error code of a GOAWAY.
     pub(crate) fn code(&self) -> u32 {
         u32::from_be_bytes(self.payload[4..8].try_into().unwrap())
@@ -52,12 +57,27 @@ impl Frame {
 
 /// A connection on which the preface and settings have been exchanged.
 pub(crate) async fn open(client: &Client, address: SocketAddr) -> TlsStream<TcpStream> {
+    open_with(client, address, &[]).await
+}
+
+/// As `open`, with these settings.
+pub(crate) async fn open_with(client: &Client, address: SocketAddr, settings: &[u8]) -> TlsStream<TcpStream> {
     let mut stream = client.handshake(address, &["h2"]).await.unwrap();
-    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[])].concat();
+    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, settings)].concat();
     stream.write_all(&preface).await.unwrap();
     assert_eq!(read(&mut stream).await.unwrap().kind, SETTINGS);
     stream.write_all(&frame(SETTINGS, ACK, 0, &[])).await.unwrap();
     stream
+}
+
+/// The setting that gives each stream a window of so many bytes.
+pub(crate) fn window(bytes: u32) -> Vec<u8> {
+    [&[0, 4], &bytes.to_be_bytes()[..]].concat()
+}
+
+/// A request of a review, on a stream of its own.
+pub(crate) fn review(stream: u32, body: &str) -> Vec<u8> {
+    [frame(HEADERS, END_HEADERS, stream, POST), frame(DATA, END_STREAM, stream, body.as_bytes())].concat()
 }
 
 /// The next frame; none when the connection is at its end.

@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::Host;
-use super::connections::{Rooms, Stop, Transport, serve_connections};
+use super::connections::{Shared, Stop, Transport, serve_connections};
 use super::pages::Pages;
 use crate::reload::Problem;
 use crate::status::{CertificateStatus, Status};
@@ -69,10 +69,10 @@ fn serve_here(
             })
             .layer(from_fn(move |request, next| own_names(address, request, next)))
             .with_state(Pages::new(Arc::clone(&host)));
-        let rooms = Rooms::new(|| bounds::ADMIN_CONNECTIONS.size());
+        let shared = Shared::new(|| bounds::ADMIN_CONNECTIONS.size());
         let transport = Transport::Plain(Arc::clone(&host));
         tokio::select! {
-            _ = serve_connections(listener, transport, routes, Arc::default(), rooms, stop) => {}
+            _ = serve_connections(listener, transport, routes, shared, stop) => {}
             () = host.watch_certificates() => {}
             () = ended.closed() => {}
         }

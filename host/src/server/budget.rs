@@ -1,18 +1,26 @@
-//! What the requests under way on all connections hold in memory, together.
+//! The memory that requests and responses hold on all connections together, and each client's share of it.
 
-use std::pin::Pin;
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use axum::body::HttpBody;
-use hyper::body::{Frame, SizeHint};
-
+use super::clients::Client;
 use crate::bounds;
 
-/// A number of bytes that is held from, up to its bound.
+/// Bytes that all clients hold, up to a bound.
 #[derive(Default)]
-pub(super) struct Budget(AtomicU64);
+pub(super) struct Budget {
+    total: AtomicU64,
+    shares: Mutex<HashMap<Client, Weak<Share>>>,
+}
+
+/// Bytes that one client holds. A client gets as much as it leaves free, so the more clients hold much, the less each of
+/// them gets, and something is left for every other.
+pub(super) struct Share {
+    budget: Arc<Budget>,
+    client: Client,
+    held: AtomicU64,
+}
 
 /// The bound is reached.
 #[derive(Debug)]
@@ -20,14 +28,42 @@ pub(super) struct Exhausted;
 
 /// Bytes that are held until this is dropped.
 pub(super) struct Held {
-    budget: Arc<Budget>,
+    share: Arc<Share>,
     bytes: u64,
 }
 
 impl Budget {
+    fn shares(&self) -> MutexGuard<'_, HashMap<Client, Weak<Share>>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the share of `client`, which is the same on all its connections.
+    pub(super) fn share(self: &Arc<Self>, client: &Client) -> Arc<Share> {
+        let mut shares = self.shares();
+        if let Some(share) = shares.get(client).and_then(Weak::upgrade) {
+            return share;
+        }
+        let share =
+            Arc::new(Share { budget: Arc::clone(self), client: client.clone(), held: AtomicU64::new(0) });
+        shares.insert(client.clone(), Arc::downgrade(&share));
+        share
+    }
+}
+
+impl Share {
     /// Holds nothing yet.
     pub(super) fn hold(self: &Arc<Self>) -> Held {
-        Held { budget: Arc::clone(self), bytes: 0 }
+        Held { share: Arc::clone(self), bytes: 0 }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut shares = self.budget.shares();
+        // The client may have another share by now.
+        if shares.get(&self.client).is_some_and(|share| share.strong_count() == 0) {
+            shares.remove(&self.client);
+        }
     }
 }
 
@@ -35,49 +71,61 @@ impl Held {
     /// Holds so many more.
     ///
     /// # Errors
-    /// All together would be over the bound.
+    /// The client holds its share. The bytes count all the same until this is dropped.
     pub(super) fn more(&mut self, bytes: u64) -> Result<(), Exhausted> {
-        let total = self.budget.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let add = |to: &AtomicU64| to.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let (total, held) = (add(&self.share.budget.total), add(&self.share.held));
         self.bytes = self.bytes.saturating_add(bytes);
-        if total > bounds::UNDER_WAY.default { Err(Exhausted) } else { Ok(()) }
+        let free = bounds::UNDER_WAY.default.saturating_sub(total);
+        if held > free { Err(Exhausted) } else { Ok(()) }
+    }
+
+    /// Holds at most so many from now on.
+    pub(super) fn shrink(&mut self, bytes: u64) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.bytes -= less;
+        self.share.budget.total.fetch_sub(less, Ordering::Relaxed);
+        self.share.held.fetch_sub(less, Ordering::Relaxed);
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.shrink(0);
     }
 }
 
-/// The body of an answer, and what its request holds until it is taken.
-pub(super) struct Holding<B> {
-    body: B,
-    _held: Held,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<B> Holding<B> {
-    /// Lets `held` go with `body`.
-    pub(super) fn new(body: B, held: Held) -> Holding<B> {
-        Holding { body, _held: held }
-    }
-}
-
-impl<B: HttpBody + Unpin> HttpBody for Holding<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+    fn client(number: u8) -> Client {
+        Client::Subject(Arc::new([number]))
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+    /// Takes all that `share` gets, in pieces of a mebibyte. Returns how many.
+    fn take(share: &Arc<Share>) -> (Held, u64) {
+        let (mut held, mut pieces) = (share.hold(), 0);
+        while held.more(1 << 20).is_ok() {
+            pieces += 1;
+        }
+        held.shrink(pieces << 20);
+        (held, pieces)
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    #[test]
+    fn clients_that_take_all_they_get_leave_something_to_the_next() {
+        let budget = Arc::<Budget>::default();
+        let mut held = Vec::new();
+        for (number, expected) in (0..5).zip([128, 64, 32, 16, 8]) {
+            let share = budget.share(&client(number));
+            let (taken, pieces) = take(&share);
+            assert_eq!(pieces, expected);
+            assert_eq!(take(&budget.share(&client(number))).1, 0, "the share of all its connections");
+            held.push(taken);
+        }
+        drop(held);
+        assert_eq!(take(&budget.share(&client(9))).1, 128, "all was given back");
+        assert!(budget.shares().is_empty(), "a client without a connection is forgotten");
     }
 }

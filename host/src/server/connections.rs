@@ -1,32 +1,35 @@
 //! Connections: accepted within a bound, through a TLS handshake, served, and drained at the end.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{io, mem};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, Request, Response, header};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::io::Errno;
-use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::budget::{Budget, Exhausted, Holding};
-use super::sweep::{Protocol, Sweep, Track, Tracked, TrackedStream};
+use super::budget::{Budget, Exhausted, Held, Share};
+use super::clients::Client;
+use super::handshakes::{Handshakes, PendingHandshake, Progress};
+use super::lifetime::{Directive, Protocol};
+use super::registry::{Exchange, Registry, Room, Track, Tracked, Trust};
+use super::stream::TrackedStream;
 use super::{Host, Peer, overloaded, routes};
 use crate::{bounds, lines, tls};
 
@@ -40,20 +43,21 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    fn material(&self) -> Option<Arc<ServerConfig>> {
+    /// Where anyone may connect, idle connections keep nobody out.
+    fn room(&self) -> Room {
         match self {
-            Transport::Tls(host) => Some(host.sources.tls.server_config()),
-            Transport::Plain(_) => None,
+            Transport::Tls(_) => Room::OfMost,
+            Transport::Plain(_) => Room::Idlest,
         }
     }
+}
 
-    /// Whether there is other material than `seen`, which is this then.
-    fn has_changed(&self, seen: &mut Option<Arc<ServerConfig>>) -> bool {
-        let now = self.material();
-        let same = now.as_ref().map(Arc::as_ptr) == seen.as_ref().map(Arc::as_ptr);
-        *seen = now;
-        !same
-    }
+/// The connections of a listener, and what they share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) registry: Arc<Registry>,
+    pub(super) handshakes: Arc<Handshakes>,
+    pub(super) budget: Arc<Budget>,
 }
 
 /// Whether a listener goes on.
@@ -77,39 +81,32 @@ impl Stop {
     }
 }
 
-/// Serves the door until it has to stop, then finishes the reviews under way. Returns whether all were finished.
-pub async fn serve(listener: TcpListener, host: Arc<Host>, stop: watch::Receiver<Stop>) -> bool {
-    let (routes, budget, rooms) =
-        (routes(Arc::clone(&host)), Arc::clone(&host.budget), Arc::clone(&host.rooms));
-    serve_connections(listener, Transport::Tls(host), routes, budget, rooms, stop).await
+impl Shared {
+    /// With room for as many connections as `limit` says at the time.
+    pub(super) fn new(limit: impl Fn() -> usize + Send + Sync + 'static) -> Shared {
+        Shared { registry: Registry::new(limit), handshakes: Arc::default(), budget: Arc::default() }
+    }
 }
 
-/// Serves as many connections at a time as there are `rooms`, until it has to stop and what is under way is finished. Returns whether
-/// all was.
+/// Serves the door until it has to stop, then finishes the reviews under way. Returns whether all were finished.
+pub async fn serve(listener: TcpListener, host: Arc<Host>, stop: watch::Receiver<Stop>) -> bool {
+    let (routes, shared) = (routes(Arc::clone(&host)), host.shared.clone());
+    serve_connections(listener, Transport::Tls(host), routes, shared, stop).await
+}
+
+/// Serves connections until it has to stop and what is under way is finished. Returns whether all was.
 pub(super) async fn serve_connections(
     listener: TcpListener,
     transport: Transport,
     routes: axum::Router,
-    budget: Arc<Budget>,
-    rooms: Arc<Rooms>,
+    shared: Shared,
     mut stop: watch::Receiver<Stop>,
 ) -> bool {
-    let sweep = Arc::<Sweep>::default();
-    let mut seconds = tokio::time::interval(Duration::from_secs(1));
-    seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut material = transport.material();
     // Of descriptors, or of memory.
     let mut out_of = false;
     loop {
         let (stream, peer) = tokio::select! {
             () = stopping(&mut stop) => break,
-            _ = seconds.tick() => {
-                if transport.has_changed(&mut material) {
-                    sweep.retire();
-                }
-                sweep.round();
-                continue;
-            }
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) if is_of_one_connection(&error) => {
@@ -129,20 +126,13 @@ pub(super) async fn serve_connections(
             },
         };
         out_of = false;
-        let connection = Connection {
-            transport: transport.clone(),
-            routes: routes.clone(),
-            budget: Arc::clone(&budget),
-            sweep: Arc::clone(&sweep),
-            rooms: Arc::clone(&rooms),
-            edition: sweep.edition(),
-            peer,
-        };
-        let entering = rooms.enter();
-        tokio::spawn(connection.serve(stream, entering));
+        let pending = shared.handshakes.enter(peer);
+        let connection =
+            Connection { transport: transport.clone(), routes: routes.clone(), shared: shared.clone(), peer };
+        tokio::spawn(connection.serve(stream, pending));
     }
     drop(listener);
-    drain(&sweep, &rooms, seconds, stop).await
+    drain(&shared, stop).await
 }
 
 /// Whether an error of accept(2) is that of one connection, so that the next may be well. Linux gives what went wrong on the way
@@ -173,29 +163,33 @@ async fn stopping(stop: &mut watch::Receiver<Stop>) {
     let _ = stop.wait_for(|stop| *stop != Stop::NotYet).await;
 }
 
+/// Time between two attempts to accept a connection without descriptors or memory for it.
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+
 /// Lets every connection end. Returns whether every request under way was answered.
-async fn drain(sweep: &Sweep, rooms: &Rooms, mut seconds: Interval, mut stop: watch::Receiver<Stop>) -> bool {
+async fn drain(shared: &Shared, mut stop: watch::Receiver<Stop>) -> bool {
+    let Shared { registry, handshakes, .. } = shared;
     let began = Instant::now();
     let mut ending = None;
-    sweep.drain();
+    registry.direct(Directive::Retire);
     loop {
-        if sweep.is_empty() && rooms.entering().is_empty() {
+        if registry.len() == 0 && handshakes.len() == 0 {
             return true;
         }
-        let why = *stop.borrow_and_update();
-        match ending {
-            None if began.elapsed() >= why.linger() => {
-                ending = Some(Instant::now());
-                // No review is under way on those.
-                rooms.entering().clear();
-                sweep.end();
-            }
-            Some(since) if since.elapsed() >= bounds::STOP_TIME.time() => return sweep.cut(),
-            _ => {}
-        }
+        let linger = stop.borrow_and_update().linger();
+        let until = ending.map_or(began + linger, |ending| ending + bounds::STOP_TIME.time());
         tokio::select! {
-            _ = seconds.tick() => sweep.round(),
-            () = sweep.ended() => {}
+            () = sleep_until(until) => match ending {
+                None => {
+                    ending = Some(Instant::now());
+                    // No review is under way on those.
+                    handshakes.give_up_all();
+                    registry.direct(Directive::End);
+                }
+                Some(_) => return registry.close(),
+            },
+            () = registry.ended() => {}
+            () = handshakes.ended() => {}
             Ok(()) = stop.changed() => {}
         }
     }
@@ -204,60 +198,66 @@ async fn drain(sweep: &Sweep, rooms: &Rooms, mut seconds: Interval, mut stop: wa
 struct Connection {
     transport: Transport,
     routes: axum::Router,
-    budget: Arc<Budget>,
-    sweep: Arc<Sweep>,
-    rooms: Arc<Rooms>,
-    /// Of the TLS material that its handshake begins with, or of an older one.
-    edition: u32,
+    shared: Shared,
     peer: SocketAddr,
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, entering: Entering) {
+    async fn serve(self, stream: TcpStream, pending: PendingHandshake) {
         let peer = self.peer;
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
+        let progress = pending.progress();
         let ended = match &self.transport {
-            Transport::Plain(_) => self.enter(ready(Some((stream, Protocol::Http1))), entering).await,
-            Transport::Tls(host) => self.enter(handshake(host, stream, peer), entering).await,
+            Transport::Plain(_) => self.run(ready(Some((stream, Protocol::Http1, None))), pending).await,
+            Transport::Tls(host) => self.run(handshake(host, stream, peer, progress), pending).await,
         };
         if let Err(error) = ended {
             tracing::debug!(%peer, "connection ended: {error}");
         }
     }
 
-    /// Serves what becomes of a handshake, when there is a place for it.
-    async fn enter<S>(
+    /// Serves the stream that a handshake results in, when there is a place for it.
+    async fn run<S>(
         &self,
-        handshake: impl Future<Output = Option<(S, Protocol)>>,
-        mut entering: Entering,
+        handshake: impl Future<Output = Option<(S, Protocol, Option<Trust>)>>,
+        mut pending: PendingHandshake,
     ) -> hyper::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let enter = async { Some((handshake.await?, self.rooms.place(|| self.make_room()).await)) };
-        tokio::select! {
-            entered = enter => {
-                let Some(((stream, protocol), _place)) = entered else { return Ok(()) };
-                let connection = self.sweep.enter(protocol, self.edition);
-                drop(entering);
-                self.speak(stream, protocol, connection).await
-            }
-            // Its sender is dropped: for newer connections, or because the host ends.
-            _ = &mut entering.given_up => Ok(()),
+        let progress = pending.progress();
+        let enter = async {
+            let (stream, protocol, trust) = handshake.await?;
+            let connection = self.enter(protocol, trust, progress).await;
+            Some((stream, protocol, connection))
+        };
+        let entered = tokio::select! {
+            entered = enter => entered,
+            _ = &mut pending.given_up => None,
+        };
+        drop(pending);
+        match entered {
+            Some((stream, protocol, connection)) => self.speak(stream, protocol, connection).await,
+            None => Ok(()),
         }
     }
 
-    /// Where anyone may connect, whoever opens connections and leaves them so keeps nobody out.
-    fn make_room(&self) {
-        if let Transport::Plain(host) = &self.transport
-            && self.sweep.cut_idlest()
-            && host.lines.may(lines::Kind::Connection)
-        {
-            let bound = bounds::ADMIN_CONNECTIONS;
-            tracing::warn!("{}", bound.says("", bound.default));
-        }
+    /// Waits for a place among the connections that serve.
+    async fn enter(&self, protocol: Protocol, trust: Option<Trust>, progress: impl Fn(Progress)) -> Tracked {
+        let client = Client::new(self.peer, trust.as_ref().map_or(&[], |trust| trust.chain.as_slice()));
+        let waits = |closed: bool| {
+            progress(if closed { Progress::Greeted } else { Progress::Waits });
+            if let Transport::Plain(host) = &self.transport
+                && closed
+                && host.lines.may(lines::Kind::Connection)
+            {
+                let bound = bounds::ADMIN_CONNECTIONS;
+                tracing::warn!("{}", bound.says("", bound.default));
+            }
+        };
+        self.shared.registry.enter(client, protocol, trust, self.transport.room(), waits).await
     }
 
     async fn speak<S>(&self, stream: S, protocol: Protocol, connection: Tracked) -> hyper::Result<()>
@@ -268,8 +268,9 @@ impl Connection {
         let stream = TokioIo::new(TrackedStream::new(stream, track));
         let service = Arc::new(Answering {
             routes: TowerToHyperService::new(self.routes.clone()),
-            budget: Arc::clone(&self.budget),
+            share: self.shared.budget.share(track.client()),
             track: Arc::clone(track),
+            protocol,
             peer: self.peer,
         });
         let service = service_fn(move |request| Arc::clone(&service).answer(request));
@@ -277,7 +278,7 @@ impl Connection {
         match protocol {
             Protocol::Http1 => {
                 let mut server = http1::Builder::new();
-                // Its own time for headers also runs while a kept connection is idle; the sweep has a better one.
+                // Its own time for headers also runs while a kept connection is idle; that of `Lifetime` does not.
                 server
                     .timer(TokioTimer::new())
                     .header_read_timeout(None)
@@ -299,52 +300,148 @@ impl Connection {
     }
 }
 
-/// What answers the requests of a connection.
+/// The service that answers the requests of a connection.
 struct Answering {
     routes: TowerToHyperService<axum::Router>,
-    budget: Arc<Budget>,
+    share: Arc<Share>,
     track: Arc<Track>,
+    protocol: Protocol,
     peer: SocketAddr,
 }
+
+/// The request came too late to be answered on its connection. A client of HTTP/2 may repeat it on another.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection takes no more requests")]
+struct Refused(#[source] h2::Error);
 
 impl Answering {
     fn answer(
         self: Arc<Self>,
         mut request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Holding<Body>>, Infallible>> {
-        // From here on, and not only when the answer is first waited for.
-        let under_way = self.track.begin();
-        let mut held = self.budget.hold();
-        request.extensions_mut().insert(Peer(self.peer));
+    ) -> impl Future<Output = Result<Response<Taken>, Refused>> {
+        // From here on, and not only when the response is first waited for.
+        let exchange = self.track.begin(request.headers());
+        let mut held = self.share.hold();
+        let held_now = held.more(REQUEST + head_bytes(&request));
         async move {
-            let mut answer = match held.more(bounds::HEADERS.default) {
-                Ok(()) => self.routes.call(request).await?,
+            let mut exchange = exchange.map_err(|_| Refused(h2::Reason::REFUSED_STREAM.into()))?;
+            request.extensions_mut().insert(Peer(self.peer));
+            request.extensions_mut().insert(Arc::clone(&self.share));
+            let mut response = match held_now {
+                Ok(()) => match self.routes.call(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                },
                 Err(Exhausted) => overloaded(bounds::UNDER_WAY),
             };
             if self.track.is_last() {
-                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            drop(under_way);
-            Ok(answer.map(|body| Holding::new(body, held)))
+            exchange.respond();
+            held.shrink(REQUEST + response.body().size_hint().lower());
+            let split = self.protocol == Protocol::Http2;
+            Ok(response.map(|body| Taken {
+                body,
+                last: Bytes::new(),
+                split,
+                _exchange: exchange,
+                _held: held,
+            }))
         }
     }
 }
 
-/// A stream of someone who is who he has to be; the log says of everybody else why not.
+/// Memory of a request besides its bytes: the stream, the task and what they are made of.
+const REQUEST: u64 = 8 << 10;
+
+/// Returns the memory of a request's head.
+fn head_bytes<B>(request: &Request<B>) -> u64 {
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    (fields.sum::<usize>() + path) as u64
+}
+
+/// Memory of a header field besides its bytes.
+const FIELD: usize = 128;
+
+/// The body of a response. It is dropped when the client has taken it.
+struct Taken {
+    body: Body,
+    last: Bytes,
+    split: bool,
+    _exchange: Exchange,
+    _held: Held,
+}
+
+impl HttpBody for Taken {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    /// Returns the last byte by itself on HTTP/2. It leaves when the client's window has room for all of the body; in one
+    /// piece with the rest, the body would be dropped as soon as there is room for its first byte.
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if !self.last.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.last)))));
+        }
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) if self.split => Some(Ok(match frame.into_data() {
+                Ok(mut data) if data.len() > 1 && self.body.is_end_stream() => {
+                    self.last = data.split_off(data.len() - 1);
+                    Frame::data(data)
+                }
+                Ok(data) => Frame::data(data),
+                Err(frame) => frame,
+            })),
+            frame => frame,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.last.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.last.len() {
+            0 => self.body.size_hint(),
+            last => SizeHint::with_exact(last as u64),
+        }
+    }
+}
+
+/// Returns the stream of a client with a certificate that the host trusts. For every other the log says why not.
 async fn handshake(
     host: &Host,
     stream: TcpStream,
     peer: SocketAddr,
-) -> Option<(TlsStream<TcpStream>, Protocol)> {
-    let handshake = TlsAcceptor::from(host.sources.tls.server_config()).accept(stream);
+    progress: impl Fn(Progress),
+) -> Option<(TlsStream<TcpStream>, Protocol, Option<Trust>)> {
+    let mut material = host.sources.tls.clone();
+    let by = material.see();
+    let handshake = async {
+        progress(Progress::Silent);
+        // An error shows again when the stream is read.
+        let _ = stream.peek(&mut [0]).await;
+        progress(Progress::Heard);
+        let greeting = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        progress(Progress::Greeted);
+        greeting.into_stream(by.server_config()).await
+    };
     let time = bounds::HANDSHAKE_TIME.time();
     let refused = match tokio::time::timeout(time, handshake).await {
         Ok(Ok(stream)) => {
-            let protocol = match stream.get_ref().1.alpn_protocol() {
+            let (_, session) = stream.get_ref();
+            let protocol = match session.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
             };
-            return Some((stream, protocol));
+            let certificates = session.peer_certificates().unwrap_or_default();
+            let chain: Vec<_> = certificates.iter().map(|one| one.clone().into_owned()).collect();
+            let until = by.trusted_until(&chain);
+            return Some((stream, protocol, Some(Trust { material, by, chain, until })));
         }
         Ok(Err(error)) => Some(error),
         Err(_) => None,
@@ -357,94 +454,6 @@ async fn handshake(
         }
     }
     None
-}
-
-/// How often is tried again what others have to make room for.
-const BETWEEN_TRIES: Duration = Duration::from_millis(100);
-
-/// Who is there: connections that serve, within a limit, and those that are on their way in.
-pub(super) struct Rooms {
-    limit: Box<dyn Fn() -> usize + Send + Sync>,
-    serving: AtomicUsize,
-    left: Notify,
-    entering: Mutex<VecDeque<(u64, oneshot::Sender<()>)>>,
-    numbers: AtomicU64,
-}
-
-impl Rooms {
-    /// With room for as many connections as `limit` says at the time.
-    pub(super) fn new(limit: impl Fn() -> usize + Send + Sync + 'static) -> Arc<Rooms> {
-        Arc::new(Rooms {
-            limit: Box::new(limit),
-            serving: AtomicUsize::new(0),
-            left: Notify::new(),
-            entering: Mutex::default(),
-            numbers: AtomicU64::new(0),
-        })
-    }
-
-    /// How many connections serve, and how many are on their way in.
-    pub(super) fn taken(&self) -> (usize, usize) {
-        (self.serving.load(Ordering::Relaxed), self.entering().len())
-    }
-
-    fn entering(&self) -> MutexGuard<'_, VecDeque<(u64, oneshot::Sender<()>)>> {
-        self.entering.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Lets one more in on its way, and gives up the oldest where they are too many.
-    fn enter(self: &Arc<Self>) -> Entering {
-        let (sender, given_up) = oneshot::channel();
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let mut entering = self.entering();
-        entering.push_back((number, sender));
-        // Whoever opens connections and leaves them so keeps nobody out, and takes no place of those that serve.
-        if entering.len() > bounds::ENTERING.size() {
-            entering.pop_front();
-        }
-        drop(entering);
-        Entering { rooms: Arc::clone(self), number, given_up }
-    }
-
-    /// Waits for a place among those that serve. As long as there is none it calls `make_room` again and again: what has to
-    /// stay at one moment may go at the next.
-    async fn place(self: &Arc<Self>, make_room: impl Fn()) -> Place {
-        loop {
-            let mut left = std::pin::pin!(self.left.notified());
-            // From here on whoever leaves is seen.
-            left.as_mut().enable();
-            let one_more = |serving: usize| (serving < (self.limit)()).then_some(serving + 1);
-            if self.serving.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok() {
-                return Place(Arc::clone(self));
-            }
-            make_room();
-            // That nobody has left until then is as good a reason to try again.
-            let _ = tokio::time::timeout(BETWEEN_TRIES, left).await;
-        }
-    }
-}
-
-/// A connection on its way in.
-struct Entering {
-    rooms: Arc<Rooms>,
-    number: u64,
-    given_up: oneshot::Receiver<()>,
-}
-
-impl Drop for Entering {
-    fn drop(&mut self) {
-        self.rooms.entering().retain(|(number, _)| *number != self.number);
-    }
-}
-
-/// A connection that serves.
-struct Place(Arc<Rooms>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.serving.fetch_sub(1, Ordering::AcqRel);
-        self.0.left.notify_one();
-    }
 }
 
 #[cfg(test)]

@@ -43,9 +43,8 @@ impl Host {
         {
             page.count(&RELOADS, &[result], count);
         }
-        let (serving, entering) = self.rooms.taken();
-        page.count(&CONNECTIONS, &["serving"], serving as u64);
-        page.count(&CONNECTIONS, &["entering"], entering as u64);
+        page.count(&CONNECTIONS, &["serving"], self.shared.registry.len() as u64);
+        page.count(&CONNECTIONS, &["entering"], self.shared.handshakes.len() as u64);
         let log = self.sources.decision_log.state();
         for (result, count) in [("written", log.written), ("dropped", log.dropped), ("failed", log.failed)] {
             page.count(&DECISION_LINES, &[result], count);
