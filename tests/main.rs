@@ -64,6 +64,8 @@ mod scan;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]
+mod settings_files;
+#[cfg(test)]
 mod start;
 #[cfg(test)]
 mod state;

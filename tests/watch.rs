@@ -14,6 +14,7 @@ use host::reload::{Problem, Started};
 use host::watch::{Fingerprint, Looks, Wanted, Watcher};
 
 use crate::reload::{Installation, said};
+use crate::settings_files::says;
 use crate::support::process::{HOST, Process};
 use crate::support::version;
 
@@ -387,4 +388,33 @@ fn as_many_files_are_waited_for_as_a_set_has_policies() {
     let is_written = |number| looks.written_until(&file(number), &file(number), now).is_some();
     assert!(is_written(9_999));
     assert!(!is_written(10_000));
+}
+
+#[test]
+fn a_watcher_follows_settings_files() {
+    let module = fs::canonicalize(crate::support::scripted()).unwrap();
+    let entry =
+        format!("policies:\n- {{ name: s, module: {}, settingsFrom: lists/lists.yaml }}", module.display());
+    let installation = Installation::new(&entry);
+    let lists = installation.path("lists");
+    fs::create_dir(&lists).unwrap();
+    let swap = |number, text: &str| publish(&lists, number, &[("lists.yaml", text.as_bytes())]);
+    swap(0, &says("one"));
+    watched(installation.start(), |set, problems| {
+        assert_eq!(said(set), ["s: one"]);
+        swap(1, &says("two"));
+        soon("settings of a swapped volume", || said(set) == ["s: two"]);
+        swap(2, "images: [");
+        soon("a broken file that is reported", || problems().len() == 1);
+        assert_eq!(said(set), ["s: two"]);
+        swap(3, &says("three"));
+        soon("settings that are mended", || said(set) == ["s: three"] && problems().is_empty());
+    });
+    fs::remove_dir_all(&lists).unwrap();
+    fs::create_dir(&lists).unwrap();
+    fs::write(lists.join("lists.yaml"), says("four")).unwrap();
+    watched(installation.start(), |set, _| {
+        fs::write(lists.join("lists.yaml"), says("five")).unwrap();
+        soon("settings written in place", || said(set) == ["s: five"]);
+    });
 }

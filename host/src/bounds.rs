@@ -217,6 +217,12 @@ bounds! {
         CONFIGURATION = bytes("configuration", "host.yaml", MI)
             .fixed("a configuration of 1,000 policies is a tenth of it")
             .says("larger than {limit} bytes");
+        SETTINGS_FILE = bytes("settings-file", "a policy's settings in a file of their own", 4 * MI)
+            .fixed("the longest lists, of 25,000 patterns, have 1.3 MiB, and a ConfigMap has 1 MiB at most")
+            .says("larger than {limit} bytes");
+        SETTINGS_FILES = bytes("settings-files", "the settings files of all policies of a set together", 16 * MI)
+            .fixed("the record of a generation has to hold them")
+            .says("with it the settings files of this host are larger than {limit} bytes together");
         POLICIES = count("policies", "policies in a set", 1000).key("limits.policies", 1, 10_000)
             .says("there are {found} policies; this host takes at most {limit} ({key})");
         MODULE = bytes("module", "a policy's file", 32 * MI).key("limits.module", 64 * KI, 256 * MI)

@@ -29,9 +29,6 @@ use crate::reload::{Before, Done, MALFUNCTIONS, Problem, assemble};
 use crate::text;
 use crate::yaml;
 
-/// The largest file of settings: as large as a host.yaml may be.
-const SETTINGS_BYTES: u64 = 1024 * 1024;
-
 /// A policy host for container images in Kubernetes: the backend of the kube-apiserver's ImagePolicyWebhook, with
 /// policies that are WebAssembly components.
 #[derive(Parser)]
@@ -246,7 +243,11 @@ impl OnePolicy {
         let name = PolicyName::try_from(name.trim_matches('-')).or_else(|_| PolicyName::try_from("policy"));
         let name = name.map_err(|error| Failure::new(status, error))?;
         let mut policy = PolicyConfig::bare(name, module.clone());
-        policy.settings = settings(self.settings.as_deref())?;
+        if let Some(path) = &self.settings {
+            let bytes = read(path, bounds::SETTINGS_FILE.default)?;
+            let added = policy.add_settings(path, &bytes, &Config::default());
+            added.map_err(|error| Failure::new(status, error))?;
+        }
         Ok(Some(Config::for_policies(vec![policy])))
     }
 }
@@ -254,7 +255,7 @@ impl OnePolicy {
 /// The settings in a file, or those of a policy that has none.
 fn settings(path: Option<&Path>) -> Result<Value, Failure> {
     let Some(path) = path else { return Ok(json!({})) };
-    Ok(parse_yaml(path, &read(path, SETTINGS_BYTES)?)?.value)
+    Ok(parse_yaml(path, &read(path, bounds::SETTINGS_FILE.default)?)?.value)
 }
 
 fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {

@@ -19,12 +19,14 @@ pub use error::{ConfigError, Problem};
 pub use name::{NameError, PolicyName};
 pub use namespace::{NamespacePattern, NamespacePatterns};
 pub use raw::schema;
+pub use settings::SettingsFile;
 
 mod raw;
 mod shape;
 mod check;
 mod name;
 mod namespace;
+mod settings;
 mod units;
 mod error;
 
@@ -206,6 +208,10 @@ pub struct PolicyConfig {
     pub module: PathBuf,
     /// For `configure`; `{}`.
     pub settings: Value,
+    /// A file with more settings; none.
+    pub settings_from: Option<PathBuf>,
+    /// That file, once its settings are added to `settings`.
+    pub settings_file: Option<SettingsFile>,
     /// Where it applies; everywhere.
     pub scope: Scope,
     /// Whether its denials are in force; enforce.
@@ -228,6 +234,8 @@ impl PolicyConfig {
             name,
             module,
             settings: json!({}),
+            settings_from: None,
+            settings_file: None,
             scope: Scope::default(),
             mode: Mode::default(),
             failure_policy: FailurePolicy::default(),

@@ -5,6 +5,7 @@ mod before;
 mod candidate;
 mod command;
 mod restore;
+mod settings;
 mod standing;
 mod start;
 mod stays;
@@ -29,7 +30,7 @@ pub use self::start::{Started, start, start_with};
 use self::stays::{Stays, read_whole};
 use self::waiting::Waiting;
 use crate::bounds;
-use crate::config::{Config, ConfigError, TlsConfig};
+use crate::config::{Config, ConfigError, PolicyConfig, TlsConfig};
 use crate::decision_log::DecisionLog;
 use crate::gate::{Differences, Gate};
 use crate::generation::{Cause, Content, Publication};
@@ -459,8 +460,8 @@ impl Reloader {
             return Wanted { files: BTreeSet::new(), folders: BTreeSet::from([state.generations()]) };
         }
         let config = &self.config;
-        let modules = config.policies.iter().map(|policy| policy.module.as_path());
-        let files = modules.chain(self.material.config().files()).chain([config.path.as_path()]);
+        let policies = config.policies.iter().flat_map(PolicyConfig::files);
+        let files = policies.chain(self.material.config().files()).chain([config.path.as_path()]);
         let folders = config.policy_directory.clone().into_iter().chain(self.gate.folders());
         Wanted { files: files.map(Path::to_owned).collect(), folders: folders.collect() }
     }

@@ -151,7 +151,19 @@ impl Document {
         self.find(pointer).0
     }
 
+    /// Returns whether there is a value at an RFC 6901 JSON Pointer.
+    #[must_use]
+    pub fn holds(&self, pointer: &str) -> bool {
+        self.resolve(pointer).2
+    }
+
     fn find(&self, pointer: &str) -> (Location, Location) {
+        let (key, value, _) = self.resolve(pointer);
+        (key, value)
+    }
+
+    /// Returns where the key and the value at a pointer stand, or the nearest parent, and whether the value is there.
+    fn resolve(&self, pointer: &str) -> (Location, Location, bool) {
         let mut found = (self.root.at, self.root.at);
         let mut node = &self.root;
         for token in pointer.split('/').skip(1) {
@@ -163,10 +175,10 @@ impl Document {
                 }
                 Data::Scalar(_) => None,
             };
-            let Some((key, child)) = next else { break };
+            let Some((key, child)) = next else { return (found.0, found.1, false) };
             (found, node) = ((key, child.at), child);
         }
-        found
+        (found.0, found.1, true)
     }
 }
 

@@ -160,12 +160,20 @@ impl Checker<'_> {
             self.problem(&format!("{pointer}/capabilities/{index}"), message);
         }
         let module = self.path(&format!("{pointer}/module"), &raw.module);
+        let settings_from = raw.settings_from.as_ref();
+        let settings_from = settings_from.map(|path| self.path(&format!("{pointer}/settingsFrom"), path));
+        if settings_from.is_some() && !raw.settings.is_object() {
+            let message = "expected a map, since `settingsFrom` adds to it";
+            self.problem(&format!("{pointer}/settings"), message);
+        }
         let scope = self.scope(&format!("{pointer}/match/namespaces"), &raw.scope.namespaces);
         let limits = self.policy_limits(&pointer, &raw.limits);
         Some(PolicyConfig {
             name: name.ok()?,
             module,
             settings: raw.settings,
+            settings_from,
+            settings_file: None,
             scope,
             mode: raw.mode,
             failure_policy: raw.failure_policy,

@@ -139,6 +139,9 @@ pub(super) struct Policy {
     /// Any value: the policy says what it wants.
     #[serde(default = "no_settings")]
     pub(super) settings: Value,
+    /// A file with more settings, as YAML or JSON, which is followed like this one. A list that is in both is joined.
+    #[serde(default)]
+    pub(super) settings_from: Option<String>,
     /// Where the policy applies. Absent: everywhere.
     #[serde(rename = "match", default)]
     pub(super) scope: Match,

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Problem;
 use super::before::{Before, Running};
 use super::restore::restored;
 use super::standing::{because, listed};
+use super::{Problem, settings};
 use crate::bounds;
 use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyName, Scope};
 use crate::file::{self, FileError};
-use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, Wanted, digest};
+use crate::policy::{
+    Component, Entry, LoadError, Policy, PolicySet, Preparer, SettingsError, Wanted, digest,
+};
 use crate::text;
 
 /// A set that could be put in force.
@@ -67,7 +69,7 @@ pub fn assemble(
 ) -> Result<Candidate, Problem> {
     preparer.limit(&config.limits);
     let mut problems = Vec::new();
-    let configured = configured(config, &mut problems)?;
+    let mut configured = configured(config, &mut problems)?;
     let mut loaded = Vec::new();
     let mut awaited = Vec::new();
     // Something comes that is not in force yet, and may replace what is configured no more.
@@ -76,7 +78,13 @@ pub fn assemble(
     let mut entries = Vec::with_capacity(configured.len());
     let mut wanted = HashSet::new();
     let until = Instant::now() + patience(before);
-    let found = configured.iter().map(|policy| find(config, policy, before, refused, &mut wanted)).collect();
+    let settings = settings::read(config, &mut configured, before);
+    // The component is read either way, so that its compiled form is kept.
+    let found = configured.iter().zip(settings).map(|(policy, settings)| {
+        let found = find(config, policy, before, refused, &mut wanted);
+        settings.and(found)
+    });
+    let found = found.collect();
     for (policy, result) in configured.iter().zip(load(preparer, &configured, found, until)) {
         let entry = match result.and_then(|result| accept(config, policy, result, refused)) {
             Ok((accepted, new)) => {
@@ -84,7 +92,7 @@ pub fn assemble(
                 loaded.extend(new);
                 entry(policy, Ok(accepted))
             }
-            Err(_) if before.is_unfinished(&policy.module) => {
+            Err(_) if policy.files().any(|file| before.is_unfinished(file)) => {
                 awaited.push(policy.name.clone());
                 let Some(in_force) = before.in_force(&policy.name) else {
                     comes = true;
@@ -392,25 +400,15 @@ fn attempt_digest(config: &Config, policy: &PolicyConfig, component: &Component,
     digest(format!("{}\n{settings}\n{:?}\n{host:?}", component.digest, policy.limits).as_bytes())
 }
 
-/// Errors in the settings point into host.yaml, all others at the file.
+/// Describes an error in the settings with its place in host.yaml or the settings file, and any other with the component.
 fn describe(config: &Config, policy: &PolicyConfig, error: &LoadError) -> String {
     let LoadError::Settings(errors) = error else {
         return format!("{}: {error}", text::path(&policy.module));
     };
-    let lines: Vec<_> = errors
-        .iter()
-        .take(bounds::LIST.size())
-        .map(|error| {
-            let message = format!("settings{}: {}", error.pointer, error.message);
-            // A policy of the command line stands in no file.
-            match policy.pointer.as_str() {
-                "" => message,
-                entry => {
-                    format!("{}: {message}", config.locate(&format!("{entry}/settings{}", error.pointer)))
-                }
-            }
-        })
-        .collect();
+    let line = |error: &SettingsError| {
+        format!("{}: {}", config.locate_setting(policy, &error.pointer), error.message)
+    };
+    let lines: Vec<_> = errors.iter().take(bounds::LIST.size()).map(line).collect();
     lines.join("; ")
 }
 

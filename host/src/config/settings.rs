@@ -1,0 +1,130 @@
+//! Settings of a policy: those in its entry of host.yaml, and those in the file that `settingsFrom` names.
+//!
+//! A top-level key stands in one of the two places, unless both hold a list: then the lists are joined, so that lists
+//! of many owners add up. Whatever else is given twice is a mistake, since nobody could tell which of the two counts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{Config, ConfigError, PolicyConfig};
+use crate::text;
+use crate::yaml::{Document, Problem, quote};
+
+/// A file of settings that was read, for pointing into it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SettingsFile {
+    path: PathBuf,
+    document: Document,
+    /// Top-level keys of the entry's own settings; of a list that the file goes on with, how many items come first.
+    own: BTreeMap<String, usize>,
+}
+
+impl PolicyConfig {
+    /// Adds the settings of a file to those of the entry. `config` has the entry.
+    ///
+    /// # Errors
+    /// The file is no YAML, holds no settings, or repeats a key that is no list.
+    pub fn add_settings(&mut self, path: &Path, bytes: &[u8], config: &Config) -> Result<(), ConfigError> {
+        let mut document =
+            Document::parse(bytes).map_err(|error| ConfigError::invalid(path, error.problems))?;
+        let broken = |pointer: &str, message: String| {
+            let problem = Problem::new(document.locate_key(pointer), message);
+            Err(ConfigError::invalid(path, vec![problem]))
+        };
+        let own = match &self.settings {
+            Value::Object(own) => own,
+            _ => {
+                return broken(
+                    "",
+                    "the entry's own `settings` are no map that a file could add to".to_owned(),
+                );
+            }
+        };
+        if document.value.is_null() {
+            return broken("", "the file is empty: write `{}` if no settings are meant".to_owned());
+        }
+        if !document.value.is_object() && !own.is_empty() {
+            return broken("", "expected a map, since it adds to the entry's `settings`".to_owned());
+        }
+        let mut twice = Vec::new();
+        for (key, value) in document.value.as_object().into_iter().flatten() {
+            let Some(first) = own.get(key).filter(|first| !(first.is_array() && value.is_array())) else {
+                continue;
+            };
+            let pointer = format!("/{}", escaped(key));
+            let place = config.locate(&format!("{}/settings{pointer}", self.pointer));
+            let why = match first.is_array() || value.is_array() {
+                true => "both must be lists to be joined",
+                false => "only lists are joined: remove one",
+            };
+            let message = format!("{} is set twice, also at {place}: {why}", quote(key));
+            twice.push(Problem::new(document.locate_key(&pointer), message));
+        }
+        if !twice.is_empty() {
+            return Err(ConfigError::invalid(path, twice));
+        }
+        let lengths = own.iter().map(|(key, value)| (key.clone(), value.as_array().map_or(0, Vec::len)));
+        let lengths = lengths.collect();
+        // Only places are asked of the document from here on.
+        match (&mut self.settings, std::mem::take(&mut document.value)) {
+            (Value::Object(own), Value::Object(added)) => {
+                for (key, value) in added {
+                    match (own.get_mut(&key), value) {
+                        (Some(Value::Array(list)), Value::Array(more)) => list.extend(more),
+                        (_, value) => drop(own.insert(key, value)),
+                    }
+                }
+            }
+            (own, value) => *own = value,
+        }
+        self.settings_file = Some(SettingsFile { path: path.to_owned(), document, own: lengths });
+        Ok(())
+    }
+
+    /// Returns the files that the policy is made of.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.module.as_path()).chain(self.settings_from.as_deref())
+    }
+}
+
+impl Config {
+    /// Returns where a setting stands, as the beginning of a message about it: `host.yaml:12:5: settings/allow/0`.
+    /// `pointer` is a JSON Pointer into the settings of the policy.
+    #[must_use]
+    pub fn locate_setting(&self, policy: &PolicyConfig, pointer: &str) -> String {
+        if let Some(file) = &policy.settings_file
+            && let Some(pointer) = file.pointer(pointer)
+        {
+            let at = file.document.locate(&pointer);
+            return format!("{}:{at}: settings{pointer}", text::path(&file.path));
+        }
+        match policy.pointer.as_str() {
+            // A policy of the command line stands in no file.
+            "" => format!("settings{pointer}"),
+            entry => format!("{}: settings{pointer}", self.locate(&format!("{entry}/settings{pointer}"))),
+        }
+    }
+}
+
+impl SettingsFile {
+    /// Translates a JSON Pointer into the joined settings to one into the file. Returns None for what stands in the entry.
+    fn pointer(&self, pointer: &str) -> Option<String> {
+        let mut tokens = pointer.splitn(4, '/').skip(1);
+        let Some(key) = tokens.next() else { return self.own.is_empty().then(String::new) };
+        let Some(own) = self.own.get(&key.replace("~1", "/").replace("~0", "~")) else {
+            return Some(pointer.to_owned());
+        };
+        let index = tokens.next()?.parse::<usize>().ok()?.checked_sub(*own)?;
+        // An index into a map of the entry's own is no number, or has no list in the file.
+        let rest = tokens.next().map_or(String::new(), |rest| format!("/{rest}"));
+        let translated = format!("/{key}/{index}");
+        self.document.holds(&translated).then(|| format!("{translated}{rest}"))
+    }
+}
+
+/// A key as a token of a JSON Pointer (RFC 6901).
+fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}

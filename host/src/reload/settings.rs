@@ -1,0 +1,40 @@
+//! Settings that stand in files of their own, as `settingsFrom` names them.
+
+use super::before::Before;
+use crate::bounds;
+use crate::config::{Config, PolicyConfig};
+use crate::file::{self, FileError};
+use crate::text;
+
+/// Adds to the settings of each policy those of its file. Returns an error for each policy whose file cannot be used.
+pub(super) fn read(
+    config: &Config,
+    policies: &mut [PolicyConfig],
+    before: Before<'_>,
+) -> Vec<Result<(), String>> {
+    let mut left = bounds::SETTINGS_FILES.default;
+    policies.iter_mut().map(|policy| add(config, policy, before, &mut left)).collect()
+}
+
+fn add(config: &Config, policy: &mut PolicyConfig, before: Before<'_>, left: &mut u64) -> Result<(), String> {
+    let Some(path) = policy.settings_from.clone() else { return Ok(()) };
+    let is_written = || match before.is_written(&path) {
+        true => Err("its settings are being written".to_owned()),
+        false => Ok(()),
+    };
+    let unreadable = |error: String| {
+        let named = config.locate(&format!("{}/settingsFrom", policy.pointer));
+        format!("{}: {error} (`settingsFrom` at {named} names it)", text::path(&path))
+    };
+    is_written()?;
+    let bytes = file::read(&path, bounds::SETTINGS_FILE.default).map_err(|error| match error {
+        FileError::TooLarge(size, limit) => unreadable(bounds::SETTINGS_FILE.says(size, limit)),
+        other => unreadable(other.to_string()),
+    })?;
+    // A write that began meanwhile may have been read in part.
+    is_written()?;
+    *left = left
+        .checked_sub(bytes.len() as u64)
+        .ok_or_else(|| unreadable(bounds::SETTINGS_FILES.says("", bounds::SETTINGS_FILES.default)))?;
+    policy.add_settings(&path, &bytes, config).map_err(|error| error.to_string().replace('\n', "; "))
+}
