@@ -193,9 +193,8 @@ async fn a_host_that_drains_says_so() {
 fn where_a_killed_host_made_its_socket_is_removed() {
     let (installation, process) = serving();
     drop(process);
-    let left = installation.path("state/.control-left");
-    std::fs::create_dir(&left).unwrap();
-    std::fs::write(left.join("control.sock"), "").unwrap();
+    let left = installation.path("state/.control.sock");
+    std::fs::write(&left, "").unwrap();
     let mut process = installation.start();
     process.addresses();
     assert!(!left.exists());

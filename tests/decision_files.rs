@@ -252,12 +252,12 @@ async fn what_cannot_be_written_is_loud_and_harmless() {
     };
     check("[-]decision-log failed: ").await;
     assert_eq!(connection.review("nginx").await.unwrap().json()["status"]["allowed"], true);
-    check("it is no folder: remove what stands there, or name another").await;
+    check("is no folder: remove what stands there, or name another").await;
     fs::remove_file(installation.path("decisions")).unwrap();
     fs::create_dir(installation.path("decisions")).unwrap();
     fs::set_permissions(installation.path("decisions"), fs::Permissions::from_mode(0o777)).unwrap();
     connection.review("nginx").await.unwrap();
-    check("others can write it").await;
+    check("others can write ").await;
     let (_, status) = get(server.admin, "/status").await.unwrap();
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!((&status["degraded"], &status["decisionLog"]["written"]), (&json!(true), &json!(0)));

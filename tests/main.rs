@@ -56,6 +56,8 @@ mod plugins;
 #[cfg(test)]
 mod prepare;
 #[cfg(test)]
+mod private;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod rollback;

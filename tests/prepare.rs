@@ -2,7 +2,6 @@
 //! those that die and of entries that are damaged.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,21 +113,6 @@ fn a_damaged_entry_is_prepared_anew() {
     load(&preparer, &settings()).unwrap();
     let trouble = preparer.cache().trouble().unwrap();
     assert!(trouble.contains("what is compiled cannot be kept there"), "{trouble}");
-}
-
-#[test]
-fn a_cache_that_others_can_enter_is_not_used() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = folder.path().join("open");
-    fs::create_dir(&open).unwrap();
-    fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
-    let file = folder.path().join("file");
-    fs::write(&file, "").unwrap();
-    let link = folder.path().join("link");
-    std::os::unix::fs::symlink(&open, &link).unwrap();
-    for path in [open, file, link] {
-        assert!(Cache::open(&path, 1 << 30).is_err(), "{}", path.display());
-    }
 }
 
 #[tokio::test]

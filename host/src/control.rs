@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
+use crate::file::{Privacy, PrivateFolder};
 use crate::reload::{Asker, Command, Done};
 use crate::state::StateDirectory;
 use crate::status::{Sources, Status};
@@ -21,8 +22,8 @@ use crate::text;
 
 /// The name of the socket in the state directory.
 const SOCKET: &str = "control.sock";
-/// What begins the name of a folder where it is made.
-const BESIDE: &str = ".control-";
+/// The name of a socket that is not in its place yet.
+const BESIDE: &str = ".control.sock";
 /// For a reload that is under way: it comes first.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -216,20 +217,14 @@ fn failed(state_directory: &Path, error: io::Error) -> ControlError {
     }
 }
 
-/// Makes the socket where nobody else can open it, and then puts it into its place.
+/// Makes the socket under another name, closes it to others, and then puts it into its place.
 fn listen(state_directory: &Path) -> io::Result<UnixListener> {
-    for entry in fs::read_dir(state_directory)?.flatten() {
-        // Whoever was killed while making it left it; where it cannot be removed it does no harm.
-        if entry.file_name().as_encoded_bytes().starts_with(BESIDE.as_bytes()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-    let beside = tempfile::Builder::new().prefix(BESIDE).tempdir_in(state_directory)?;
-    let folder = File::open(beside.path())?;
-    let listener = UnixListener::bind(in_folder(&folder))?;
-    let made = beside.path().join(SOCKET);
-    fs::set_permissions(&made, Permissions::from_mode(0o600))?;
-    fs::rename(made, state_directory.join(SOCKET))?;
+    let folder = PrivateFolder::open(state_directory, Privacy::Closed)?;
+    // A host that was killed meanwhile left it.
+    let _ = folder.remove(BESIDE);
+    let listener = UnixListener::bind(folder.by_descriptor(BESIDE))?;
+    fs::set_permissions(folder.by_descriptor(BESIDE), Permissions::from_mode(0o600))?;
+    folder.rename(BESIDE, SOCKET)?;
     Ok(listener)
 }
 

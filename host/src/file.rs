@@ -1,11 +1,15 @@
 //! Files that others write, read whole: never more than a bound, and never one that a reader would wait for.
 
+mod private;
+
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::OFlags;
+
+pub use self::private::{Access, FolderError, Privacy, PrivateFolder, UNFINISHED};
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +23,9 @@ pub enum FileError {
     /// It has so many bytes, and may have so many.
     #[error("it has {0} bytes, the limit is {1}")]
     TooLarge(u64, u64),
+    /// Another user can decide its content.
+    #[error("{0}")]
+    Insecure(String),
 }
 
 impl From<FileError> for io::Error {
@@ -46,6 +53,9 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
     // It may be a pipe by now.
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(FileError::Irregular);
+    }
     let mut bytes = Vec::new();
     // One that grows may have more than its size says.
     file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;

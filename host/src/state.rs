@@ -15,15 +15,14 @@ mod lock;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use self::lock::Lock;
 pub use self::record::{CandidateSummary, Record, Summary, Waits};
 use crate::bounds;
-use crate::file::{self, FileError};
+use crate::file::{Access, FileError, Privacy, PrivateFolder, UNFINISHED};
 use crate::policy::Component;
 use crate::text;
 
@@ -44,6 +43,9 @@ pub enum StateError {
 /// A folder that only this user can write, and only this host uses.
 pub struct StateDirectory {
     path: PathBuf,
+    folder: PrivateFolder,
+    generations: PrivateFolder,
+    components: PrivateFolder,
     lock: Lock,
     /// The components of each generation that is recorded.
     recorded: BTreeMap<u64, BTreeSet<String>>,
@@ -57,7 +59,15 @@ pub struct StateDirectory {
     /// The newest generation is recorded, but for this.
     left_out: Option<&'static str>,
     /// Files that a loss of power may still damage.
-    unsynced: BTreeSet<PathBuf>,
+    unsynced: BTreeSet<Place>,
+}
+
+/// A file of one of the folders.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Generation(u64),
+    /// By its digest.
+    Component(String),
 }
 
 /// A generation whose record is damaged.
@@ -68,11 +78,8 @@ pub struct Damaged {
     pub why: String,
 }
 
-const FOLDERS: [&str; 2] = [GENERATIONS, COMPONENTS];
 const GENERATIONS: &str = "generations";
 const COMPONENTS: &str = "components";
-/// What begins the name of a file that is being written.
-const UNFINISHED: &str = ".unfinished-";
 
 impl StateDirectory {
     /// Opens the folder, making it (mode 0700) where it does not exist.
@@ -89,30 +96,24 @@ impl StateDirectory {
     /// # Errors
     /// As of [`StateDirectory::open`].
     pub fn open_with(path: &Path, shared: Option<File>) -> Result<StateDirectory, StateError> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        let metadata = fs::metadata(path)?;
-        if metadata.permissions().mode() & 0o022 != 0 {
-            return Err(io::Error::other("others can write it: set its mode to 0700 (`chmod 0700`)").into());
-        }
-        if metadata.uid() != rustix::process::geteuid().as_raw() {
-            return Err(io::Error::other("it belongs to another user").into());
-        }
+        let folder = PrivateFolder::open(path, Privacy::Closed).map_err(io::Error::from)?;
+        let within = |name| folder.folder(name, Privacy::Closed).map_err(io::Error::from);
         // Until that one ends all is left as it is.
         let alone = shared.is_none();
-        let lock = Lock::take(path, shared)?;
-        for folder in FOLDERS.map(|folder| path.join(folder)) {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-            if !alone {
-                continue;
-            }
+        let lock = Lock::take(&folder, shared)?;
+        let (generations, components) = (within(GENERATIONS)?, within(COMPONENTS)?);
+        for folder in [&generations, &components].into_iter().filter(|_| alone) {
             // Whoever was killed while writing left it.
-            for unfinished in files(&folder)?.iter().filter(|name| name.starts_with(UNFINISHED)) {
+            for unfinished in folder.names()?.iter().filter(|name| name.starts_with(UNFINISHED)) {
                 // Where nothing can be written, it does no harm.
-                let _ = fs::remove_file(folder.join(unfinished));
+                let _ = folder.remove(unfinished);
             }
         }
         let mut state = StateDirectory {
             path: path.to_owned(),
+            folder,
+            generations,
+            components,
             lock,
             recorded: BTreeMap::new(),
             history: Vec::new(),
@@ -136,7 +137,7 @@ impl StateDirectory {
     }
 
     fn read(&mut self) -> io::Result<()> {
-        let names = files(&self.path.join(GENERATIONS))?;
+        let names = self.generations.names()?;
         let number = |name: &String| name.strip_suffix(".json")?.parse::<u64>().ok();
         let numbers: BTreeSet<u64> = names.iter().filter_map(number).collect();
         for number in numbers {
@@ -175,7 +176,7 @@ impl StateDirectory {
 
     /// Why another host could serve from here too, and this one not be found; none where all is well.
     pub fn trouble(&self) -> Option<String> {
-        (!self.lock.holds()).then(|| {
+        (!(self.folder.stands() && self.lock.holds(&self.folder))).then(|| {
             format!(
                 "{}: it was removed or replaced while this host serves from it, so another host can use it at the same time, \
                  `host status` may not find this one, and what was in force before may be lost for the next start (restart \
@@ -249,8 +250,8 @@ impl StateDirectory {
     /// # Errors
     /// There is none of this number, or it is damaged.
     pub fn record(&self, number: u64) -> Result<Record, String> {
-        let path = self.generation(number);
-        let bytes = file::read(&path, bounds::RECORD.default).map_err(|error| match error {
+        let (name, path) = (generation(number), self.generations().join(generation(number)));
+        let bytes = self.generations.read(&name, bounds::RECORD.default).map_err(|error| match error {
             FileError::Unreadable(error) if error.kind() == io::ErrorKind::NotFound => {
                 format!("generation {number} is not recorded: `host status` shows those that are")
             }
@@ -263,7 +264,8 @@ impl StateDirectory {
 
     /// A component, whole; none where it is missing or damaged.
     pub fn component(&self, digest: &str) -> Option<Component> {
-        let component = Component::new(file::read(&self.component_path(digest), bounds::MODULE.most()).ok()?);
+        let bytes = self.components.read(&component_name(digest), bounds::MODULE.most()).ok()?;
+        let component = Component::new(bytes);
         (component.digest == digest).then_some(component)
     }
 
@@ -308,12 +310,15 @@ impl StateDirectory {
         if self.unsynced.is_empty() {
             return Ok(());
         }
-        for path in &self.unsynced {
-            if_there(File::open(path).and_then(|file| file.sync_all()))?;
+        for place in &self.unsynced {
+            let file = match place {
+                Place::Generation(number) => self.generations.file(&generation(*number), Access::Read),
+                Place::Component(digest) => self.components.file(&component_name(digest), Access::Read),
+            };
+            if_there(file.map_err(io::Error::from).and_then(|file| file.sync_all()))?;
         }
-        for folder in [COMPONENTS, GENERATIONS] {
-            File::open(self.path.join(folder))?.sync_all()?;
-        }
+        self.components.sync()?;
+        self.generations.sync()?;
         self.unsynced.clear();
         self.forget()
     }
@@ -323,19 +328,18 @@ impl StateDirectory {
         let (number, named) = (newest.summary.publication.number, newest.components());
         self.unwritten.retain(|component| named.contains(&component.digest));
         while let Some(component) = self.unwritten.last() {
-            let path = self.component_path(&component.digest);
+            let name = component_name(&component.digest);
             // One that was damaged would be no good version.
-            if !file::read(&path, bounds::MODULE.most()).is_ok_and(|kept| kept == component.bytes) {
-                write(&path, &component.bytes)?;
-                self.unsynced.insert(path);
+            if !self.components.read(&name, bounds::MODULE.most()).is_ok_and(|kept| kept == component.bytes) {
+                self.components.replace(&name, &[&component.bytes])?;
+                self.unsynced.insert(Place::Component(component.digest.clone()));
             }
             self.unwritten.pop();
         }
-        let path = self.generation(number);
         let (bytes, left_out) = readable(newest)?;
-        write(&path, &bytes)?;
+        self.generations.replace(&generation(number), &[&bytes])?;
         self.left_out = left_out;
-        self.unsynced.insert(path);
+        self.unsynced.insert(Place::Generation(number));
         self.recorded.insert(number, named);
         self.unrecorded = false;
         Ok(())
@@ -345,16 +349,13 @@ impl StateDirectory {
         while self.recorded.len() > bounds::GENERATIONS.size()
             && let Some(oldest) = self.least()
         {
-            if_there(fs::remove_file(self.generation(oldest)))?;
+            if_there(self.generations.remove(&generation(oldest)))?;
             self.recorded.remove(&oldest);
         }
-        let named: BTreeSet<PathBuf> =
-            self.recorded.values().flatten().map(|digest| self.component_path(digest)).collect();
-        let folder = self.path.join(COMPONENTS);
-        for path in files(&folder)?.iter().map(|name| folder.join(name)) {
-            if !named.contains(&path) {
-                fs::remove_file(path)?;
-            }
+        let named: BTreeSet<String> =
+            self.recorded.values().flatten().map(|digest| component_name(digest)).collect();
+        for name in self.components.names()?.iter().filter(|name| !named.contains(*name)) {
+            self.components.remove(name)?;
         }
         Ok(())
     }
@@ -366,16 +367,16 @@ impl StateDirectory {
         let others = self.recorded.keys().copied().filter(|number| Some(*number) != newest);
         others.min_by_key(|number| (!damaged.contains(number), *number))
     }
+}
 
-    fn generation(&self, number: u64) -> PathBuf {
-        self.path.join(GENERATIONS).join(format!("{number}.json"))
-    }
+fn generation(number: u64) -> String {
+    format!("{number}.json")
+}
 
-    fn component_path(&self, digest: &str) -> PathBuf {
-        // The digest was read from a file: it may not lead out of the folder.
-        let digest: String = digest.chars().filter(char::is_ascii_alphanumeric).collect();
-        self.path.join(COMPONENTS).join(format!("{digest}.wasm"))
-    }
+fn component_name(digest: &str) -> String {
+    // The digest was read from a file: it may not lead out of the folder.
+    let digest: String = digest.chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("{digest}.wasm")
 }
 
 /// Reads the record of a generation, as large as [`readable`] makes one.
@@ -426,29 +427,11 @@ fn if_there(result: io::Result<()>) -> io::Result<()> {
     result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
-/// Puts a file there whole.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path)?;
-    Ok(())
-}
-
-/// The names of the files in a folder; folders in it are nobody's.
-fn files(folder: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
-            names.extend(entry.file_name().into_string().ok());
-        }
-    }
-    Ok(names)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::config::{HostLimits, PolicyName, Rules};
     use crate::gate::Differences;
@@ -507,23 +490,15 @@ mod tests {
         assert_eq!((state.newest(), state.next_number()), (Some(&record(2, &[&old, &new])), 3));
         assert_eq!(state.record(1), Ok(record(1, &[&old])));
         assert_eq!(state.component(&new.digest), Some(new.clone()));
-        fs::write(state.component_path(&new.digest), "other").unwrap();
+        fs::write(path.join(COMPONENTS).join(component_name(&new.digest)), "other").unwrap();
         assert_eq!(state.component(&new.digest), None);
-        fs::write(state.generation(2), "{").unwrap();
+        fs::write(path.join(GENERATIONS).join(generation(2)), "{").unwrap();
         drop(state);
 
         let state = StateDirectory::open(&path).unwrap();
         assert_eq!((state.newest(), state.next_number()), (Some(&record(1, &[&old])), 3));
         assert!(state.record(2).unwrap_err().contains("its record is damaged"));
         assert!(state.record(7).unwrap_err().contains("is not recorded"));
-    }
-
-    #[test]
-    fn a_folder_that_others_can_write_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let error = StateDirectory::open(folder.path()).err().unwrap();
-        assert!(error.to_string().contains("chmod 0700"), "{error}");
     }
 
     #[test]

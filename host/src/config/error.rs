@@ -92,6 +92,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
     file::read(path, most).map_err(|error| match error {
         FileError::Unreadable(error) => failed(error),
         FileError::Irregular => refused("not a regular file".to_owned()),
+        FileError::Insecure(why) => refused(why),
         FileError::TooLarge(size, most) => refused(bounds::CONFIGURATION.says(size, most)),
     })
 }

@@ -3,13 +3,14 @@
 //! While a process takes over from another both write. Each does so with the lock of the file (flock(2)), and what it knows of
 //! the file is from then.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::DecisionLogConfig;
+use crate::file::{Access, FolderError, Privacy, PrivateFolder};
 use crate::reviewed::ReviewId;
 
 /// The file that is written.
@@ -29,6 +30,7 @@ const TRIES: usize = 100;
 /// The file that is written, open.
 pub(super) struct Files {
     directory: PathBuf,
+    folder: PrivateFolder,
     file: File,
     /// Bytes in it, all of whole lines, while its lock is had.
     length: u64,
@@ -41,19 +43,19 @@ impl Files {
     /// Opens the file and takes its lock, making the folder (mode 0700) and the file (mode 0600) where there is none.
     ///
     /// # Errors
-    /// It cannot be made or written, or others can write the folder.
+    /// It cannot be made or written, or another user can exchange the folder or the file.
     pub(super) fn open(config: &DecisionLogConfig) -> io::Result<Files> {
         let directory = config.directory.clone();
-        folder(&directory)?;
         for _ in 0..TRIES {
-            let file = OpenOptions::new()
-                .create(true)
-                .read(true)
-                .append(true)
-                .mode(0o600)
-                .open(directory.join(CURRENT))?;
+            let folder = folder(&directory)?;
+            let file =
+                folder.file(CURRENT, Access::Append).map_err(|error| match io::Error::from(error) {
+                    error if error.raw_os_error().is_some() => error,
+                    error => io::Error::other(format!("{CURRENT}: {error}")),
+                })?;
             let mut files = Files {
                 directory: directory.clone(),
+                folder,
                 file,
                 length: 0,
                 buffer: Vec::new(),
@@ -61,8 +63,8 @@ impl Files {
                 written: 0,
             };
             if files.lock(&directory)? {
-                files.file.set_permissions(fs::Permissions::from_mode(0o600))?;
-                prune(&directory, config.files)?;
+                files.file.set_permissions(Permissions::from_mode(0o600))?;
+                prune(&files.folder, config.files)?;
                 return Ok(files);
             }
         }
@@ -86,11 +88,13 @@ impl Files {
                 TryLockError::Error(error) => return Err(error),
             }
         }
-        let same =
-            |one: &fs::Metadata, other: &fs::Metadata| (one.dev(), one.ino()) == (other.dev(), other.ino());
         let here = self.file.metadata()?;
         let in_place = self.directory == directory
-            && fs::metadata(directory.join(CURRENT)).is_ok_and(|there| same(&there, &here));
+            && self.folder.stands()
+            && self
+                .folder
+                .stat(CURRENT)
+                .is_ok_and(|there| (there.st_dev, there.st_ino) == (here.dev(), here.ino()));
         if in_place {
             self.length = whole_lines(&self.file, here.len())?;
             if self.length < here.len() {
@@ -146,8 +150,7 @@ impl Files {
     }
 
     fn rotate(&mut self, config: &DecisionLogConfig, next: ReviewId) -> io::Result<()> {
-        let current = self.directory.join(CURRENT);
-        fs::rename(&current, self.directory.join(format!("{BEFORE}{next}{ENDING}")))?;
+        self.folder.rename(CURRENT, &format!("{BEFORE}{next}{ENDING}"))?;
         let written = self.written;
         *self = Files::open(config)?;
         self.written = written;
@@ -155,21 +158,13 @@ impl Files {
     }
 }
 
-/// Makes the folder, where there is none that the host alone can write.
-fn folder(directory: &Path) -> io::Result<()> {
-    const OTHERS: &str = "remove what stands there, or name another folder as `decisionLog.directory`";
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => io::Error::other(format!("it is no folder: {OTHERS}")),
-        io::ErrorKind::NotADirectory => {
-            io::Error::other(format!("a part of its path is no folder: {OTHERS}"))
-        }
-        _ => error,
-    })?;
-    if fs::metadata(directory)?.permissions().mode() & 0o022 != 0 {
-        return Err(io::Error::other("others can write it: set its mode to 0700 (`chmod 0700`)"));
-    }
-    Ok(())
+fn folder(directory: &Path) -> io::Result<PrivateFolder> {
+    PrivateFolder::open(directory, Privacy::Readable).map_err(|error| match error {
+        FolderError::NoFolder(path) => io::Error::other(format!(
+            "{path} is no folder: remove what stands there, or name another folder as `decisionLog.directory`"
+        )),
+        error => error.into(),
+    })
 }
 
 /// Where the last whole line of a file ends that has so many bytes.
@@ -189,18 +184,13 @@ fn whole_lines(file: &File, length: u64) -> io::Result<u64> {
 }
 
 /// Removes the oldest files but for so many, the one that is written counted.
-fn prune(directory: &Path, files: usize) -> io::Result<()> {
-    let mut before = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name();
-        if name.to_str().is_some_and(|name| name.starts_with(BEFORE) && name.ends_with(ENDING)) {
-            before.push(name);
-        }
-    }
+fn prune(folder: &PrivateFolder, files: usize) -> io::Result<()> {
+    let mut before = folder.names()?;
+    before.retain(|name| name.starts_with(BEFORE) && name.ends_with(ENDING));
     before.sort();
     let surplus = (before.len() + 1).saturating_sub(files);
     for name in before.iter().take(surplus) {
-        match fs::remove_file(directory.join(name)) {
+        match folder.remove(name) {
             // Somebody else was first.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,

@@ -4,24 +4,24 @@
 //! with its digest when it is read: one that is damaged, cut short or of another format counts as absent, and what it
 //! held is prepared anew.
 
-use std::fs::{self, File, FileTimes};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{FileTimes, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::native::digest;
 use crate::bounds;
-use crate::file;
+use crate::file::{Access, Privacy, PrivateFolder, UNFINISHED};
 use crate::text;
 
 const FORMAT: &str = "image-policy-host cache 1";
 
 /// A folder of entries, bounded in bytes.
 pub struct Cache {
-    folder: PathBuf,
+    folder: PrivateFolder,
     bytes: AtomicU64,
     /// Why nothing can be added, while that is so.
     trouble: Mutex<Option<String>>,
@@ -35,28 +35,12 @@ impl Cache {
     /// # Errors
     /// It cannot be made or written, or someone else owns it or can look into it: what is in there is executed.
     pub fn open(folder: &Path, bytes: u64) -> io::Result<Cache> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let metadata = fs::symlink_metadata(folder)?;
-        if !metadata.is_dir() {
-            return Err(io::Error::other("it is no folder"));
-        }
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(io::Error::other(format!(
-                "others may enter it (mode {mode:04o}), and what is in it is executed: set its mode to 0700, or remove it"
-            )));
-        }
-        if metadata.uid() != rustix::process::geteuid().as_raw() {
-            return Err(io::Error::other(
-                "it belongs to another user, and what is in it is executed: remove it",
-            ));
-        }
-        let cache = Cache {
-            folder: folder.to_owned(),
-            bytes: AtomicU64::new(bytes),
-            trouble: Mutex::new(None),
-            temporary: None,
-        };
+        Cache::of(PrivateFolder::open(folder, Privacy::Closed)?, bytes)
+    }
+
+    fn of(folder: PrivateFolder, bytes: u64) -> io::Result<Cache> {
+        let cache =
+            Cache { folder, bytes: AtomicU64::new(bytes), trouble: Mutex::new(None), temporary: None };
         cache.tidy()?;
         Ok(cache)
     }
@@ -66,10 +50,10 @@ impl Cache {
     /// # Errors
     /// It cannot be made.
     pub fn temporary(bytes: u64) -> io::Result<Cache> {
-        let owned = fs::Permissions::from_mode(0o700);
+        let owned = Permissions::from_mode(0o700);
         let folder =
             tempfile::Builder::new().prefix("image-policy-host-cache-").permissions(owned).tempdir()?;
-        let mut cache = Cache::open(folder.path(), bytes)?;
+        let mut cache = Cache::of(PrivateFolder::made(folder.path())?, bytes)?;
         cache.temporary = Some(folder);
         Ok(cache)
     }
@@ -91,17 +75,23 @@ impl Cache {
 
     /// The content of an entry, as it was put.
     pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
-        let path = self.folder.join(key);
-        let mut bytes = file::read(&path, self.bytes.load(Ordering::Relaxed)).ok()?;
+        let file = self.folder.file(key, Access::Read).ok()?;
+        let most = self.bytes.load(Ordering::Relaxed);
+        let mut bytes = Vec::new();
+        (&file).take(most.saturating_add(1)).read_to_end(&mut bytes).ok()?;
+        if bytes.len() as u64 > most {
+            return None;
+        }
         let end = bytes.iter().take(256).position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let content = bytes.split_off(end);
         if bytes.trim_ascii_end() != heading(&content).as_bytes() {
-            tracing::warn!("{}: damaged, or of another version: it is prepared anew", text::path(&path));
+            let path = self.folder.path().join(key);
+            tracing::warn!("{}: damaged, or of another version: it is compiled again", text::path(&path));
             return None;
         }
         // The oldest go first; an error makes this one look older than it is.
         let now = FileTimes::new().set_modified(SystemTime::now());
-        let _ = File::open(&path).and_then(|file| file.set_times(now));
+        let _ = file.set_times(now);
         Some(content)
     }
 
@@ -111,7 +101,7 @@ impl Cache {
         let trouble = kept.err().map(|error| {
             format!(
                 "{}: what is compiled cannot be kept there, so it is compiled again at the next start: {}",
-                text::path(&self.folder),
+                text::path(self.folder.path()),
                 text::without_path(&error.to_string())
             )
         });
@@ -127,38 +117,33 @@ impl Cache {
                 "an entry has {bytes} bytes, the limit is {limit} ({key})"
             )));
         }
-        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.folder)?;
-        writeln!(file, "{}", heading(content))?;
-        file.write_all(content)?;
-        file.persist(self.folder.join(key))?;
-        Ok(())
+        self.folder.replace(key, &[heading(content).as_bytes(), b"\n", content])
     }
 
     /// Removes the entries that were not used for longest until the others fit, and what a process left that was
     /// killed while it wrote.
     fn tidy(&self) -> io::Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
+        for name in self.folder.names()? {
             // Another process may have removed it meanwhile.
-            let Ok(metadata) = entry.metadata() else { continue };
-            let modified = metadata.modified()?;
-            let unfinished = entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
-            let abandoned = modified.elapsed().is_ok_and(|age| age.as_secs() > 3600);
-            if unfinished && abandoned {
-                let _ = fs::remove_file(entry.path());
-            } else if !unfinished && metadata.is_file() {
-                entries.push((modified, metadata.len(), entry.path()));
+            let Ok(stat) = self.folder.stat(&name) else { continue };
+            let modified = u64::try_from(stat.st_mtime).unwrap_or_default();
+            if !name.starts_with(UNFINISHED) {
+                let bytes = u64::try_from(stat.st_size).unwrap_or_default();
+                entries.push(((modified, stat.st_mtime_nsec), bytes, name));
+            } else if now.saturating_sub(modified) > ABANDONED {
+                let _ = self.folder.remove(&name);
             }
         }
         let limit = self.bytes.load(Ordering::Relaxed);
         let mut total: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
         entries.sort();
-        for (_, bytes, path) in entries {
+        for (_, bytes, name) in entries {
             if total <= limit {
                 break;
             }
-            let _ = fs::remove_file(path);
+            let _ = self.folder.remove(&name);
             total -= bytes;
         }
         Ok(())
@@ -167,8 +152,8 @@ impl Cache {
 
 /// More than the first line of an entry has.
 const HEADING: u64 = 256;
-
-const UNFINISHED: &str = ".unfinished-";
+/// Seconds after which the process that wrote an unfinished file counts as gone.
+const ABANDONED: u64 = 3600;
 
 fn heading(content: &[u8]) -> String {
     format!("{FORMAT} {}", digest(content))

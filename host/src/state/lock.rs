@@ -1,18 +1,23 @@
 //! The lock of a state directory: held by the host that serves from there, whose process it names.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
+
 use super::StateError;
+use crate::file::{Access, FileError, PrivateFolder};
 use crate::text;
+
+/// The name of the lock in its folder.
+const NAME: &str = "lock";
 
 /// Held as long as the file is open, here or in a process that shares it (flock(2)).
 pub(super) struct Lock {
     file: File,
-    path: PathBuf,
 }
 
 /// How long a host that was killed may still have its lock: a child that it was about to start has it too, for an instant.
@@ -20,19 +25,22 @@ const LETTING_GO: Duration = Duration::from_secs(2);
 
 impl Lock {
     /// `shared` is that of a host whose place this one takes.
-    pub(super) fn take(folder: &Path, shared: Option<File>) -> Result<Lock, StateError> {
-        let path = path_in(folder);
+    pub(super) fn take(folder: &PrivateFolder, shared: Option<File>) -> Result<Lock, StateError> {
         // host.yaml may have changed meanwhile, and what locks another folder locks nothing here.
-        let shared = shared.filter(|shared| is_same(shared, &path).unwrap_or(false));
-        let open = |write| File::options().read(true).write(write).create(write).truncate(false).open(&path);
+        let shared = shared.filter(|shared| is_same(shared, folder).unwrap_or(false));
         let own = || {
-            open(true).or_else(|error| match error.kind() {
+            folder.file(NAME, Access::Write).or_else(|error| match error {
                 // What was recorded there is good for a start all the same.
-                io::ErrorKind::ReadOnlyFilesystem => open(false),
+                FileError::Unreadable(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                    folder.file(NAME, Access::Read)
+                }
                 _ => Err(error),
             })
         };
-        let file = shared.map_or_else(own, Ok)?;
+        let named_lock = |error: FileError| io::Error::other(format!("{NAME}: {error}"));
+        let file = shared.map_or_else(own, Ok).map_err(named_lock)?;
+        // A lock that others can open, they can hold (flock(2)).
+        let _ = file.set_permissions(Permissions::from_mode(0o600));
         let until = Instant::now() + LETTING_GO;
         let mut locked = file.try_lock();
         while matches!(locked, Err(TryLockError::WouldBlock)) && Instant::now() < until {
@@ -40,8 +48,8 @@ impl Lock {
             locked = file.try_lock();
         }
         match locked {
-            Ok(()) => Ok(Lock { file, path }),
-            Err(TryLockError::WouldBlock) => Err(StateError::InUse(text::path(folder), named(file))),
+            Ok(()) => Ok(Lock { file }),
+            Err(TryLockError::WouldBlock) => Err(StateError::InUse(text::path(folder.path()), named(file))),
             Err(TryLockError::Error(error)) => Err(error.into()),
         }
     }
@@ -60,23 +68,24 @@ impl Lock {
             .and_then(|()| writeln!(file, "process {}", std::process::id()));
     }
 
-    /// Whether it still locks its folder: the file may have been removed, or the folder.
-    pub(super) fn holds(&self) -> bool {
-        is_same(&self.file, &self.path).unwrap_or(false)
+    /// Whether the file still locks the folder: somebody may have removed it.
+    pub(super) fn holds(&self, folder: &PrivateFolder) -> bool {
+        is_same(&self.file, folder).unwrap_or(false)
     }
 
-    /// The process whose folder this is; none where nobody holds its lock.
+    /// Returns the process whose folder this is, or None where no process holds the lock.
     pub(super) fn holder(folder: &Path) -> Option<String> {
-        let file = File::open(path_in(folder)).ok()?;
+        // The reader may be another user than the host's, so nothing is asked of the owner.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(folder.join(NAME), flags, Mode::empty()).ok()?);
+        if !file.metadata().ok()?.is_file() {
+            return None;
+        }
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => Some(named(file)),
             _ => None,
         }
     }
-}
-
-fn path_in(folder: &Path) -> PathBuf {
-    folder.join("lock")
 }
 
 /// What stands in a lock; it only tells people where to look.
@@ -86,7 +95,7 @@ fn named(file: File) -> String {
     text::printable(text.trim())
 }
 
-fn is_same(file: &File, path: &Path) -> io::Result<bool> {
-    let (one, other) = (file.metadata()?, std::fs::metadata(path)?);
-    Ok((one.dev(), one.ino()) == (other.dev(), other.ino()))
+fn is_same(file: &File, folder: &PrivateFolder) -> io::Result<bool> {
+    let (one, other) = (file.metadata()?, folder.stat(NAME)?);
+    Ok((one.dev(), one.ino()) == (other.st_dev, other.st_ino))
 }
