@@ -135,7 +135,7 @@ bounds! {
                    whose they are)");
         ENTERING = count("entering", "connections before the end of their handshake, or waiting for a place", 256)
             .fixed("more do no good: a client that means it is through in an instant")
-            .does("one of the address that has most is closed: one whose client has sent nothing, else the oldest");
+            .does("one of the address that has most is closed: the oldest of those that stand at the same step of the handshake as most do");
         HANDSHAKE_TIME = time("handshake-time", "for a TLS handshake", 10 * SECOND)
             .fixed("Go's clients wait as long (net/http, TLSHandshakeTimeout)")
             .says("TLS handshake refused: it took longer than {limit}");

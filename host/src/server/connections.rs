@@ -422,10 +422,6 @@ async fn handshake(
     let mut material = host.sources.tls.clone();
     let by = material.see();
     let handshake = async {
-        progress(Progress::Silent);
-        // An error shows again when the stream is read.
-        let _ = stream.peek(&mut [0]).await;
-        progress(Progress::Heard);
         let greeting = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         progress(Progress::Greeted);
         greeting.into_stream(by.server_config()).await

@@ -10,20 +10,16 @@ use tokio::sync::{Notify, oneshot};
 use super::clients;
 use crate::bounds;
 
-/// How far a connection has come, the most dispensable first.
-#[derive(Clone, Copy, Debug)]
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Progress {
+    /// Its client has not sent all that the host needs to answer.
+    Begun,
+    /// The host has answered.
+    Greeted,
     /// It waits for a place, because its client has at least as many connections as any other.
     Waits,
-    /// Its client has sent nothing yet.
-    Silent,
-    /// Its client has sent something.
-    Heard,
-    /// Its client has sent all that the host needs to answer.
-    Greeted,
-    /// It was accepted just now, so the host has not looked yet.
-    Fresh,
 }
 
 /// All pending connections, within a bound.
@@ -80,11 +76,10 @@ impl Handshakes {
         self.ended.notify_one();
     }
 
-    /// Adds a connection of `peer`. Where there are too many, one is given up: of the address that has most, the one that
-    /// has come least far, and of those the oldest.
+    /// Adds a connection of `peer`. Where there are too many, one is given up.
     pub(super) fn enter(self: &Arc<Self>, peer: SocketAddr) -> PendingHandshake {
         let (keep, given_up) = oneshot::channel();
-        let progress = Arc::new(AtomicU8::new(Progress::Fresh as u8));
+        let progress = Arc::new(AtomicU8::new(Progress::Begun as u8));
         let address = clients::network(peer);
         let mut table = self.table();
         table.numbers += 1;
@@ -102,12 +97,22 @@ impl Handshakes {
 }
 
 impl Table {
+    /// Returns the connection to give up: of an address that has most, one that waits, else the oldest of those that have
+    /// come as far as most have. So a crowd that stands still at any step makes room for a client that passes.
     fn most_dispensable(&self) -> Option<u64> {
-        let of = |entry: &Entry| self.of.get(&entry.address).copied().unwrap_or_default();
-        let rank = |(number, entry): &(&u64, &Entry)| {
-            (usize::MAX - of(entry), entry.progress.load(Ordering::Relaxed), **number)
+        let most = self.of.values().max()?;
+        let candidates = || {
+            let of_most = |entry: &Entry| self.of.get(&entry.address) == Some(most);
+            self.pending.iter().filter(move |(_, entry)| of_most(entry))
         };
-        self.pending.iter().min_by_key(rank).map(|(number, _)| *number)
+        let at = |progress: Progress| {
+            candidates().filter(move |(_, entry)| entry.progress.load(Ordering::Relaxed) == progress as u8)
+        };
+        let crowd = match at(Progress::Begun).count() >= at(Progress::Greeted).count() {
+            true => Progress::Begun,
+            false => Progress::Greeted,
+        };
+        at(Progress::Waits).chain(at(crowd)).map(|(number, _)| *number).next()
     }
 
     fn remove(&mut self, number: u64) {
@@ -140,7 +145,7 @@ impl Drop for PendingHandshake {
 mod tests {
     use super::*;
 
-    /// Who among 256 others is given up for one more.
+    /// Returns the position of the connection that is given up when one more comes to those at these steps.
     fn given_up(others: impl Fn(u16) -> (u8, Progress)) -> Option<usize> {
         let handshakes = Arc::<Handshakes>::default();
         let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 1));
@@ -154,32 +159,23 @@ mod tests {
             .collect();
         // It is of the address with most.
         pending.push(handshakes.enter(address(1)));
-        pending.iter_mut().position(|pending| {
-            pending.given_up.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed)
-        })
+        let closed = Err(oneshot::error::TryRecvError::Closed);
+        pending.iter_mut().position(|pending| pending.given_up.try_recv() == closed)
     }
 
     #[test]
-    fn the_most_dispensable_handshake_is_given_up() {
-        use Progress::{Greeted, Heard, Silent, Waits};
-        for (what, others, expected) in [
-            ("the oldest of equals", &(|_| (1u8, Heard)) as &dyn Fn(u16) -> (u8, Progress), 0),
-            ("who has sent nothing", &|number| (1, if number == 7 { Silent } else { Heard }), 7),
-            ("the oldest, whatever a new one has done", &|_| (1, Greeted), 0),
-            ("who is not greeted", &|number| (1, if number == 9 { Heard } else { Greeted }), 9),
-            ("who waits for a place", &|number| (1, if number == 11 { Waits } else { Silent }), 11),
-            (
-                "the address with most, however far",
-                &|number| {
-                    (
-                        if number < 5 { number as u8 + 20 } else { 1 },
-                        if number < 5 { Silent } else { Greeted },
-                    )
-                },
-                5,
-            ),
-        ] {
-            assert_eq!(given_up(others), Some(expected), "{what}");
-        }
+    fn a_crowd_of_handshakes_makes_room_for_one_more() {
+        use Progress::{Begun, Greeted, Waits};
+        let first = |is: Progress, others: Progress| move |number| (1, if number == 0 { is } else { others });
+        assert_eq!(given_up(|_| (1, Begun)), Some(0), "the oldest of equals");
+        assert_eq!(given_up(first(Greeted, Begun)), Some(1), "a client passes those that have not begun");
+        assert_eq!(given_up(first(Begun, Greeted)), Some(1), "a client begins beside those that stand still");
+        assert_eq!(
+            given_up(|number| (1, if number == 9 { Waits } else { Begun })),
+            Some(9),
+            "who only waits"
+        );
+        let few = |number| if number < 5 { (number as u8 + 20, Begun) } else { (1, Greeted) };
+        assert_eq!(given_up(few), Some(5), "the address with most");
     }
 }
