@@ -1,0 +1,112 @@
+//! The host reads an image reference as the container runtimes do: 50,000 references, made on the spot, are read by the
+//! host and by distribution/reference, a module of Go (`upstream.go`), and the fields are compared. What the host
+//! refuses although upstream takes it must be of a documented kind; the other way round nothing may differ.
+//!
+//! `cargo test -p reference` needs Go, and a module proxy or its cache. The seed is printed; `REFERENCE_SEED=N` makes the
+//! references of another one.
+
+#[cfg(test)]
+mod make;
+#[cfg(test)]
+mod upstream;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::Write as _;
+    use std::net::Ipv6Addr;
+
+    use anyhow::{Context as _, Result, ensure};
+    use image_reference::{Image, ImageError, refuse_image_id};
+
+    use crate::make;
+    use crate::upstream::{Fields, Upstream};
+
+    const COUNT: usize = 50_000;
+    const SEED: u64 = 20_260_101;
+
+    type IsKind = fn(&ImageError) -> bool;
+
+    /// The kinds of references that the host refuses although upstream takes them, each documented in
+    /// host/image-reference/src/reference.rs.
+    const KINDS: [(&str, IsKind); 7] = [
+        ("upper-case letters in a registry", |error| matches!(error, ImageError::RegistryUpperCase(_))),
+        (
+            "`_` in a registry",
+            |error| matches!(error, ImageError::RegistryCharacter(_, character) if character.to_string() == "_"),
+        ),
+        ("a port that is none, or has leading zeros", |error| matches!(error, ImageError::Port(_))),
+        ("brackets around what is no canonical IPv6 address", |error| {
+            matches!(error, ImageError::RegistryAddress(_))
+        }),
+        ("a host name longer than DNS allows", |error| matches!(error, ImageError::RegistryTooLong(_))),
+        ("an image ID", |error| matches!(error, ImageError::ImageId(_))),
+        ("longer than any reference in normal form", |error| matches!(error, ImageError::TooLong(_))),
+    ];
+
+    #[test]
+    fn the_host_reads_references_as_the_container_runtimes_do() {
+        compare().unwrap();
+    }
+
+    fn compare() -> Result<()> {
+        let seed = match std::env::var("REFERENCE_SEED") {
+            Ok(seed) => seed.parse().context("REFERENCE_SEED is no number")?,
+            Err(_) => SEED,
+        };
+        let upstream = Upstream::build()?;
+        let mut tables = upstream.tables()?;
+        let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../cases/references.json");
+        tables.extend(make::inputs(&std::fs::read_to_string(own)?)?);
+        let references = make::references(seed, &tables, COUNT);
+        let read = upstream.read(&references)?;
+
+        let mut counts: BTreeMap<&str, usize> = KINDS.iter().map(|(kind, _)| (*kind, 0)).collect();
+        let (mut equal, mut neither, mut different) = (0, 0, Vec::new());
+        for (text, theirs) in references.iter().zip(read) {
+            let ours = refuse_image_id(text).and_then(|()| Image::parse(text));
+            match (&ours, &theirs) {
+                (Err(_), None) => neither += 1,
+                (Ok(ours), Some(theirs)) if same(ours, theirs) => equal += 1,
+                (Err(error), Some(_)) if let Some((kind, _)) = KINDS.iter().find(|(_, is)| is(error)) => {
+                    *counts.entry(kind).or_default() += 1;
+                }
+                _ => different.push(format!("{text:?}\n  host:     {ours:?}\n  upstream: {theirs:?}")),
+            }
+        }
+        // With `--nocapture` or in a failure only, but for this.
+        let mut out = std::io::stderr();
+        writeln!(
+            out,
+            "REFERENCE_SEED={seed}: {COUNT} references, {} of them distinct",
+            make::distinct(&references)
+        )?;
+        writeln!(out, "{equal:>7}  read with the same fields by both\n{neither:>7}  refused by both")?;
+        for (kind, count) in &counts {
+            writeln!(out, "{count:>7}  refused by the host alone: {kind}")?;
+        }
+        ensure!(
+            different.is_empty(),
+            "seed {seed}: {} undocumented differences, such as\n{}",
+            different.len(),
+            different.get(..different.len().min(20)).unwrap_or_default().join("\n")
+        );
+        ensure!(equal > COUNT / 10 && neither > COUNT / 10, "seed {seed}: the references show too little");
+        Ok(())
+    }
+
+    /// Whether all fields are the same. An IPv6 address is compared as an address: upstream keeps its spelling.
+    fn same(ours: &Image, theirs: &Fields) -> bool {
+        let registry = ours.registry == theirs.registry
+            || address(&ours.registry).is_some_and(|ours| Some(ours) == address(&theirs.registry));
+        registry
+            && ours.repository == theirs.repository
+            && ours.tag == theirs.tag
+            && ours.digest == theirs.digest
+    }
+
+    fn address(registry: &str) -> Option<(Ipv6Addr, &str)> {
+        let (address, port) = registry.strip_prefix('[')?.split_once(']')?;
+        Some((address.parse().ok()?, port))
+    }
+}
