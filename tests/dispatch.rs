@@ -216,6 +216,7 @@ fn every_combination_of_two_policies_is_as_the_rules_say() {
                     scope: stance.scope.clone(),
                     mode: stance.mode,
                     failure_policy: stance.failure_policy,
+                    message: None,
                     loaded: Ok(Arc::clone(policy)),
                 };
                 let rules = Rules {
@@ -286,9 +287,13 @@ fn decision() -> impl Strategy<Value = Decision> {
 
 fn said() -> impl Strategy<Value = Said> {
     let judgement = prop_oneof![3 => decision().prop_map(Ok), 1 => malfunction().prop_map(Err)];
-    (any::<bool>(), any::<bool>(), "[a-z]([-a-z0-9]{0,61}[a-z0-9])?", judgement).prop_map(
-        |(audit, ignore, policy, judgement)| Said {
+    // As it is checked: escaped, and within its bound.
+    let message = prop::option::weighted(0.3, (any::<String>(), 1..100_usize))
+        .prop_map(|message| message.map(|(text, times)| text::shown(&text.repeat(times), 256).into()));
+    (any::<bool>(), any::<bool>(), "[a-z]([-a-z0-9]{0,61}[a-z0-9])?", judgement, message).prop_map(
+        |(audit, ignore, policy, judgement, message)| Said {
             policy,
+            message,
             mode: if audit { Mode::Audit } else { Mode::Enforce },
             failure_policy: if ignore { FailurePolicy::Ignore } else { FailurePolicy::Fail },
             judgement,
@@ -417,6 +422,7 @@ proptest! {
             policy: "generous".to_owned(),
             mode: Mode::Enforce,
             failure_policy: FailurePolicy::Fail,
+            message: None,
             judgement: Ok(allow),
             log: Vec::new(),
         });

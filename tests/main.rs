@@ -82,6 +82,8 @@ mod trust;
 #[cfg(test)]
 mod upgrade;
 #[cfg(test)]
+mod verdicts;
+#[cfg(test)]
 mod watch;
 #[cfg(test)]
 mod worst;

@@ -115,6 +115,7 @@ pub(crate) fn set_of(policy: &Arc<Policy>) -> PolicySet {
         scope: Scope::default(),
         mode: Mode::default(),
         failure_policy: FailurePolicy::default(),
+        message: None,
         loaded: Ok(Arc::clone(policy)),
     };
     PolicySet::new(Rules::default(), HostLimits::default(), vec![entry])

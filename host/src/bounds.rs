@@ -376,6 +376,9 @@ bounds! {
         TEXT = bytes("text", "a decision's reason, one of its warnings, annotations or settings errors", KI)
             .fixed("the reason that is shown is no longer")
             .does("cut, with `…` at its end");
+        MESSAGE = bytes("message", "the message of an entry of `policies`, escaped", 256)
+            .fixed("it has room for a sentence and an address, and leaves the reason of a denial the rest")
+            .says("the message has {found} bytes: at most {limit} are allowed");
         LIST = count("list", "a decision's annotations, its warnings, and settings errors", 32)
             .fixed("people read them")
             .does("the rest is left out");

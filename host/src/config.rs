@@ -218,6 +218,8 @@ pub struct PolicyConfig {
     pub mode: Mode,
     /// What its malfunction means; Fail.
     pub failure_policy: FailurePolicy,
+    /// One line that follows every denial, escaped.
+    pub message: Option<String>,
     /// Its bounds.
     pub limits: PolicyLimits,
     /// Imports that it is granted beyond `log`; none.
@@ -239,6 +241,7 @@ impl PolicyConfig {
             scope: Scope::default(),
             mode: Mode::default(),
             failure_policy: FailurePolicy::default(),
+            message: None,
             limits: PolicyLimits::default(),
             capabilities: Vec::new(),
             pointer: String::new(),

@@ -263,6 +263,7 @@ fn said(entry: &Entry, judgement: Result<Decision, Malfunction>, log: Vec<LogLin
         policy: entry.name.to_string(),
         mode: entry.mode,
         failure_policy: entry.failure_policy,
+        message: entry.message.clone(),
         judgement,
         log,
     }

@@ -81,6 +81,9 @@ pub struct PolicyContent {
     pub mode: Mode,
     /// What its malfunction counts as.
     pub failure_policy: FailurePolicy,
+    /// One line that follows every denial, escaped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// What was loaded, or why nothing could be.
     pub loaded: Result<Version, String>,
 }
@@ -103,10 +106,18 @@ impl Content {
         #[derive(Serialize)]
         struct Identity<'a>(&'a Rules, (u64, usize, u64, std::time::Duration), Vec<PolicyIdentity<'a>>);
         #[derive(Serialize)]
-        struct PolicyIdentity<'a>(&'a PolicyName, &'a Scope, Mode, FailurePolicy, Option<&'a Version>);
+        struct PolicyIdentity<'a>(
+            &'a PolicyName,
+            &'a Scope,
+            Mode,
+            FailurePolicy,
+            Option<&'a Version>,
+            #[serde(skip_serializing_if = "Option::is_none")] Option<&'a str>,
+        );
         let policies = self.policies.iter().map(|policy| {
-            let PolicyContent { name, scope, mode, failure_policy, loaded } = policy;
-            PolicyIdentity(name, scope, *mode, *failure_policy, loaded.as_ref().ok())
+            let PolicyContent { name, scope, mode, failure_policy, message, loaded } = policy;
+            let message = message.as_deref();
+            PolicyIdentity(name, scope, *mode, *failure_policy, loaded.as_ref().ok(), message)
         });
         let limits = &self.limits;
         let limits = (limits.body, limits.images, limits.annotations, limits.review_deadline);
@@ -155,6 +166,7 @@ impl Content {
                     ("match", policy.scope != old.scope),
                     ("mode", policy.mode != old.mode),
                     ("failurePolicy", policy.failure_policy != old.failure_policy),
+                    ("message", policy.message != old.message),
                 ],
             );
         }

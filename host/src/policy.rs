@@ -12,6 +12,7 @@ mod snapshot;
 mod child;
 mod cache;
 mod prepare;
+mod audit_only;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct Entry {
     pub mode: Mode,
     /// What its malfunction counts as.
     pub failure_policy: FailurePolicy,
+    /// One line that follows every denial, escaped.
+    pub message: Option<Arc<str>>,
     /// The policy, or why no version of it could be loaded.
     pub loaded: Result<Arc<Policy>, String>,
 }
@@ -77,6 +80,7 @@ impl Entry {
 pub struct PolicySet {
     publication: Publication,
     digest: String,
+    warnings: Vec<String>,
     /// How decisions become a verdict.
     pub rules: Rules,
     /// Bounds of a review and of the host.
@@ -92,8 +96,15 @@ impl PolicySet {
         for why in policies.iter_mut().filter_map(|entry| entry.loaded.as_mut().err()) {
             *why = text::shown(why, bounds::LOAD_ERROR.size());
         }
-        let mut set =
-            PolicySet { publication: Publication::NONE, digest: String::new(), rules, limits, policies };
+        let mut set = PolicySet {
+            publication: Publication::NONE,
+            digest: String::new(),
+            warnings: Vec::new(),
+            rules,
+            limits,
+            policies,
+        };
+        set.warnings = audit_only::warning(&set.rules, &set.policies).into_iter().collect();
         set.digest = digest(&set.content().identity()).chars().take(12).collect();
         set
     }
@@ -125,6 +136,11 @@ impl PolicySet {
         &self.digest
     }
 
+    /// Returns what an operator may not have meant, a line each. Nothing of it keeps the set from being in force.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// What it is made of.
     pub fn content(&self) -> Content {
         let policies = self.policies.iter().map(|entry| PolicyContent {
@@ -132,6 +148,7 @@ impl PolicySet {
             scope: entry.scope.clone(),
             mode: entry.mode,
             failure_policy: entry.failure_policy,
+            message: entry.message.as_deref().map(str::to_owned),
             loaded: entry.loaded.as_ref().map(|policy| policy.version()).map_err(String::clone),
         });
         Content { rules: self.rules.clone(), limits: self.limits.clone(), policies: policies.collect() }

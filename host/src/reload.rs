@@ -111,6 +111,13 @@ struct Next {
     differences: Option<Differences>,
 }
 
+/// Logs what an operator may not have meant of a set that comes into force.
+fn warn(set: &PolicySet) {
+    for warning in set.warnings() {
+        tracing::warn!("policies: {warning}");
+    }
+}
+
 /// The subject of the problem that the generation in force is not recorded.
 const UNRECORDED: &str = "state directory";
 
@@ -341,8 +348,9 @@ impl Reloader {
         }
         let record = self.record(&set, Some(&before.content()), next.differences);
         self.keep(record, next.components);
-        self.policies.publish(set);
         tracing::info!("{told}");
+        warn(&set);
+        self.policies.publish(set);
         self.closed = false;
         self.waiting = None;
     }

@@ -443,6 +443,7 @@ mod tests {
             scope: Default::default(),
             mode: Default::default(),
             failure_policy: Default::default(),
+            message: None,
             loaded: Ok(Version {
                 component: component.digest.clone(),
                 settings: serde_json::json!({ "allow": ["x"] }),

@@ -36,6 +36,9 @@ pub struct Status {
     pub policies: Vec<PolicyStatus>,
     /// What is not as it should be.
     pub problems: Vec<Problem>,
+    /// What an operator may not have meant, though it is as configured.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// The certificates in force, the first to expire first.
     pub certificates: Vec<CertificateStatus>,
     /// The decision log, where one is configured.
@@ -201,6 +204,7 @@ impl Status {
                 || trouble,
             policies,
             problems,
+            warnings: set.warnings().to_vec(),
             certificates: tls.certificates().iter().map(|one| CertificateStatus::of(one, now)).collect(),
             decision_log,
             candidate: standing.candidate.clone(),

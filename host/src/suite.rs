@@ -223,7 +223,8 @@ fn explained(verdict: &Verdict) -> Vec<String> {
             lines.extend(image.because().map(|because| format!("  {because}")));
         }
         for said in &image.judged.said {
-            lines.push(format!("  {} said {}: {}", said.policy, said.outcome(), said.reason()));
+            let message = said.message_of_denial().map_or(String::new(), |message| format!(": {message}"));
+            lines.push(format!("  {} said {}: {}{message}", said.policy, said.outcome(), said.reason()));
             lines.extend(said.log.iter().map(|line| format!("  {} wrote: {}", said.policy, line.message)));
         }
     }

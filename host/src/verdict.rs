@@ -155,6 +155,8 @@ pub struct Said {
     pub mode: Mode,
     /// What its malfunction counts as.
     pub failure_policy: FailurePolicy,
+    /// The message of its entry in host.yaml, escaped.
+    pub message: Option<Arc<str>>,
     /// The decision, or why there is none.
     pub judgement: Result<Decision, Malfunction>,
     /// What it wrote to its log while it was asked, escaped and within its bounds.
@@ -203,9 +205,17 @@ impl Said {
         }
     }
 
-    /// Returns the reason with the policy's name, for people.
+    /// Returns the message of the policy's entry if the policy denies.
+    pub fn message_of_denial(&self) -> Option<&str> {
+        self.message.as_deref().filter(|_| self.outcome() == Outcome::Deny)
+    }
+
+    /// Returns the reason with the policy's name and the message of its entry, for people. The reason is cut, and the message
+    /// is whole.
     fn line(&self) -> String {
-        format!("{} (policy {})", text::cut(&self.reason(), bounds::REASON_PART.size()), self.policy)
+        let message = self.message_of_denial().map_or(String::new(), |message| format!(": {message}"));
+        let room = bounds::REASON_PART.size().saturating_sub(message.len());
+        format!("{} (policy {}){message}", text::cut(&self.reason(), room), self.policy)
     }
 }
 

@@ -345,6 +345,7 @@ fn writer() -> Result<PolicySet, Box<dyn std::error::Error + Send + Sync>> {
         scope: Scope::default(),
         mode: Mode::default(),
         failure_policy: FailurePolicy::default(),
+        message: None,
         loaded: Ok(policy.into()),
     };
     Ok(PolicySet::new(Rules::default(), HostLimits::default(), vec![entry]))

@@ -83,6 +83,7 @@ impl Guest {
             scope: Scope::default(),
             mode: Mode::Enforce,
             failure_policy: FailurePolicy::Fail,
+            message: None,
             loaded: Ok(policy),
         };
         PolicySet::new(Rules::default(), HostLimits::default(), vec![entry])

@@ -104,6 +104,7 @@ pub(crate) fn set(policies: Vec<Arc<Policy>>) -> Result<PolicySet, Error> {
             scope: Default::default(),
             mode: Mode::Enforce,
             failure_policy: Default::default(),
+            message: None,
             loaded: Ok(policy),
         })
     };

@@ -15,7 +15,7 @@ use crate::manifest::{Manifest, Object, Skipped};
 use crate::policy::PolicySet;
 use crate::review::Review;
 use crate::text;
-use crate::verdict::{Disposition, ImageVerdict, Said, Verdict};
+use crate::verdict::{Decision, Disposition, ImageVerdict, Said, Verdict};
 
 const DENIED: u8 = 1;
 const BROKEN: u8 = 2;
@@ -280,14 +280,17 @@ fn title(image: &ImageVerdict) -> String {
 fn in_words(said: &Said) -> String {
     let mode = match said.mode {
         Mode::Enforce => "",
-        Mode::Audit => " (audit: it changes no verdict)",
+        Mode::Audit => " (audit: it denies nothing)",
     };
+    // That of a policy in force follows in the verdict.
+    let message = said.message_of_denial().filter(|_| said.mode == Mode::Audit);
+    let message = message.map_or(String::new(), |message| format!(": {message}"));
     match &said.judgement {
         Ok(decision) if decision.reason.is_empty() => {
-            format!("{}  {}{mode}", decision.outcome, decision.code)
+            format!("{}  {}{message}{mode}", decision.outcome, decision.code)
         }
-        Ok(decision) => format!("{}  {}: {}{mode}", decision.outcome, decision.code, decision.reason),
-        Err(_) => format!("malfunction, counts as {}: {}{mode}", said.outcome(), said.reason()),
+        Ok(Decision { outcome, code, reason, .. }) => format!("{outcome}  {code}: {reason}{message}{mode}"),
+        Err(_) => format!("malfunction, counts as {}: {}{message}{mode}", said.outcome(), said.reason()),
     }
 }
 
@@ -343,6 +346,10 @@ fn said_json(said: &Said) -> Value {
         "outcome": said.outcome(),
         "log": said.log,
     });
+    let common = match said.message_of_denial() {
+        Some(message) => joined(common, json!({ "message": message })),
+        None => common,
+    };
     let judgement = match &said.judgement {
         Ok(decision) => json!({
             "code": decision.code,

@@ -82,6 +82,12 @@ impl Display for Text<'_> {
                 writeln!(f, "  {problem}")?;
             }
         }
+        if !status.warnings.is_empty() {
+            writeln!(f, "\nworth knowing")?;
+            for warning in &status.warnings {
+                writeln!(f, "  {warning}")?;
+            }
+        }
         let notices: Vec<_> = notices(status).collect();
         if !notices.is_empty() {
             writeln!(f, "\nneeds somebody")?;

@@ -16,6 +16,7 @@ use super::{
     NamespacePatterns, PolicyConfig, PolicyLimits, PolicyName, Rules, Scope, Serving, TlsConfig,
 };
 use crate::bounds::{self, Bound, Set};
+use crate::text;
 use crate::yaml::{Document, Problem, quote};
 
 /// Checks everything, and reports everything that is wrong.
@@ -168,6 +169,7 @@ impl Checker<'_> {
         }
         let scope = self.scope(&format!("{pointer}/match/namespaces"), &raw.scope.namespaces);
         let limits = self.policy_limits(&pointer, &raw.limits);
+        let message = raw.message.map(|text| self.message(&format!("{pointer}/message"), &text));
         Some(PolicyConfig {
             name: name.ok()?,
             module,
@@ -177,10 +179,31 @@ impl Checker<'_> {
             scope,
             mode: raw.mode,
             failure_policy: raw.failure_policy,
+            message,
             limits,
             capabilities: raw.capabilities,
             pointer,
         })
+    }
+
+    /// Returns the message of a policy's entry as it is shown: on one line, escaped.
+    fn message(&mut self, pointer: &str, text: &str) -> String {
+        // A block of YAML ends in a line break.
+        let text = text.trim();
+        if text.is_empty() {
+            self.problem(pointer, "the message is empty: remove the key, or write where to ask");
+        }
+        if text.contains(['\n', '\r']) {
+            self.problem(
+                pointer,
+                "the message has several lines: write it on one, such as `\"ask in #platform\"`",
+            );
+        }
+        let shown = text::printable(text);
+        if shown.len() > bounds::MESSAGE.size() {
+            self.problem(pointer, bounds::MESSAGE.says(shown.len(), bounds::MESSAGE.default));
+        }
+        shown
     }
 
     fn gate(&mut self, raw: &raw::Gate) -> Gate {

@@ -151,6 +151,9 @@ pub(super) struct Policy {
     /// What a malfunction of the policy means.
     #[serde(default)]
     pub(super) failure_policy: FailurePolicy,
+    /// One line that follows every denial of the policy, such as where to ask.
+    #[serde(default)]
+    pub(super) message: Option<String>,
     /// Bounds of the policy.
     #[serde(default)]
     pub(super) limits: PolicyBounds,

@@ -53,6 +53,7 @@ fn stand_in(problem: &Problem) -> Option<Entry> {
         scope: Scope::default(),
         mode: Mode::Enforce,
         failure_policy: FailurePolicy::Fail,
+        message: None,
         loaded: Err(problem.to_string()),
     })
 }
@@ -418,6 +419,7 @@ fn entry(policy: &PolicyConfig, loaded: Result<Arc<Policy>, String>) -> Entry {
         scope: policy.scope.clone(),
         mode: policy.mode,
         failure_policy: policy.failure_policy,
+        message: policy.message.as_deref().map(Arc::from),
         loaded,
     }
 }

@@ -75,6 +75,7 @@ fn entry(policy: &PolicyContent, loaded: Result<Arc<Policy>, String>) -> Entry {
         scope: policy.scope.clone(),
         mode: policy.mode,
         failure_policy: policy.failure_policy,
+        message: policy.message.as_deref().map(Arc::from),
         loaded,
     }
 }

@@ -108,6 +108,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         false => tracing::info!("generation {} in force: {}", set.generation(), names(&set)),
         true => tracing::error!("generation {} in force, which denies everything", set.generation()),
     }
+    super::warn(&set);
 
     let (store, policies) = PolicyStore::new(set);
     let (tls_store, tls) = TlsStore::new(server_config);

@@ -57,7 +57,13 @@ impl Value<'_> {
                 warnings.join("; ")
             }
             Value::Malfunction(malfunction) => text::printable(&malfunction.to_string()),
-            Value::Audit(said) => format!("would {}: {}", said.outcome(), said.reason()),
+            Value::Audit(said) => {
+                let would = format!("would {}: ", said.outcome());
+                let message =
+                    said.message_of_denial().map_or(String::new(), |message| format!(": {message}"));
+                let room = bounds::AUDIT_VALUE.size().saturating_sub(would.len() + message.len());
+                format!("{would}{}{message}", text::cut(&said.reason(), room))
+            }
         }
     }
 }

@@ -1,0 +1,102 @@
+//! Where only policies in mode `audit` apply, so that every image is allowed. Pure.
+
+use super::Entry;
+use crate::config::{Mode, NamespacePattern, Rules};
+
+/// Namespaces that are looked at. Further ones are not: this is a warning, and a set is made for every change of a file.
+const LOOKED_AT: usize = 1000;
+/// Places and policies that are named.
+const NAMED: usize = 3;
+
+/// Returns a warning if only policies in mode `audit` apply in some namespace. A host in mode `audit` denies nothing anyway.
+pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
+    let audits = policies.iter().any(|entry| entry.mode == Mode::Audit);
+    if rules.mode == Mode::Audit || !audits {
+        return None;
+    }
+    let mut places = Vec::new();
+    let mut names: Vec<&str> = Vec::new();
+    for place in places_of(rules, policies) {
+        let namespace = place.example();
+        let applying = || policies.iter().filter(|entry| entry.scope.applies(&namespace));
+        let audit_only = applying().all(|entry| entry.mode == Mode::Audit);
+        if rules.exempt_namespaces.matches(&namespace) || !audit_only || applying().next().is_none() {
+            continue;
+        }
+        for entry in applying() {
+            // One more than is named, so that the words tell of others.
+            if names.len() <= NAMED && !names.contains(&entry.name.as_str()) {
+                names.push(entry.name.as_str());
+            }
+        }
+        places.push(place);
+    }
+    if places.is_empty() {
+        return None;
+    }
+    let everywhere = places_of(rules, policies).len() == 1;
+    let shown = match everywhere {
+        true => "in every namespace".to_owned(),
+        false => first(places.iter().map(Place::shown)),
+    };
+    Some(format!(
+        "only policies in mode audit apply {shown} ({}), so every image is allowed there, whatever these say (unless this is \
+         meant, take `mode: audit` away from one of them, or add a policy that is in force there)",
+        first(names.into_iter().map(str::to_owned))
+    ))
+}
+
+/// Returns the first items in words.
+fn first(items: impl Iterator<Item = String>) -> String {
+    let mut items: Vec<_> = items.collect();
+    let more = items.len().saturating_sub(NAMED);
+    items.truncate(NAMED);
+    if more > 0 {
+        items.push("others".to_owned());
+    }
+    match items.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => items.concat(),
+    }
+}
+
+/// Namespaces that the configuration tells apart.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Pattern(NamespacePattern),
+    Others,
+}
+
+impl Place {
+    /// Returns a namespace of this place, which a longer prefix of another entry hardly has.
+    fn example(&self) -> String {
+        match self {
+            Place::Pattern(NamespacePattern::Name(name)) => name.clone(),
+            Place::Pattern(NamespacePattern::Prefix(prefix)) => format!("{prefix}z"),
+            Place::Others => "a-namespace-that-no-entry-names".to_owned(),
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Place::Pattern(NamespacePattern::Name(name)) => format!("in namespace {name}"),
+            Place::Pattern(NamespacePattern::Prefix(prefix)) => format!("in namespaces {prefix}*"),
+            Place::Others => "in all other namespaces".to_owned(),
+        }
+    }
+}
+
+/// Returns every pattern of the configuration, in order, and the rest at the end.
+fn places_of(rules: &Rules, policies: &[Entry]) -> Vec<Place> {
+    let scopes = policies.iter().flat_map(|entry| entry.scope.include.iter().chain([&entry.scope.exclude]));
+    let mut places = std::collections::BTreeSet::from([Place::Others]);
+    for patterns in scopes.chain([&rules.exempt_namespaces]) {
+        for pattern in Vec::from(patterns.clone()) {
+            if places.len() > LOOKED_AT {
+                break;
+            }
+            places.insert(Place::Pattern(pattern));
+        }
+    }
+    places.into_iter().collect()
+}
