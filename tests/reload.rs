@@ -386,3 +386,35 @@ fn a_review_sees_exactly_one_generation() {
     assert_eq!(policies.current().number() as usize, SWAPS + 1);
     println!("{evaluations} evaluations during {SWAPS} swaps");
 }
+
+/// A file's name is text from outside too: it makes no line of its own, and no colour.
+#[test]
+fn the_name_of_a_file_forges_nothing() {
+    let installation = Installation::with_a();
+    let forged = "x\n[+]forged ok\n\u{1b}[31mred\u{202e}\u{2800}";
+    installation.policy(forged, b"garbage");
+    let mut started = installation.start();
+    let log = logged(|| started.reloader.reload());
+    let problems = installation.problems(&started);
+    assert_eq!(problems.len(), 1);
+    let shown = "policies/x\\u{a}[+]forged ok\\u{a}\\u{1b}[31mred\\u{202e}\\u{2800}.wasm: it is not in force";
+    assert!(problems[0].starts_with(shown), "{problems:?}");
+    assert!(!log.contains(forged), "{log}");
+}
+
+/// bound: directory within, directory breaks
+#[test]
+fn the_number_of_files_in_the_policy_directory_is_bounded() {
+    let installation = Installation::with_a();
+    let file = installation.path("policies/0");
+    fs::write(&file, "").unwrap();
+    (2..32_768)
+        .for_each(|number| fs::hard_link(&file, installation.path(&format!("policies/{number}"))).unwrap());
+    let mut started = installation.start();
+    assert_eq!(installation.problems(&started), [""; 0]);
+    fs::hard_link(&file, installation.path("policies/surplus")).unwrap();
+    started.reloader.reload();
+    let problems = installation.problems(&started);
+    assert!(problems[0].contains("it holds more than 32768 files"), "{problems:?}");
+    assert_eq!(said(&started.policies), ["a: version1"]);
+}

@@ -225,6 +225,9 @@ bounds! {
             .says("with it the settings files of this host are larger than {limit} bytes together");
         POLICIES = count("policies", "policies in a set", 1000).key("limits.policies", 1, 10_000)
             .says("there are {found} policies; this host takes at most {limit} ({key})");
+        DIRECTORY = count("directory", "files in policyDirectory, whether they are policies or not", 32_768)
+            .fixed("each of them is looked at whenever something has changed")
+            .says("it holds more than {limit} files: give policies a folder of their own");
         MODULE = bytes("module", "a policy's file", 32 * MI).key("limits.module", 64 * KI, 256 * MI)
             .says("the file has {found} bytes, the limit is {limit} ({key})");
         EXTERNS = count("externs", "a component's imports and exports", 1000)

@@ -196,7 +196,10 @@ fn configured(config: &Config, problems: &mut Vec<Problem>) -> Result<Vec<Policy
 
 fn components_in(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
+    for (number, entry) in std::fs::read_dir(directory)?.enumerate() {
+        if number >= bounds::DIRECTORY.size() {
+            return Err(std::io::Error::other(bounds::DIRECTORY.says("", bounds::DIRECTORY.default)));
+        }
         let path = entry?.path();
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
         if !hidden && path.extension().is_some_and(|extension| extension == "wasm") {

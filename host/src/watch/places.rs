@@ -76,7 +76,7 @@ impl Places {
         let Some(real) = self.resolve(folder, &mut LEFT.clone()) else { return };
         self.names(&real).all = true;
         // Who wants the folder tells of one with more.
-        for entry in fs::read_dir(&real).into_iter().flatten().flatten().take(bounds::SUITE_FILES.size()) {
+        for entry in fs::read_dir(&real).into_iter().flatten().flatten().take(bounds::DIRECTORY.size()) {
             let (name, kind) = (entry.file_name(), entry.file_type());
             if is_hidden(&name) {
                 continue;
@@ -139,5 +139,23 @@ impl Places {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each link leads to a path of a thousand names, of which the first is the next link.
+    #[test]
+    fn links_whose_targets_have_many_names_come_to_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        for link in 0..LEFT.links {
+            let target = format!("l{}/{}", link + 1, "x/".repeat(1000));
+            std::os::unix::fs::symlink(target, folder.path().join(format!("l{link}"))).unwrap();
+        }
+        let file = folder.path().join("l0");
+        let places = Places::of(&Wanted { files: BTreeSet::from([file.clone()]), folders: BTreeSet::new() });
+        assert!(places.files.contains(&file) && places.directories.contains_key(folder.path()));
     }
 }
