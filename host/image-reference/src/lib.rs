@@ -22,8 +22,10 @@ pub mod reference;
 
 mod excerpt;
 mod patterns;
+mod registry;
 
 pub use excerpt::{Excerpt, shorten};
 pub use pattern::{Pattern, TagPattern};
-pub use patterns::Patterns;
+pub use patterns::{Nearest, Patterns, Separation};
 pub use reference::{Image, ImageError, MAX_REFERENCE, Reference, refuse_image_id};
+pub use registry::RegistryError;

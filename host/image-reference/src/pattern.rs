@@ -4,49 +4,59 @@
 //! registry / segment / … [/ **] [:tag] [@digest]
 //! ```
 //!
-//! A pattern is compared with an image field by field, in the normal form the host gives an image; it is never a
-//! string prefix: `gcr.io/foo` does not match `gcr.io/foobar`.
+//! A pattern is compared with an image field by field, in normal form; it is never a string prefix: `gcr.io/foo`
+//! does not match `gcr.io/foobar`.
 //!
 //! | part | matches |
 //! |---|---|
 //! | `ghcr.io`, `localhost:5000` | this registry with this port, nothing else |
-//! | `*.gcr.io` | one label more: `eu.gcr.io`, not `gcr.io` and not `a.eu.gcr.io`. The one wildcard a registry may have; two labels or more must follow |
+//! | `*` as a label of the host | any one label: `111122223333.dkr.ecr.*.amazonaws.com`, `*.gcr.io`. The last two labels have none |
+//! | `*` in the first label | any characters of that label: `*-docker.pkg.dev` |
 //! | `acme` | this path segment |
 //! | `*`, `team-*` | any number of characters, none included, inside one path segment |
 //! | `**` | one path segment or more. Only as the whole last segment: `ghcr.io/acme/**` matches `ghcr.io/acme/x` and `ghcr.io/acme/x/y`, and not `ghcr.io/acme` |
-//! | no tag, no digest | every tag and every digest |
+//! | no tag, no digest; `:*` | every tag and every digest |
 //! | `:v1.*` | this tag, `*` as above, and only where the image has **no digest**: a runtime that is given both pulls by the digest and ignores the tag |
 //! | `@sha256:…` | this digest, in full. A tag beside it is checked and then ignored, as the runtime ignores it |
 //!
+//! A `*` never meets a `.` of a host or a `/`, so no wildcard of a host is met by a path, nor the reverse.
+//!
 //! A pattern names its registry: `nginx` and `docker.io/nginx` are mistakes that say `docker.io/library/nginx`.
-//! So are upper-case letters, and whatever no image in normal form can match.
+//! So are upper-case letters, and whatever no image in normal form can match. A pattern of another tool, a regular
+//! expression or a URL is called so.
 //!
 //! Matching takes time linear in the image, however many `*` a pattern has.
 
+mod foreign;
 mod glob;
 mod parse;
+mod services;
 
+use alloc::borrow::Cow;
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
+use core::cmp::Ordering;
 use core::fmt;
-use core::ops::Range;
 
 use crate::Reference;
+use crate::registry::is_label;
 
-/// Which images: see the [module's page](self) for the form.
+/// A set of images: see the [module's page](self) for the form.
 ///
-/// It is its text and where the parts of that are: a policy's memory is copied for every review.
+/// It is its text and where the parts of that end, since a policy's memory is copied for every review.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: Box<str>,
-    /// The registry, without `*.`.
-    registry: Range<u16>,
-    /// `*.` stands before the registry.
-    below: bool,
-    /// The segments before `**`.
-    path: Range<u16>,
-    /// Those of them before the first that has a `*`.
-    literal: Range<u16>,
+    /// The text before [`Pattern::everywhere`], where that changed it.
+    written: Option<Box<str>>,
+    shape: Shape,
+    /// End of the registry.
+    registry: u16,
+    /// End of the segments before `**`.
+    path: u16,
+    /// End of those of them before the first that has a `*`.
+    literal: u16,
     /// `**` follows `path`.
     deep: bool,
     version: Version,
@@ -60,15 +70,68 @@ enum Version {
     Digest(u16),
 }
 
+/// Which labels of a host have a `*`: bit `n` for the label `n` from the left, and a bit above all labels. 0 where
+/// none has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Shape(u16);
+
+/// Most labels of a host with a `*`.
+const MAX_LABELS: usize = 15;
+
+impl Shape {
+    /// The shape of a host without `*`.
+    pub(crate) const LITERAL: Shape = Shape(0);
+
+    /// Returns the shape of a host, or `None` if it has more labels than a host with a `*` may have.
+    fn of(host: &str) -> Option<Shape> {
+        if !host.contains('*') {
+            return Some(Shape::LITERAL);
+        }
+        let mut bits = 0;
+        let mut labels = 0;
+        for label in host.split('.') {
+            if labels == MAX_LABELS {
+                return None;
+            }
+            bits |= u16::from(label.contains('*')) << labels;
+            labels = labels.saturating_add(1);
+        }
+        Some(Shape(bits | 1 << labels))
+    }
+
+    /// Whether a registry has as many labels as the hosts of this shape.
+    pub(crate) fn fits(self, registry: &str) -> bool {
+        let dots = registry.bytes().filter(|b| *b == b'.').count();
+        self == Shape::LITERAL
+            || u32::try_from(dots).is_ok_and(|dots| dots.saturating_add(1) == self.0.ilog2())
+    }
+
+    /// Compares two registries with as many labels by the labels that have no `*` in hosts of this shape.
+    pub(crate) fn compare(self, left: &str, right: &str) -> Ordering {
+        if self == Shape::LITERAL {
+            return left.cmp(right);
+        }
+        let labels = left.split('.').zip(right.split('.')).enumerate();
+        labels
+            .filter(|(number, _)| self.0 >> *number & 1 == 0)
+            .map(|(_, (left, right))| left.cmp(right))
+            .find(|order| order.is_ne())
+            .unwrap_or(Ordering::Equal)
+    }
+}
+
 impl Pattern {
     /// Reads a pattern; the error says in one line what is wrong and what to write.
+    ///
+    /// # Errors
+    /// A message of one line.
     pub fn parse(text: &str) -> Result<Self, String> {
         parse::pattern(text)
     }
 
     /// As it was written.
     pub fn as_str(&self) -> &str {
-        &self.text
+        self.written.as_deref().unwrap_or(&self.text)
     }
 
     /// Whether this image is one of those meant.
@@ -84,6 +147,14 @@ impl Pattern {
             }
     }
 
+    /// Whether this image is one of those meant, or says by a tag beside its digest that it is.
+    pub(crate) fn claims(&self, image: &Reference<'_>) -> bool {
+        match self.version {
+            Version::Tag(_) => self.matches(&Reference { digest: None, ..*image }),
+            _ => self.matches(image),
+        }
+    }
+
     /// Whether images of this registry and repository are meant, some tags or digests of it at least.
     pub fn matches_name(&self, registry: &str, repository: &str) -> bool {
         self.matches_registry(registry) && self.matches_repository(repository)
@@ -91,8 +162,17 @@ impl Pattern {
 
     /// Whether images of this registry are meant, some of them at least.
     pub fn matches_registry(&self, registry: &str) -> bool {
-        let registry = if self.below { one_label_less(registry) } else { Some(registry) };
-        registry == Some(self.part(&self.registry))
+        let own = self.registry();
+        if self.shape == Shape::LITERAL {
+            return own == registry;
+        }
+        let mut labels = registry.split('.');
+        let each = own.split('.').all(|glob| {
+            labels.next().is_some_and(|label| {
+                glob == label || glob.contains('*') && is_label(label) && glob::matches(glob, label)
+            })
+        });
+        each && labels.next().is_none()
     }
 
     /// Whether it means a version by its tag.
@@ -100,7 +180,51 @@ impl Pattern {
         matches!(self.version, Version::Tag(_))
     }
 
-    fn matches_repository(&self, repository: &str) -> bool {
+    /// Returns the registry as it was written, with its wildcards.
+    pub fn registry(&self) -> &str {
+        self.text.get(..usize::from(self.registry)).unwrap_or_default()
+    }
+
+    /// Returns a pattern of the same registry that names an owner, if strangers get names below this one.
+    ///
+    /// Some registries give a name below theirs to anyone: `OWNER.azurecr.io`, `REGION-docker.pkg.dev/OWNER`. A
+    /// wildcard in the owner's place trusts all of them.
+    pub fn trusts_strangers(&self) -> Option<&'static str> {
+        if self.shape == Shape::LITERAL { None } else { services::without_owner(self) }
+    }
+
+    /// Returns the pattern for a list that denies: of the registry under every name and port that is known of it.
+    pub(crate) fn everywhere(self) -> Pattern {
+        let (registry, library) = known_as(self.registry(), self.is_one_segment());
+        if registry == self.registry() {
+            return self;
+        }
+        let rest = self.text.get(usize::from(self.registry)..).unwrap_or_default();
+        let library = if library { "/library" } else { "" };
+        let text = format!("{registry}{library}{rest}");
+        match parse::parts(&text) {
+            Ok(pattern) => Pattern { written: Some(self.text), ..pattern },
+            Err(_) => self,
+        }
+    }
+
+    /// Whether the path is one segment, and no `**`.
+    fn is_one_segment(&self) -> bool {
+        !self.deep && !self.path_text().contains('/')
+    }
+
+    /// How many path segments an image must have: this many, or this many or more.
+    pub(crate) fn depth(&self) -> (usize, bool) {
+        let named = self.globs().count();
+        if self.deep { (named.saturating_add(1), true) } else { (named, false) }
+    }
+
+    /// Whether the segments of the path, as far as both have them, match.
+    pub(crate) fn matches_so_far(&self, repository: &str) -> bool {
+        self.globs().zip(repository.split('/')).all(|(glob, text)| glob::matches(glob, text))
+    }
+
+    pub(crate) fn matches_repository(&self, repository: &str) -> bool {
         let mut segments = repository.split('/');
         let named = self
             .globs()
@@ -109,19 +233,28 @@ impl Pattern {
         named && rest.peek().is_some() == self.deep && rest.all(|segment| !segment.is_empty())
     }
 
-    /// What the name of every image meant begins with: whether a label more, the registry, and the segments of the path
+    /// What the name of every image meant begins with: the shape of the host, the host, and the segments of the path
     /// before the first that has a `*`.
-    pub(crate) fn beginning(&self) -> (bool, &str, &str) {
-        (self.below, self.part(&self.registry), self.part(&self.literal))
+    pub(crate) fn beginning(&self) -> (Shape, &str, &str) {
+        (self.shape, self.registry(), self.literal())
+    }
+
+    /// The segments of the path before the first that has a `*`.
+    pub(crate) fn literal(&self) -> &str {
+        self.after_registry(self.literal)
+    }
+
+    fn path_text(&self) -> &str {
+        self.after_registry(self.path)
+    }
+
+    fn after_registry(&self, end: u16) -> &str {
+        self.text.get(usize::from(self.registry).saturating_add(1)..usize::from(end)).unwrap_or_default()
     }
 
     fn globs(&self) -> impl Iterator<Item = &str> {
         // No path has no segment; `split` would find an empty one.
-        self.part(&self.path).split('/').filter(|glob| !glob.is_empty())
-    }
-
-    fn part(&self, range: &Range<u16>) -> &str {
-        self.text.get(usize::from(range.start)..usize::from(range.end)).unwrap_or_default()
+        self.path_text().split('/').filter(|glob| !glob.is_empty())
     }
 
     fn from(&self, start: u16) -> &str {
@@ -129,15 +262,33 @@ impl Pattern {
     }
 }
 
-/// What `*.` stands before, if this registry is one of those meant by it.
-pub(crate) fn one_label_less(registry: &str) -> Option<&str> {
-    registry.split_once('.').filter(|(label, _)| parse::is_label(label)).map(|(_, rest)| rest)
+/// Returns the name under which a list that denies knows this registry, and whether its repositories of one segment
+/// stand in `library`. The ports of HTTPS and HTTP, which a runtime uses where none is written, are left out.
+pub(crate) fn known_as(registry: &str, one_segment: bool) -> (Cow<'_, str>, bool) {
+    let (host, port) = crate::registry::split_port(registry);
+    let port = port.filter(|port| !matches!(*port, "443" | "80"));
+    let hub = host == "docker.io"
+        || host.ends_with(".docker.io") && !host.contains('*')
+        || matches!(host, "registry.hub.docker.com" | "registry.ipv6.docker.com");
+    if hub && port.is_none() {
+        return (Cow::Borrowed("docker.io"), one_segment);
+    }
+    let loopback = host == "[::1]"
+        || host.ends_with(".localhost") && !host.contains('*')
+        || host.starts_with("127.") && host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let registry = match port {
+        Some(port) if loopback => Cow::Owned(format!("localhost:{port}")),
+        None if loopback => Cow::Borrowed("localhost"),
+        Some(_) => Cow::Borrowed(registry),
+        None => Cow::Borrowed(host),
+    };
+    (registry, false)
 }
 
 impl fmt::Display for Pattern {
     /// As it was written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.as_str())
     }
 }
 
@@ -147,6 +298,9 @@ pub struct TagPattern(Box<str>);
 
 impl TagPattern {
     /// Reads a tag pattern; the error says in one line what is wrong and what to write.
+    ///
+    /// # Errors
+    /// A message of one line.
     pub fn parse(text: &str) -> Result<Self, String> {
         parse::tag(text)?;
         Ok(Self(text.into()))

@@ -31,12 +31,12 @@
 
 use alloc::borrow::ToOwned;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use core::fmt;
-use core::net::Ipv6Addr;
 use core::str::FromStr;
 
 use crate::excerpt::Excerpt;
+use crate::registry::{self, DOCKER_HUB, DOCKER_INDEX, RegistryError, is_lower_hex};
 
 /// Longest reference that is looked at, in bytes; every reference in normal form is shorter than 1024.
 pub const MAX_REFERENCE: usize = 4096;
@@ -44,16 +44,9 @@ pub const MAX_REFERENCE: usize = 4096;
 const MAX_REPOSITORY: usize = 255;
 /// Longest tag of the grammar, in bytes.
 const MAX_TAG: usize = 128;
-/// Longest host name of DNS in dotted form, in bytes (RFC 1035 §2.3.4).
-const MAX_HOST: usize = 253;
 
 /// The digest algorithms of opencontainers/go-digest, and the hexadecimal digits each makes.
 const ALGORITHMS: [(&str, usize); 3] = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
-
-/// The registry of a reference that names none.
-const DOCKER_HUB: &str = "docker.io";
-/// What Docker Hub's registry was called before; still read as [`DOCKER_HUB`].
-const DOCKER_INDEX: &str = "index.docker.io";
 
 /// An image reference in normal form, as `image` of the contract (`wit/types.wit`).
 ///
@@ -217,51 +210,8 @@ fn normal_registry(registry: Option<&str>) -> Result<&str, ImageError> {
     if registry.contains('@') {
         return Err(ImageError::AtBeforeSlash);
     }
-    if registry.bytes().any(|b| b.is_ascii_uppercase()) {
-        return Err(ImageError::RegistryUpperCase(Excerpt::of(registry)));
-    }
-    let (host, port) = match registry.rsplit_once(':') {
-        // The last colon of an address without a port is inside its brackets.
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (registry, None),
-    };
-    check_host(registry, host)?;
-    port.map_or(Ok(()), check_port)?;
+    registry::check(registry).map_err(|error| ImageError::Registry(Excerpt::of(registry), error))?;
     Ok(if registry == DOCKER_INDEX { DOCKER_HUB } else { registry })
-}
-
-/// Checks the host of a registry; the messages show all of the registry.
-fn check_host(registry: &str, host: &str) -> Result<(), ImageError> {
-    if host.contains([':', '[', ']']) {
-        // Digits and colons only: the grammar takes neither zone (`%eth0`) nor dotted IPv4 part.
-        let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let plain = address.filter(|a| a.bytes().all(|b| is_lower_hex(b) || b == b':'));
-        return match plain.and_then(|a| a.parse::<Ipv6Addr>().ok()) {
-            Some(_) => Ok(()),
-            None => Err(ImageError::RegistryAddress(Excerpt::of(registry))),
-        };
-    }
-    if host.len() > MAX_HOST {
-        return Err(ImageError::RegistryTooLong(host.len()));
-    }
-    if let Some(c) = host.chars().find(|&c| !(c.is_ascii_alphanumeric() || c == '.' || c == '-')) {
-        return Err(ImageError::RegistryCharacter(Excerpt::of(registry), Excerpt::of_char(c)));
-    }
-    if host.split('.').any(|part| part.is_empty() || part.starts_with('-') || part.ends_with('-')) {
-        return Err(ImageError::RegistryPart(Excerpt::of(registry)));
-    }
-    Ok(())
-}
-
-fn check_port(port: &str) -> Result<(), ImageError> {
-    if port.is_empty() {
-        return Err(ImageError::NothingAfterColon("port"));
-    }
-    match port.parse::<u16>() {
-        // Printing it again refuses `+80` and `080`, which Rust and resolvers read as 80.
-        Ok(number) if number != 0 && number.to_string() == port => Ok(()),
-        _ => Err(ImageError::Port(Excerpt::of(port))),
-    }
 }
 
 fn normal_repository(registry: &str, path: &str) -> Result<String, ImageError> {
@@ -303,7 +253,7 @@ fn is_component(text: &str) -> bool {
 fn check_tag(tag: &str) -> Result<(), ImageError> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if tag.is_empty() {
-        return Err(ImageError::NothingAfterColon("tag"));
+        return Err(ImageError::TagMissing);
     }
     if let Some(c) = tag.chars().find(|&c| !(word(c) || c == '.' || c == '-')) {
         return Err(ImageError::TagCharacter(Excerpt::of(tag), Excerpt::of_char(c)));
@@ -331,10 +281,6 @@ fn check_digest(digest: &str) -> Result<(), ImageError> {
         return Err(ImageError::DigestLength(algorithm, digits, hex.len()));
     }
     Ok(())
-}
-
-fn is_lower_hex(byte: u8) -> bool {
-    matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
 /// What is wrong with a reference, said to the person whose pod was refused: one line, what is wrong, what to
@@ -365,29 +311,9 @@ pub enum ImageError {
     /// An `@` in what would be the registry.
     #[error("`@` stands before a `/`: write no user name before the registry, and nothing after a digest")]
     AtBeforeSlash,
-    /// A registry with upper-case letters.
-    #[error("registry `{0}` has upper-case letters: write it in lower case")]
-    RegistryUpperCase(Excerpt),
-    /// A character that no host name has.
-    #[error("registry `{0}` has `{1}`: a host name takes letters, digits, `-` and `.`")]
-    RegistryCharacter(Excerpt, Excerpt),
-    /// An empty part of a host name, or one with `-` at an edge.
-    #[error(
-        "registry `{0}` is no host name: what stands between dots begins and ends with a letter or digit"
-    )]
-    RegistryPart(Excerpt),
-    /// An IPv6 address in a spelling the grammar does not take.
-    #[error("registry `{0}` is no IPv6 address as references take it: write it like `[2001:db8::1]`")]
-    RegistryAddress(Excerpt),
-    /// A host name of more than 253 bytes; holds how many.
-    #[error("the registry's host name has {0} bytes: at most {MAX_HOST} are allowed")]
-    RegistryTooLong(usize),
-    /// A colon with no port or no tag after it; holds which.
-    #[error("the {0} after `:` is missing: write one, or leave out the `:`")]
-    NothingAfterColon(&'static str),
-    /// No port number.
-    #[error("port `{0}` is not a number from 1 to 65535 without leading zeros")]
-    Port(Excerpt),
+    /// A registry, and its fault.
+    #[error("registry `{0}` {1}")]
+    Registry(Excerpt, RegistryError),
     /// Nothing where the repository should be.
     #[error("the image reference has no repository: write `registry/repository:tag` or `repository:tag`")]
     RepositoryMissing,
@@ -406,6 +332,9 @@ pub enum ImageError {
     /// A repository of more than 255 bytes, with `library/`; holds how many.
     #[error("the repository has {0} bytes: at most {MAX_REPOSITORY} are allowed, `library/` included")]
     RepositoryTooLong(usize),
+    /// A colon with no tag after it.
+    #[error("the tag after `:` is missing: write one, or leave out the `:`")]
+    TagMissing,
     /// A character that no tag has.
     #[error("tag `{0}` has `{1}`: it takes letters, digits, `_`, `.` and `-`")]
     TagCharacter(Excerpt, Excerpt),

@@ -1,6 +1,6 @@
 //! Patterns against a model that is slow and plain.
 
-use image_reference::{Image, Pattern, Patterns, Reference};
+use image_reference::{Image, Nearest, Pattern, Patterns, Reference, Separation};
 use proptest::prelude::*;
 
 /// Tries everything.
@@ -50,7 +50,7 @@ fn pattern() -> impl Strategy<Value = String> {
         "[ab]\\*?".prop_map(|tag| format!(":{tag}")),
         Just(format!("@{DIGEST}"))
     ];
-    ("(\\*\\.)?([ab]\\.)?a\\.io", pattern_path(), version)
+    ("(\\*\\.|\\*a\\.|a\\*\\.)?([ab]\\.|\\*\\.)?a\\.io(:5|:443)?", pattern_path(), version)
         .prop_map(|(registry, path, version)| (registry, path.join("/"), version))
         .prop_map(|(registry, path, version)| match path.ends_with("**") {
             true => format!("{registry}/{path}"),
@@ -62,7 +62,7 @@ fn pattern() -> impl Strategy<Value = String> {
 fn image() -> impl Strategy<Value = Image> {
     let repository = prop_oneof![9 => image_path().prop_map(|path| path.join("/")), 1 => "[a/]{0,4}"];
     let digest = prop::option::weighted(0.2, Just(DIGEST.to_owned()));
-    ("([ab-]{0,2}\\.)?([ab]\\.)?a\\.io", repository, prop::option::of("[ab]{1,2}"), digest).prop_map(
+    ("([ab-]{0,2}\\.)?([ab]\\.)?a\\.io(:5)?", repository, prop::option::of("[ab]{1,2}"), digest).prop_map(
         |(registry, repository, tag, digest)| Image {
             original: String::new(),
             registry,
@@ -116,7 +116,61 @@ proptest! {
     fn tags_match_as_the_model_says(pattern in "[ab](\\*?[ab]){0,4}\\*?|\\*([ab]\\*?){0,4}", tag in "[ab]{0,8}") {
         let parsed = Pattern::parse(&format!("r.io/x:{pattern}")).map_err(TestCaseError::fail)?;
         prop_assert_eq!(parsed.matches(&of("r.io", "x", Some(&tag), None)), model(pattern.as_bytes(), tag.as_bytes()));
-        prop_assert!(!parsed.matches(&of("r.io", "x", Some(&tag), Some("sha256:00"))));
+        // `:*` is any version, and another tag says nothing of an image with a digest.
+        prop_assert_eq!(parsed.matches(&of("r.io", "x", Some(&tag), Some("sha256:00"))), pattern == "*");
+    }
+
+    /// Each label is compared by itself, so no `*` meets a dot or a slash.
+    #[test]
+    fn hosts_match_as_the_model_says(
+        pattern in "(\\*|[ab]\\*?|\\*[ab]|[ab])(\\.(\\*|[ab])){0,3}\\.a\\.io",
+        host in "[ab]{1,2}(\\.[ab]{1,2}){0,4}\\.io",
+    ) {
+        let parsed = Pattern::parse(&format!("{pattern}/x")).map_err(TestCaseError::fail)?;
+        let (globs, labels): (Vec<&str>, Vec<&str>) = (pattern.split('.').collect(), host.split('.').collect());
+        let equal = globs.len() == labels.len()
+            && globs.iter().zip(&labels).all(|(glob, label)| model(glob.as_bytes(), label.as_bytes()));
+        prop_assert_eq!(parsed.matches(&of(&host, "x", None, None)), equal);
+        let path = format!("{host}/x");
+        prop_assert!(!parsed.matches(&of("r.io", &path, None, None)));
+    }
+
+    /// A list that denies means at least what the patterns mean, and pinning an image by a digest hides it from none.
+    #[test]
+    fn a_list_that_denies_means_no_less(patterns in prop::collection::vec(pattern(), 0..30), image in image()) {
+        let list: Vec<_> = patterns.iter().map(|text| Pattern::parse(text)).collect::<Result<_, _>>().map_err(TestCaseError::fail)?;
+        let (plain, denying) = (Patterns::new(list.clone()), Patterns::denying(list));
+        let image = image.reference();
+        prop_assert!(denying.matches(&image) || !plain.matches(&image));
+        if image.tag.is_some() {
+            let pinned = Reference { digest: Some(DIGEST), ..image };
+            prop_assert!(denying.matches(&pinned) || !denying.matches(&image));
+        }
+        for port in ["443", "80"] {
+            let registry = format!("{}:{port}", image.registry);
+            prop_assert_eq!(denying.matches(&Reference { registry: &registry, ..image }), denying.matches(&image));
+        }
+    }
+
+    /// The nearest pattern is no match, and has what it is said to have.
+    #[test]
+    fn the_nearest_pattern_is_separated_by_what_is_said(patterns in prop::collection::vec(pattern(), 0..30), image in image()) {
+        use Separation::{Deeper, Port, Registry, Shorter, TagBesideDigest, Typo, Version};
+        let list: Vec<_> = patterns.iter().map(|text| Pattern::parse(text)).collect::<Result<_, _>>().map_err(TestCaseError::fail)?;
+        let indexed = Patterns::new(list);
+        let image = image.reference();
+        if indexed.matches(&image) || image.repository.split('/').any(str::is_empty) {
+            return Ok(());
+        }
+        let Some(Nearest { pattern, by }) = indexed.nearest(&image) else { return Ok(()) };
+        prop_assert!(!pattern.matches(&image));
+        let (same_host, same_name) =
+            (pattern.matches_registry(image.registry), pattern.matches_name(image.registry, image.repository));
+        prop_assert_eq!(same_name, matches!(by, Version | TagBesideDigest), "{} {:?}", pattern, by);
+        prop_assert_eq!(same_host, matches!(by, Version | TagBesideDigest | Deeper(_) | Shorter(_)), "{} {:?}", pattern, by);
+        if matches!(by, Port | Registry | Typo) {
+            prop_assert!(pattern.matches_name(&pattern.registry().replace('*', "a"), image.repository));
+        }
     }
 
     #[test]

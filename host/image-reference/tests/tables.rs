@@ -1,8 +1,9 @@
 //! Tables of patterns: what matches what, and what is refused with which words.
 
-use image_reference::{Pattern, Reference, TagPattern, shorten};
+use image_reference::{Image, Pattern, Patterns, Reference, TagPattern, shorten};
 
 const MATCHES: &str = include_str!("matches.txt");
+const ADDRESSES: &str = include_str!("addresses.txt");
 const MISTAKES: &str = include_str!("mistakes.txt");
 
 /// The rows of a table, without comments and empty lines, `@D`, ` D` and ` E` written out.
@@ -33,6 +34,30 @@ fn what_matches_what() {
     }
 }
 
+/// A registry has one spelling: what a runtime would dial to the same place is refused, and a reference and a pattern
+/// take the same registries. `cannot be read` stands for a message about something before the registry.
+#[test]
+fn a_registry_has_one_spelling_in_references_and_patterns() {
+    let mut differing = Vec::new();
+    for row in rows(ADDRESSES) {
+        let [registry, expected] = row.as_slice() else { panic!("{row:?}") };
+        let text = format!("{registry}/x");
+        let reference = Image::parse(&text).map(|image| image.registry).map_err(|error| error.to_string());
+        let pattern = Pattern::parse(&text).map(|pattern| pattern.registry().to_owned());
+        for read in [reference, pattern] {
+            let holds = match &read {
+                Ok(read) => expected == "ok" && read == registry,
+                Err(_) if expected == "cannot be read" => true,
+                Err(message) => message.contains(expected.as_str()),
+            };
+            if !holds {
+                differing.push(format!("{registry}: {read:?}, not {expected}"));
+            }
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
 #[test]
 fn a_pattern_prints_as_it_was_written() {
     for row in rows(MATCHES) {
@@ -42,12 +67,20 @@ fn a_pattern_prints_as_it_was_written() {
 
 #[test]
 fn a_mistake_says_what_to_write() {
+    let mut differing = Vec::new();
     for row in rows(MISTAKES) {
         let [pattern, expected] = row.as_slice() else { panic!("{row:?}") };
-        let message = Pattern::parse(pattern).expect_err(pattern);
-        assert!(message.contains(expected.as_str()), "{pattern}: {message}");
-        assert!(message.lines().count() == 1 && message.len() < 400, "{pattern}: {message}");
+        match Pattern::parse(pattern) {
+            Ok(_) => differing.push(format!("{pattern} is a pattern")),
+            Err(message) => {
+                let fit = message.lines().count() == 1 && message.len() < 400;
+                if !fit || !message.contains(expected.as_str()) {
+                    differing.push(format!("{pattern}: {message}\n    not: {expected}"));
+                }
+            }
+        }
     }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
 }
 
 /// Whoever follows the advice ends with a pattern, in a few steps. Advice about a part (a segment, a port) is not
@@ -60,7 +93,7 @@ fn advice_leads_to_a_pattern() {
         for step in 1.. {
             let Some((_, advice)) = message.split_once("write `") else { break };
             let advice = advice.split('`').next().unwrap();
-            if !advice.contains('/') || row[0].contains("acme**") {
+            if !advice.contains('/') || row[0].contains("acme**") || advice.contains("OWNER") {
                 break;
             }
             match Pattern::parse(advice) {
@@ -117,4 +150,66 @@ fn shortened_text_is_within_its_bound_and_printable() {
     assert_eq!(shorten("abcd", 3), "ab…");
     assert_eq!(shorten("ααα", 2), "α…");
     assert_eq!(shorten("a\nb\u{7f}", 9), "a\u{fffd}b\u{fffd}");
+}
+
+/// The image with the fields of a cell: `REGISTRY REPOSITORY TAG DIGEST`, `-` for none.
+fn fields(cell: &str) -> Reference<'_> {
+    let mut fields = cell.split(' ').map(|field| (field != "-").then_some(field));
+    let mut next = || fields.next().flatten();
+    let (registry, repository) = (next().unwrap_or_default(), next().unwrap_or_default());
+    Reference { registry, repository, tag: next(), digest: next() }
+}
+
+#[test]
+fn a_list_that_denies_holds_under_every_name() {
+    for row in rows(include_str!("denies.txt")) {
+        let [pattern, image, expected] = row.as_slice() else { panic!("{row:?}") };
+        let list = Patterns::denying(vec![Pattern::parse(pattern).unwrap()]);
+        let found = list.first_match(&fields(image));
+        assert_eq!(found.is_some(), expected == "yes", "{row:?}");
+        assert!(found.is_none_or(|found| found.as_str() == pattern), "{row:?}");
+    }
+}
+
+#[test]
+fn the_nearest_pattern_says_what_separates() {
+    for row in rows(include_str!("nearest.txt")) {
+        let [patterns, image, expected] = row.as_slice() else { panic!("{row:?}") };
+        let list = patterns.split(' ').map(|text| Pattern::parse(text).unwrap()).collect();
+        let found = Patterns::new(list);
+        assert!(!found.matches(&fields(image)), "{row:?}");
+        let found = found.nearest(&fields(image)).map(|near| format!("{} {:?}", near.pattern, near.by));
+        assert_eq!(found.as_deref().unwrap_or("none"), expected, "{row:?}");
+    }
+}
+
+#[test]
+fn a_wildcard_in_the_place_of_an_owner_trusts_strangers() {
+    for (pattern, expected) in [
+        ("*.dkr.ecr.eu-west-1.amazonaws.com/**", Some("OWNER.dkr.ecr.*.amazonaws.com/**")),
+        ("*.dkr.ecr.*.amazonaws.com/**", Some("OWNER.dkr.ecr.*.amazonaws.com/**")),
+        ("1111*.dkr.ecr.eu-west-1.amazonaws.com/**", Some("OWNER.dkr.ecr.*.amazonaws.com/**")),
+        ("*.dkr.ecr.*.amazonaws.com/my-team/**", Some("OWNER.dkr.ecr.*.amazonaws.com/**")),
+        ("*.*.*.*.amazonaws.com/**", Some("OWNER.dkr.ecr.*.amazonaws.com/**")),
+        ("*.dkr.ecr.cn-north-1.amazonaws.com.cn/**", Some("OWNER.dkr.ecr.*.amazonaws.com.cn/**")),
+        ("111122223333.dkr.ecr.*.amazonaws.com/**", None),
+        ("*.azurecr.io/**", Some("OWNER.azurecr.io/**")),
+        ("*.azurecr.io/my-team/app", Some("OWNER.azurecr.io/**")),
+        ("acme*.azurecr.io/**", Some("OWNER.azurecr.io/**")),
+        ("*.azurecr.io:443/**", Some("OWNER.azurecr.io/**")),
+        ("acme.azurecr.io/**", None),
+        ("*.jfrog.io/**", Some("OWNER.jfrog.io/**")),
+        ("*-docker.pkg.dev/**", Some("*-docker.pkg.dev/OWNER/**")),
+        ("*-docker.pkg.dev/*/app", Some("*-docker.pkg.dev/OWNER/**")),
+        ("*-docker.pkg.dev/my-*/app", Some("*-docker.pkg.dev/OWNER/**")),
+        ("*.pkg.dev/**", Some("*-docker.pkg.dev/OWNER/**")),
+        ("*-docker.pkg.dev/my-project/**", None),
+        ("*.gcr.io/**", Some("*.gcr.io/OWNER/**")),
+        ("*.gcr.io/my-project/**", None),
+        ("eu.gcr.io/**", None),
+        ("*.corp.example/**", None),
+        ("registry-*.corp.example/**", None),
+    ] {
+        assert_eq!(Pattern::parse(pattern).unwrap().trusts_strangers(), expected, "{pattern}");
+    }
 }

@@ -19,6 +19,8 @@ fn image(tag: Option<&str>, digest: Option<&str>) -> Image {
     }
 }
 
+const BESIDE: &str = r#"{"forbiddenTags":["*-dev"],"forbiddenTagsBesideDigest":true}"#;
+
 #[test]
 fn decisions() {
     use Outcome::{Abstain, Allow, Deny};
@@ -27,6 +29,8 @@ fn decisions() {
     let pin = "it has no digest: write registry.k8s.io/pause:3.9@sha256:…, which `crane digest registry.k8s.io/pause:3.9` prints";
     let no_latest = "tag latest is forbidden: write a version, or a digest";
     let no_dev = "tag 1-dev is forbidden: write a version, or a digest";
+    let beside = "tag 1-dev is forbidden, beside a digest too: write a version, or leave it out";
+    let pin_dev = "it has no digest: write registry.k8s.io/pause:1-dev@sha256:…, which `crane digest registry.k8s.io/pause:1-dev` prints";
     for (settings, tag, digest, outcome, code, reason) in [
         ("{}", None, digest, Allow, "pinned", "it is named by a digest"),
         ("{}", Some("latest"), digest, Allow, "pinned", "it is named by a digest"),
@@ -70,6 +74,37 @@ fn decisions() {
         ),
         (r#"{"except":["ghcr.io/*"]}"#, Some("3.9"), None, Deny, "not-pinned", pin),
         (
+            r#"{"except":["registry.k8s.io/pause:*"]}"#,
+            None,
+            digest,
+            Abstain,
+            "exempt",
+            "pattern registry.k8s.io/pause:* is exempt",
+        ),
+        // Beside a digest the tag counts only where the settings say so.
+        (r#"{"forbiddenTags":["*-dev"]}"#, Some("1-dev"), digest, Allow, "pinned", "it is named by a digest"),
+        (BESIDE, Some("1-dev"), digest, Deny, "forbidden-tag", beside),
+        (BESIDE, Some("1-dev"), None, Deny, "not-pinned", pin_dev),
+        (BESIDE, Some("3.9"), digest, Allow, "pinned", "it is named by a digest"),
+        (BESIDE, None, digest, Allow, "pinned", "it is named by a digest"),
+        (
+            r#"{"forbiddenTagsBesideDigest":true}"#,
+            Some("latest"),
+            digest,
+            Deny,
+            "forbidden-tag",
+            "tag latest is forbidden, beside a digest too: write a version, or leave it out",
+        ),
+        // Pinning takes no exemption away.
+        (
+            r#"{"forbiddenTags":["*-dev"],"forbiddenTagsBesideDigest":true,"except":["registry.k8s.io/pause:1-*"]}"#,
+            Some("1-dev"),
+            digest,
+            Abstain,
+            "exempt",
+            "pattern registry.k8s.io/pause:1-* is exempt",
+        ),
+        (
             r#"{"except":["registry.k8s.io/pause:3.*"]}"#,
             Some("3.9"),
             None,
@@ -109,7 +144,7 @@ fn mistakes_in_the_settings() {
             vec![
                 ("/forbiddenTags/1", "is no tag"),
                 ("/except/0", "write `docker.io/library/pause`"),
-                ("/x", "there are requireDigest, forbiddenTags, except"),
+                ("/x", "there are requireDigest, forbiddenTags, forbiddenTagsBesideDigest, except"),
             ],
         ),
     ] {

@@ -25,6 +25,12 @@ pub trait Policy: Sized + std::fmt::Display {
     /// Reads the settings, or tells every mistake in them.
     fn parse(settings: &str) -> Result<Self, Vec<SettingsError>>;
 
+    /// Returns what an operator should look at in these settings, a line each. The host shows it when the policy is
+    /// loaded.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Judges one image.
     fn judge(&self, image: &Image, context: &Context) -> Decision;
 }
@@ -55,6 +61,9 @@ macro_rules! export_policy {
                 fn configure(settings: String) -> Result<(), Vec<SettingsError>> {
                     let policy = <$policy>::parse(&settings)?;
                     log(Level::Info, &policy.to_string());
+                    for warning in policy.warnings() {
+                        log(Level::Warn, &warning);
+                    }
                     POLICY.set(policy).map_err(|_| {
                         let message = "configure was called a second time".to_owned();
                         vec![SettingsError { pointer: String::new(), message }]

@@ -7,4 +7,4 @@ pub mod settings;
 #[cfg(target_arch = "wasm32")]
 mod heap;
 
-pub use image_reference::{Pattern, Patterns, Reference, TagPattern, pattern, shorten};
+pub use image_reference::{Nearest, Pattern, Patterns, Reference, Separation, TagPattern, pattern, shorten};

@@ -68,6 +68,17 @@ impl<'a> Settings<'a> {
         read.ok()
     }
 
+    /// One of these words. None where the key is not there, or is wrong.
+    pub fn choice(&mut self, key: &'static str, words: &[&'static str]) -> Option<&'static str> {
+        let value = self.take(key)?;
+        let read = text(value).ok();
+        let found = read.and_then(|read| words.iter().copied().find(|word| *word == read));
+        if found.is_none() {
+            self.mistake(&format!("/{key}"), format!("wanted {}", words.join(" or ")));
+        }
+        found
+    }
+
     /// One line of at most `most` bytes. None where the key is not there, or is wrong.
     pub fn line(&mut self, key: &'static str, most: usize) -> Option<String> {
         let value = self.take(key)?;

@@ -9,14 +9,17 @@
 //! | a `deny` pattern, whatever else it matches | deny | `denied-registry` |
 //! | an `allow` pattern | allow | `trusted-registry` |
 //! | neither, and there is an `allow` list | deny | `untrusted-registry` |
+//! | neither, and `unmatched` is `Abstain` | abstain | `unmatched` |
 //! | neither, and there is only a `deny` list | abstain | `not-denied` |
 //!
-//! The pattern that decided is the audit annotation `pattern`. Patterns are those of [`policy_kit::pattern`].
+//! With `unmatched: Abstain` the lists of several entries add up: an image is allowed if one of them allows it.
+//!
+//! A denial of an image that one thing alone separates from a pattern says what that is. The pattern that decided is the audit annotation `pattern`. Patterns are those of [`policy_kit::pattern`].
 
 use std::fmt;
 
 use policy_kit::settings::Settings;
-use policy_kit::{Pattern, Patterns, shorten};
+use policy_kit::{Nearest, Pattern, Patterns, Separation, shorten};
 
 pub use policy_kit::contract::{Context, Decision, Image, Outcome, Policy, SettingsError};
 
@@ -24,6 +27,8 @@ pub use policy_kit::contract::{Context, Decision, Image, Outcome, Policy, Settin
 const MAX_MESSAGE: usize = 300;
 /// In characters: one name inside a reason.
 const MAX_NAME: usize = 120;
+/// Most patterns that are warned of, for each thing to warn of.
+const MAX_WARNINGS: usize = 8;
 
 /// The settings, read.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub struct Rules {
     /// None: this policy only denies.
     allow: Option<Patterns>,
     deny: Patterns,
+    /// An image that no list has is left to the other policies.
+    abstain: bool,
     message: Option<String>,
 }
 
@@ -41,6 +48,7 @@ impl Policy for Rules {
         let mut settings = Settings::read(json)?;
         let allow = settings.list("allow", Pattern::parse);
         let deny = settings.list("deny", Pattern::parse);
+        let unmatched = settings.choice("unmatched", &["Deny", "Abstain"]);
         let message = settings.line("message", MAX_MESSAGE);
         if allow.is_none() && deny.as_ref().is_none_or(Vec::is_empty) && settings.is_sound() {
             settings.mistake("", "nothing to judge by: write allow: [\"ghcr.io/acme/**\"], or deny, or both");
@@ -51,8 +59,42 @@ impl Policy for Rules {
                 "an empty list would deny every image: list patterns, or leave the key out",
             );
         }
-        let deny = Patterns::new(deny.unwrap_or_default());
-        settings.finish(Self { allow: allow.map(Patterns::new), deny, message })
+        if allow.is_none() && unmatched == Some("Deny") && settings.is_sound() {
+            settings.mistake(
+                "/unmatched",
+                "without a list `allow` it would deny every image: list patterns there",
+            );
+        }
+        let deny = Patterns::denying(deny.unwrap_or_default());
+        let abstain = unmatched == Some("Abstain");
+        settings.finish(Self { allow: allow.map(Patterns::new), deny, abstain, message })
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let allowed = self.allow.iter().flat_map(|allow| allow.all());
+        let strangers = allowed.filter_map(|pattern| Some((pattern, pattern.trusts_strangers()?)));
+        for (pattern, owned) in strangers.take(MAX_WARNINGS) {
+            let pattern = shorten(pattern.as_str(), MAX_NAME);
+            warnings.push(format!(
+                "allow: {pattern} trusts registries of strangers, since anyone gets a name there: write {owned}, with \
+                 your account or project as OWNER"
+            ));
+        }
+        for pattern in self.deny.all().iter().filter(|pattern| pattern.is_of_tag()).take(MAX_WARNINGS) {
+            let pattern = shorten(pattern.as_str(), MAX_NAME);
+            warnings.push(format!(
+                "deny: {pattern} does not hold: the same image passes by its digest, deny the repository"
+            ));
+        }
+        if self.allow.is_none() {
+            warnings.push(
+                "deny without allow does not hold: a mirror, an IP address or another name of a registry passes; list \
+                 in allow what may run"
+                    .into(),
+            );
+        }
+        warnings
     }
 
     fn judge(&self, image: &Image, _: &Context) -> Decision {
@@ -67,6 +109,9 @@ impl Policy for Rules {
             Some(pattern) => {
                 let reason = format!("pattern {} is trusted", shorten(pattern.as_str(), MAX_NAME));
                 decision(Outcome::Allow, "trusted-registry", reason, Some(pattern))
+            }
+            None if self.abstain => {
+                decision(Outcome::Abstain, "unmatched", "no pattern matches".into(), None)
             }
             None => decision(Outcome::Deny, "untrusted-registry", self.denial(untrusted(allow, image)), None),
         }
@@ -96,20 +141,42 @@ impl fmt::Display for Rules {
     }
 }
 
-/// Names what is trusted nearest to the image: the patterns of its repository, else of its registry, else all.
+/// Returns what separates the image from the nearest pattern; else what is trusted of its registry, else of all.
 fn untrusted(allow: &Patterns, image: &Image) -> String {
     let Image { registry, repository, .. } = image;
     let (host, path) = (shorten(registry, MAX_NAME), shorten(repository, MAX_NAME));
-    let of_name = allow.of_name(registry, repository);
-    if let Some(trusted) = list(of_name.iter().copied()) {
-        let by_tag = image.digest.is_some() && of_name.into_iter().any(Pattern::is_of_tag);
-        let hint = if by_tag { "; where there is a digest the tag does not count" } else { "" };
-        format!("this version of {host}/{path} is not trusted: allowed of it {trusted}{hint}")
-    } else if let Some(trusted) = list(allow.of_registry(registry).into_iter()) {
+    if let Some(Nearest { pattern, by }) = allow.nearest(&image.reference()) {
+        let name = shorten(pattern.as_str(), MAX_NAME);
+        return match by {
+            Separation::Version | Separation::TagBesideDigest => {
+                let of_name = allow.of_name(registry, repository);
+                let by_tag = image.digest.is_some() && of_name.iter().any(|pattern| pattern.is_of_tag());
+                let trusted = list(of_name.into_iter()).unwrap_or_default();
+                let hint = if by_tag { "; where there is a digest the tag does not count" } else { "" };
+                format!("this version of {host}/{path} is not trusted: allowed of it {trusted}{hint}")
+            }
+            Separation::Deeper(more) => {
+                format!("{host}/{path} is not trusted: it is {} too deep for {name}", segments(more))
+            }
+            Separation::Shorter(fewer) => {
+                format!("{host}/{path} is not trusted: it is {} too short for {name}", segments(fewer))
+            }
+            Separation::Port => format!("registry {host} is not trusted: {name} has another port, or none"),
+            Separation::Typo => format!("registry {host} is not trusted: {name} has nearly the same name"),
+            Separation::Registry => {
+                format!("registry {host} is not trusted: {name} is the same path in another registry")
+            }
+        };
+    }
+    if let Some(trusted) = list(allow.of_registry(registry).into_iter()) {
         format!("{host}/{path} is not trusted: allowed of {host} {trusted}")
     } else {
         format!("registry {host} is not trusted: allowed {}", list(allow.all().iter()).unwrap_or_default())
     }
+}
+
+fn segments(number: usize) -> String {
+    if number == 1 { "one segment".into() } else { format!("{number} segments") }
 }
 
 /// `is A`, `are A and B`, `are A and 2 more`; none where there is nothing.

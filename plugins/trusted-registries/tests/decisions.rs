@@ -21,6 +21,7 @@ fn judge(settings: &str, fields: &str) -> Result<Decision, Vec<SettingsError>> {
 const ALLOW: &str = r#"{"allow":["registry.k8s.io/**","ghcr.io/acme/**","ghcr.io/tools/app:v*"]}"#;
 const BOTH: &str =
     r#"{"allow":["ghcr.io/acme/**"],"deny":["ghcr.io/acme/legacy"],"message":"see https://wiki"}"#;
+const ABSTAIN: &str = r#"{"allow":["ghcr.io/acme/**"],"deny":["ghcr.io/acme/legacy"],"unmatched":"Abstain"}"#;
 const DENY: &str = r#"{"deny":["docker.io/**"]}"#;
 
 #[test]
@@ -56,7 +57,7 @@ fn decisions() {
             "ghcr.io acme latest -",
             Deny,
             "untrusted-registry",
-            "ghcr.io/acme is not trusted: allowed of ghcr.io are ghcr.io/acme/** and ghcr.io/tools/app:v*",
+            "ghcr.io/acme is not trusted: it is one segment too short for ghcr.io/acme/**",
             None,
         ),
         (
@@ -96,7 +97,7 @@ fn decisions() {
             "quay.io acme/app v1 -",
             Deny,
             "untrusted-registry",
-            "registry quay.io is not trusted: allowed is ghcr.io/acme/** (see https://wiki)",
+            "registry quay.io is not trusted: ghcr.io/acme/** is the same path in another registry (see https://wiki)",
             None,
         ),
         (
@@ -106,6 +107,73 @@ fn decisions() {
             "denied-registry",
             "pattern docker.io/** is denied",
             Some("docker.io/**"),
+        ),
+        (
+            DENY,
+            "docker.io:443 nginx latest -",
+            Deny,
+            "denied-registry",
+            "pattern docker.io/** is denied",
+            Some("docker.io/**"),
+        ),
+        (
+            DENY,
+            "registry-1.docker.io library/nginx - sha256:00",
+            Deny,
+            "denied-registry",
+            "pattern docker.io/** is denied",
+            Some("docker.io/**"),
+        ),
+        // What separates an image from a pattern.
+        (
+            ALLOW,
+            "ghcr.io:443 acme/app v1 -",
+            Deny,
+            "untrusted-registry",
+            "registry ghcr.io:443 is not trusted: ghcr.io/acme/** has another port, or none",
+            None,
+        ),
+        (
+            ALLOW,
+            "ghcr.oi acme/app v1 -",
+            Deny,
+            "untrusted-registry",
+            "registry ghcr.oi is not trusted: ghcr.io/acme/** has nearly the same name",
+            None,
+        ),
+        (
+            ALLOW,
+            "ghcr.io tools/app/x v1 -",
+            Deny,
+            "untrusted-registry",
+            "ghcr.io/tools/app/x is not trusted: it is one segment too deep for ghcr.io/tools/app:v*",
+            None,
+        ),
+        (
+            ALLOW,
+            "ghcr.io other/x v1 -",
+            Deny,
+            "untrusted-registry",
+            "ghcr.io/other/x is not trusted: allowed of ghcr.io are ghcr.io/acme/** and ghcr.io/tools/app:v*",
+            None,
+        ),
+        // Lists of several entries add up.
+        (
+            ABSTAIN,
+            "ghcr.io acme/app v1 -",
+            Allow,
+            "trusted-registry",
+            "pattern ghcr.io/acme/** is trusted",
+            Some("ghcr.io/acme/**"),
+        ),
+        (ABSTAIN, "quay.io x/y v1 -", Abstain, "unmatched", "no pattern matches", None),
+        (
+            ABSTAIN,
+            "ghcr.io acme/legacy v1 -",
+            Deny,
+            "denied-registry",
+            "pattern ghcr.io/acme/legacy is denied",
+            Some("ghcr.io/acme/legacy"),
         ),
         (DENY, "ghcr.io acme/app v1 -", Abstain, "not-denied", "no deny pattern matches", None),
     ] {
@@ -144,7 +212,7 @@ fn mistakes_in_the_settings() {
         (r#"{"allow":"ghcr.io/**"}"#, vec![("/allow", "wanted a list of strings")]),
         (
             r#"{"allowed":["ghcr.io/**"]}"#,
-            vec![("", "nothing to judge by"), ("/allowed", "there are allow, deny, message")],
+            vec![("", "nothing to judge by"), ("/allowed", "there are allow, deny, unmatched, message")],
         ),
         (
             r#"{"allow":["ghcr.io/**","nginx"],"deny":[3],"message":"a\nb"}"#,
@@ -154,6 +222,9 @@ fn mistakes_in_the_settings() {
                 ("/message", "one line"),
             ],
         ),
+        (r#"{"allow":["ghcr.io/**"],"unmatched":"Ignore"}"#, vec![("/unmatched", "wanted Deny or Abstain")]),
+        (r#"{"allow":["ghcr.io/**"],"unmatched":true}"#, vec![("/unmatched", "wanted Deny or Abstain")]),
+        (r#"{"deny":["ghcr.io/**"],"unmatched":"Deny"}"#, vec![("/unmatched", "it would deny every image")]),
     ] {
         let found = Rules::parse(settings).expect_err(settings);
         assert_eq!(found.len(), expected.len(), "{settings}: {found:?}");
@@ -162,4 +233,40 @@ fn mistakes_in_the_settings() {
         }
     }
     assert!(Rules::parse(r#"{"allow":["ghcr.io/**"],"deny":[]}"#).is_ok());
+}
+
+#[test]
+fn settings_that_do_not_hold_are_warned_of() {
+    for (settings, expected) in [
+        (r#"{"allow":["ghcr.io/acme/**","*.corp.example/**"]}"#, vec![]),
+        (r#"{"allow":["ghcr.io/**"],"deny":["docker.io/**"]}"#, vec![]),
+        (r#"{"allow":["111122223333.dkr.ecr.*.amazonaws.com/**"]}"#, vec![]),
+        (
+            r#"{"allow":["*.dkr.ecr.eu-west-1.amazonaws.com/**","*.azurecr.io/**"]}"#,
+            vec![
+                "write OWNER.dkr.ecr.*.amazonaws.com/**",
+                "allow: *.azurecr.io/** trusts registries of strangers",
+            ],
+        ),
+        (r#"{"deny":["*.azurecr.io/**"]}"#, vec!["deny without allow does not hold"]),
+        (
+            r#"{"allow":["ghcr.io/**"],"deny":["ghcr.io/acme/app:v1"]}"#,
+            vec!["deny: ghcr.io/acme/app:v1 does not hold"],
+        ),
+    ] {
+        let found = Rules::parse(settings).unwrap().warnings();
+        assert_eq!(found.len(), expected.len(), "{settings}: {found:?}");
+        for (warning, part) in found.iter().zip(expected) {
+            assert!(warning.contains(part) && warning.len() < 1024, "{settings}: {warning}");
+        }
+    }
+}
+
+#[test]
+fn warnings_are_few_however_many_patterns_there_are() {
+    let list: Vec<String> = (0..500).map(|n| format!("\"*.azurecr.io/{n}/{}\"", "x".repeat(800))).collect();
+    let tags: Vec<String> = (0..500).map(|n| format!("\"ghcr.io/{n}:v1\"")).collect();
+    let settings = format!(r#"{{"allow":[{}],"deny":[{}]}}"#, list.join(","), tags.join(","));
+    let found = Rules::parse(&settings).unwrap().warnings();
+    assert!(found.len() == 16 && found.iter().all(|warning| warning.len() < 1024), "{found:?}");
 }

@@ -5,7 +5,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Pattern, Version};
+use super::{Pattern, Shape, Version, foreign, services};
+use crate::registry::{self, DOCKER_HUB, DOCKER_INDEX, RegistryError, is_label, split_port};
 use crate::shorten;
 
 /// More than the longest reference there is: 255 bytes of registry, 255 of path, 128 of tag, 135 of digest.
@@ -14,15 +15,20 @@ const MAX_BYTES: usize = 1024;
 const DIGESTS: [(&str, usize); 3] = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
 const MAX_TAG: usize = 128;
 
-pub(crate) fn pattern(text: &str) -> Result<Pattern, String> {
+pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
     if text.is_empty() {
         return Err("an empty pattern: write a registry and a path, such as `ghcr.io/acme/**`".into());
     }
     if text.len() > MAX_BYTES {
         return Err(format!("{} bytes: a pattern has at most {MAX_BYTES}", text.len()));
     }
+    parts(text).map_err(|message| foreign::message(text).unwrap_or(message))
+}
+
+/// Reads a pattern of bounded length, without a look at other notations.
+pub(super) fn parts(text: &str) -> Result<Pattern, String> {
     if let Some((scheme, rest)) = text.split_once("://") {
-        return Err(format!("a pattern has no `{}://`: write `{}`", show(scheme), show(rest)));
+        return Err(format!("a pattern is no URL and has no `{}://`: write `{}`", show(scheme), show(rest)));
     }
     if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"._-/:@*[]".contains(*c)) {
         let name = if c.is_ascii_graphic() { format!("`{c}`") } else { format!("U+{:04X}", u32::from(c)) };
@@ -41,15 +47,15 @@ pub(crate) fn pattern(text: &str) -> Result<Pattern, String> {
         None => (path, None),
     };
 
-    self::registry(text, registry, path)?;
+    let shape = self::registry(text, registry, path)?;
+    let before_tag = name.split_at(registry.len().saturating_add(1).saturating_add(path.len())).0;
     self::path(name, path)?;
-    tag.map(self::tag).transpose()?;
-    digest.map(self::digest).transpose()?;
+    tag.map(|tag| self::tag_of(tag, before_tag)).transpose()?;
+    digest.map(|digest| self::digest(digest, before_tag)).transpose()?;
 
     // Offsets fit: a pattern has at most MAX_BYTES.
     let at = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX);
     let from_end = |part: &str| at(text.len().saturating_sub(part.len()));
-    let below = registry.starts_with("*.");
     let start = registry.len().saturating_add(1);
     let before_deep = path.strip_suffix("**").map(|before| before.strip_suffix('/').unwrap_or(before));
     let segments = before_deep.unwrap_or(path);
@@ -57,108 +63,132 @@ pub(crate) fn pattern(text: &str) -> Result<Pattern, String> {
         Some((before, _)) => before.rsplit_once('/').map_or("", |(whole, _)| whole),
         None => segments,
     };
-    let from_start = |part: &str| at(start)..at(start.saturating_add(part.len()));
+    let end = |part: &str| at(start.saturating_add(part.len()));
     Ok(Pattern {
         text: text.into(),
-        registry: at(if below { 2 } else { 0 })..at(registry.len()),
-        below,
-        path: from_start(segments),
-        literal: from_start(literal),
+        written: None,
+        shape,
+        registry: at(registry.len()),
+        path: end(segments),
+        literal: end(literal),
         deep: before_deep.is_some(),
         version: match (digest, tag) {
             (Some(digest), _) => Version::Digest(from_end(digest)),
+            (None, Some("*") | None) => Version::Any,
             (None, Some(tag)) => Version::Tag(from_end(tag)),
-            (None, None) => Version::Any,
         },
     })
 }
 
 /// A pattern without any `/`: a registry alone, or an image of Docker Hub by its short name.
 fn no_registry(text: &str, name: &str) -> String {
-    let (host, port) = name.split_once(':').unwrap_or((name, ""));
+    let (host, rest) = name.split_once(':').unwrap_or((name, ""));
+    if let Some(owned) = services::below(host) {
+        return format!(
+            "a registry without a path: where `OWNER` is your account or project, write `{owned}`"
+        );
+    }
     if host.is_empty() || host.contains('*') {
         "a pattern begins with its registry: write one pattern for each, such as `docker.io/**`".into()
     } else if host.contains('.') || host.contains('[') || host == "localhost" {
         let whole =
-            if port.bytes().any(|b| b.is_ascii_alphabetic()) && !host.starts_with('[') { host } else { name };
+            if rest.bytes().any(|b| b.is_ascii_alphabetic()) && !host.starts_with('[') { host } else { name };
         format!("a registry without a path: for all of it write `{}/**`", show(whole))
     } else {
         let lower = host.to_ascii_lowercase();
-        let rest = text.strip_prefix(host).unwrap_or_default();
-        format!(
-            "a pattern begins with its registry: write `docker.io/library/{}`",
-            show(&format!("{lower}{rest}"))
-        )
+        let version = text.strip_prefix(host).unwrap_or_default();
+        let all = if version.starts_with(':') && !version.contains('@') {
+            format!(", or `docker.io/library/{}` for every tag and digest", show(&lower))
+        } else {
+            String::new()
+        };
+        let whole = show(&format!("{lower}{version}"));
+        format!("a pattern begins with its registry: write `docker.io/library/{whole}`{all}")
     }
 }
 
-fn registry(text: &str, registry: &str, path: &str) -> Result<(), String> {
+/// Checks the registry of a pattern, and returns the shape of its host.
+fn registry(text: &str, registry: &str, path: &str) -> Result<Shape, String> {
     let after = text.strip_prefix(registry).unwrap_or_default();
     if registry.contains(|c: char| c.is_ascii_uppercase()) {
         let lower = registry.to_ascii_lowercase();
         return Err(format!("a registry is lower case: write `{}`", show(&format!("{lower}{after}"))));
     }
-    if registry == "index.docker.io" {
+    if registry == DOCKER_INDEX {
         return Err(format!(
-            "`index.docker.io` is `docker.io` to a runtime: write `{}`",
-            show(&format!("docker.io{after}"))
+            "`{DOCKER_INDEX}` is `{DOCKER_HUB}` to a runtime: write `{}`",
+            show(&format!("{DOCKER_HUB}{after}"))
         ));
     }
-    if registry == "docker.io" && !path.is_empty() && path != "**" && !path.contains('/') {
-        let right = format!("docker.io/library{after}");
+    if registry == DOCKER_HUB && !path.is_empty() && path != "**" && !path.contains('/') {
+        let right = format!("{DOCKER_HUB}/library{after}");
         return Err(format!(
             "Docker Hub keeps images without an owner in `library`: write `{}`",
             show(&right)
         ));
     }
-
-    let (host, port) = match registry.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (registry, None),
-    };
-    if let Some(port) = port
-        && (port.starts_with('0')
-            || !port.bytes().all(|b| b.is_ascii_digit())
-            || port.parse::<u16>().is_err())
-    {
-        return Err(format!("`{}` is no port: write a number from 1 to 65535", show(port)));
+    if registry.is_empty() {
+        return Err(no_registry(text, registry));
     }
-    if let Some(address) = host.strip_prefix('[') {
-        return match address.strip_suffix(']') {
-            Some(v6) if v6.contains(':') && v6.bytes().all(|b| b.is_ascii_hexdigit() || b == b':') => Ok(()),
-            _ => Err(format!("`{}` is no IPv6 address: write it like `[2001:db8::1]:5000`", show(host))),
-        };
+    if registry.contains('*') {
+        return wildcards(registry);
     }
-
-    let below = host.strip_prefix("*.");
-    let domain = below.unwrap_or(host);
-    if domain.contains('*') {
-        return Err(
-            "a registry has no wildcard but a whole first label: write it in full, or like `*.gcr.io/**`"
-                .into(),
-        );
-    }
-    if !domain.split('.').all(is_label) {
-        return Err(format!("`{}` is no registry: write a host name, such as `ghcr.io`", show(registry)));
-    }
-    if below.is_some() {
-        return if domain.contains('.') {
-            Ok(())
-        } else {
-            Err(format!(
-                "`{}` is a whole top-level domain: name one label more, such as `*.example.{domain}`",
-                show(host)
-            ))
-        };
-    }
-    if !host.contains('.') && port.is_none() && host != "localhost" {
+    let (host, port) = split_port(registry);
+    if !host.is_empty() && !host.contains(['.', '[', ']']) && port.is_none() && host != "localhost" {
         return Err(format!(
-            "`{}` is no registry but an owner on Docker Hub: write `docker.io/{}`",
+            "`{}` is no registry but an owner on Docker Hub: write `{DOCKER_HUB}/{}`",
             show(host),
             show(text)
         ));
     }
-    Ok(())
+    registry::check(registry).map_err(|error| format!("registry `{}` {error}", show(registry)))?;
+    Ok(Shape::LITERAL)
+}
+
+/// Checks a registry with `*`: each stands for a whole label or for a part of the first one, and the last two labels,
+/// which name a domain, have none.
+fn wildcards(registry: &str) -> Result<Shape, String> {
+    let (host, port) = split_port(registry);
+    if let Some(port) = port {
+        registry::check_port(port).map_err(|error| format!("registry `{}` {error}", show(registry)))?;
+    }
+    if host.contains("**") {
+        return Err(
+            "`**` is for paths: `*` is one label of a registry, as in `*.gcr.io/my-project/**`".into()
+        );
+    }
+    let shown = show(host);
+    let mut labels = host.rsplit('.');
+    let (top, domain) = (labels.next().unwrap_or_default(), labels.next().unwrap_or_default());
+    if !top.is_empty() && top.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("`{shown}` ends in a number: an address has no `*`, write it in full"));
+    }
+    if domain.is_empty() || top.contains('*') || domain.contains('*') && top.is_empty() {
+        return Err(format!(
+            "`{shown}` leaves the domain open: name each registry, or like `*.gcr.io/my-project/**`"
+        ));
+    }
+    let literal = |label: &str| label.replace('*', "a");
+    if !host.split('.').all(|label| is_label(&literal(label))) {
+        return Err(format!("registry `{shown}` {}", RegistryError::Label));
+    }
+    if domain.contains('*') || host.split('.').count() < 3 {
+        return Err(if domain == "*" {
+            format!("`{shown}` is a whole top-level domain: name one label more, such as `*.example.{top}`")
+        } else {
+            format!("`{shown}` leaves the domain open to strangers: write it like `*.gcr.io/my-project/**`")
+        });
+    }
+    let shared = matches!(domain, "ac" | "co" | "com" | "edu" | "gov" | "net" | "org") && top.len() == 2;
+    if shared && labels.next().is_some_and(|label| label.contains('*')) {
+        return Err(format!(
+            "`{shown}` is a whole public suffix: name one label more, such as `*.example.{domain}.{top}`"
+        ));
+    }
+    if host.split('.').skip(1).any(|label| label.contains('*') && label != "*") {
+        return Err(format!("`{shown}` has a part of a label open: but for the first one write `*` alone"));
+    }
+    Shape::of(host).ok_or_else(|| format!("`{shown}` has too many labels beside `*`"))
 }
 
 fn path(name: &str, path: &str) -> Result<(), String> {
@@ -192,6 +222,10 @@ fn path(name: &str, path: &str) -> Result<(), String> {
             ));
         }
         if !is_segment(segment) {
+            if segment.ends_with(['.', '_', '-']) && is_segment(segment.trim_end_matches(['.', '_', '-'])) {
+                let shown = show(segment);
+                return Err(format!("no image has the path segment `{shown}`: `{shown}*` begins with it"));
+            }
             let what = "letters and digits, with `.`, `_`, `__` or `-` between them";
             return Err(format!("no image has the path segment `{}`: it is {what}", show(segment)));
         }
@@ -199,10 +233,19 @@ fn path(name: &str, path: &str) -> Result<(), String> {
     Ok(())
 }
 
-pub(crate) fn tag(text: &str) -> Result<(), String> {
+/// Checks the tag of a pattern; `name` is the pattern without it.
+fn tag_of(text: &str, name: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains("**") {
+        let what = if text.is_empty() { "an empty tag" } else { "`**` in a tag" };
+        return Err(format!("{what}: for every tag and digest leave it out, write `{}`", show(name)));
+    }
+    tag(text)
+}
+
+pub(super) fn tag(text: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-*".contains(c);
     if text.is_empty() {
-        Err("an empty tag: write a tag, such as `latest`, or `*` for any".into())
+        Err("an empty tag: write a tag, such as `latest`".into())
     } else if text.contains("**") {
         Err("`**` in a tag: write `*`, a tag has no segments".into())
     } else if text.contains('/') {
@@ -215,7 +258,8 @@ pub(crate) fn tag(text: &str) -> Result<(), String> {
     }
 }
 
-fn digest(text: &str) -> Result<(), String> {
+/// Checks the digest of a pattern; `name` is the pattern without it.
+fn digest(text: &str, name: &str) -> Result<(), String> {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let sound = text.split_once(':').is_some_and(|(algorithm, digits)| {
         DIGESTS.contains(&(algorithm, digits.len())) && digits.bytes().all(hex)
@@ -224,18 +268,11 @@ fn digest(text: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "`{}` is no digest: write all of it, `sha256:` and 64 lower-case hexadecimal digits",
-            show(text)
+            "`{}` is no digest, `sha256:` and 64 lower-case hexadecimal digits: for every version write `{}`",
+            show(text),
+            show(name)
         ))
     }
-}
-
-/// One label of a host name.
-pub(crate) fn is_label(text: &str) -> bool {
-    !text.is_empty()
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// What `*` leaves of a segment may begin and end with a separator; without `*` it may not.
@@ -248,6 +285,6 @@ fn is_segment(text: &str) -> bool {
         && text.split(|c: char| u8::try_from(c).is_ok_and(plain) || c == '*').all(separator)
 }
 
-fn show(text: &str) -> String {
+pub(super) fn show(text: &str) -> String {
     shorten(text, 100).into_owned()
 }
