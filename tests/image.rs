@@ -115,10 +115,14 @@ fn holds_for(reference: &str) -> Result<(), TestCaseError> {
 
 fn registry() -> impl Strategy<Value = String> {
     let port = prop_oneof![Just(String::new()), (1..=u16::MAX).prop_map(|port| format!(":{port}"))];
-    let name = "[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?){1,4}";
+    // The last label is no number: such a host is an address or nothing.
+    let name = "([a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?\\.){1,4}[a-z]([a-z0-9-]{0,8}[a-z0-9])?";
     let address = prop_oneof![
-        any::<[u16; 8]>().prop_map(|parts| parts.map(|part| format!("{part:x}")).join(":")),
-        Just("::".to_owned()),
+        // An IPv4 address written as IPv6, and the unspecified one, are refused: neither is among these.
+        (1..=u16::MAX, any::<[u16; 7]>()).prop_map(|(first, rest)| {
+            let [b, c, d, e, f, g, h] = rest;
+            std::net::Ipv6Addr::new(first, b, c, d, e, f, g, h).to_string()
+        }),
         Just("::1".to_owned()),
         Just("2001:db8::8:800".to_owned()),
     ];

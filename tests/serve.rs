@@ -384,6 +384,27 @@ async fn health_and_status() {
     assert_eq!(get(server.admin, "/nothing").await.unwrap().0, 404);
 }
 
+/// Settings that do not hold what they seem to are shown, and fail nothing.
+#[tokio::test]
+async fn a_policy_that_warns_at_load_is_shown_and_not_degraded() {
+    let policies = json!([{
+        "name": "trusted-registries",
+        "module": "policies/trusted-registries.wasm",
+        "settings": { "allow": ["registry.k8s.io/**", "*.azurecr.io/**"] },
+    }]);
+    let installation = Installation::new(json!({ "policies": policies }));
+    let mut process = installation.start();
+    let line = process.wait_for("trusts registries of strangers");
+    assert!(line.contains("WARN"), "{line}");
+    let (_, admin) = process.addresses();
+    let (status, body) = get(admin, "/status").await.unwrap();
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &body["degraded"], &body["problems"]), (200, &json!(false), &json!([])));
+    let warnings = body["policies"][0]["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].as_str().unwrap().starts_with("allow: *.azurecr.io/** trusts"), "{warnings:?}");
+}
+
 /// The kubelet asks there whether the host lives. Whoever leaves connections open there, with half a request or none, has the
 /// oldest of them closed.
 ///

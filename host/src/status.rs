@@ -18,6 +18,7 @@ use crate::rejections::Rejections;
 use crate::reload::{Problem, StandingReader, Started};
 use crate::state::{CandidateSummary, Summary};
 use crate::tls::{Certificate, Nearness, Role, TlsReader};
+use crate::verdict::Level;
 
 /// How a host is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -77,6 +78,10 @@ pub struct PolicyStatus {
     pub error: Option<String>,
     /// How it fails, when it gives no answers any more.
     pub failing: Option<String>,
+    /// Lines of weight `warn` or `error` that it wrote when it was configured: its settings do not hold what they seem
+    /// to. They fail nothing.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// What it has done.
     pub record: Option<Value>,
 }
@@ -252,9 +257,16 @@ impl PolicyStatus {
             digest: loaded.ok().map(|policy| policy.digest().to_owned()),
             error: loaded.err().cloned(),
             failing: loaded.ok().and_then(|policy| failing(&policy.record().seen())),
+            warnings: loaded.ok().map(|policy| warnings(policy)).unwrap_or_default(),
             record: loaded.ok().map(|policy| record(policy)),
         }
     }
+}
+
+/// Returns what a policy warned of when it was configured.
+fn warnings(policy: &Policy) -> Vec<String> {
+    let lines = policy.load_log().iter();
+    lines.filter(|line| line.level >= Level::Warn).map(|line| line.message.clone()).collect()
 }
 
 /// Malfunctions without an answer between them from which on a policy is told to be failing: one or two may be of the

@@ -69,13 +69,20 @@ impl Patterns {
         });
         let literal = |position: &u32| at(&list, *position).map(Pattern::literal).unwrap_or_default();
         let mut by_path = positions();
-        by_path.retain(|position| !literal(position).is_empty());
-        by_path.sort_unstable_by_key(|position| (literal(position), *position));
-        let mut shapes: Vec<Shape> = list.iter().map(|pattern| pattern.beginning().0).collect();
-        shapes.retain(|shape| *shape != Shape::LITERAL);
-        shapes.sort_unstable();
-        shapes.dedup();
-        shapes.shrink_to_fit();
+        by_path.sort_unstable_by(|left, right| literal(left).cmp(literal(right)).then(left.cmp(right)));
+        let (everything, with_path) =
+            by_path.split_at(by_path.partition_point(|position| literal(position).is_empty()));
+        if !everything.is_empty() {
+            by_path = with_path.to_vec();
+        }
+        let mut shapes = Vec::new();
+        for position in &index {
+            // Sorted by the shape first.
+            let shape = at(&list, *position).map_or(Shape::LITERAL, |pattern| pattern.beginning().0);
+            if shape != Shape::LITERAL && shapes.last() != Some(&shape) {
+                shapes.push(shape);
+            }
+        }
         Self { list, index, by_path, shapes, denies: false }
     }
 
@@ -122,14 +129,15 @@ impl Patterns {
     }
 
     fn first(&self, image: &Reference<'_>) -> Option<u32> {
-        let means = |position: &&u32| {
-            at(&self.list, **position)
-                .is_some_and(|p| if self.denies { p.claims(image) } else { p.matches(image) })
-        };
-        self.groups(image.registry, image.repository)
-            .filter_map(|group| group.iter().find(means))
-            .min()
-            .copied()
+        let mut first = None;
+        self.each_group(image.registry, image.repository, &mut |group| {
+            let found = group.iter().copied().find(|position| {
+                at(&self.list, *position)
+                    .is_some_and(|p| if self.denies { p.claims(image) } else { p.matches(image) })
+            });
+            first = least(first, found);
+        });
+        first
     }
 
     /// Whether one of them matches this image.
@@ -139,16 +147,16 @@ impl Patterns {
 
     /// Those that mean some image of this registry and repository, in the order written.
     pub fn of_name<'a>(&'a self, registry: &str, repository: &str) -> Vec<&'a Pattern> {
-        let mut found = self.in_order(self.groups(registry, repository));
-        found.retain(|pattern| pattern.matches_name(registry, repository));
-        found
+        let mut positions = Vec::new();
+        self.each_group(registry, repository, &mut |group| positions.extend_from_slice(group));
+        self.in_order(positions, &|pattern| pattern.matches_name(registry, repository))
     }
 
     /// Those that mean some image of this registry, in the order written.
     pub fn of_registry<'a>(&'a self, registry: &str) -> Vec<&'a Pattern> {
-        let mut found = self.in_order(self.of_host(registry).map(|(_, group)| group));
-        found.retain(|pattern| pattern.matches_registry(registry));
-        found
+        let mut positions = Vec::new();
+        self.each_host(registry, &mut |group| positions.extend_from_slice(group));
+        self.in_order(positions, &|pattern| pattern.matches_registry(registry))
     }
 
     /// The pattern from which one thing alone separates an image that none matches. Takes little time, however many
@@ -159,154 +167,148 @@ impl Patterns {
             .or_else(|| self.near_depth(registry, repository))
             .or_else(|| self.near_port(registry, repository))
             .or_else(|| self.near_host(registry, repository))
-            .or_else(|| self.near_path(registry, repository))
+            .or_else(|| self.near_path(repository))
     }
 
     fn near_version(&self, image: &Reference<'_>) -> Option<Nearest<'_>> {
-        let pattern = self.of_path(self.groups(image.registry, image.repository), |pattern| {
-            pattern.matches_name(image.registry, image.repository)
-        })?;
+        let pattern = self.near_name(image.registry, image.repository)?;
         let by_tag = image.digest.is_some() && pattern.is_of_tag();
         let by = if by_tag { Separation::TagBesideDigest } else { Separation::Version };
         Some(Nearest { pattern, by })
     }
 
     fn near_depth(&self, registry: &str, repository: &str) -> Option<Nearest<'_>> {
-        let segments = repository.split('/').count();
-        // Patterns with a longer beginning than the image are no group of it: the first of them stands for all.
-        let longer = self.of_host(registry).filter_map(|(_, group)| {
-            let before = group.partition_point(|position| {
-                at(&self.list, *position).is_some_and(|pattern| {
-                    pattern.literal().bytes().lt(repository.bytes().chain(core::iter::once(b'/')))
-                })
-            });
-            group.get(before..before.saturating_add(1))
+        let mut positions = Vec::new();
+        self.each_group(registry, repository, &mut |group| {
+            positions.extend(group.iter().take(LOOKED_AT));
         });
-        self.groups(registry, repository)
-            .chain(longer)
-            .flat_map(|group| group.iter().take(LOOKED_AT))
-            .filter_map(|position| at(&self.list, *position))
-            .filter(|pattern| pattern.matches_registry(registry) && pattern.matches_so_far(repository))
-            .filter_map(|pattern| {
-                let (wanted, or_more) = pattern.depth();
-                let shorter = wanted.checked_sub(segments).filter(|missing| *missing > 0);
-                let deeper = segments.checked_sub(wanted).filter(|more| *more > 0 && !or_more);
-                let by = shorter.map(Separation::Shorter).or(deeper.map(Separation::Deeper))?;
-                Some((shorter.or(deeper), Nearest { pattern, by }))
-            })
-            .min_by_key(|(by, _)| *by)
-            .map(|(_, nearest)| nearest)
+        // Patterns with a longer beginning than the image are no group of it: the first of them stands for all.
+        self.each_host(registry, &mut |group| {
+            let (_, longer) = self.split(group, &|pattern| {
+                pattern.literal().bytes().lt(repository.bytes().chain(core::iter::once(b'/')))
+            });
+            positions.extend(longer.first());
+        });
+        let segments = repository.split('/').count();
+        let mut nearest: Option<(usize, Nearest<'_>)> = None;
+        for pattern in positions.into_iter().filter_map(|position| at(&self.list, position)) {
+            let (wanted, or_more) = pattern.depth();
+            let by = match wanted.cmp(&segments) {
+                Ordering::Greater => Separation::Shorter(wanted.abs_diff(segments)),
+                Ordering::Less if !or_more => Separation::Deeper(wanted.abs_diff(segments)),
+                _ => continue,
+            };
+            let nearer = nearest.is_none_or(|(least, _)| wanted.abs_diff(segments) < least);
+            if nearer && pattern.matches_registry(registry) && pattern.matches_so_far(repository) {
+                nearest = Some((wanted.abs_diff(segments), Nearest { pattern, by }));
+            }
+        }
+        nearest.map(|(_, nearest)| nearest)
     }
 
     fn near_port(&self, registry: &str, repository: &str) -> Option<Nearest<'_>> {
         let (host, port) = split_port(registry);
-        let without = port.and_then(|_| {
-            self.of_path(self.groups(host, repository), |pattern| pattern.matches_name(host, repository))
-        });
+        let without = if port.is_some() { self.near_name(host, repository) } else { None };
         let other = || {
-            let literal = self.with_shape(Shape::LITERAL);
-            let with_port = host.bytes().chain(core::iter::once(b':'));
-            let before = literal.partition_point(|position| {
-                at(&self.list, *position)
-                    .is_some_and(|pattern| pattern.registry().bytes().lt(with_port.clone()))
+            let (_, with_port) = self.split(self.literal_hosts(), &|pattern| {
+                pattern.registry().bytes().lt(host.bytes().chain(core::iter::once(b':')))
             });
-            let near = literal.get(before..).unwrap_or_default().iter().take(LOOKED_AT);
-            near.filter_map(|position| at(&self.list, *position)).find(|pattern| {
-                split_port(pattern.registry()).0 == host && pattern.matches_repository(repository)
-            })
+            with_port.iter().take(LOOKED_AT).filter_map(|position| at(&self.list, *position)).find(
+                |pattern| split_port(pattern.registry()).0 == host && pattern.matches_repository(repository),
+            )
         };
         let pattern = without.or_else(other)?;
         Some(Nearest { pattern, by: Separation::Port })
     }
 
     fn near_host(&self, registry: &str, repository: &str) -> Option<Nearest<'_>> {
-        let mut rest = self.with_shape(Shape::LITERAL);
+        let mut rest = self.literal_hosts();
         for _ in 0..LOOKED_AT {
             let host = at(&self.list, *rest.first()?)?.registry();
-            if is_one_slip(host, registry) {
-                let near = self
-                    .of_path(self.groups(host, repository), |pattern| pattern.matches_name(host, repository));
-                if let Some(pattern) = near {
-                    return Some(Nearest { pattern, by: Separation::Typo });
-                }
+            if is_one_slip(host, registry)
+                && let Some(pattern) = self.near_name(host, repository)
+            {
+                return Some(Nearest { pattern, by: Separation::Typo });
             }
-            let same = rest.partition_point(|position| {
-                at(&self.list, *position).is_some_and(|pattern| pattern.registry() <= host)
-            });
-            rest = rest.get(same..).unwrap_or_default();
+            (_, rest) = self.split(rest, &|pattern| pattern.registry() <= host);
         }
         None
     }
 
-    fn near_path(&self, _: &str, repository: &str) -> Option<Nearest<'_>> {
-        let pattern = beginnings(repository)
-            .filter(|path| !path.is_empty())
-            .filter_map(|path| {
-                let group = equal(&self.by_path, |position| {
-                    at(&self.list, *position).map_or(Ordering::Less, |pattern| pattern.literal().cmp(path))
-                });
-                self.of_path(core::iter::once(group), |pattern| pattern.matches_repository(repository))
-            })
-            .last()?;
-        Some(Nearest { pattern, by: Separation::Registry })
-    }
-
-    /// The first of some patterns that is meant, of the first ones of each group.
-    fn of_path<'a>(
-        &'a self,
-        groups: impl Iterator<Item = &'a [u32]>,
-        means: impl Fn(&Pattern) -> bool,
-    ) -> Option<&'a Pattern> {
-        let found = groups.filter_map(|group| {
-            let near = group.iter().take(LOOKED_AT);
-            near.copied().find(|position| at(&self.list, *position).is_some_and(&means))
+    fn near_path(&self, repository: &str) -> Option<Nearest<'_>> {
+        let mut nearest = None;
+        each_beginning(repository, &mut |path| {
+            let group = self.equal(&self.by_path, &|pattern| pattern.literal().cmp(path));
+            let mut near = group.iter().take(LOOKED_AT).filter_map(|position| at(&self.list, *position));
+            nearest = near.find(|pattern| pattern.matches_repository(repository)).or(nearest);
         });
-        at(&self.list, found.min()?)
+        nearest.map(|pattern| Nearest { pattern, by: Separation::Registry })
     }
 
-    /// The positions of the patterns that may mean this name, as groups with one beginning, each in the order written.
-    fn groups<'a, 'b>(
-        &'a self,
-        registry: &'b str,
-        repository: &'b str,
-    ) -> impl Iterator<Item = &'a [u32]> + use<'a, 'b> {
-        self.of_host(registry).filter(|(_, group)| !group.is_empty()).flat_map(move |(_, group)| {
-            beginnings(repository).map(move |path| {
-                equal(group, |position| {
-                    at(&self.list, *position).map_or(Ordering::Less, |pattern| pattern.literal().cmp(path))
-                })
-            })
-        })
-    }
-
-    /// The positions of the patterns that name this registry, and of those that may name it by a `*`.
-    fn of_host<'a, 'b>(
-        &'a self,
-        registry: &'b str,
-    ) -> impl Iterator<Item = (Shape, &'a [u32])> + use<'a, 'b> {
-        let shapes = core::iter::once(Shape::LITERAL).chain(self.shapes.iter().copied());
-        shapes.filter(move |shape| shape.fits(registry)).map(move |shape| {
-            let group = equal(&self.index, |position| {
-                at(&self.list, *position).map_or(Ordering::Less, |pattern| {
-                    let (own, host, _) = pattern.beginning();
-                    own.cmp(&shape).then_with(|| shape.compare(host, registry))
-                })
+    /// The first pattern that means some image of this registry and repository, of the first ones of each group.
+    fn near_name(&self, registry: &str, repository: &str) -> Option<&Pattern> {
+        let mut first = None;
+        self.each_group(registry, repository, &mut |group| {
+            let found = group.iter().copied().take(LOOKED_AT).find(|position| {
+                at(&self.list, *position).is_some_and(|pattern| pattern.matches_name(registry, repository))
             });
-            (shape, group)
-        })
+            first = least(first, found);
+        });
+        at(&self.list, first?)
     }
 
-    /// The positions of the patterns whose hosts have this shape.
-    fn with_shape(&self, shape: Shape) -> &[u32] {
-        equal(&self.index, |position| {
-            at(&self.list, *position).map_or(Ordering::Less, |pattern| pattern.beginning().0.cmp(&shape))
-        })
+    /// Visits the positions of the patterns that may mean this name, as groups with one beginning, each in the order
+    /// written.
+    fn each_group<'a>(&'a self, registry: &str, repository: &str, visit: &mut dyn FnMut(&'a [u32])) {
+        self.each_host(registry, &mut |group| {
+            each_beginning(repository, &mut |path| {
+                let group = self.equal(group, &|pattern| pattern.literal().cmp(path));
+                if !group.is_empty() {
+                    visit(group);
+                }
+            });
+        });
     }
 
-    fn in_order<'a>(&'a self, groups: impl Iterator<Item = &'a [u32]>) -> Vec<&'a Pattern> {
-        let mut positions: Vec<u32> = groups.flatten().copied().collect();
+    /// Visits the positions of the patterns that name this registry, and of those that may name it by a `*`.
+    fn each_host<'a>(&'a self, registry: &str, visit: &mut dyn FnMut(&'a [u32])) {
+        let mut look = |shape: Shape| {
+            let group = self.equal(&self.index, &|pattern| {
+                let (own, host, _) = pattern.beginning();
+                own.cmp(&shape).then_with(|| shape.compare(host, registry))
+            });
+            if !group.is_empty() {
+                visit(group);
+            }
+        };
+        look(Shape::LITERAL);
+        for shape in &self.shapes {
+            if shape.fits(registry) {
+                look(*shape);
+            }
+        }
+    }
+
+    /// The positions of the patterns whose hosts have no `*`, sorted by the host.
+    fn literal_hosts(&self) -> &[u32] {
+        self.split(&self.index, &|pattern| pattern.beginning().0 == Shape::LITERAL).0
+    }
+
+    /// Splits sorted positions before the first for which this does not hold.
+    fn split<'a>(&self, sorted: &'a [u32], holds: &dyn Fn(&Pattern) -> bool) -> (&'a [u32], &'a [u32]) {
+        sorted.split_at(sorted.partition_point(|position| at(&self.list, *position).is_some_and(holds)))
+    }
+
+    /// The part of sorted positions that compare as equal.
+    fn equal<'a>(&self, sorted: &'a [u32], order: &dyn Fn(&Pattern) -> Ordering) -> &'a [u32] {
+        let (_, rest) = self.split(sorted, &|pattern| order(pattern).is_lt());
+        self.split(rest, &|pattern| order(pattern).is_eq()).0
+    }
+
+    fn in_order(&self, mut positions: Vec<u32>, means: &dyn Fn(&Pattern) -> bool) -> Vec<&Pattern> {
         positions.sort_unstable();
-        positions.into_iter().filter_map(|position| at(&self.list, position)).collect()
+        let patterns = positions.into_iter().filter_map(|position| at(&self.list, position));
+        patterns.filter(|pattern| means(pattern)).collect()
     }
 }
 
@@ -324,17 +326,15 @@ fn compare((shape, host, path): Beginning<'_>, (other, its_host, its_path): Begi
     shape.cmp(&other).then_with(|| shape.compare(host, its_host)).then_with(|| path.cmp(its_path))
 }
 
-/// The part of sorted positions that compare as equal.
-fn equal(sorted: &[u32], order: impl Fn(&u32) -> Ordering) -> &[u32] {
-    let (_, rest) = sorted.split_at(sorted.partition_point(|position| order(position).is_lt()));
-    let (group, _) = rest.split_at(rest.partition_point(|position| order(position).is_eq()));
-    group
-}
-
-/// No segment of a path, its first, its first two, and so on to all.
-fn beginnings(path: &str) -> impl Iterator<Item = &str> {
-    let before = path.match_indices('/').filter_map(|(slash, _)| path.get(..slash));
-    core::iter::once("").chain(before).chain(core::iter::once(path))
+/// Visits no segment of a path, its first, its first two, and so on to all.
+fn each_beginning(path: &str, visit: &mut dyn FnMut(&str)) {
+    visit("");
+    for (at, byte) in path.bytes().enumerate() {
+        if byte == b'/' {
+            visit(path.get(..at).unwrap_or_default());
+        }
+    }
+    visit(path);
 }
 
 /// Whether two texts differ by one character put in, left out or replaced, or by two neighbours exchanged.

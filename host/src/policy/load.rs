@@ -48,6 +48,11 @@ pub enum LoadError {
          `host build MODULE -o POLICY.wasm`"
     )]
     CoreModule,
+    /// A core module that is a policy of another host; holds which.
+    #[error(
+        "the file is a policy for {0}, not a component of this host: build its rules against `wit/`, world image-policy"
+    )]
+    OtherHost(&'static str),
     /// Over a bound, or truncated: refused by its bytes alone.
     #[error(transparent)]
     Scan(#[from] ScanError),
@@ -132,7 +137,10 @@ pub fn check(engine: &Engine, component: &[u8]) -> Result<(), LoadError> {
 
 /// All that can be seen without compiling: that it is a component of the world, and within the bounds.
 pub(super) fn check_front(component: &[u8]) -> Result<(), LoadError> {
-    check_header(component)?;
+    check_header(component).map_err(|error| match (&error, other_host(component)) {
+        (LoadError::CoreModule, Some(host)) => LoadError::OtherHost(host),
+        _ => error,
+    })?;
     check_world(&scan(component)?)
 }
 
@@ -371,6 +379,17 @@ pub(crate) fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
         [0, b'a', b's', b'm', ..] => Ok(()),
         _ => Err(LoadError::NotWebAssembly),
     }
+}
+
+/// Returns the host that a core module is a policy for, by the names of its functions.
+fn other_host(module: &[u8]) -> Option<&'static str> {
+    let hosts = [
+        ("__guest_call", "a waPC host such as Kubewarden"),
+        ("opa_eval_ctx_new", "Open Policy Agent"),
+        ("proxy_abi_version_0", "Envoy (proxy-wasm)"),
+    ];
+    let has = |name: &str| module.windows(name.len()).any(|window| window == name.as_bytes());
+    hosts.into_iter().find(|(name, _)| has(name)).map(|(_, host)| host)
 }
 
 /// The names at the border of a component, whatever it is.

@@ -16,6 +16,7 @@ use crate::policy::{
     Component, Entry, LoadError, Policy, PolicySet, Preparer, SettingsError, Wanted, digest,
 };
 use crate::text;
+use crate::verdict::{Level, LogLine};
 
 /// A set that could be put in force.
 pub struct Candidate {
@@ -340,6 +341,17 @@ fn load(
     loaded.collect()
 }
 
+/// Writes a line that a policy wrote when it was configured. `info` is the least: such lines are few and of the load.
+fn log(policy: &PolicyConfig, line: &LogLine) {
+    match line.level {
+        Level::Debug | Level::Info => {
+            tracing::info!(target: "policy", policy = %policy.name, "{}", line.message);
+        }
+        Level::Warn => tracing::warn!(target: "policy", policy = %policy.name, "{}", line.message),
+        Level::Error => tracing::error!(target: "policy", policy = %policy.name, "{}", line.message),
+    }
+}
+
 /// The policy that was loaded, with its component if it is new; or why there is none, which is remembered.
 fn accept(
     config: &Config,
@@ -351,7 +363,7 @@ fn accept(
         Loaded { policy: Ok(loaded), component } => {
             if component.is_some() {
                 for line in loaded.load_log() {
-                    tracing::info!(target: "policy", policy = %policy.name, "{}", line.message);
+                    log(policy, line);
                 }
             }
             Ok((loaded, component))
