@@ -14,10 +14,9 @@ mod upstream;
 mod tests {
     use std::collections::BTreeMap;
     use std::io::Write as _;
-    use std::net::Ipv6Addr;
 
     use anyhow::{Context as _, Result, ensure};
-    use image_reference::{Image, ImageError, refuse_image_id};
+    use image_reference::{Image, ImageError, RegistryError, refuse_image_id};
 
     use crate::make;
     use crate::upstream::{Fields, Upstream};
@@ -29,20 +28,37 @@ mod tests {
 
     /// The kinds of references that the host refuses although upstream takes them, each documented in
     /// host/image-reference/src/reference.rs.
-    const KINDS: [(&str, IsKind); 7] = [
-        ("upper-case letters in a registry", |error| matches!(error, ImageError::RegistryUpperCase(_))),
-        (
-            "`_` in a registry",
-            |error| matches!(error, ImageError::RegistryCharacter(_, character) if character.to_string() == "_"),
-        ),
-        ("a port that is none, or has leading zeros", |error| matches!(error, ImageError::Port(_))),
-        ("brackets around what is no canonical IPv6 address", |error| {
-            matches!(error, ImageError::RegistryAddress(_))
+    const KINDS: [(&str, IsKind); 11] = [
+        ("upper-case letters in a registry", |error| is(error, |fault| *fault == RegistryError::UpperCase)),
+        ("`_` in a registry", |error| {
+            is(
+                error,
+                |fault| matches!(fault, RegistryError::Character(character) if character.to_string() == "_"),
+            )
         }),
-        ("a host name longer than DNS allows", |error| matches!(error, ImageError::RegistryTooLong(_))),
+        ("a port that is none, or has leading zeros", |error| {
+            is(error, |fault| matches!(fault, RegistryError::Port(_)))
+        }),
+        ("brackets around what is no IPv6 address", |error| is(error, |fault| *fault == RegistryError::Ipv6)),
+        ("another spelling of an IPv6 address", |error| {
+            is(error, |fault| matches!(fault, RegistryError::Ipv6Spelling(_)))
+        }),
+        ("an IPv4 address as IPv6", |error| is(error, |fault| matches!(fault, RegistryError::Ipv4InIpv6(_)))),
+        ("a host that ends in a number and is no IPv4 address", |error| {
+            is(error, |fault| *fault == RegistryError::Number)
+        }),
+        ("an unspecified address", |error| is(error, |fault| *fault == RegistryError::Unspecified)),
+        ("a host name longer than DNS allows", |error| {
+            is(error, |fault| matches!(fault, RegistryError::TooLong(_)))
+        }),
         ("an image ID", |error| matches!(error, ImageError::ImageId(_))),
         ("longer than any reference in normal form", |error| matches!(error, ImageError::TooLong(_))),
     ];
+
+    /// Whether a reference is refused for this fault of its registry.
+    fn is(error: &ImageError, fault: impl Fn(&RegistryError) -> bool) -> bool {
+        matches!(error, ImageError::Registry(_, found) if fault(found))
+    }
 
     #[test]
     fn the_host_reads_references_as_the_container_runtimes_do() {
@@ -68,7 +84,9 @@ mod tests {
             match (&ours, &theirs) {
                 (Err(_), None) => neither += 1,
                 (Ok(ours), Some(theirs)) if same(ours, theirs) => equal += 1,
-                (Err(error), Some(_)) if let Some((kind, _)) = KINDS.iter().find(|(_, is)| is(error)) => {
+                (Err(error), Some(_))
+                    if let Some((kind, _)) = KINDS.iter().find(|(_, is_kind)| is_kind(error)) =>
+                {
                     *counts.entry(kind).or_default() += 1;
                 }
                 _ => different.push(format!("{text:?}\n  host:     {ours:?}\n  upstream: {theirs:?}")),
@@ -95,18 +113,11 @@ mod tests {
         Ok(())
     }
 
-    /// Whether all fields are the same. An IPv6 address is compared as an address: upstream keeps its spelling.
+    /// Whether all fields are the same.
     fn same(ours: &Image, theirs: &Fields) -> bool {
-        let registry = ours.registry == theirs.registry
-            || address(&ours.registry).is_some_and(|ours| Some(ours) == address(&theirs.registry));
-        registry
+        ours.registry == theirs.registry
             && ours.repository == theirs.repository
             && ours.tag == theirs.tag
             && ours.digest == theirs.digest
-    }
-
-    fn address(registry: &str) -> Option<(Ipv6Addr, &str)> {
-        let (address, port) = registry.strip_prefix('[')?.split_once(']')?;
-        Some((address.parse().ok()?, port))
     }
 }
