@@ -400,9 +400,12 @@ async fn a_policy_that_warns_at_load_is_shown_and_not_degraded() {
     let (status, body) = get(admin, "/status").await.unwrap();
     let body: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &body["degraded"], &body["problems"]), (200, &json!(false), &json!([])));
-    let warnings = body["policies"][0]["warnings"].as_array().unwrap();
+    let warnings = body["warnings"].as_array().unwrap();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].as_str().unwrap().starts_with("allow: *.azurecr.io/** trusts"), "{warnings:?}");
+    assert!(
+        warnings[0].as_str().unwrap().starts_with("policy trusted-registries: allow: *.azurecr.io/** trusts"),
+        "{warnings:?}"
+    );
 }
 
 /// The kubelet asks there whether the host lives. Whoever leaves connections open there, with half a request or none, has the

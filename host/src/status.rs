@@ -37,7 +37,8 @@ pub struct Status {
     pub policies: Vec<PolicyStatus>,
     /// What is not as it should be.
     pub problems: Vec<Problem>,
-    /// What an operator may not have meant, though it is as configured.
+    /// What an operator may not have meant, though it is as configured: of the set, and what policies wrote with the
+    /// weight `warn` or `error` when they were configured.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// The certificates in force, the first to expire first.
@@ -78,10 +79,6 @@ pub struct PolicyStatus {
     pub error: Option<String>,
     /// How it fails, when it gives no answers any more.
     pub failing: Option<String>,
-    /// Lines of weight `warn` or `error` that it wrote when it was configured: its settings do not hold what they seem
-    /// to. They fail nothing.
-    #[serde(default)]
-    pub warnings: Vec<String>,
     /// What it has done.
     pub record: Option<Value>,
 }
@@ -209,7 +206,7 @@ impl Status {
                 || trouble,
             policies,
             problems,
-            warnings: set.warnings().to_vec(),
+            warnings: set.warnings().iter().cloned().chain(set.policies.iter().flat_map(warnings)).collect(),
             certificates: tls.certificates().iter().map(|one| CertificateStatus::of(one, now)).collect(),
             decision_log,
             candidate: standing.candidate.clone(),
@@ -257,16 +254,18 @@ impl PolicyStatus {
             digest: loaded.ok().map(|policy| policy.digest().to_owned()),
             error: loaded.err().cloned(),
             failing: loaded.ok().and_then(|policy| failing(&policy.record().seen())),
-            warnings: loaded.ok().map(|policy| warnings(policy)).unwrap_or_default(),
             record: loaded.ok().map(|policy| record(policy)),
         }
     }
 }
 
-/// Returns what a policy warned of when it was configured.
-fn warnings(policy: &Policy) -> Vec<String> {
-    let lines = policy.load_log().iter();
-    lines.filter(|line| line.level >= Level::Warn).map(|line| line.message.clone()).collect()
+/// Returns the lines of weight `warn` or `error` that a policy wrote when it was configured: its settings do not hold
+/// what they seem to.
+fn warnings(entry: &Entry) -> impl Iterator<Item = String> {
+    let lines = entry.loaded.iter().flat_map(|policy| policy.load_log());
+    lines
+        .filter(|line| line.level >= Level::Warn)
+        .map(|line| format!("policy {}: {}", entry.name, line.message))
 }
 
 /// Malfunctions without an answer between them from which on a policy is told to be failing: one or two may be of the

@@ -103,14 +103,11 @@ impl Display for Text<'_> {
     }
 }
 
-/// Certificates that expire, settings that a policy warned of, and a decision log that cannot be written.
+/// Certificates that expire, and a decision log that cannot be written.
 fn notices(status: &Status) -> impl Iterator<Item = String> {
     let certificates = status.certificates.iter().filter_map(|certificate| certificate.notice.clone());
     let trouble = status.decision_log.iter().filter_map(|log| log.trouble.as_ref());
-    let warnings = status.policies.iter().flat_map(|policy| {
-        policy.warnings.iter().map(|warning| format!("policy {}: {warning}", policy.name))
-    });
-    certificates.chain(warnings).chain(trouble.map(|trouble| format!("decision log: {trouble}")))
+    certificates.chain(trouble.map(|trouble| format!("decision log: {trouble}")))
 }
 
 fn line(policy: &PolicyStatus) -> String {
