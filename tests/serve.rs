@@ -513,9 +513,10 @@ async fn the_admin_listener_answers_under_its_own_names_only() {
         ("GET /status HTTP/1.1\r\nhost: 127.0.0.1\r\n", "200"),
         ("GET /status HTTP/1.0\r\n", "200"),
         ("GET /status HTTP/1.1\r\nhost: rebound.example:9234\r\n", "421"),
-        ("GET /metrics HTTP/1.1\r\nhost: rebound.example\r\n", "421"),
+        ("GET /metrics HTTP/1.1\r\nhost: node.example:9234\r\n", "200"),
+        ("GET /livez HTTP/1.1\r\nhost: node.example\r\n", "200"),
         ("GET /readyz?verbose HTTP/1.1\r\nhost: 10.1.2.3\r\n", "421"),
-        ("GET /nothing HTTP/1.1\r\nhost: rebound.example\r\n", "421"),
+        ("GET /nothing HTTP/1.1\r\nhost: rebound.example\r\n", "404"),
         ("GET http://rebound.example/status HTTP/1.1\r\nhost: localhost\r\n", "421"),
     ] {
         let mut stream = TcpStream::connect(server.admin).await.unwrap();

@@ -60,14 +60,15 @@ fn serve_here(
         let listener = TcpListener::from_std(listener)?;
         let address = listener.local_addr()?.ip();
         let routes = Router::new()
-            .route("/livez", get(live))
             .route("/readyz", get(ready))
             .route("/status", get(status))
+            .layer(from_fn(move |request, next| own_names(address, request, next)))
+            // A scraper may know the host by any name, and these pages name no namespace and no image.
+            .route("/livez", get(live))
             .route("/metrics", get(metrics_page))
             .fallback(|| async {
                 (StatusCode::NOT_FOUND, "there is /livez, /readyz?verbose, /status and /metrics here\n")
             })
-            .layer(from_fn(move |request, next| own_names(address, request, next)))
             .with_state(Pages::new(Arc::clone(&host)));
         let shared = Shared::new(|| bounds::ADMIN_CONNECTIONS.size());
         let transport = Transport::Plain(Arc::clone(&host));
