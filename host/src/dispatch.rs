@@ -6,8 +6,8 @@
 //! is left. What is expected of a policy follows what it took ([`crate::policy::Record`]), and one that was slow once has
 //! to prove itself quick again.
 //!
-//! Policies in mode audit change no verdict, and so may keep nobody waiting: they are asked where that is quick, or a place
-//! in their lane is free, and left out otherwise.
+//! No decision of a policy in mode audit changes a verdict, so these policies may keep no other review waiting: they are run
+//! where that is quick, or a place in their lane is free, and left out otherwise.
 
 use std::cell::Cell;
 use std::sync::Arc;

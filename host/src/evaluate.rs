@@ -22,7 +22,8 @@ pub enum Instances {
     Isolated,
 }
 
-/// Whether policies in mode audit are asked. They change no verdict, so nobody has to wait for them.
+/// Whether policies in mode audit are run. No decision of theirs changes a verdict, so no review waits for them. A policy that
+/// is left out still counts as one that applies, so the verdict is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audit {
     /// As all others, after them.
