@@ -9,7 +9,7 @@ use std::time::Duration;
 use host::config::{
     FailurePolicy, HostLimits, Mode, NamespacePattern, NamespacePatterns, PolicyName, Rules, Scope, Unjudged,
 };
-use host::evaluate::evaluate;
+use host::evaluate::{Audit, evaluate, expected, is_audited};
 use host::image::Image;
 use host::policy::{Entry, PolicySet};
 use host::review::Review;
@@ -484,4 +484,23 @@ proptest! {
         let review = Review { namespace, annotations: Vec::new(), images };
         well_formed(&evaluate(&set, &review))?;
     }
+}
+
+#[test]
+fn an_image_outside_of_the_scope_of_a_policy_costs_nothing_and_is_not_audited() {
+    let settings = json!({ "images": { "*": { "outcome": "allow" } } });
+    let scope = json!({ "images": { "include": ["x.io/**"] } });
+    let entry = json!({ "name": "p", "mode": "audit", "match": scope, "settings": settings });
+    let set = support::set(json!({ "policies": [entry] }));
+    let [inside, outside, both] = [vec!["x.io/a"], vec!["y.io/a", "NO IMAGE"], vec!["y.io/a", "x.io/a"]]
+        .map(|images| support::review("default", &images));
+    let asked =
+        |review: &Review| evaluate(&set, review).images.iter().map(|image| image.judged.said.len()).sum();
+    for (review, is_inside) in [(&inside, 1), (&outside, 0), (&both, 1)] {
+        let said: usize = asked(review);
+        assert_eq!((said, is_audited(&set, review)), (is_inside, is_inside == 1));
+        let takes = expected(&set, review, Audit::Asked);
+        assert_eq!(takes > Duration::ZERO, is_inside == 1, "{takes:?}");
+    }
+    assert_eq!(expected(&set, &inside, Audit::Asked), expected(&set, &both, Audit::Asked));
 }

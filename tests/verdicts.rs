@@ -94,7 +94,13 @@ fn set(entries: &[(&str, &str, Value)], more: Value) -> PolicySet {
     let settings = json!({ "images": { "*": { "outcome": "deny", "reason": "bad" } } });
     let entries: Vec<_> = entries
         .iter()
-        .map(|(name, mode, namespaces)| json!({ "name": name, "mode": mode, "match": { "namespaces": namespaces }, "settings": settings }))
+        .map(|(name, mode, scope)| {
+            let scope = match scope.get("images") {
+                Some(_) => scope.clone(),
+                None => json!({ "namespaces": scope }),
+            };
+            json!({ "name": name, "mode": mode, "match": scope, "settings": settings })
+        })
         .collect();
     let mut host = json!({ "policies": entries });
     host.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -103,6 +109,7 @@ fn set(entries: &[(&str, &str, Value)], more: Value) -> PolicySet {
 
 #[test]
 fn a_namespace_where_audit_is_alone_is_warned_of() {
+    let own = json!({ "images": { "include": ["ghcr.io/acme/**"] } });
     let everywhere = json!({});
     let include = |names: &[&str]| json!({ "include": names });
     let exclude = |names: &[&str]| json!({ "exclude": names });
@@ -112,6 +119,12 @@ fn a_namespace_where_audit_is_alone_is_warned_of() {
         (vec![("p", "audit", everywhere.clone())], &none, Some("apply in every namespace (p), so")),
         (vec![("p", "audit", everywhere.clone())], &json!({ "mode": "audit" }), None),
         (vec![("p", "audit", everywhere.clone()), ("q", "enforce", everywhere.clone())], &none, None),
+        (
+            vec![("own", "enforce", own.clone()), ("all", "audit", everywhere.clone())],
+            &none,
+            Some("apply to some images in every namespace (all), so these images are allowed"),
+        ),
+        (vec![("own", "enforce", own.clone()), ("new", "audit", own.clone())], &none, None),
         (
             vec![("prod", "enforce", include(&["prod"])), ("rest", "audit", exclude(&["prod"]))],
             &none,

@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::bounds;
+use crate::image::Image;
 use crate::text;
 use crate::yaml::Document;
 pub use error::{ConfigError, Problem};
+pub use images::ImageScope;
 pub use name::{NameError, PolicyName};
 pub use namespace::{NamespacePattern, NamespacePatterns};
 pub use raw::schema;
@@ -26,6 +28,7 @@ mod shape;
 mod check;
 mod name;
 mod namespace;
+mod images;
 mod settings;
 mod units;
 mod error;
@@ -249,13 +252,16 @@ impl PolicyConfig {
     }
 }
 
-/// The namespaces that a policy applies to. The default is all of them.
+/// The namespaces and images that a policy applies to. The default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
     /// Only these; none: all.
     pub include: Option<NamespacePatterns>,
     /// But not these, even if included.
     pub exclude: NamespacePatterns,
+    /// The images. A record from before there was such a scope means all.
+    #[serde(default, skip_serializing_if = "ImageScope::is_all")]
+    pub images: ImageScope,
 }
 
 impl Scope {
@@ -264,6 +270,12 @@ impl Scope {
     pub fn applies(&self, namespace: &str) -> bool {
         let included = self.include.as_ref().is_none_or(|include| include.matches(namespace));
         included && !self.exclude.matches(namespace)
+    }
+
+    /// Returns whether a policy of this scope judges an image, in a namespace that it applies to.
+    #[must_use]
+    pub fn applies_to(&self, image: &Image) -> bool {
+        self.images.applies(image)
     }
 }
 

@@ -72,15 +72,41 @@ pub fn expected(set: &PolicySet, review: &Review, audit: Audit) -> Duration {
     if exempt(set, review) {
         return Duration::ZERO;
     }
-    let images = u32::try_from(review.images.len()).unwrap_or(u32::MAX);
+    let mut images = Images::of(review);
     let asked = applying(set, review).filter(|entry| entry.mode == Mode::Enforce || audit == Audit::Asked);
-    let loaded = asked.filter_map(|entry| entry.loaded.as_ref().ok());
-    loaded.map(|policy| policy.record().expected().saturating_mul(images)).sum()
+    let loaded = asked.filter_map(|entry| Some((entry, entry.loaded.as_ref().ok()?)));
+    loaded.map(|(entry, policy)| policy.record().expected().saturating_mul(images.judged_by(entry))).sum()
 }
 
-/// Whether a policy in mode audit applies to a review.
+/// Returns whether a policy in mode audit applies to an image of a review.
 pub fn is_audited(set: &PolicySet, review: &Review) -> bool {
-    !exempt(set, review) && applying(set, review).any(|entry| entry.mode == Mode::Audit)
+    let mut images = Images::of(review);
+    let audits = |entry: &Entry| entry.mode == Mode::Audit && images.judged_by(entry) > 0;
+    !exempt(set, review) && applying(set, review).any(audits)
+}
+
+/// The images of a review, parsed once a policy applies to some images only.
+struct Images<'a> {
+    review: &'a Review,
+    parsed: Option<Vec<Image>>,
+}
+
+impl<'a> Images<'a> {
+    fn of(review: &'a Review) -> Images<'a> {
+        Images { review, parsed: None }
+    }
+
+    /// Returns how many of the images a policy judges, at most.
+    fn judged_by(&mut self, entry: &Entry) -> u32 {
+        let count = if entry.scope.images.is_all() {
+            self.review.images.len()
+        } else {
+            let parse = || self.review.images.iter().filter_map(|image| Image::parse(image).ok()).collect();
+            let parsed = self.parsed.get_or_insert_with(parse);
+            parsed.iter().filter(|image| entry.scope.applies_to(image)).count()
+        };
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
 }
 
 fn exempt(set: &PolicySet, review: &Review) -> bool {
@@ -173,6 +199,9 @@ impl<'a> Evaluation<'a> {
         let mut running: Option<Instance> = None;
         for judged in images {
             let Ok(image) = &judged.image else { continue };
+            if !entry.scope.applies_to(image) {
+                continue;
+            }
             let began = Instant::now();
             let mut log = Vec::new();
             let judgement = self.left().and_then(|left| {
@@ -254,7 +283,7 @@ fn within(mut judgement: Result<Decision, Malfunction>, share: usize) -> Result<
 }
 
 fn leave_out(entry: &Entry, judged: &mut Judged) {
-    if judged.image.is_ok() {
+    if judged.image.as_ref().is_ok_and(|image| entry.scope.applies_to(image)) {
         judged.said.push(said(entry, Err(Malfunction::LeftOut), Vec::new()));
     }
 }

@@ -12,10 +12,11 @@ use super::raw::{self, ClientAuthKind, HostYaml, Quantity};
 use super::shape::place;
 use super::units::{parse_duration, parse_quantity};
 use super::{
-    API_VERSION, ClientAuth, Config, DecisionLogConfig, Gate, HostLimits, KIND, NamespacePattern,
+    API_VERSION, ClientAuth, Config, DecisionLogConfig, Gate, HostLimits, ImageScope, KIND, NamespacePattern,
     NamespacePatterns, PolicyConfig, PolicyLimits, PolicyName, Rules, Scope, Serving, TlsConfig,
 };
 use crate::bounds::{self, Bound, Set};
+use crate::image::Pattern;
 use crate::text;
 use crate::yaml::{Document, Problem, quote};
 
@@ -167,7 +168,7 @@ impl Checker<'_> {
             let message = "expected a map, since `settingsFrom` adds to it";
             self.problem(&format!("{pointer}/settings"), message);
         }
-        let scope = self.scope(&format!("{pointer}/match/namespaces"), &raw.scope.namespaces);
+        let scope = self.scope(&format!("{pointer}/match"), &raw.scope);
         let limits = self.policy_limits(&pointer, &raw.limits);
         let message = raw.message.map(|text| self.message(&format!("{pointer}/message"), &text));
         Some(PolicyConfig {
@@ -217,7 +218,10 @@ impl Checker<'_> {
         }
     }
 
-    fn scope(&mut self, pointer: &str, raw: &raw::Namespaces) -> Scope {
+    fn scope(&mut self, pointer: &str, raw: &raw::Match) -> Scope {
+        let images = self.images(&format!("{pointer}/images"), &raw.images);
+        let pointer = format!("{pointer}/namespaces");
+        let raw = &raw.namespaces;
         let at = format!("{pointer}/include");
         if raw.include.as_ref().is_some_and(Vec::is_empty) {
             self.problem(&at, "an empty list includes no namespace: remove the key to include all");
@@ -232,7 +236,28 @@ impl Checker<'_> {
                 &raw.exclude,
                 "a policy that applies nowhere is left out",
             ),
+            images,
         }
+    }
+
+    fn images(&mut self, pointer: &str, raw: &raw::Images) -> ImageScope {
+        let at = format!("{pointer}/include");
+        if raw.include.as_ref().is_some_and(Vec::is_empty) {
+            self.problem(&at, "an empty list includes no image: remove the key to include all");
+        }
+        let include = raw.include.as_ref().map(|texts| self.patterns(&at, texts));
+        ImageScope::new(include, self.patterns(&format!("{pointer}/exclude"), &raw.exclude))
+    }
+
+    fn patterns(&mut self, pointer: &str, texts: &[String]) -> Vec<Pattern> {
+        let mut read = |(index, text): (usize, &String)| match Pattern::parse(text) {
+            Ok(pattern) => Some(pattern),
+            Err(error) => {
+                self.problem(&format!("{pointer}/{index}"), error);
+                None
+            }
+        };
+        texts.iter().enumerate().filter_map(&mut read).collect()
     }
 
     fn policy_limits(&mut self, at: &str, raw: &raw::PolicyBounds) -> PolicyLimits {

@@ -172,6 +172,19 @@ fn no_settings() -> Value {
 pub(super) struct Match {
     /// By namespace.
     pub(super) namespaces: Namespaces,
+    /// By image. The policy does not judge the others.
+    pub(super) images: Images,
+}
+
+/// Images that a policy applies to, as patterns: `ghcr.io/acme/**`, `docker.io/library/nginx:1.*`.
+#[derive(Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct Images {
+    /// Only these, under every name and port of their registry. Absent: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) include: Option<Vec<String>>,
+    /// But not these, even if included.
+    pub(super) exclude: Vec<String>,
 }
 
 /// Namespaces that a policy applies to.

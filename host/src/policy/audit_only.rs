@@ -16,14 +16,22 @@ pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
     }
     let mut places = Vec::new();
     let mut names: Vec<&str> = Vec::new();
+    // A policy in force that applies to some images leaves the others to those in mode audit.
+    let mut of_images = false;
     for place in places_of(rules, policies) {
         let namespace = place.example();
         let applying = || policies.iter().filter(|entry| entry.scope.applies(&namespace));
-        let audit_only = applying().all(|entry| entry.mode == Mode::Audit);
-        if rules.exempt_namespaces.matches(&namespace) || !audit_only || applying().next().is_none() {
+        let in_force = || applying().filter(|entry| entry.mode == Mode::Enforce);
+        let images = |entry: &Entry| entry.scope.images.clone();
+        let joined = |entry: &Entry| {
+            in_force().any(|other| other.scope.images.is_all() || images(other) == images(entry))
+        };
+        let alone = || applying().filter(|entry| entry.mode == Mode::Audit && !joined(entry));
+        if rules.exempt_namespaces.matches(&namespace) || alone().next().is_none() {
             continue;
         }
-        for entry in applying() {
+        of_images |= in_force().next().is_some();
+        for entry in alone() {
             // One more than is named, so that the words tell of others.
             if names.len() <= NAMED && !names.contains(&entry.name.as_str()) {
                 names.push(entry.name.as_str());
@@ -39,8 +47,12 @@ pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
         true => "in every namespace".to_owned(),
         false => first(places.iter().map(Place::shown)),
     };
+    let (images, allowed) = match of_images {
+        true => ("to some images ", "these images are allowed"),
+        false => ("", "every image is allowed"),
+    };
     Some(format!(
-        "only policies in mode audit apply {shown} ({}), so every image is allowed there, whatever these say (unless this is \
+        "only policies in mode audit apply {images}{shown} ({}), so {allowed} there, whatever these say (unless this is \
          meant, take `mode: audit` away from one of them, or add a policy that is in force there)",
         first(names.into_iter().map(str::to_owned))
     ))

@@ -1,0 +1,73 @@
+//! Images that an entry of host.yaml applies to.
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::{Image, Pattern, Patterns};
+
+/// The images that a policy applies to. The default is all of them.
+///
+/// `include` means a registry under every name and port that a runtime is known to reach it by, and `exclude` means it
+/// as written: another spelling of an image takes it out of no policy's reach.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, try_from = "Texts", into = "Texts")]
+pub struct ImageScope {
+    include: Option<Patterns>,
+    exclude: Patterns,
+}
+
+impl ImageScope {
+    /// Makes a scope of patterns; without `include` it is all images but those of `exclude`.
+    #[must_use]
+    pub fn new(include: Option<Vec<Pattern>>, exclude: Vec<Pattern>) -> Self {
+        Self { include: include.map(Patterns::denying), exclude: Patterns::new(exclude) }
+    }
+
+    /// Returns whether a policy of this scope judges an image.
+    #[must_use]
+    pub fn applies(&self, image: &Image) -> bool {
+        let image = image.reference();
+        self.include.as_ref().is_none_or(|include| include.matches(&image))
+            && (self.exclude.all().is_empty() || !self.exclude.matches(&image))
+    }
+
+    /// Returns whether it is all images, so that none needs to be looked at.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.include.is_none() && self.exclude.all().is_empty()
+    }
+}
+
+impl PartialEq for ImageScope {
+    fn eq(&self, other: &Self) -> bool {
+        Texts::from(self.clone()) == Texts::from(other.clone())
+    }
+}
+
+impl Eq for ImageScope {}
+
+/// The patterns of a scope as they are written and recorded.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Texts {
+    include: Option<Vec<String>>,
+    exclude: Vec<String>,
+}
+
+fn texts(patterns: &Patterns) -> Vec<String> {
+    patterns.all().iter().map(|pattern| pattern.as_str().to_owned()).collect()
+}
+
+impl From<ImageScope> for Texts {
+    fn from(scope: ImageScope) -> Self {
+        Self { include: scope.include.as_ref().map(texts), exclude: texts(&scope.exclude) }
+    }
+}
+
+impl TryFrom<Texts> for ImageScope {
+    type Error = String;
+
+    fn try_from(Texts { include, exclude }: Texts) -> Result<Self, String> {
+        let read = |texts: Vec<String>| texts.iter().map(|text| Pattern::parse(text)).collect();
+        Ok(Self::new(include.map(read).transpose()?, read(exclude)?))
+    }
+}
