@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use host::config::{HostLimits, PolicyLimits};
 use host::evaluate::evaluate;
-use host::policy::{Cache, Component, LoadError, Policy, Preparer};
+use host::policy::{Cache, Component, LoadError, Policy, Preparer, Wanted};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -224,4 +224,50 @@ fn a_snapshot_decides_as_a_configured_instance_does() {
     preparer.snapshot(&policy, &trusted_registries().bytes);
     assert_eq!(policy.snapshot(), Some(Ok(())));
     assert_eq!(evaluate(&set, &review), configured);
+}
+
+/// A `host` that adds a line to a file each time a child is started, and then does its work.
+fn counting(folder: &Path) -> (PathBuf, PathBuf) {
+    let (program, started) = (folder.join("counting"), folder.join("started"));
+    let host = project(HOST).display().to_string();
+    fs::write(&program, format!("#!/bin/sh\necho >> {}\nexec {host} \"$@\"\n", started.display())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&started, "").unwrap();
+    (program, started)
+}
+
+/// However many policies are made of a component, and whether they wait for it at once or one after the other, one child
+/// compiles it; also where that fails.
+#[test]
+fn a_component_is_compiled_once_for_all_its_policies() {
+    let endless_types = support::wat_policy(&project("tests/hostile/deep-blocks.wat")).unwrap();
+    let cases = [
+        ("a component that compiles", trusted_registries(), HostLimits::default(), true),
+        (
+            "one whose compiling fails",
+            Component::new(endless_types),
+            HostLimits { prepare_time: Duration::from_secs(1), ..HostLimits::default() },
+            false,
+        ),
+    ];
+    let settings: Vec<Value> =
+        (0..24).map(|number| json!({ "allow": [format!("ghcr.io/team-{number}/**")] })).collect();
+    for (what, component, limits, compiles) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let (program, started) = counting(folder.path());
+        let cache = Cache::open(&folder.path().join("cache"), 1 << 30).unwrap();
+        let preparer = Preparer::new(support::preparer().engine().clone(), cache, program, false).unwrap();
+        preparer.limit(&limits);
+        let bounds = PolicyLimits::default();
+        let wanted: Vec<_> = settings
+            .iter()
+            .map(|settings| Wanted { component: &component, settings, limits: &bounds })
+            .collect();
+        let loaded = preparer.load_all(&wanted, Instant::now() + PATIENCE);
+        assert_eq!(loaded.len(), wanted.len());
+        for loaded in loaded {
+            assert_eq!(loaded.is_ok(), compiles, "{what}: {:?}", loaded.err());
+        }
+        assert_eq!(fs::read_to_string(&started).unwrap().lines().count(), 1, "{what}");
+    }
 }

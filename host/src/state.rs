@@ -330,8 +330,9 @@ impl StateDirectory {
         while let Some(component) = self.unwritten.last() {
             let name = component_name(&component.digest);
             // One that was damaged would be no good version.
-            if !self.components.read(&name, bounds::MODULE.most()).is_ok_and(|kept| kept == component.bytes) {
-                self.components.replace(&name, &[&component.bytes])?;
+            if !self.components.read(&name, bounds::MODULE.most()).is_ok_and(|kept| *kept == *component.bytes)
+            {
+                self.components.replace(&name, &[&*component.bytes])?;
                 self.unsynced.insert(Place::Component(component.digest.clone()));
             }
             self.unwritten.pop();

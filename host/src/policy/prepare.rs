@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -28,8 +28,8 @@ const NICE: i32 = 10;
 /// The bytes of a component, and their digest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Component {
-    /// As they stand in the file.
-    pub bytes: Vec<u8>,
+    /// As they stand in the file; shared by all that are made of them.
+    pub bytes: Arc<[u8]>,
     /// SHA-256 in hexadecimal.
     pub digest: String,
 }
@@ -37,11 +37,11 @@ pub struct Component {
 impl Component {
     /// Takes the bytes, whatever they are.
     pub fn new(bytes: Vec<u8>) -> Component {
-        Component { digest: digest(&bytes), bytes }
+        Component { digest: digest(&bytes), bytes: bytes.into() }
     }
 }
 
-/// A policy that is to be loaded.
+/// A policy to be loaded.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {
     /// Its component.
@@ -75,24 +75,32 @@ struct Shared {
 
 #[derive(Default)]
 struct Work {
-    compiling: VecDeque<(String, Arc<[u8]>)>,
+    /// Jobs that no thread has begun.
+    queue: VecDeque<Arc<Job>>,
+    /// Every job that is queued, running or waited for, by its key.
+    jobs: HashMap<String, Weak<Job>>,
+    /// Finished jobs that nobody waited for any more, until the next request for the same component.
+    unclaimed: HashMap<String, Arc<Job>>,
+    /// Snapshots to take, each of a policy that was loaded from these bytes.
     snapshots: VecDeque<(Weak<Policy>, Arc<[u8]>)>,
-    /// What is being compiled.
-    running: HashSet<String>,
-    /// What is compiled now, or was and has not been asked for since.
-    results: HashMap<String, Progress>,
-    /// Who wants to know when something is ready that nobody waited for.
+    /// Called when an unclaimed job has finished.
     ready: Option<Box<dyn Fn() + Send>>,
     closed: bool,
 }
 
-enum Progress {
-    /// It waits or runs; whoever wanted it may have given up waiting.
-    Running {
-        abandoned: bool,
-    },
-    Done(Result<Arc<Compiled>, LoadError>),
+/// The compilation of one component, shared by all who wait for it.
+struct Job {
+    key: String,
+    component: Arc<[u8]>,
+    /// Set once, under the lock of `Work`.
+    result: OnceLock<Result<Arc<Compiled>, LoadError>>,
+    /// Someone gave up waiting, under the lock of `Work`.
+    abandoned: AtomicBool,
 }
+
+/// The jobs of one call, by the digest of their component: they live as long as it, so that all its policies share the
+/// result of each, whatever it is.
+type Batch = HashMap<String, OnceLock<Result<Arc<Job>, LoadError>>>;
 
 /// What is known of a component with certain settings: the first line of an entry; the snapshot's code follows.
 #[derive(Serialize, Deserialize)]
@@ -127,7 +135,7 @@ impl Preparer {
         });
         for number in 0..CHILDREN {
             let shared = Arc::clone(&shared);
-            // One of them is always there for what somebody waits for.
+            // The other thread is always free to compile.
             let snapshots = number == 0;
             std::thread::Builder::new().name("prepare".to_owned()).spawn(move || {
                 // Without it it takes more from reviews, and still not much. On Linux this is of the thread.
@@ -159,24 +167,20 @@ impl Preparer {
         &self.shared.cache
     }
 
-    /// Forgets what waits to be compiled, and what was compiled, of components that are not among `wanted` any more.
+    /// Forgets queued and unclaimed jobs of components that are not among `wanted`.
     pub fn retain(&self, wanted: &HashSet<String>) {
         let keys: HashSet<_> = wanted.iter().map(|digest| self.shared.compiled_key(digest)).collect();
         let mut work = self.shared.lock();
-        work.compiling.retain(|(key, _)| keys.contains(key));
-        let waiting: HashSet<_> = work.compiling.iter().map(|(key, _)| key.clone()).collect();
-        let running = work.running.clone();
-        work.results.retain(|key, progress| match progress {
-            Progress::Done(_) => keys.contains(key),
-            Progress::Running { .. } => waiting.contains(key) || running.contains(key),
-        });
+        work.queue.retain(|job| keys.contains(&job.key));
+        work.unclaimed.retain(|key, _| keys.contains(key));
     }
 
-    /// Loads all of these as [`Preparer::load`] does, on as many threads as there are processors; the results in order.
+    /// Loads all of these as [`Preparer::load`] does, on as many threads as there are processors, and compiles each
+    /// component once; the results are in order.
     pub fn load_all(&self, wanted: &[Wanted<'_>], until: Instant) -> Vec<Result<Arc<Policy>, LoadError>> {
-        let load = |Wanted { component, settings, limits }: &Wanted<'_>| {
-            self.load(component, settings, limits, until)
-        };
+        let batch: Batch =
+            wanted.iter().map(|wanted| (wanted.component.digest.clone(), OnceLock::new())).collect();
+        let load = |wanted: &Wanted<'_>| self.load_of(&batch, wanted, until);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(wanted.len());
         if threads < 2 {
             return wanted.iter().map(load).collect();
@@ -194,7 +198,7 @@ impl Preparer {
                 }
             };
             for _ in 1..threads {
-                // Without it the others do its part.
+                // Where there is no further thread, the others do its part.
                 let _ = std::thread::Builder::new().spawn_scoped(scope, work);
             }
             work();
@@ -214,7 +218,11 @@ impl Preparer {
         limits: &PolicyLimits,
         until: Instant,
     ) -> Result<Arc<Policy>, LoadError> {
-        let shared = &self.shared;
+        self.load_of(&Batch::new(), &Wanted { component, settings, limits }, until)
+    }
+
+    fn load_of(&self, batch: &Batch, wanted: &Wanted<'_>, until: Instant) -> Result<Arc<Policy>, LoadError> {
+        let (shared, Wanted { component, settings, limits }) = (&self.shared, *wanted);
         let (digest, settings) = (component.digest.clone(), settings.to_string());
         let key = shared.configured_key(&digest, &settings, limits);
         let known = shared.cache.get(&key).and_then(|entry| read_configured(&entry));
@@ -233,16 +241,17 @@ impl Preparer {
                 return Ok(Arc::new(policy));
             }
         }
-        let compiled = shared.compiled(component, until)?;
+        let job = || shared.job(component);
+        let job = match batch.get(&digest) {
+            Some(shared) => shared.get_or_init(job).clone()?,
+            None => job()?,
+        };
+        let compiled = shared.wait(&job, until)?;
         let policy = Policy::configured_each_time(&shared.engine, &compiled, digest, settings, limits)?;
         let policy = Arc::new(policy);
         match known {
             Some((Configured { snapshot: Err(why), .. }, _)) => policy.decide_snapshot(Err(why)),
-            _ if self.snapshots => {
-                let job = (Arc::downgrade(&policy), component.bytes.as_slice().into());
-                shared.lock().snapshots.push_back(job);
-                shared.changed.notify_all();
-            }
+            _ if self.snapshots => shared.take_later(&policy, component),
             _ => {}
         }
         Ok(policy)
@@ -266,6 +275,13 @@ impl Drop for Preparer {
     }
 }
 
+impl Work {
+    /// Returns the job with this key, and takes it where it was unclaimed.
+    fn existing(&mut self, key: &str) -> Option<Arc<Job>> {
+        self.unclaimed.remove(key).or_else(|| self.jobs.get(key)?.upgrade())
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
@@ -280,82 +296,80 @@ impl Shared {
         digest(format!("configured\n{}\n{component}\n{limits}\n{settings}", self.build).as_bytes())
     }
 
-    fn enqueue(&self, work: &mut Work, key: String, component: &[u8]) {
-        if !work.results.contains_key(&key) {
-            let started = Progress::Running { abandoned: false };
-            work.results.insert(key.clone(), started);
-            work.compiling.push_back((key, component.into()));
-            self.changed.notify_all();
-        }
-    }
-
-    fn compiled(&self, component: &Component, until: Instant) -> Result<Arc<Compiled>, LoadError> {
+    /// Returns the job that compiles `component`: one that exists, one finished by the cache, or a new one.
+    fn job(&self, component: &Component) -> Result<Arc<Job>, LoadError> {
         let key = self.compiled_key(&component.digest);
-        let mut work = self.lock();
-        if !work.results.contains_key(&key) {
-            drop(work);
-            if let Some(code) = self.cache.get(&key) {
-                return Ok(Arc::new(Compiled::vouched(code)));
-            }
-            check_front(&component.bytes)?;
-            work = self.lock();
+        if let Some(job) = self.lock().existing(&key) {
+            return Ok(job);
         }
+        let job = Arc::new(Job {
+            key,
+            component: Arc::clone(&component.bytes),
+            result: OnceLock::new(),
+            abandoned: AtomicBool::new(false),
+        });
+        if let Some(code) = self.cache.get(&job.key) {
+            job.result.get_or_init(|| Ok(Arc::new(Compiled::vouched(code))));
+            return Ok(job);
+        }
+        check_front(&component.bytes)?;
+        let mut work = self.lock();
+        // Another thread may have come first.
+        if let Some(job) = work.existing(&job.key) {
+            return Ok(job);
+        }
+        work.jobs.retain(|_, job| job.strong_count() > 0);
+        work.jobs.insert(job.key.clone(), Arc::downgrade(&job));
+        work.queue.push_back(Arc::clone(&job));
+        self.changed.notify_all();
+        Ok(job)
+    }
+
+    /// Waits until a job has finished. After `until` it goes on for the next request.
+    fn wait(&self, job: &Job, until: Instant) -> Result<Arc<Compiled>, LoadError> {
+        let mut work = self.lock();
         loop {
-            match work.results.get_mut(&key) {
-                None => self.enqueue(&mut work, key.clone(), &component.bytes),
-                Some(Progress::Done(_)) => {
-                    if let Some(Progress::Done(result)) = work.results.remove(&key) {
-                        return result;
-                    }
-                }
-                Some(Progress::Running { abandoned }) => {
-                    let left = until.checked_duration_since(Instant::now());
-                    let Some(left) = left.filter(|left| !left.is_zero()) else {
-                        *abandoned = true;
-                        return Err(LoadError::Preparing);
-                    };
-                    work = self.changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
-                }
+            if let Some(result) = job.result.get() {
+                work.unclaimed.remove(&job.key);
+                return result.clone();
             }
+            let left = until.checked_duration_since(Instant::now());
+            let Some(left) = left.filter(|left| !left.is_zero()) else {
+                job.abandoned.store(true, Ordering::Relaxed);
+                return Err(LoadError::Preparing);
+            };
+            work = self.changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// What a thread does: what someone waits for first, then snapshots.
+    /// Queues the snapshot of a policy. Snapshots of policies that are gone leave the queue, so their components do not
+    /// stay in memory.
+    fn take_later(&self, policy: &Arc<Policy>, component: &Component) {
+        let mut work = self.lock();
+        work.snapshots.retain(|(policy, _)| policy.strong_count() > 0);
+        work.snapshots.push_back((Arc::downgrade(policy), Arc::clone(&component.bytes)));
+        self.changed.notify_all();
+    }
+
+    /// Runs jobs, and snapshots when there is no job, until the preparer is dropped.
     fn work(&self, snapshots: bool) {
         loop {
             let mut work = self.lock();
-            let (compile, snapshot) = loop {
+            let (job, snapshot) = loop {
                 if work.closed {
                     return;
                 }
-                if let Some(job) = work.compiling.pop_front() {
-                    work.running.insert(job.0.clone());
+                if let Some(job) = work.queue.pop_front() {
                     break (Some(job), None);
                 }
-                if snapshots && let Some(job) = work.snapshots.pop_front() {
-                    break (None, Some(job));
+                if snapshots && let Some(snapshot) = work.snapshots.pop_front() {
+                    break (None, Some(snapshot));
                 }
                 work = self.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
             };
             drop(work);
-            if let Some((key, component)) = compile {
-                let result = unpanicked(|| match self.child(Task::Compile, &component) {
-                    Ok(compiled) => Ok(Arc::new(compiled)),
-                    Err(Failure::Load(error)) => Err(error),
-                    Err(Failure::Snapshot(error)) => Err(LoadError::Unprepared(error)),
-                });
-                if let Ok(compiled) = &result {
-                    self.cache.put(&key, compiled.bytes());
-                }
-                let mut work = self.lock();
-                work.running.remove(&key);
-                let before = work.results.insert(key, Progress::Done(result));
-                self.changed.notify_all();
-                if let Some(Progress::Running { abandoned: true }) = before
-                    && let Some(ready) = &work.ready
-                {
-                    ready();
-                }
+            if let Some(job) = job {
+                self.compile(job);
             }
             if let Some((policy, component)) = snapshot
                 && let Some(policy) = policy.upgrade()
@@ -364,6 +378,27 @@ impl Shared {
                 if catch_unwind(AssertUnwindSafe(taking)).is_err() {
                     policy.decide_snapshot(Err("a panic; please report this".to_owned()));
                 }
+            }
+        }
+    }
+
+    fn compile(&self, job: Arc<Job>) {
+        let result = unpanicked(|| match self.child(Task::Compile, &job.component) {
+            Ok(compiled) => Ok(Arc::new(compiled)),
+            Err(Failure::Load(error)) => Err(error),
+            Err(Failure::Snapshot(error)) => Err(LoadError::Unprepared(error)),
+        });
+        if let Ok(compiled) = &result {
+            self.cache.put(&job.key, compiled.bytes());
+        }
+        let mut work = self.lock();
+        // Nothing else sets it.
+        let _ = job.result.set(result);
+        self.changed.notify_all();
+        if job.abandoned.load(Ordering::Relaxed) {
+            work.unclaimed.insert(job.key.clone(), job);
+            if let Some(ready) = &work.ready {
+                ready();
             }
         }
     }
