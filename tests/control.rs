@@ -76,7 +76,7 @@ fn a_swap_is_seen_put_back_and_released() {
     ] {
         assert!(said.contains(part), "{part:?} in {said}");
     }
-    let (code, said) = host(&installation, "approve --state state");
+    let (code, said) = host(&installation, "approve 0123456789ab --state state");
     assert!(code == 1 && said.contains("`host rollback --release` puts it in force"), "{said}");
 
     // host.yaml may be broken just when a way back is needed.

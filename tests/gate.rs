@@ -318,13 +318,15 @@ async fn a_candidate_is_held_and_approved_and_another_refused() {
     assert!(!allows(theirs).await, "it waits");
     let (code, said) = host(&installation, "status");
     assert_eq!(code, 1);
-    assert!(said.contains("is held until `host approve`"), "{said}");
+    let digest = held["candidate"]["digest"].as_str().unwrap();
+    assert!(said.contains(&format!("is held until `host approve {digest}`")), "{said}");
     assert!(
         said.contains("2 newly allowed, 0 with another reason; such as docker.io/library/nginx:1.27"),
         "{said}"
     );
 
-    let digest = held["candidate"]["digest"].as_str().unwrap();
+    let (code, said) = host(&installation, "approve");
+    assert_eq!(code, 2, "only what is named is approved: {said}");
     let (code, said) = host(&installation, &format!("approve {digest}"));
     assert_eq!(code, 0, "{said}");
     assert!(allows(theirs).await);
@@ -337,7 +339,8 @@ async fn a_candidate_is_held_and_approved_and_another_refused() {
     let refused = until(&installation, "refused", |status| status["candidate"]["state"] == "refused");
     let why = refused["candidate"]["why"].as_str().unwrap();
     assert!(why.starts_with("1 of 1 cases of its suites fail: ") && why.contains("ours.json"), "{why}");
-    let (code, said) = host(&installation, "approve");
+    let digest = refused["candidate"]["digest"].as_str().unwrap();
+    let (code, said) = host(&installation, &format!("approve {digest}"));
     assert_eq!(code, 1, "{said}");
     assert!(allows(ours).await);
     // What the suite expects decides, so another suite is another ruling; here it is that files go back.
@@ -412,7 +415,8 @@ fn a_first_set_that_fails_its_suites_is_not_in_force() {
             assert!(candidate.why.starts_with("1 of 1 cases of its suites fail: "), "{}", candidate.why);
             assert!(said(&started).starts_with("policies: "), "{}", said(&started));
         }
-        assert!(started.reloader.obey(Command::Approve { digest: None }).is_err());
+        let digest = started.standing.current().candidate.clone().unwrap().digest;
+        assert!(started.reloader.obey(Command::Approve { digest }).is_err());
         suite(true);
         started.reloader.reload();
         assert_eq!(said(&started), "a: version1");
@@ -447,7 +451,7 @@ fn what_nothing_is_known_of_stays_held() {
     let mut started = start();
     started.reloader.reload();
     assert_eq!(held(&started).why, before.why);
-    started.reloader.obey(Command::Approve { digest: None }).unwrap();
+    started.reloader.obey(Command::Approve { digest: before.digest }).unwrap();
     assert_eq!(started.standing.current().candidate, None);
 }
 
@@ -466,7 +470,8 @@ fn nobody_looks_for_the_gate_once_nothing_waits() {
         assert!(begun.elapsed() < Duration::from_secs(60), "nothing is tried");
         std::thread::sleep(Duration::from_millis(1));
     }
-    asker.ask(Command::Approve { digest: None }, Duration::from_secs(60)).unwrap();
+    let digest = standing.current().candidate.clone().unwrap().digest;
+    asker.ask(Command::Approve { digest }, Duration::from_secs(60)).unwrap();
     let looks = || {
         let results = standing.current().results;
         results.published + results.unchanged + results.waiting + results.failed

@@ -50,6 +50,8 @@ mod metrics;
 #[cfg(test)]
 mod neighbours;
 #[cfg(test)]
+mod never_weaker;
+#[cfg(test)]
 mod overload;
 #[cfg(test)]
 mod plugins;

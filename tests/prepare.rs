@@ -152,8 +152,8 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
-/// Serving goes on while a component is compiled that takes for ever, other changes come into force meanwhile, and a
-/// child that someone kills is told of and followed by another.
+/// Serving goes on while a component is compiled that takes for ever, other changes wait and are in force as soon as it is
+/// taken away, and a child that someone kills is told of and followed by another.
 #[tokio::test]
 async fn a_child_that_is_killed_is_followed_by_another() {
     let installation = Installation::new(json!({
@@ -178,17 +178,19 @@ async fn a_child_that_is_killed_is_followed_by_another() {
     let compiled = "endless failed: ";
     until("it says that it compiles", async || problem(&LoadError::Preparing.to_string()).await).await;
 
-    // Another change does not wait for it.
+    // Nobody knows yet whether another change is weaker without it.
     installation.replace("policies/quick.wasm", &version("version2"));
-    until("the other change is in force", async || {
+    let waits = "as long as endless cannot be loaded, and these changes wait: quick (component)";
+    until("the other change waits", async || problem(waits).await).await;
+    let quick_is = async |reason: &str| {
         let (_, status) = get(admin, "/status").await.unwrap();
         let status: Value = serde_json::from_str(&status).unwrap();
         let quick =
             status["policies"].as_array().unwrap().iter().find(|policy| policy["name"] == "quick").cloned();
-        let wanted = Component::new(version("version2")).digest;
+        let wanted = Component::new(version(reason)).digest;
         (quick?["digest"] == wanted).then_some(())
-    })
-    .await;
+    };
+    quick_is("version1").await.unwrap();
     assert!(compiling(process.id()).contains(&child), "it was compiled all the while");
 
     kill_process(Pid::from_raw(child).unwrap(), Signal::KILL).unwrap();
@@ -200,6 +202,7 @@ async fn a_child_that_is_killed_is_followed_by_another() {
     // As long as nobody takes it away.
     fs::remove_file(installation.path("policies/endless.wasm")).unwrap();
     until("nothing is wrong any more", async || problem(compiled).await.is_none().then_some(())).await;
+    until("the other change is in force", async || quick_is("version2").await).await;
     let answer = connection.send(post(review_in("default", "x.io/a"))).await.unwrap();
     assert_eq!(answer.json()["status"]["allowed"], true);
 
@@ -270,4 +273,21 @@ fn a_component_is_compiled_once_for_all_its_policies() {
         }
         assert_eq!(fs::read_to_string(&started).unwrap().lines().count(), 1, "{what}");
     }
+}
+
+/// The bytes of a component are kept for the snapshots of policies that are there, however many there were.
+#[test]
+fn a_queue_of_snapshots_keeps_nothing_of_policies_that_are_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let preparer = preparer(&folder.path().join("cache"), true);
+    let component = trusted_registries();
+    for number in 0..30 {
+        let settings = json!({ "allow": [format!("ghcr.io/team-{number}/**")] });
+        preparer
+            .load(&component, &settings, &PolicyLimits::default(), Instant::now() + PATIENCE)
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+    // Here, in the queue, and with the thread that takes snapshots.
+    let kept = Arc::strong_count(&component.bytes);
+    assert!(kept <= 3, "{kept} keep the component");
 }

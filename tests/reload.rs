@@ -141,7 +141,7 @@ fn files_that_come_change_and_go() {
 }
 
 #[test]
-fn a_broken_file_changes_nothing_and_holds_nobody_up() {
+fn a_change_with_a_broken_file_waits_as_a_whole() {
     let installation = Installation::with_a();
     let mut started = installation.start();
     let good = version("version1");
@@ -157,9 +157,14 @@ fn a_broken_file_changes_nothing_and_holds_nobody_up() {
         installation.policy("a", bytes);
         installation.policy("b", &version(&other));
         let log = logged(|| started.reloader.reload());
-        assert_eq!(said(&started.policies), ["a: version1".to_owned(), format!("b: {other}")]);
+        assert_eq!(said(&started.policies), ["a: version1"]);
         let problems = installation.problems(&started);
-        let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+        let [problem, change] = problems.as_slice() else { panic!("{problems:?}") };
+        assert_eq!(
+            change,
+            "change: all stays as it was as long as a cannot be loaded, and these changes wait: b (added) (a change \
+             comes into force whole or not at all: mend what is broken, or remove it)"
+        );
         assert!(problem.starts_with(&format!("policy a: policies/a.wasm: {why}")), "{problem}");
         assert!(
             problem.ends_with(" (its last good version stays in force, as it was configured)"),
@@ -174,6 +179,7 @@ fn a_broken_file_changes_nothing_and_holds_nobody_up() {
         assert_eq!(installation.problems(&started), problems);
         assert_eq!(started.policies.current().generation(), generation);
     }
+    // The rest follows at once when the file is mended.
     installation.policy("a", &version("version9"));
     let log = logged(|| started.reloader.reload());
     assert!(log.contains("all that is configured is in force again"), "{log}");
@@ -255,10 +261,10 @@ fn what_goes_stays_while_what_comes_is_broken() {
         let problems = installation.problems(&started);
         assert!(problems[0].contains("policies/b.wasm: the file is no WebAssembly"), "{problems:?}");
         assert!(
-            problems[1].starts_with("policy a: it is configured no more, and stays in force"),
+            problems[1].starts_with("change: all stays as it was as long as b cannot be loaded"),
             "{problems:?}"
         );
-        assert!(problems[1].contains("as long as b cannot be loaded"), "{problems:?}");
+        assert!(problems[1].contains("a (removed)"), "{problems:?}");
     }
     installation.policy("b", &version("version2"));
     started.reloader.reload();

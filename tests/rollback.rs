@@ -69,7 +69,7 @@ fn what_is_put_back_stays_until_it_is_released() {
             "rollback: it stays in force, and the files' candidate {digest} waits, until `host rollback --release`"
         )]
     );
-    let refused = started.reloader.obey(Command::Approve { digest: None }).unwrap_err();
+    let refused = started.reloader.obey(Command::Approve { digest: digest.clone() }).unwrap_err();
     assert!(refused.contains("`host rollback --release` puts it in force"), "{refused}");
 
     // What is wrong in the files is told meanwhile.
@@ -110,7 +110,7 @@ fn what_is_put_back_stays_until_it_is_released() {
         "released after a rollback",
     ];
     assert_eq!(causes, expected);
-    let none = started.reloader.obey(Command::Approve { digest: None }).unwrap_err();
+    let none = started.reloader.obey(Command::Approve { digest }).unwrap_err();
     assert_eq!(none, "no candidate is held");
 }
 
@@ -214,7 +214,7 @@ fn what_is_held_waits_for_leave() {
     let held = started.standing.current().candidate.clone().unwrap();
     assert_eq!(held.state, Waits::Held);
     assert!(held.differences.is_some());
-    let problem = format!("candidate {}: it is held until `host approve`: ", held.digest);
+    let problem = format!("candidate {0}: it is held until `host approve {0}`: ", held.digest);
     assert!(
         installation.problems(&started)[0].starts_with(&problem),
         "{:?}",
@@ -233,9 +233,9 @@ fn what_is_held_waits_for_leave() {
         let shown = json!(started.standing.current().candidate);
         assert_eq!(shown, json!(held));
     }
-    let other = started.reloader.obey(Command::Approve { digest: Some("other".to_owned()) }).unwrap_err();
+    let other = started.reloader.obey(Command::Approve { digest: "other".to_owned() }).unwrap_err();
     assert!(other.contains("not other"), "{other}");
-    started.reloader.obey(Command::Approve { digest: Some(held.digest.clone()) }).unwrap();
+    started.reloader.obey(Command::Approve { digest: held.digest.clone() }).unwrap();
     assert_eq!(said(&started.policies), ["a: version2"]);
     let standing = started.standing.current();
     let last = standing.history.last().unwrap();
@@ -283,7 +283,7 @@ fn what_is_held_outlives_a_rollback() {
         assert_eq!((&still.digest, still.state, &still.why), (&held.digest, Waits::Held, &held.why));
         started.reloader.reload();
     }
-    started.reloader.obey(Command::Approve { digest: Some(held.digest) }).unwrap();
+    started.reloader.obey(Command::Approve { digest: held.digest }).unwrap();
     assert_eq!(said(&started.policies), ["a: version3"]);
 }
 

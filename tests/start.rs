@@ -59,8 +59,10 @@ fn a_start_falls_back_to_the_last_good_version() {
     installation.policy("a", b"garbage");
     installation.policy("b", &version("version2"));
     started.reloader.reload();
-    assert_eq!(said(&started.policies), ["a: version1", "b: version2"]);
-    assert_eq!(installation.problems(&started), [stays]);
+    assert_eq!(said(&started.policies), ["a: version1"]);
+    let problems = installation.problems(&started);
+    assert_eq!((problems.len(), &problems[0]), (2, &stays));
+    assert!(problems[1].contains("b (added)"), "{problems:?}");
 }
 
 #[test]
@@ -173,8 +175,149 @@ fn a_start_weakens_nothing_that_was_in_force() {
     let set = started.policies.current();
     let names: Vec<_> =
         set.policies.iter().map(|entry| (entry.name.as_str(), entry.loaded.is_ok())).collect();
-    assert_eq!(names, [("b", false), ("a", true)]);
-    assert!(installation.problems(&started)[1].contains("as long as b cannot be loaded"));
+    assert_eq!((set.number(), names), (1, vec![("a", true)]));
+    let problems = installation.problems(&started);
+    assert!(problems[0].ends_with("(it is not in force)"), "{problems:?}");
+    assert!(
+        problems[1].contains("as long as b cannot be loaded, and these changes wait: rules, a (removed)")
+    );
+}
+
+/// A policy that was never in force is left out by a start as by a reload, wherever anything that was in force is known: also
+/// where the newest record is damaged, after a rollback, and while a candidate is held.
+#[test]
+fn a_broken_newcomer_stays_out_across_a_restart() {
+    const GATE: &str = "\ngate: { replay: 10, onDifference: Hold }";
+    let more = "policyDirectory: policies\nstateDirectory: state";
+    for case in ["in force", "newest record damaged", "rolled back", "held"] {
+        let installation = Installation::new(&format!("{more}{}", if case == "held" { GATE } else { "" }));
+        installation.policy("a", &version("version1"));
+        let mut started = installation.start();
+        if case == "held" {
+            started.recent.push(&Arc::new(support::review("default", &["x.io/a"])));
+            installation.policy("a", &denying("version2"));
+        } else {
+            installation.policy("a", &version("version2"));
+        }
+        started.reloader.reload();
+        if case == "rolled back" {
+            started.reloader.obey(Command::Rollback { to: None }).unwrap();
+        }
+        installation.policy("new", b"garbage");
+        started.reloader.reload();
+        let before = (said(&started.policies), started.policies.current().number());
+        drop(started);
+        if case == "newest record damaged" {
+            fs::write(installation.path("state/generations/2.json"), "{").unwrap();
+        }
+
+        let mut started = installation.start();
+        for when in ["a start", "a reload", "another reload"] {
+            let now = (said(&started.policies), started.policies.current().number());
+            match case {
+                "newest record damaged" => {
+                    assert_eq!(now, (vec!["a: version1".to_owned()], 1), "{case}, {when}")
+                }
+                _ => assert_eq!(now, before, "{case}, {when}"),
+            }
+            let review = support::review("default", &["x.io/a"]);
+            assert!(evaluate(&started.policies.current(), &review).allowed(), "{case}, {when}");
+            if case == "in force" || when != "a start" {
+                let problems = installation.problems(&started);
+                let told = |problem: &String| {
+                    problem.starts_with("policy new: ") && problem.ends_with("(it is not in force)")
+                };
+                assert!(problems.iter().any(told), "{case}, {when}: {problems:?}");
+            }
+            started.reloader.reload();
+        }
+        // Once the newcomer is gone, all is as it was before it came: it was no leave for what waits.
+        fs::remove_file(installation.path("policies/new.wasm")).unwrap();
+        started.reloader.reload();
+        let waits = started.standing.current().candidate.as_ref().map(|candidate| candidate.state);
+        match case {
+            "in force" => {
+                assert_eq!((said(&started.policies), waits), (vec!["a: version2".to_owned()], None))
+            }
+            "newest record damaged" => {
+                assert_eq!((said(&started.policies), waits), (vec!["a: version2".to_owned()], None));
+            }
+            "rolled back" => {
+                assert_eq!(
+                    (said(&started.policies), waits),
+                    (vec!["a: version1".to_owned()], Some(Waits::Pinned))
+                );
+            }
+            _ => assert_eq!(
+                (said(&started.policies), waits),
+                (vec!["a: version1".to_owned()], Some(Waits::Held))
+            ),
+        }
+    }
+}
+
+/// An empty `policyDirectory` may be a file system that is not mounted: its policies stay, also where entries of `policies`
+/// keep the set from being empty, until host.yaml says that none is wanted.
+#[test]
+fn an_empty_policy_directory_takes_no_policy_out_of_force() {
+    let entry = "policies: [{ name: a, module: a.wasm }]\nstateDirectory: state";
+    let installation = Installation::new(&format!("policyDirectory: policies\n{entry}"));
+    fs::write(installation.path("a.wasm"), version("version1")).unwrap();
+    installation.policy("b", &version("version2"));
+    let mut started = installation.start();
+    let both = ["a: version1", "b: version2"];
+    assert_eq!(said(&started.policies), both);
+
+    let empty = |more: &str| {
+        fs::remove_dir_all(installation.path("policies")).unwrap();
+        fs::create_dir(installation.path("policies")).unwrap();
+        installation.host_yaml(&format!("{more}\n{entry}"));
+    };
+    empty("policyDirectory: policies\nunjudged: Allow");
+    for restart in [false, true] {
+        if restart {
+            drop(started);
+            started = installation.start();
+        }
+        started.reloader.reload();
+        assert_eq!(said(&started.policies), both);
+        let problems = installation.problems(&started);
+        assert!(
+            problems[0].starts_with(
+                "policyDirectory policies: it has no policy, as if its file system were not mounted"
+            ),
+            "{problems:?}"
+        );
+        assert!(problems[0].contains("and b stays in force"), "{problems:?}");
+        assert!(problems[1].contains("these changes wait: rules, b (removed)"), "{problems:?}");
+    }
+    for wanted in ["policyDirectory: policies\nallowEmpty: true", ""] {
+        installation.host_yaml(&format!("{wanted}\n{entry}"));
+        started.reloader.reload();
+        assert_eq!(
+            (said(&started.policies), installation.problems(&started)),
+            (vec!["a: version1".to_owned()], vec![])
+        );
+        installation.host_yaml(&format!("policyDirectory: policies\n{entry}"));
+        installation.policy("b", &version("version2"));
+        started.reloader.reload();
+        assert_eq!(said(&started.policies), both);
+        fs::remove_file(installation.path("policies/b.wasm")).unwrap();
+    }
+
+    // An entry that host.yaml has no more goes, though the folder has been empty all the time.
+    installation.host_yaml(&format!("policyDirectory: policies\nallowEmpty: true\n{entry}"));
+    started.reloader.reload();
+    let two = entry.replace("}]", "}, { name: c, module: a.wasm }]");
+    installation.host_yaml(&format!("policyDirectory: policies\n{two}"));
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version1", "c: version1"]);
+    installation.host_yaml(&format!("policyDirectory: policies\n{entry}"));
+    started.reloader.reload();
+    assert_eq!(
+        (said(&started.policies), installation.problems(&started)),
+        (vec!["a: version1".to_owned()], vec![])
+    );
 }
 
 #[test]
@@ -292,7 +435,7 @@ fn what_may_have_been_held_is_held() {
     let mut started = installation.start();
     started.reloader.reload();
     assert_eq!(started.standing.current().candidate.clone().unwrap().why, why);
-    started.reloader.obey(Command::Approve { digest: Some(digest) }).unwrap();
+    started.reloader.obey(Command::Approve { digest }).unwrap();
     assert_eq!(said(&started.policies), ["a: version3"]);
     installation.policy("a", &version("version4"));
     started.reloader.reload();
@@ -336,6 +479,31 @@ fn a_folder_among_the_components_is_left_alone() {
     let started = installation.start();
     assert_eq!(installation.problems(&started), [""; 0]);
     assert!(folder.exists());
+}
+
+#[test]
+fn a_file_with_a_number_that_no_generation_has_is_not_counted() {
+    let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");
+    installation.policy("a", &version("version1"));
+    drop(installation.start());
+    for number in ["18446744073709551615", "18446744073709551614", "9007199254740992"] {
+        fs::write(installation.path(&format!("state/generations/{number}.json")), "{").unwrap();
+    }
+    let mut started = installation.start();
+    for number in 2..4 {
+        installation.policy("a", &version(&format!("version{number}")));
+        started.reloader.reload();
+        assert_eq!(started.policies.current().number(), number);
+    }
+    let told = "state/generations/18446744073709551615.json: no generation has such a number, so no host wrote it: \
+                remove it (generations are counted on without it; told until the next start)";
+    assert!(
+        installation.problems(&started).contains(&told.to_owned()),
+        "{:?}",
+        installation.problems(&started)
+    );
+    drop(started);
+    assert_eq!(installation.start().policies.current().number(), 3);
 }
 
 #[test]

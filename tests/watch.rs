@@ -211,31 +211,31 @@ fn a_file_that_is_being_written_is_waited_for() {
         // Half of a file, and half of a host.yaml that would do as it is, without the other half.
         let (new, yaml) = (version("version2"), installation.path("host.yaml"));
         let (first, rest) = new.split_at(new.len() / 2);
+        // The time that following would have taken.
+        let wait = || std::thread::sleep(Duration::from_millis(500));
         let mut file = fs::File::create(folder.join("a.wasm")).unwrap();
         file.write_all(first).unwrap();
         installation.policy("b", &version("version1"));
-        soon("another policy meanwhile", || said(policies) == ["a: version1", "b: version1"]);
+        wait();
+        assert_eq!(said(policies), ["a: version1"], "the change is not whole");
         settled();
-        // A new file that is not whole is nothing yet.
         let mut another = fs::File::create(folder.join("c.wasm")).unwrap();
         another.write_all(first).unwrap();
         installation.policy("b", &version("version2"));
-        soon("another policy meanwhile", || said(policies) == ["a: version1", "b: version2"]);
-        settled();
         file.write_all(rest).unwrap();
         drop(file);
-        soon("a file that is whole", || said(policies) == ["a: version2", "b: version2"]);
+        wait();
+        assert_eq!(said(policies), ["a: version1"], "a new file is not whole");
         settled();
         another.write_all(rest).unwrap();
         drop(another);
-        soon("the other one", || said(policies) == ["a: version2", "b: version2", "c: version2"]);
+        soon("files that are whole", || said(policies) == ["a: version2", "b: version2", "c: version2"]);
 
         let whole = fs::read_to_string(&yaml).unwrap();
         let mut file = fs::File::create(&yaml).unwrap();
         file.write_all(format!("{whole}\nunjudged: Allow\n").as_bytes()).unwrap();
         installation.policy("b", &version("version3"));
-        // The time that following would have taken, had it been read.
-        std::thread::sleep(Duration::from_millis(500));
+        wait();
         assert_eq!(policies.current().rules.unjudged, Unjudged::Deny);
         file.write_all(b"exempt: { namespaces: [kube-system] }\n").unwrap();
         drop(file);

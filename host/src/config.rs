@@ -56,7 +56,7 @@ pub struct Config {
     pub state_directory: Option<PathBuf>,
     /// How decisions become a verdict.
     pub rules: Rules,
-    /// Whether a policy set without policies may be published; false.
+    /// Whether a policy set without policies, or none of a `policyDirectory` that had some, may be published; false.
     pub allow_empty: bool,
     /// Every `*.wasm` in it is a policy.
     pub policy_directory: Option<PathBuf>,

@@ -43,7 +43,7 @@ pub enum Request {
     /// [`Command::Approve`].
     Approve {
         /// A candidate's digest.
-        digest: Option<String>,
+        digest: String,
     },
     /// [`Estate::give`]: what follows is said in its own words.
     TakeOver,

@@ -22,6 +22,7 @@ use arc_swap::ArcSwap;
 
 pub use self::before::{Before, Running};
 pub(crate) use self::candidate::MALFUNCTIONS;
+use self::candidate::{CHANGE, Prepared};
 pub use self::candidate::{Candidate, assemble};
 pub use self::command::{Asker, Command, Done, Paused};
 use self::standing::{Looking, because, first};
@@ -84,6 +85,10 @@ pub struct Reloader {
     /// Why nobody knows whether something was held when the process before ended.
     doubt: Option<String>,
     waiting: Option<Waiting>,
+    /// Whether the last look could load everything that is configured.
+    whole: bool,
+    /// The policies that the last look has loaded and that are not in force.
+    prepared: Vec<Prepared>,
     /// The generation that the process starts with, as long as it does not serve.
     first: Option<(Record, Vec<Component>)>,
     history: VecDeque<Summary>,
@@ -106,7 +111,6 @@ pub struct Reloader {
 /// A generation that is to come into force.
 struct Next {
     set: PolicySet,
-    components: Vec<Component>,
     cause: Cause,
     differences: Option<Differences>,
 }
@@ -257,7 +261,9 @@ impl Reloader {
             true => Before::Start(self.state.as_ref()),
             false => Before::Running(Running {
                 current: &current,
-                waiting: self.waiting.as_ref().map(|waiting| &waiting.set),
+                config: &self.config,
+                prepared: &self.prepared,
+                state: self.state.as_ref(),
                 watcher: self.watcher.as_ref(),
             }),
         };
@@ -271,10 +277,14 @@ impl Reloader {
         self.decision_log.configure(config.decision_log.as_ref());
         self.config = config;
         self.gate.configure(self.config.gate.as_ref());
-        self.problems.extend(candidate.problems);
-        let awaited: Vec<_> = candidate.awaited.iter().map(|name| format!("policy {name}")).collect();
-        self.problems.extend(found.iter().filter(|problem| awaited.contains(&problem.subject)).cloned());
-        self.settle(candidate.set, candidate.loaded, cause);
+        let Candidate { set, problems, whole, awaited, prepared } = candidate;
+        (self.whole, self.prepared) = (whole, prepared);
+        let unfinished = !awaited.is_empty() && problems.is_empty();
+        self.problems.extend(problems);
+        let awaited: Vec<_> = awaited.iter().map(|name| format!("policy {name}")).collect();
+        let stays = |subject: &String| awaited.contains(subject) || unfinished && subject == CHANGE;
+        self.problems.extend(found.iter().filter(|problem| stays(&problem.subject)).cloned());
+        self.settle(set, unfinished, cause);
         Ok(())
     }
 
@@ -328,7 +338,7 @@ impl Reloader {
         });
         let set = PolicySet::new(current.rules.clone(), current.limits.clone(), policies.collect());
         if set.digest() != current.digest() {
-            self.publish(Next { set, components: Vec::new(), cause: Cause::Start, differences: None });
+            self.publish(Next { set, cause: Cause::Start, differences: None });
         }
     }
 
@@ -347,12 +357,24 @@ impl Reloader {
             told.push_str(&format!("; differences: {differences}"));
         }
         let record = self.record(&set, Some(&before.content()), next.differences);
-        self.keep(record, next.components);
+        let components = self.take_components(&set);
+        self.keep(record, components);
         tracing::info!("{told}");
         warn(&set);
         self.policies.publish(set);
         self.closed = false;
         self.waiting = None;
+    }
+
+    /// Takes the components of the prepared policies that `set` has.
+    fn take_components(&mut self, set: &PolicySet) -> Vec<Component> {
+        let is_of = |prepared: &Prepared| {
+            let mut loaded = set.policies.iter().filter_map(|entry| entry.loaded.as_ref().ok());
+            loaded.any(|policy| Arc::ptr_eq(policy, &prepared.policy))
+        };
+        let (taken, left) = std::mem::take(&mut self.prepared).into_iter().partition(is_of);
+        self.prepared = left;
+        taken.into_iter().map(|prepared: Prepared| prepared.component).collect()
     }
 
     fn record(&self, set: &PolicySet, before: Option<&Content>, differences: Option<Differences>) -> Record {
@@ -370,10 +392,13 @@ impl Reloader {
             differences,
             problems: problems.iter().map(Problem::to_string).collect(),
         };
-        // Neither a start nor a rollback is leave for what is held.
+        // Neither a start nor a rollback approves what is held, nor does a change of which a part cannot be loaded.
         let held = match set.publication().cause {
-            Cause::Start | Cause::RolledBack { .. } => known.and_then(|newest| newest.held.clone()),
-            Cause::FilesChanged | Cause::Released | Cause::Approved => None,
+            Cause::Approved => None,
+            Cause::FilesChanged | Cause::Released if self.whole => None,
+            Cause::Start | Cause::RolledBack { .. } | Cause::FilesChanged | Cause::Released => {
+                known.and_then(|newest| newest.held.clone())
+            }
         };
         Record { summary, content, remembered, held }
     }

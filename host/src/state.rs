@@ -231,7 +231,8 @@ impl StateDirectory {
     /// The last generation, where it is damaged: what was in force, what was pinned and what was held is not known.
     pub fn lost(&self) -> Option<u64> {
         let newest = self.newest.as_ref().map_or(0, |newest| newest.summary.publication.number);
-        self.damaged.last().map(|damaged| damaged.number).filter(|number| *number > newest)
+        let mut damaged = self.damaged.iter().rev().map(|damaged| damaged.number);
+        damaged.find(|number| is_number(*number)).filter(|number| *number > newest)
     }
 
     /// The newest generation.
@@ -242,7 +243,8 @@ impl StateDirectory {
     /// The number that the next generation takes: higher than any that was recorded, damaged ones among them.
     pub fn next_number(&self) -> u64 {
         let shown = self.history.iter().map(|summary| summary.publication.number);
-        shown.chain(self.recorded.keys().copied()).max().unwrap_or(0).saturating_add(1)
+        let numbers = shown.chain(self.recorded.keys().copied()).filter(|number| is_number(*number));
+        numbers.max().unwrap_or(0).saturating_add(1)
     }
 
     /// A generation that is recorded.
@@ -251,6 +253,12 @@ impl StateDirectory {
     /// There is none of this number, or it is damaged.
     pub fn record(&self, number: u64) -> Result<Record, String> {
         let (name, path) = (generation(number), self.generations().join(generation(number)));
+        if !is_number(number) {
+            return Err(format!(
+                "{}: no generation has such a number, so no host wrote it: remove it",
+                text::path(&path)
+            ));
+        }
         let bytes = self.generations.read(&name, bounds::RECORD.default).map_err(|error| match error {
             FileError::Unreadable(error) if error.kind() == io::ErrorKind::NotFound => {
                 format!("generation {number} is not recorded: `host status` shows those that are")
@@ -422,6 +430,13 @@ fn readable(record: &Record) -> io::Result<(Vec<u8>, Option<&'static str>)> {
 
 /// Of why a policy is not loaded, in a record that leaves out what it can.
 const LEFT_OF_ERROR: usize = 64;
+
+/// Returns whether a generation can have this number. Numbers above are left out of the count: a file with the highest
+/// of all would leave none for the generations to come.
+pub(crate) fn is_number(number: u64) -> bool {
+    // JSON readers keep so many exactly: a thousand generations a second for 285,000 years.
+    number < 1 << 53
+}
 
 /// A file that someone has removed needs no more.
 fn if_there(result: io::Result<()>) -> io::Result<()> {

@@ -10,9 +10,9 @@ use crate::control::Request;
 /// Exit status: 0 done, 1 the host refuses, 2 usage, or no host answers.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Only if this is the candidate's digest, as `host status` shows it [default: whatever is held]
+    /// The candidate's digest, as `host status` shows it: one that has come since is not approved
     #[arg(value_name = "DIGEST")]
-    digest: Option<String>,
+    digest: String,
     #[command(flatten)]
     host: RunningHost,
     #[command(flatten)]

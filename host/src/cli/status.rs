@@ -121,9 +121,9 @@ fn line(policy: &PolicyStatus) -> String {
 fn waiting(candidate: &CandidateSummary) -> Result<String, fmt::Error> {
     let CandidateSummary { digest, since, state, why, changes, differences } = candidate;
     let state = match state {
-        Waits::Pinned => "waits for `host rollback --release`",
-        Waits::Held => "is held until `host approve`",
-        Waits::Refused => "is refused",
+        Waits::Pinned => "waits for `host rollback --release`".to_owned(),
+        Waits::Held => format!("is held until `host approve {digest}`"),
+        Waits::Refused => "is refused".to_owned(),
     };
     let mut text = format!("candidate {digest} {state} since {}: {why}\n", time(*since));
     if !changes.is_empty() {

@@ -41,7 +41,7 @@ pub(super) struct HostYaml {
     pub(super) unjudged: Unjudged,
     /// What no policy judges.
     pub(super) exempt: Exempt,
-    /// Whether a policy set without policies may be in force.
+    /// Whether a policy set without policies, or none of a `policyDirectory` that had some, may be in force.
     pub(super) allow_empty: bool,
     /// Folder in which every `*.wasm` is a policy, named after its file, with the defaults.
     pub(super) policy_directory: Option<String>,
@@ -252,7 +252,7 @@ pub(super) struct Gate {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) shadow: Option<DurationText>,
     /// What becomes of a set that decides any review otherwise than the one in force: `Hold` keeps it waiting for
-    /// `host approve`.
+    /// `host approve DIGEST`.
     pub(super) on_difference: OnDifference,
     #[schemars(extend("description" = described(&bounds::GATE_BUDGET)))]
     pub(super) budget: DurationText,

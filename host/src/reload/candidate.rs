@@ -1,12 +1,11 @@
 //! A candidate for the next generation: every configured policy loaded, or what stands in for it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::before::{Before, Running};
-use super::restore::restored;
 use super::standing::{because, listed};
 use super::{Problem, settings};
 use crate::bounds;
@@ -15,22 +14,33 @@ use crate::file::{self, FileError};
 use crate::policy::{
     Component, Entry, LoadError, Policy, PolicySet, Preparer, SettingsError, Wanted, digest,
 };
+use crate::state::Record;
 use crate::text;
 use crate::verdict::{Level, LogLine};
 
 /// A set that could be put in force.
 pub struct Candidate {
-    /// The set.
+    /// The configured set where it is whole; otherwise what stays in force.
     pub set: PolicySet,
-    /// The policies of it that are not as configured.
+    /// Whatever is not as configured.
     pub problems: Vec<Problem>,
-    /// The components that were loaded for it.
-    pub(super) loaded: Vec<Component>,
-    /// The policies whose files are waited for: until then they are as they were.
+    /// Whether everything that is configured could be loaded.
+    pub(super) whole: bool,
+    /// The policies whose files are still being written.
     pub(super) awaited: Vec<PolicyName>,
+    /// The policies that were loaded and are not in force.
+    pub(super) prepared: Vec<Prepared>,
 }
 
-/// The last refusal of each policy, with the digest of what was refused.
+/// A loaded policy that is not in force, with its component for the record.
+#[derive(Clone)]
+pub(super) struct Prepared {
+    name: PolicyName,
+    pub(super) policy: Arc<Policy>,
+    pub(super) component: Component,
+}
+
+/// The last refusal of each configured policy, with the digest of what was refused.
 #[derive(Default)]
 pub struct Refused(BTreeMap<PolicyName, (String, LoadError)>);
 
@@ -41,8 +51,9 @@ impl Candidate {
         Candidate {
             set: PolicySet::new(config.rules.clone(), config.limits.clone(), stand_in.into_iter().collect()),
             problems: vec![problem],
-            loaded: Vec::new(),
+            whole: true,
             awaited: Vec::new(),
+            prepared: Vec::new(),
         }
     }
 }
@@ -59,7 +70,9 @@ fn stand_in(problem: &Problem) -> Option<Entry> {
     })
 }
 
-/// Loads every policy that `config` names. What has not changed since `before` is taken over.
+/// Loads every policy that `config` names, and takes over those that are loaded already. The result is the configured
+/// set if all of it could be loaded. Otherwise it is what `before` has in force: part of a change may be weaker than both
+/// what is in force and the whole change, so a change comes into force whole or not at all.
 ///
 /// # Errors
 /// The set as a whole may not be put in force: a directory is gone, or no policy would be left.
@@ -71,112 +84,140 @@ pub fn assemble(
 ) -> Result<Candidate, Problem> {
     preparer.limit(&config.limits);
     let mut problems = Vec::new();
-    let mut configured = configured(config, &mut problems)?;
-    let mut loaded = Vec::new();
+    let mut configured = configured(config, before, &mut problems)?;
+    let mut blockers: Vec<String> = problems.iter().map(|problem| problem.subject.clone()).collect();
     let mut awaited = Vec::new();
-    // Something comes that is not in force yet, and may replace what is configured no more.
-    let mut comes = false;
-    let mut without = Vec::new();
+    let mut failed = Vec::new();
+    let mut prepared = Vec::new();
     let mut entries = Vec::with_capacity(configured.len());
-    let mut wanted = HashSet::new();
     let until = Instant::now() + patience(before);
+    let mut files = Files::default();
     let settings = settings::read(config, &mut configured, before);
     // The component is read either way, so that its compiled form is kept.
     let found = configured.iter().zip(settings).map(|(policy, settings)| {
-        let found = find(config, policy, before, refused, &mut wanted);
+        let found = find(config, policy, before, refused, &mut files);
         settings.and(found)
     });
     let found = found.collect();
     for (policy, result) in configured.iter().zip(load(preparer, &configured, found, until)) {
-        let entry = match result.and_then(|result| accept(config, policy, result, refused)) {
-            Ok((accepted, new)) => {
-                refused.0.remove(&policy.name);
-                loaded.extend(new);
-                entry(policy, Ok(accepted))
-            }
+        let loaded = result.and_then(|result| accept(config, policy, result, refused));
+        match &loaded {
+            Ok((_, new)) => prepared.extend(new.clone()),
             Err(_) if policy.files().any(|file| before.is_unfinished(file)) => {
-                awaited.push(policy.name.clone());
-                let Some(in_force) = before.in_force(&policy.name) else {
-                    comes = true;
-                    continue;
-                };
-                in_force.clone()
+                awaited.push(policy.name.clone())
             }
-            Err(error) => {
-                let (entry, message) = match instead(preparer, policy, before, &error, until) {
-                    Some((entry, instead)) => (entry, because(&error, instead)),
-                    None => (None, error),
-                };
-                problems.push(Problem { subject: format!("policy {}", policy.name), message });
-                if entry.as_ref().is_none_or(|entry| entry.loaded.is_err()) {
-                    without.push(policy.name.as_str());
-                }
-                let Some(entry) = entry else { continue };
-                entry
-            }
-        };
-        entries.push(entry);
-    }
-    preparer.retain(&wanted);
-    let awaits = matches!(before, Before::Running(Running { watcher: Some(_), .. }));
-    let gone = if without.is_empty() && !awaits {
-        Vec::new()
-    } else {
-        not_replaced(preparer, before, &configured, until)
-    };
-    for gone in gone {
-        let file = config.policy_directory.as_ref().map(|folder| folder.join(format!("{}.wasm", gone.name)));
-        if !without.is_empty() {
-            let message = format!(
-                "it is configured no more, and stays in force all the same as long as {} cannot be loaded, which may be \
-                 what replaces it",
-                listed(&without)
-            );
-            problems.push(Problem { subject: format!("policy {}", gone.name), message });
-        } else if !comes && !file.is_some_and(|file| before.is_unfinished(&file)) {
-            continue;
+            Err(error) => failed.push((policy, error.clone())),
         }
-        entries.push(gone);
+        entries.push(entry(policy, loaded.map(|(policy, _)| policy)));
+    }
+    preparer.retain(&files.digests());
+    refused.0.retain(|name, _| configured.iter().any(|policy| policy.name == *name));
+    awaited.extend(before.just_removed(config, &configured));
+
+    let in_force = match failed.is_empty() && awaited.is_empty() && blockers.is_empty() {
+        true => None,
+        false => before.set(preparer, until),
+    };
+    let instead = |policy: &PolicyConfig| match (before, &in_force) {
+        (Before::Nothing, _) => None,
+        (_, None) => Some(MALFUNCTIONS),
+        (_, Some(set)) => {
+            let entry = set.policies.iter().find(|entry| entry.name == policy.name);
+            Some(entry.map_or("it is not in force", |entry| match (&entry.loaded, before) {
+                (Err(_), _) => MALFUNCTIONS,
+                (Ok(_), Before::Running(_)) => "its last good version stays in force, as it was configured",
+                (Ok(_), _) => {
+                    "its last good version, from the state directory, is in force as it was configured"
+                }
+            }))
+        }
+    };
+    for (policy, error) in &failed {
+        blockers.push(policy.name.to_string());
+        let message = match instead(policy) {
+            Some(instead) => because(error, instead),
+            None => error.clone(),
+        };
+        problems.push(Problem { subject: format!("policy {}", policy.name), message });
+    }
+    if let Before::Nothing = before {
+        entries.retain(|entry| entry.loaded.is_ok());
     }
     let set = PolicySet::new(config.rules.clone(), config.limits.clone(), entries);
-    Ok(Candidate { set, problems, loaded, awaited })
+    let Some(in_force) = in_force else {
+        return Ok(Candidate { set, problems, whole: true, awaited, prepared });
+    };
+    let stays = stays(in_force, &set, before.record());
+    if !blockers.is_empty() {
+        problems.extend(held_back(&set, &stays, &blockers));
+    }
+    Ok(Candidate { set: stays, problems, whole: false, awaited, prepared })
 }
 
-/// The policies in force, or at a start those that were, that are configured no more. A policy that is renamed by a
-/// change, or moved to another file, goes under one name and comes under another: if what comes cannot be loaded, what
-/// goes has to stay.
-fn not_replaced(
-    preparer: &Preparer,
-    before: Before<'_>,
-    configured: &[PolicyConfig],
-    until: Instant,
-) -> Vec<Entry> {
-    let gone = |name: &PolicyName| configured.iter().all(|policy| policy.name != *name);
-    match before {
-        Before::Nothing => Vec::new(),
-        Before::Running(Running { current, .. }) => {
-            let good = current.policies.iter().filter(|entry| entry.loaded.is_ok());
-            good.filter(|entry| gone(&entry.name)).cloned().collect()
-        }
-        Before::Start(state) => {
-            let record = state.and_then(|state| Some((state, state.newest()?)));
-            let Some((state, record)) = record else { return Vec::new() };
-            let gone = record.content.policies.iter().filter(|policy| gone(&policy.name));
-            gone.map(|policy| restored(preparer, state, policy, until))
-                .filter(|entry| entry.loaded.is_ok())
-                .collect()
-        }
-    }
+/// Returns what stays in force of `in_force` while `configured` is not whole: everything, whatever a policy or a rule is
+/// made of. Only a policy of which no version was ever loaded follows its configuration, since nothing of it is in force
+/// that could be weakened.
+fn stays(in_force: PolicySet, configured: &PolicySet, record: Option<&Record>) -> PolicySet {
+    let never_good = |name: &PolicyName| record.is_none_or(|record| record.last_good(name).is_none());
+    let entries = in_force.policies.into_iter().map(|entry| {
+        let follows = entry.loaded.is_err() && never_good(&entry.name);
+        let configured = configured.policies.iter().find(|other| follows && other.name == entry.name);
+        configured.cloned().unwrap_or(entry)
+    });
+    PolicySet::new(in_force.rules, in_force.limits, entries.collect())
 }
+
+/// Returns the problem that changes wait for what could not be loaded; none where nothing else has changed.
+fn held_back(configured: &PolicySet, stays: &PolicySet, blockers: &[String]) -> Option<Problem> {
+    let broken = |name: &PolicyName| blockers.iter().any(|blocker| blocker == name.as_str());
+    let mut changes = configured.content().changes_since(&stays.content());
+    changes.retain(|change| !change.policy.as_ref().is_some_and(broken));
+    let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+    let (changes, blockers) = (changes.join(", "), listed(blockers));
+    (!changes.is_empty()).then(|| Problem {
+        subject: CHANGE.to_owned(),
+        message: format!(
+            "all stays as it was as long as {} cannot be loaded, and these changes wait: {} (a change comes into force \
+             whole or not at all: mend what is broken, or remove it)",
+            blockers,
+            text::cut(&changes, CHANGES)
+        ),
+    })
+}
+
+/// The subject of the problem that a change waits.
+pub(super) const CHANGE: &str = "change";
+
+/// Length of the changes in a message, in bytes.
+const CHANGES: usize = 512;
 
 /// The policies of `policies`, then the other components in `policyDirectory`, each named after its file.
-fn configured(config: &Config, problems: &mut Vec<Problem>) -> Result<Vec<PolicyConfig>, Problem> {
+fn configured(
+    config: &Config,
+    before: Before<'_>,
+    problems: &mut Vec<Problem>,
+) -> Result<Vec<PolicyConfig>, Problem> {
     let mut policies = config.policies.clone();
     if let Some(directory) = &config.policy_directory {
+        let subject = || format!("policyDirectory {}", text::path(directory));
         let files = components_in(directory).map_err(|error| Problem {
-            subject: format!("policyDirectory {}", text::path(directory)),
+            subject: subject(),
             message: format!("it cannot be read: {error}"),
         })?;
+        let lost = match files.is_empty() && !config.allow_empty {
+            true => before.unmentioned(config),
+            false => Vec::new(),
+        };
+        if !lost.is_empty() && !policies.is_empty() {
+            problems.push(Problem {
+                subject: subject(),
+                message: format!(
+                    "it has no policy, as if its file system were not mounted, and {} stays in force (mount it, or put \
+                     the files there; to have none, remove `policyDirectory` or set `allowEmpty: true`)",
+                    listed(&lost)
+                ),
+            });
+        }
         policies.extend(bare(config, files, problems));
     }
     if policies.is_empty() && !config.allow_empty {
@@ -268,15 +309,33 @@ fn patience(before: Before<'_>) -> Duration {
     }
 }
 
-fn component(config: &Config, policy: &PolicyConfig, before: Before<'_>) -> Result<Component, String> {
-    if before.is_written(&policy.module) {
-        return Err("it is being written".to_owned());
+/// The components that were read, each file once.
+#[derive(Default)]
+struct Files(HashMap<PathBuf, Result<Component, String>>);
+
+impl Files {
+    fn read(
+        &mut self,
+        config: &Config,
+        policy: &PolicyConfig,
+        before: Before<'_>,
+    ) -> Result<Component, String> {
+        if before.is_written(&policy.module) {
+            return Err("it is being written".to_owned());
+        }
+        let read = || {
+            let bytes = file::read(&policy.module, config.limits.module).map_err(|error| match error {
+                FileError::TooLarge(size, limit) => LoadError::TooLarge(size, limit).to_string(),
+                other => other.to_string(),
+            });
+            bytes.map(Component::new).map_err(|error| format!("{}: {error}", text::path(&policy.module)))
+        };
+        self.0.entry(policy.module.clone()).or_insert_with(read).clone()
     }
-    let bytes = file::read(&policy.module, config.limits.module).map_err(|error| match error {
-        FileError::TooLarge(size, limit) => LoadError::TooLarge(size, limit).to_string(),
-        other => other.to_string(),
-    });
-    bytes.map(Component::new).map_err(|error| format!("{}: {error}", text::path(&policy.module)))
+
+    fn digests(&self) -> HashSet<String> {
+        self.0.values().flatten().map(|component| component.digest.clone()).collect()
+    }
 }
 
 /// A component that was read.
@@ -290,28 +349,30 @@ enum Found {
 /// What became of a component.
 struct Loaded {
     policy: Result<Arc<Policy>, LoadError>,
-    /// None where the policy is in force already, or waits.
+    /// None where the policy is in force already.
     component: Option<Component>,
+    /// Whether it was loaded just now.
+    new: bool,
 }
 
-/// Reads the component of a policy, and looks whether it is known. Its digest is `wanted` from then on.
+/// Reads the component of a policy, and looks whether it is known.
 fn find(
     config: &Config,
     policy: &PolicyConfig,
     before: Before<'_>,
     refused: &Refused,
-    wanted: &mut HashSet<String>,
+    files: &mut Files,
 ) -> Result<Found, String> {
-    let component = component(config, policy, before)?;
-    wanted.insert(component.digest.clone());
+    let component = files.read(config, policy, before)?;
     let settings = policy.settings.to_string();
-    if let Some(loaded) = unchanged(policy, &component, &settings, before) {
-        return Ok(Found::Known(Loaded { policy: Ok(Arc::clone(loaded)), component: None }));
+    let known = |policy, component| Ok(Found::Known(Loaded { policy, component, new: false }));
+    if let Some((loaded, in_force)) = unchanged(policy, &component, &settings, before) {
+        return known(Ok(Arc::clone(loaded)), (!in_force).then_some(component));
     }
-    Ok(match refused.of(config, policy, &component, &settings).cloned() {
-        Some(error) => Found::Known(Loaded { policy: Err(error), component: Some(component) }),
-        None => Found::New(component),
-    })
+    match refused.of(config, policy, &component, &settings).cloned() {
+        Some(error) => known(Err(error), Some(component)),
+        None => Ok(Found::New(component)),
+    }
 }
 
 /// Loads all that are new.
@@ -335,6 +396,7 @@ fn load(
                 // There is one for each.
                 policy: policies.next().unwrap_or(Err(LoadError::Preparing)),
                 component: Some(component),
+                new: true,
             },
         })
     });
@@ -352,23 +414,26 @@ fn log(policy: &PolicyConfig, line: &LogLine) {
     }
 }
 
-/// The policy that was loaded, with its component if it is new; or why there is none, which is remembered.
+/// Returns the policy that was loaded, and what to keep of it if it is not in force; or why there is none, which is
+/// remembered.
 fn accept(
     config: &Config,
     policy: &PolicyConfig,
     loaded: Loaded,
     refused: &mut Refused,
-) -> Result<(Arc<Policy>, Option<Component>), String> {
-    match loaded {
-        Loaded { policy: Ok(loaded), component } => {
-            if component.is_some() {
-                for line in loaded.load_log() {
-                    log(policy, line);
-                }
+) -> Result<(Arc<Policy>, Option<Prepared>), String> {
+    let Loaded { policy: result, component, new } = loaded;
+    match result {
+        Ok(loaded) => {
+            refused.0.remove(&policy.name);
+            for line in loaded.load_log().iter().filter(|_| new) {
+                log(policy, line);
             }
-            Ok((loaded, component))
+            let prepared =
+                |component| Prepared { name: policy.name.clone(), policy: Arc::clone(&loaded), component };
+            Ok((Arc::clone(&loaded), component.map(prepared)))
         }
-        Loaded { policy: Err(error), component } => {
+        Err(error) => {
             let message = describe(config, policy, &error);
             if let Some(component) = component.filter(|_| !error.may_pass()) {
                 let attempt = attempt_digest(config, policy, &component, &policy.settings.to_string());
@@ -379,20 +444,22 @@ fn accept(
     }
 }
 
-/// What is in force of a policy, or waits, if it would be loaded again from the same.
+/// Returns the policy that was loaded from the same before, and whether it is in force.
 fn unchanged<'a>(
     policy: &PolicyConfig,
     component: &Component,
     settings: &str,
     before: Before<'a>,
-) -> Option<&'a Arc<Policy>> {
-    let Before::Running(Running { current, waiting, .. }) = before else { return None };
-    let known = [Some(current), waiting].into_iter().flatten().flat_map(|set| &set.policies);
-    let mut known =
-        known.filter(|entry| entry.name == policy.name).filter_map(|entry| entry.loaded.as_ref().ok());
-    known.find(|loaded| {
-        (loaded.digest(), loaded.settings(), loaded.limits())
-            == (component.digest.as_str(), settings, &policy.limits)
+) -> Option<(&'a Arc<Policy>, bool)> {
+    let Before::Running(Running { current, prepared, .. }) = before else { return None };
+    let in_force =
+        current.policies.iter().filter_map(|entry| Some((&entry.name, entry.loaded.as_ref().ok()?, true)));
+    let prepared = prepared.iter().map(|prepared| (&prepared.name, &prepared.policy, false));
+    let mut known = in_force.chain(prepared).filter(|(name, ..)| **name == policy.name);
+    known.find_map(|(_, loaded, in_force)| {
+        let same = (loaded.digest(), loaded.settings(), loaded.limits())
+            == (component.digest.as_str(), settings, &policy.limits);
+        same.then_some((loaded, in_force))
     })
 }
 
@@ -437,39 +504,6 @@ fn entry(policy: &PolicyConfig, loaded: Result<Arc<Policy>, String>) -> Entry {
         message: policy.message.as_deref().map(Arc::from),
         loaded,
     }
-}
-
-/// What is in force instead of a policy that cannot be loaded, and words for it; none where nothing is in force.
-fn instead(
-    preparer: &Preparer,
-    policy: &PolicyConfig,
-    before: Before<'_>,
-    error: &str,
-    until: Instant,
-) -> Option<(Option<Entry>, &'static str)> {
-    let malfunctioning = || entry(policy, Err(error.to_owned()));
-    let instead = match before {
-        Before::Nothing => return None,
-        Before::Running(_) => match before.in_force(&policy.name) {
-            Some(running) if running.loaded.is_ok() => {
-                (Some(running.clone()), "its last good version stays in force, as it was configured")
-            }
-            Some(_) => (Some(malfunctioning()), MALFUNCTIONS),
-            None => (None, "it is not in force"),
-        },
-        Before::Start(state) => {
-            let recorded = state.and_then(|state| Some((state, state.newest()?.last_good(&policy.name)?)));
-            let last_good = recorded.map(|(state, recorded)| restored(preparer, state, recorded, until));
-            match last_good.filter(|entry| entry.loaded.is_ok()) {
-                Some(last_good) => (
-                    Some(last_good),
-                    "its last good version, from the state directory, is in force as it was configured",
-                ),
-                None => (Some(malfunctioning()), MALFUNCTIONS),
-            }
-        }
-    };
-    Some(instead)
 }
 
 pub(crate) const MALFUNCTIONS: &str = "no good version is known, so it malfunctions by its failurePolicy";

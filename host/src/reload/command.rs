@@ -27,8 +27,8 @@ pub enum Command {
     Look,
     /// Put the candidate in force that is held.
     Approve {
-        /// Only if this is its digest; none: whatever is held.
-        digest: Option<String>,
+        /// Its digest: a candidate that came after the one that was looked at is not approved with it.
+        digest: String,
     },
 }
 
@@ -188,7 +188,7 @@ impl Reloader {
                 self.reload();
                 "the files were looked at".to_owned()
             }
-            Command::Approve { digest } => self.approve(digest.as_deref())?,
+            Command::Approve { digest } => self.approve(&digest)?,
         };
         self.report();
         let standing = self.standing.load();
@@ -221,7 +221,7 @@ impl Reloader {
         }
         self.pinned = true;
         let cause = Cause::RolledBack { to: number };
-        self.publish(Next { set, components: Vec::new(), cause, differences: None });
+        self.publish(Next { set, cause, differences: None });
         Ok(format!("what generation {number} was made of is in force again, until `host rollback --release`"))
     }
 
@@ -253,6 +253,11 @@ impl Reloader {
         }
         self.reload_for(Cause::Released);
         Ok(match self.waits() {
+            None if !self.whole => {
+                "files decide again, but the generation in force is what was put back as long as they \
+                                    cannot be loaded: see `host status`"
+                    .to_owned()
+            }
             None => "files decide again".to_owned(),
             Some(waits) => {
                 format!("files decide again, but the generation in force is what was put back: {waits}")
@@ -260,7 +265,7 @@ impl Reloader {
         })
     }
 
-    fn approve(&mut self, digest: Option<&str>) -> Result<String, String> {
+    fn approve(&mut self, digest: &str) -> Result<String, String> {
         let Some(waiting) = &self.waiting else { return Err("no candidate is held".to_owned()) };
         let found = &waiting.summary.digest;
         match waiting.summary.state {
@@ -277,14 +282,13 @@ impl Reloader {
                 ));
             }
         }
-        if let Some(digest) = digest.filter(|digest| digest != found) {
+        if digest != found {
             return Err(format!("the candidate that is held is {found}, not {digest}: see `host status`"));
         }
         let Some(waiting) = self.waiting.take() else { return Err("no candidate is held".to_owned()) };
         let digest = waiting.summary.digest.clone();
         self.publish(Next {
             set: waiting.set,
-            components: waiting.components,
             cause: Cause::Approved,
             differences: waiting.summary.differences,
         });

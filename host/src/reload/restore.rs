@@ -1,5 +1,6 @@
 //! From a generation that is recorded to a policy set.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +14,8 @@ use crate::state::{Record, StateDirectory};
 pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, until: Instant) -> PolicySet {
     let known = |policy: &PolicyContent| record.last_good(&policy.name).unwrap_or(policy).clone();
     let policies: Vec<_> = record.content.policies.iter().map(known).collect();
-    let components: Vec<_> = policies.iter().map(|policy| recorded(state, policy)).collect();
+    let mut components = Components::new();
+    let components: Vec<_> = policies.iter().map(|policy| recorded(state, policy, &mut components)).collect();
     let wanted = components.iter().flatten().map(|(version, component)| Wanted {
         component,
         settings: &version.settings,
@@ -50,20 +52,26 @@ pub(super) fn restored(
     policy: &PolicyContent,
     until: Instant,
 ) -> Entry {
-    let loaded = recorded(state, policy).and_then(|(version, component)| {
+    let loaded = recorded(state, policy, &mut Components::new()).and_then(|(version, component)| {
         let loaded = preparer.load(&component, &version.settings, &version.limits, until);
         loaded.map_err(|error| error.to_string())
     });
     entry(policy, loaded)
 }
 
-/// The version of a policy that was recorded, with its component.
+/// The components that were read, by their digests.
+type Components = HashMap<String, Option<Component>>;
+
+/// Returns the version of a policy that was recorded, with its component.
 fn recorded<'a>(
     state: &StateDirectory,
     policy: &'a PolicyContent,
+    components: &mut Components,
 ) -> Result<(&'a Version, Component), String> {
     let version = policy.loaded.as_ref().map_err(String::clone)?;
-    let component = state.component(&version.component).ok_or_else(|| {
+    let component = components.entry(version.component.clone());
+    let component = component.or_insert_with(|| state.component(&version.component));
+    let component = component.clone().ok_or_else(|| {
         format!("its component {} is missing in the state directory, or damaged", version.component)
     })?;
     Ok((version, component))

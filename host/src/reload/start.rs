@@ -20,7 +20,7 @@ use crate::decision_log::DecisionLog;
 use crate::gate::{Gate, Recent, Ruling};
 use crate::generation::{Cause, Publication};
 use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
-use crate::state::{Damaged, Record, StateDirectory, StateError};
+use crate::state::{Damaged, Record, StateDirectory, StateError, is_number};
 use crate::text;
 use crate::tls::{Material, TlsReader, TlsStore};
 
@@ -101,7 +101,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
     let before = newest.filter(|newest| newest.summary.publication != publication);
     let before = before.map(|newest| newest.content.clone());
     let recorded = newest.filter(|newest| newest.summary.publication == publication).cloned();
-    let Candidate { set, problems, loaded, .. } = first.candidate;
+    let Candidate { set, problems, whole, prepared, awaited: _ } = first.candidate;
     let set = set.published(publication);
     let history = state.as_ref().map(|state| VecDeque::from(state.history().to_vec())).unwrap_or_default();
     match first.closed {
@@ -134,6 +134,8 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         pinned,
         doubt,
         waiting: None,
+        whole,
+        prepared,
         first: None,
         history,
         problems: first_of(&problems, bounds::PROBLEMS.size()),
@@ -147,8 +149,10 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         succeeded: false,
     };
     if !first.closed {
-        let new = || reloader.record(&policies.current(), before.as_ref(), None);
-        reloader.first = Some((recorded.unwrap_or_else(new), loaded));
+        let set = policies.current();
+        let components = reloader.take_components(&set);
+        let new = || reloader.record(&set, before.as_ref(), None);
+        reloader.first = Some((recorded.unwrap_or_else(new), components));
     }
     let standing = StandingReader { standing, looking: Arc::downgrade(&looking) };
     Ok(Started { reloader, config, policies, tls, standing, asker, decision_log, recent })
@@ -178,8 +182,9 @@ impl First {
                 open(Candidate {
                     problems: restore::problems(&set),
                     set,
-                    loaded: Vec::new(),
+                    whole: true,
                     awaited: Vec::new(),
+                    prepared: Vec::new(),
                 })
             }
         });
@@ -261,6 +266,7 @@ fn instead(damaged: u64, newest: Option<&Record>) -> String {
     const FORGOTTEN: &str = "if it was a rollback, or held a candidate, that is forgotten: see `host status`, and put back what is to be in \
                              force with `host rollback --to NUMBER`";
     match newest.map(|newest| newest.summary.publication.number) {
+        _ if !is_number(damaged) => "generations are counted on without it".to_owned(),
         Some(newest) if newest > damaged => "there are later ones: remove the file".to_owned(),
         Some(newest) => format!("generation {newest} took its place; {FORGOTTEN}"),
         None => "there is no other, so what is configured is in force, also where it was held or something older was \

@@ -8,15 +8,13 @@ use crate::bounds;
 use crate::config::OnDifference;
 use crate::gate::{Differences, Ruling};
 use crate::generation::Cause;
-use crate::policy::{Component, PolicySet};
+use crate::policy::PolicySet;
 use crate::state::{CandidateSummary, Waits};
 use crate::text;
 
 /// A candidate that is not put in force.
 pub(super) struct Waiting {
     pub(super) set: PolicySet,
-    /// The components that were loaded for it.
-    pub(super) components: Vec<Component>,
     pub(super) summary: CandidateSummary,
 }
 
@@ -30,12 +28,14 @@ fn differ(new: &PolicySet, current: &PolicySet) -> bool {
 }
 
 impl Reloader {
-    /// Puts a candidate in force, or keeps it waiting.
-    pub(super) fn settle(&mut self, set: PolicySet, mut components: Vec<Component>, cause: Cause) {
+    /// Puts a candidate in force, or keeps it waiting. A file that is `unfinished` says nothing yet about the candidate
+    /// that waits.
+    pub(super) fn settle(&mut self, set: PolicySet, unfinished: bool, cause: Cause) {
         let before = self.waiting.take();
         let current = self.policies.current();
         if !differ(&set, &current) {
             self.closed = false;
+            self.waiting = before.filter(|_| unfinished);
             self.hold();
             return;
         }
@@ -47,8 +47,6 @@ impl Reloader {
             Some(before) if before.set.digest() == set.digest() => before.summary.since,
             _ => held.as_ref().map_or_else(SystemTime::now, |held| held.since),
         };
-        // What the candidate took over from the one before it was loaded for that one.
-        components.extend(before.into_iter().flat_map(|before| before.components));
         let ruling = if self.pinned {
             Err((Waits::Pinned, None, "a rollback is in force".to_owned()))
         } else {
@@ -63,13 +61,13 @@ impl Reloader {
             }
         };
         match ruling {
-            Ok(differences) => self.publish(Next { set, components, cause, differences }),
+            Ok(differences) => self.publish(Next { set, cause, differences }),
             Err((state, differences, why)) => {
                 let changes = set.content().changes_since(&current.content());
                 let digest = set.digest().to_owned();
                 let why = text::shown(&why, bounds::PROBLEM.size());
                 let summary = CandidateSummary { digest, since, state, why, changes, differences };
-                self.waiting = Some(Waiting { set, components, summary });
+                self.waiting = Some(Waiting { set, summary });
                 self.hold();
             }
         }
@@ -107,6 +105,8 @@ impl Reloader {
             Some(summary) if stays(&summary) => Some(summary),
             // A moment in which it is refused, or a rollback, is no leave for it.
             Some(summary) => before.filter(|held| held.digest == summary.digest),
+            // The candidate may come again as soon as the files are whole.
+            None if !self.whole => before,
             None => None,
         };
         let held = held.cloned();
@@ -137,11 +137,17 @@ impl Reloader {
             ),
             Some(CandidateSummary { digest, why, .. }) if self.gate.next().is_some() => (
                 format!("candidate {digest}"),
-                because(&format!("it is not in force yet: {why}"), "`host approve` puts it in force at once"),
+                because(
+                    &format!("it is not in force yet: {why}"),
+                    &format!("`host approve {digest}` puts it in force at once"),
+                ),
             ),
             Some(CandidateSummary { digest, why, .. }) => (
                 format!("candidate {digest}"),
-                because(&format!("it is held until `host approve`: {why}"), "the generation in force stays"),
+                because(
+                    &format!("it is held until `host approve {digest}`: {why}"),
+                    "the generation in force stays",
+                ),
             ),
         };
         Some(Problem { subject, message })

@@ -83,7 +83,7 @@ pub struct CandidateSummary {
 pub enum Waits {
     /// For `host rollback --release`.
     Pinned,
-    /// For `host approve`.
+    /// For `host approve DIGEST`.
     Held,
     /// For other files: the gate refuses these.
     Refused,
