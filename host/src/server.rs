@@ -11,6 +11,7 @@ mod pages;
 mod registry;
 mod scrape;
 mod stream;
+mod turns;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use self::admin::serve_admin;
 use self::budget::{Exhausted, Held, Share};
 use self::connections::Shared;
 pub use self::connections::{Stop, serve};
+pub use self::turns::threads;
 use crate::bounds::{self, Bound};
 use crate::dispatch::{Dispatcher, Overloaded};
 use crate::gate::Recent;

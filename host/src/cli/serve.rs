@@ -148,6 +148,7 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
     let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(server::threads())
         .enable_all()
         .build()
         .map_err(|error| Failure::new(CANNOT_START, format!("no threads to run on: {error}")))?;

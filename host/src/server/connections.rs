@@ -30,6 +30,7 @@ use super::handshakes::{Handshakes, PendingHandshake, Progress};
 use super::lifetime::{Directive, Protocol};
 use super::registry::{Exchange, Registry, Room, Track, Tracked, Trust};
 use super::stream::TrackedStream;
+use super::turns::Turns;
 use super::{Host, Peer, overloaded, routes};
 use crate::{bounds, lines, tls};
 
@@ -58,6 +59,7 @@ pub(super) struct Shared {
     pub(super) registry: Arc<Registry>,
     pub(super) handshakes: Arc<Handshakes>,
     pub(super) budget: Arc<Budget>,
+    turns: Arc<Turns>,
 }
 
 /// Whether a listener goes on.
@@ -84,7 +86,12 @@ impl Stop {
 impl Shared {
     /// With room for as many connections as `limit` says at the time.
     pub(super) fn new(limit: impl Fn() -> usize + Send + Sync + 'static) -> Shared {
-        Shared { registry: Registry::new(limit), handshakes: Arc::default(), budget: Arc::default() }
+        Shared {
+            registry: Registry::new(limit),
+            handshakes: Arc::default(),
+            budget: Arc::default(),
+            turns: Turns::of_processors(),
+        }
     }
 }
 
@@ -229,7 +236,8 @@ impl Connection {
     {
         let progress = pending.progress();
         let enter = async {
-            let (stream, protocol, trust) = handshake.await?;
+            let address = Client::new(self.peer, &[]);
+            let (stream, protocol, trust) = self.shared.turns.run(&address, handshake).await?;
             let connection = self.enter(protocol, trust, progress).await;
             Some((stream, protocol, connection))
         };
@@ -270,7 +278,7 @@ impl Connection {
             routes: TowerToHyperService::new(self.routes.clone()),
             share: self.shared.budget.share(track.client()),
             track: Arc::clone(track),
-            protocol,
+            turns: (protocol == Protocol::Http2).then(|| Arc::clone(&self.shared.turns)),
             peer: self.peer,
         });
         let service = service_fn(move |request| Arc::clone(&service).answer(request));
@@ -284,7 +292,7 @@ impl Connection {
                     .header_read_timeout(None)
                     .max_buf_size(headers)
                     .max_header_size(headers);
-                connection.drive(server.serve_connection(stream, service)).await
+                connection.drive(server.serve_connection(stream, service), &self.shared.turns).await
             }
             Protocol::Http2 => {
                 let mut server = http2::Builder::new(TokioExecutor::new());
@@ -294,7 +302,7 @@ impl Connection {
                     .max_pending_accept_reset_streams(bounds::RESETS.size())
                     .max_local_error_reset_streams(bounds::STREAM_ERRORS.size())
                     .max_header_list_size(headers as u32);
-                connection.drive(server.serve_connection(stream, service)).await
+                connection.drive(server.serve_connection(stream, service), &self.shared.turns).await
             }
         }
     }
@@ -305,7 +313,8 @@ struct Answering {
     routes: TowerToHyperService<axum::Router>,
     share: Arc<Share>,
     track: Arc<Track>,
-    protocol: Protocol,
+    /// On HTTP/2, where a request has a task of its own. On HTTP/1.1 it has the turns of its connection.
+    turns: Option<Arc<Turns>>,
     peer: SocketAddr,
 }
 
@@ -328,10 +337,17 @@ impl Answering {
             request.extensions_mut().insert(Peer(self.peer));
             request.extensions_mut().insert(Arc::clone(&self.share));
             let mut response = match held_now {
-                Ok(()) => match self.routes.call(request).await {
-                    Ok(response) => response,
-                    Err(never) => match never {},
-                },
+                Ok(()) => {
+                    let response = self.routes.call(request);
+                    let response = match &self.turns {
+                        Some(turns) => turns.run(self.track.client(), response).await,
+                        None => response.await,
+                    };
+                    match response {
+                        Ok(response) => response,
+                        Err(never) => match never {},
+                    }
+                }
                 Err(Exhausted) => overloaded(bounds::UNDER_WAY),
             };
             if self.track.is_last() {
@@ -339,7 +355,7 @@ impl Answering {
             }
             exchange.respond();
             held.shrink(REQUEST + response.body().size_hint().lower());
-            let split = self.protocol == Protocol::Http2;
+            let split = self.turns.is_some();
             Ok(response.map(|body| Taken {
                 body,
                 last: Bytes::new(),

@@ -10,11 +10,12 @@ use std::time::{Duration, SystemTime};
 use axum::http::{HeaderMap, header};
 use hyper_util::server::graceful::GracefulConnection;
 use rustls::pki_types::CertificateDer;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::clients::Client;
 use super::lifetime::{Announced, Directive, Lifetime, Protocol, Step, TooLate};
+use super::turns::Turns;
 use crate::bounds;
 use crate::tls::{Tls, TlsReader};
 
@@ -25,7 +26,6 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 pub(super) struct Registry {
     limit: Box<dyn Fn() -> usize + Send + Sync>,
     table: Mutex<Table>,
-    left: Notify,
     ended: Notify,
 }
 
@@ -33,9 +33,18 @@ struct Table {
     connections: BTreeMap<u64, Entry>,
     /// How many connections each client has, without those that go in favour of others.
     of: HashMap<Client, usize>,
+    /// Connections that wait for a place, in order.
+    waiting: BTreeMap<u64, Waiting>,
     numbers: u64,
     /// The instruction to all of them, and to those that come.
     directive: Directive,
+}
+
+struct Waiting {
+    client: Client,
+    protocol: Protocol,
+    trust: Option<Trust>,
+    place: oneshot::Sender<Tracked>,
 }
 
 struct Entry {
@@ -86,10 +95,10 @@ impl Registry {
             table: Mutex::new(Table {
                 connections: BTreeMap::new(),
                 of: HashMap::new(),
+                waiting: BTreeMap::new(),
                 numbers: 0,
                 directive: Directive::Serve,
             }),
-            left: Notify::new(),
             ended: Notify::new(),
         })
     }
@@ -109,26 +118,48 @@ impl Registry {
         self: &Arc<Self>,
         client: Client,
         protocol: Protocol,
-        mut trust: Option<Trust>,
+        trust: Option<Trust>,
         room: Room,
         waits: impl Fn(bool),
     ) -> Tracked {
+        let (place, mut given) = oneshot::channel();
+        let number = {
+            let mut table = self.table();
+            table.numbers += 1;
+            let number = table.numbers;
+            table.waiting.insert(number, Waiting { client: client.clone(), protocol, trust, place });
+            number
+        };
+        let _leaves = Leaves { registry: self, number };
         loop {
-            let mut left = pin!(self.left.notified());
-            // From here on a connection that ends is noticed.
-            left.as_mut().enable();
-            {
-                let mut table = self.table();
-                let limit = (self.limit)();
-                if table.connections.len() < limit {
-                    return Tracked::new(self, &mut table, &client, protocol, trust.take());
-                }
-                let closed = table.make_room(&client, room, limit);
-                drop(table);
-                waits(closed);
+            self.give_places();
+            if let Ok(place) = given.try_recv() {
+                return place;
             }
-            // Without a notification by then it is time to try again as well.
-            let _ = tokio::time::timeout(BETWEEN_TRIES, left).await;
+            waits(self.table().make_room(&client, room, (self.limit)()));
+            // What could not go at one moment may go at the next.
+            if let Ok(Ok(place)) = tokio::time::timeout(BETWEEN_TRIES, &mut given).await {
+                return place;
+            }
+        }
+    }
+
+    /// Gives free places to connections that wait: first to the client that has fewest.
+    fn give_places(self: &Arc<Self>) {
+        loop {
+            let mut table = self.table();
+            if table.connections.len() >= (self.limit)() {
+                return;
+            }
+            let has = |client: &Client| table.of.get(client).copied().unwrap_or_default();
+            let waiting = table.waiting.iter().filter(|(_, waiting)| !waiting.place.is_closed());
+            let next = waiting.min_by_key(|(number, waiting)| (has(&waiting.client), **number));
+            let Some(number) = next.map(|(number, _)| *number) else { return };
+            let Some(waiting) = table.waiting.remove(&number) else { return };
+            let place = Tracked::new(self, &mut table, &waiting.client, waiting.protocol, waiting.trust);
+            drop(table);
+            // A connection that is gone meanwhile drops the place, which is given to the next.
+            let _ = waiting.place.send(place);
         }
     }
 
@@ -152,6 +183,20 @@ impl Registry {
     /// Waits until a connection has ended.
     pub(super) async fn ended(&self) {
         self.ended.notified().await;
+    }
+}
+
+/// Takes a connection from those that wait, when dropped.
+struct Leaves<'r> {
+    registry: &'r Registry,
+    number: u64,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        // Outside of the lock: what waits may hold a place.
+        let waiting = self.registry.table().waiting.remove(&self.number);
+        drop(waiting);
     }
 }
 
@@ -337,8 +382,12 @@ impl Tracked {
         &self.track
     }
 
-    /// Drives `connection` to its end.
-    pub(super) async fn drive<C: GracefulConnection>(mut self, connection: C) -> Result<(), C::Error> {
+    /// Drives `connection` to its end, in turns of its client.
+    pub(super) async fn drive<C: GracefulConnection>(
+        mut self,
+        connection: C,
+        turns: &Arc<Turns>,
+    ) -> Result<(), C::Error> {
         let mut connection = pin!(connection);
         let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
         loop {
@@ -364,7 +413,7 @@ impl Tracked {
             });
             tokio::select! {
                 biased;
-                ended = driven => return ended,
+                ended = turns.run(&self.track.client, driven) => return ended,
                 () = self.track.changed.notified() => {}
                 () = changed(&mut self.material) => self.track.check_trust(),
             }
@@ -387,7 +436,7 @@ impl Drop for Tracked {
             table.forget(&track.client);
         }
         drop(table);
-        self.registry.left.notify_one();
+        self.registry.give_places();
         self.registry.ended.notify_one();
     }
 }

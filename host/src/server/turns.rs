@@ -1,0 +1,168 @@
+//! Turns at the processors. Whatever a client makes the host do is done in its turns, so that a client with a thousand
+//! tasks waits as long for each as one with a single task.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use tokio::sync::oneshot;
+
+use super::clients::Client;
+
+/// Returns how many turns there are at a time: one for each processor.
+fn at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Returns how many threads a runtime needs that serves: with one more than there are turns at a time, a thread is left
+/// that puts the tasks of a crowd into their queue.
+pub fn threads() -> usize {
+    at_once() + 1
+}
+
+/// A number of turns at a time, which go round among those that wait.
+pub(super) struct Turns(Mutex<Queues>);
+
+struct Queues {
+    free: usize,
+    /// The tasks of each that waits, in order.
+    waiting: HashMap<Client, VecDeque<oneshot::Sender<Turn>>>,
+    /// Those that wait, the next one first.
+    round: VecDeque<Client>,
+}
+
+/// A turn, until it is dropped.
+struct Turn(Arc<Turns>);
+
+impl Turns {
+    /// With a turn for each processor.
+    pub(super) fn of_processors() -> Arc<Turns> {
+        Turns::new(at_once())
+    }
+
+    /// With so many turns at a time.
+    fn new(at_once: usize) -> Arc<Turns> {
+        let queues = Queues { free: at_once.max(1), waiting: HashMap::new(), round: VecDeque::new() };
+        Arc::new(Turns(Mutex::new(queues)))
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn take(self: &Arc<Self>, whose: &Client) -> Turn {
+        let turn = {
+            let mut queues = self.queues();
+            if queues.free > 0 {
+                queues.free -= 1;
+                return Turn(Arc::clone(self));
+            }
+            let (sender, turn) = oneshot::channel();
+            match queues.waiting.get_mut(whose) {
+                Some(waiting) => waiting.push_back(sender),
+                None => {
+                    queues.waiting.insert(whose.clone(), [sender].into());
+                    queues.round.push_back(whose.clone());
+                }
+            }
+            turn
+        };
+        match turn.await {
+            Ok(turn) => turn,
+            // A sender is dropped only with all that wait. To go without a turn harms nobody then.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Runs `future`, each step of it in a turn of `whose`. No step may wait for another that takes turns.
+    pub(super) async fn run<F: Future>(self: &Arc<Self>, whose: &Client, future: F) -> F::Output {
+        let mut future = pin!(future);
+        loop {
+            let turn = self.take(whose).await;
+            let step = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
+            drop(turn);
+            if let Poll::Ready(output) = step {
+                return output;
+            }
+            // The step has left this task's waker where it waits.
+            let mut woken = false;
+            poll_fn(|_| if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending })
+                .await;
+        }
+    }
+}
+
+impl Queues {
+    /// Returns the task whose turn it is next.
+    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
+        loop {
+            let whose = self.round.pop_front()?;
+            let Some(waiting) = self.waiting.get_mut(&whose) else { continue };
+            let next = loop {
+                match waiting.pop_front() {
+                    Some(task) if task.is_closed() => {}
+                    next => break next,
+                }
+            };
+            if waiting.is_empty() {
+                self.waiting.remove(&whose);
+            } else {
+                self.round.push_back(whose);
+            }
+            if next.is_some() {
+                return next;
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut queues = self.0.queues();
+        let Some(task) = queues.next() else {
+            queues.free += 1;
+            return;
+        };
+        drop(queues);
+        // A task that is gone meanwhile drops the turn, which goes to the next one.
+        let _ = task.send(Turn(Arc::clone(&self.0)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(name: &str) -> Client {
+        Client::Subject(name.as_bytes().into())
+    }
+
+    /// A client with one task waits for one task of another client, not for all of them.
+    #[tokio::test]
+    async fn a_single_task_waits_for_no_crowd() {
+        let turns = Turns::new(1);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let first = turns.take(&client("first")).await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for whose in ["crowd", "crowd", "crowd", "crowd", "single", "crowd"] {
+            let (turns, order) = (Arc::clone(&turns), Arc::clone(&order));
+            tasks.spawn(async move {
+                turns.run(&client(whose), async { order.lock().unwrap().push(whose) }).await;
+            });
+            tokio::task::yield_now().await;
+        }
+        // A task that is gone is passed over.
+        let gone = tokio::spawn({
+            let turns = Arc::clone(&turns);
+            async move { turns.run(&client("gone"), async {}).await }
+        });
+        tokio::task::yield_now().await;
+        gone.abort();
+        drop(first);
+        tasks.join_all().await;
+        assert_eq!(*order.lock().unwrap(), ["crowd", "single", "crowd", "crowd", "crowd", "crowd"]);
+        assert_eq!(turns.queues().free, 1, "the turn is free again");
+    }
+}
