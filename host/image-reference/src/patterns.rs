@@ -16,8 +16,11 @@ pub struct Patterns {
     list: Vec<Pattern>,
     /// Positions in `list`, sorted by [`Pattern::beginning`] and then by themselves.
     index: Vec<u32>,
-    /// Positions in `list`, sorted by [`Pattern::literal`] and then by themselves, to find what a denial was near.
+    /// Positions of the first patterns in `list`, sorted by [`Pattern::literal`] and then by themselves, to find what a
+    /// denial was near.
     by_path: Vec<u32>,
+    /// The position of a pattern of each of the first registries without a `*`, to find what a denial was near.
+    hosts: Vec<u32>,
     /// The shapes of hosts that there are, but for that without a `*`.
     shapes: Vec<Shape>,
     denies: bool,
@@ -51,6 +54,9 @@ pub enum Separation {
     Registry,
 }
 
+/// Most patterns, the first ones, among which the same path is looked for in another registry.
+const BY_PATH: usize = 1024;
+
 /// Most hosts that are looked at for a slip, and patterns for another separation: a denial costs little, however many
 /// patterns there are.
 const LOOKED_AT: usize = 32;
@@ -68,22 +74,25 @@ impl Patterns {
             }
         });
         let literal = |position: &u32| at(&list, *position).map(Pattern::literal).unwrap_or_default();
-        let mut by_path = positions();
+        let mut by_path: Vec<u32> =
+            (0..).take(list.len().min(BY_PATH)).filter(|position| !literal(position).is_empty()).collect();
         by_path.sort_unstable_by(|left, right| literal(left).cmp(literal(right)).then(left.cmp(right)));
-        let (everything, with_path) =
-            by_path.split_at(by_path.partition_point(|position| literal(position).is_empty()));
-        if !everything.is_empty() {
-            by_path = with_path.to_vec();
-        }
+        let mut hosts: Vec<u32> = Vec::new();
         let mut shapes = Vec::new();
         for position in &index {
-            // Sorted by the shape first.
-            let shape = at(&list, *position).map_or(Shape::LITERAL, |pattern| pattern.beginning().0);
-            if shape != Shape::LITERAL && shapes.last() != Some(&shape) {
-                shapes.push(shape);
+            // Sorted by the shape first, and then by the host.
+            let Some((shape, host, _)) = at(&list, *position).map(Pattern::beginning) else { continue };
+            if shape != Shape::LITERAL {
+                if shapes.last() != Some(&shape) {
+                    shapes.push(shape);
+                }
+            } else if hosts.len() < LOOKED_AT
+                && hosts.last().and_then(|last| at(&list, *last)).is_none_or(|last| last.registry() != host)
+            {
+                hosts.push(*position);
             }
         }
-        Self { list, index, by_path, shapes, denies: false }
+        Self { list, index, by_path, hosts, shapes, denies: false }
     }
 
     /// Indexes patterns of a list that denies. There a registry means all names and ports under which a runtime is
@@ -163,9 +172,11 @@ impl Patterns {
     /// patterns there are: it looks at some of those that are near in the index.
     pub fn nearest(&self, image: &Reference<'_>) -> Option<Nearest<'_>> {
         let Reference { registry, repository, .. } = *image;
-        self.near_version(image)
-            .or_else(|| self.near_depth(registry, repository))
-            .or_else(|| self.near_port(registry, repository))
+        let mut known = false;
+        self.each_host(registry, &mut |_| known = true);
+        let of_registry = || self.near_version(image).or_else(|| self.near_depth(registry, repository));
+        let near = if known { of_registry() } else { None };
+        near.or_else(|| self.near_port(registry, repository))
             .or_else(|| self.near_host(registry, repository))
             .or_else(|| self.near_path(repository))
     }
@@ -222,17 +233,11 @@ impl Patterns {
     }
 
     fn near_host(&self, registry: &str, repository: &str) -> Option<Nearest<'_>> {
-        let mut rest = self.literal_hosts();
-        for _ in 0..LOOKED_AT {
-            let host = at(&self.list, *rest.first()?)?.registry();
-            if is_one_slip(host, registry)
-                && let Some(pattern) = self.near_name(host, repository)
-            {
-                return Some(Nearest { pattern, by: Separation::Typo });
-            }
-            (_, rest) = self.split(rest, &|pattern| pattern.registry() <= host);
-        }
-        None
+        let hosts = self.hosts.iter().filter_map(|position| Some(at(&self.list, *position)?.registry()));
+        let pattern = hosts
+            .filter(|host| is_one_slip(host, registry))
+            .find_map(|host| self.near_name(host, repository))?;
+        Some(Nearest { pattern, by: Separation::Typo })
     }
 
     fn near_path(&self, repository: &str) -> Option<Nearest<'_>> {
