@@ -47,6 +47,9 @@ fn the_units_start_the_host_that_the_readme_sets_up() {
     process.addresses();
     assert_eq!(service["Type"], "notify");
     assert_eq!(socket["FileDescriptorName"], "door");
+    for call in ["landlock_create_ruleset", "landlock_restrict_self", "seccomp"] {
+        assert!(service["SystemCallFilter"].split(' ').any(|allowed| allowed == call), "{call}");
+    }
     let readme = readme();
     for written in [
         format!("listen: {}", socket["ListenStream"]),

@@ -14,6 +14,8 @@ mod cli;
 #[cfg(test)]
 mod configured;
 #[cfg(test)]
+mod confine;
+#[cfg(test)]
 mod connections;
 #[cfg(test)]
 mod control;

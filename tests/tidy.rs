@@ -94,6 +94,7 @@ fn each_library_is_named_in_its_own_part() {
     for (libraries, parts) in [
         (["wasmtime", "wasmtime_wasi"], &["policy"][..]),
         (["wasmparser", "wasmtime_wizer"], &["policy"]),
+        (["landlock", "seccompiler"], &["policy"]),
         (["axum", "hyper"], &["server"]),
         (["notify", "inotify"], &["watch"]),
         (["rustls", "tokio_rustls"], &["tls", "pki", "server"]),

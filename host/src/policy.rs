@@ -9,6 +9,7 @@ mod native;
 mod record;
 mod load;
 mod snapshot;
+mod confine;
 mod child;
 mod cache;
 mod prepare;
@@ -21,6 +22,7 @@ use arc_swap::ArcSwap;
 
 pub use self::cache::Cache;
 pub(crate) use self::child::{VERB as PREPARE, serve_request};
+pub use self::confine::{Confinement, Profile, confine, deny_access, filter_calls};
 pub use self::engine::{Engine, EngineError, Purpose};
 pub(crate) use self::load::check_header;
 pub use self::load::{LoadError, Policy, World, check};

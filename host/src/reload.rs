@@ -470,6 +470,8 @@ impl Reloader {
         problems.extend(trouble.map(|message| Problem { subject: "watching".to_owned(), message }));
         let cache = self.preparer.cache().trouble();
         problems.extend(cache.map(|message| Problem { subject: "cache".to_owned(), message }));
+        let unconfined = self.preparer.unconfined();
+        problems.extend(unconfined.map(|message| Problem { subject: "compiling".to_owned(), message }));
         let problems: Vec<_> = problems.iter().map(Problem::bounded).collect();
         let before = self.standing.load();
         for problem in problems.iter().filter(|problem| !before.problems.contains(problem)) {

@@ -1,7 +1,8 @@
 //! Compiling in a process of its own: the same program, bounded by the kernel in memory and processor time, at low
-//! priority. What a hostile component does to the compiler, it does there.
+//! priority, and [confined](super::confine). What a hostile component does to the compiler, it does there.
 //!
-//! A request and its answer are each a line of JSON with bytes after it: the component, and its native code.
+//! A request is a line of JSON with the component after it. Before the child reads the component it writes a line with
+//! its confinement; then its answer, a line of JSON with the made bytes after it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -16,6 +17,7 @@ use rustix::process::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::confine::{Confinement, Profile, confine};
 use super::engine::{Engine, Purpose};
 use super::load::{LoadError, compile, in_one_line};
 use super::native::Compiled;
@@ -37,7 +39,8 @@ pub(super) struct Bounds {
 pub(super) enum Task {
     /// Its native code.
     Compile,
-    /// The native code of its snapshot.
+    /// Its snapshot, a component again. The process has run code of the component then, so it makes no native code that
+    /// others execute.
     Snapshot { settings: String, limits: PolicyLimits },
 }
 
@@ -54,7 +57,6 @@ pub(super) enum Failure {
 #[derive(Serialize, Deserialize)]
 enum Refusal {
     Invalid(String),
-    Contract(String),
     Snapshot(String),
     Memory,
     Host(String),
@@ -66,15 +68,31 @@ struct Request {
     bounds: Bounds,
 }
 
+impl Task {
+    fn profile(&self) -> Profile {
+        match self {
+            Task::Compile => Profile::Compile,
+            Task::Snapshot { .. } => Profile::Snapshot,
+        }
+    }
+}
+
 /// What is kept of standard error, in bytes.
 const STDERR_BYTES: u64 = 4096;
-/// The most native code of a policy, in bytes: CPython's is a quarter of it. It is read into the serving process.
-const NATIVE_BYTES: u64 = 128 << 20;
+/// The most bytes that are made of a policy: CPython's native code is a quarter of it. They are read into the serving
+/// process.
+const MADE_BYTES: u64 = 128 << 20;
 /// The longest line of JSON, in bytes: settings are in it.
 const LINE_BYTES: u64 = 4 << 20;
 
-/// Has `program` (a `host`) do `task`.
-pub(super) fn run(program: &Path, task: Task, component: &[u8], bounds: Bounds) -> Result<Compiled, Failure> {
+/// Has `program` (a `host`) do `task`, and calls `confined` with the confinement that the child reached, if it said.
+pub(super) fn run(
+    program: &Path,
+    task: Task,
+    component: &[u8],
+    bounds: Bounds,
+    confined: impl FnOnce(Confinement),
+) -> Result<Vec<u8>, Failure> {
     let unprepared = |error: &dyn std::fmt::Display| Failure::Load(LoadError::Unprepared(error.to_string()));
     let request = serde_json::to_vec(&Request { task, bounds }).map_err(|error| unprepared(&error))?;
     let mut child = Command::new(program)
@@ -119,14 +137,14 @@ pub(super) fn run(program: &Path, task: Task, component: &[u8], bounds: Bounds) 
             let _ = io::copy(&mut stderr, &mut io::sink());
             String::from_utf8_lossy(&said).into_owned()
         });
-        let answer = ask(stdin, stdout, &request, component);
+        let answer = ask(stdin, stdout, &request, component, confined);
         let status = child.wait();
         // An error means that the timer has gone off.
         let _ = ended.send(());
         (answer, said.join().unwrap_or_default(), timer.join().unwrap_or_default(), status)
     });
     match (answer, status) {
-        (Ok((Ok(_), bytes)), Ok(status)) if status.success() => Ok(Compiled::vouched(bytes)),
+        (Ok((Ok(_), bytes)), Ok(status)) if status.success() => Ok(bytes),
         (Ok((Err(refusal), _)), Ok(status)) if status.success() => Err(failure(refusal, bounds)),
         (_, Ok(status)) => Err(Failure::Load(crash(status, late, &said, bounds))),
         (_, Err(error)) => Err(unprepared(&error)),
@@ -139,6 +157,7 @@ fn ask(
     stdout: impl Read,
     request: &[u8],
     component: &[u8],
+    confined: impl FnOnce(Confinement),
 ) -> io::Result<(Result<u64, Refusal>, Vec<u8>)> {
     // A child that ends early does not read all: how it ended says more than that.
     let _ = stdin
@@ -147,14 +166,14 @@ fn ask(
         .and_then(|()| stdin.write_all(component));
     drop(stdin);
     let mut stdout = BufReader::new(stdout);
-    let line = line(&mut stdout)?;
-    let answer: Result<u64, Refusal> = serde_json::from_slice(&line)?;
-    let mut compiled = Vec::new();
-    stdout.take(NATIVE_BYTES + 1).read_to_end(&mut compiled)?;
-    if answer.as_ref().is_ok_and(|bytes| *bytes != compiled.len() as u64) {
+    confined(serde_json::from_slice(&line(&mut stdout)?)?);
+    let answer: Result<u64, Refusal> = serde_json::from_slice(&line(&mut stdout)?)?;
+    let mut made = Vec::new();
+    stdout.take(MADE_BYTES + 1).read_to_end(&mut made)?;
+    if answer.as_ref().is_ok_and(|bytes| *bytes != made.len() as u64) {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "its answer is not whole"));
     }
-    Ok((answer, compiled))
+    Ok((answer, made))
 }
 
 fn line(from: &mut impl BufRead) -> io::Result<Vec<u8>> {
@@ -167,7 +186,6 @@ fn failure(refusal: Refusal, bounds: Bounds) -> Failure {
     Failure::Load(match refusal {
         Refusal::Snapshot(why) => return Failure::Snapshot(why),
         Refusal::Invalid(why) => LoadError::Invalid(why),
-        Refusal::Contract(why) => LoadError::Contract(why),
         Refusal::Memory => LoadError::PrepareMemory(bounds.memory),
         Refusal::Host(why) => LoadError::Unprepared(why),
     })
@@ -187,6 +205,12 @@ fn crash(status: ExitStatus, late: bool, said: &str, bounds: Bounds) -> LoadErro
         Some(Signal::KILL | Signal::TERM | Signal::INT | Signal::HUP) => {
             LoadError::PrepareKilled(status.to_string())
         }
+        // seccomp(2).
+        Some(Signal::SYS) => LoadError::PrepareCrashed(
+            "made a system call that is forbidden to it, so the kernel ended it (SIGSYS): a component that takes over the \
+             compiler does that; do not use the component, and report it (the kernel's log has the call: audit type=1326)"
+                .to_owned(),
+        ),
         _ => {
             let said =
                 if said.is_empty() { "it said nothing".to_owned() } else { format!("it said: {said}") };
@@ -205,23 +229,25 @@ pub(crate) const VERB: &str = "prepare";
 pub(crate) fn serve_request(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     let Request { task, bounds } = serde_json::from_slice(&line(&mut input)?)?;
     limit(bounds)?;
+    // Said before the component is read, which cannot forge it.
+    serde_json::to_writer(&mut output, &confine(task.profile())?)?;
+    output.write_all(b"\n")?;
+    output.flush()?;
     let mut component = Vec::new();
     input.read_to_end(&mut component)?;
-    let made = make(&task, &component).and_then(|compiled| match compiled.bytes().len() as u64 {
-        bytes if bytes > NATIVE_BYTES => {
-            let why = format!("its native code has {bytes} bytes, the limit is {NATIVE_BYTES}");
-            Err(match task {
-                Task::Compile => Refusal::Invalid(why),
-                Task::Snapshot { .. } => Refusal::Snapshot(why),
-            })
+    let made = make(&task, &component).and_then(|made| match (&task, made.len() as u64) {
+        (_, ..=MADE_BYTES) => Ok(made),
+        (Task::Compile, bytes) => {
+            Err(Refusal::Invalid(format!("its native code has {bytes} bytes, the limit is {MADE_BYTES}")))
         }
-        _ => Ok(compiled),
+        (Task::Snapshot { .. }, bytes) => {
+            Err(Refusal::Snapshot(format!("it has {bytes} bytes, the limit is {MADE_BYTES}")))
+        }
     });
-    let answer = made.as_ref().map(|compiled| compiled.bytes().len() as u64);
-    serde_json::to_writer(&mut output, &answer)?;
+    serde_json::to_writer(&mut output, &made.as_ref().map(|made| made.len() as u64))?;
     output.write_all(b"\n")?;
-    if let Ok(compiled) = &made {
-        output.write_all(compiled.bytes())?;
+    if let Ok(made) = &made {
+        output.write_all(made)?;
     }
     output.flush()
 }
@@ -240,21 +266,27 @@ fn limit(bounds: Bounds) -> io::Result<()> {
     Ok(())
 }
 
-fn make(task: &Task, component: &[u8]) -> Result<Compiled, Refusal> {
-    let engine = Engine::new(Purpose::Prepare).map_err(|error| Refusal::Host(error.to_string()))?;
+fn make(task: &Task, component: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let purpose = match task {
+        Task::Compile => Purpose::Prepare,
+        Task::Snapshot { .. } => Purpose::Snapshot,
+    };
+    let engine = Engine::new(purpose).map_err(|error| Refusal::Host(error.to_string()))?;
     // The operating system's word for memory that it does not give (errno(3), ENOMEM).
     let short = |why: &str| why.contains("Cannot allocate memory");
     match task {
-        Task::Compile => compile(&engine, component).map_err(|error| match error {
+        Task::Compile => compile(&engine, component).map(Compiled::into_bytes).map_err(|error| match error {
             error if short(&error.to_string()) => Refusal::Memory,
             LoadError::Invalid(why) => Refusal::Invalid(why),
-            LoadError::Contract(why) => Refusal::Contract(why),
             error => Refusal::Host(error.to_string()),
         }),
         Task::Snapshot { settings, limits } => {
-            let snapshot = snapshot(&engine, component, settings, limits)
-                .map_err(|error| Refusal::Snapshot(in_one_line(&error)))?;
-            compile(&engine, &snapshot).map_err(|error| Refusal::Snapshot(error.to_string()))
+            // WASI's part of wasmtime makes a runtime with descriptors when there is none.
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let runtime = runtime.map_err(|error| Refusal::Host(error.to_string()))?;
+            let _entered = runtime.enter();
+            snapshot(&engine, component, settings, limits)
+                .map_err(|error| Refusal::Snapshot(in_one_line(&error)))
         }
     }
 }

@@ -32,7 +32,8 @@ const WARM_EACH: usize = 2;
 /// Core instances and tables of all instances; those of the largest toolchain have about forty.
 const CORE_INSTANCES: u32 = 40 * INSTANCES;
 
-/// What an engine is for. All compile alike: what one compiles the others load, but for [`Purpose::Count`].
+/// What an engine is for. All compile alike: what one compiles the others load, but for [`Purpose::Snapshot`] and
+/// [`Purpose::Count`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Policies in force, of which so many are expected: instances come out of a pool.
@@ -42,6 +43,8 @@ pub enum Purpose {
     },
     /// Compiling and configuring once, in a process that ends afterwards.
     Prepare,
+    /// Taking a snapshot, in a process that can open no descriptor. Others cannot load what this one compiles.
+    Snapshot,
     /// Counting instructions.
     Count,
 }
@@ -78,7 +81,7 @@ impl Engine {
         let on_demand = config(purpose);
         let wanted = match purpose {
             Purpose::Serve { policies } => Ok(pool(policies)),
-            Purpose::Prepare | Purpose::Count => Err("not wanted here".to_owned()),
+            Purpose::Prepare | Purpose::Snapshot | Purpose::Count => Err("not wanted here".to_owned()),
         };
         let engine = match &wanted {
             Ok(pool) => wasmtime::Engine::new(on_demand.clone().allocation_strategy(pool.clone())),
@@ -161,6 +164,8 @@ fn config(purpose: Purpose) -> wasmtime::Config {
     config
         .epoch_interruption(true)
         .consume_fuel(purpose == Purpose::Count)
+        // An image of a memory is a descriptor.
+        .memory_init_cow(purpose != Purpose::Snapshot)
         // Calls are synchronous: without this each crosses machinery for concurrent tasks.
         .concurrency_support(false)
         // Not multi-memory, whose absence makes wasmtime 48 panic on components of several modules.

@@ -132,7 +132,9 @@ fn settings_errors(errors: &[SettingsError]) -> String {
 /// What is wrong with it, never with its settings.
 pub fn check(engine: &Engine, component: &[u8]) -> Result<(), LoadError> {
     check_front(component)?;
-    compile(engine, component).map(|_| ())
+    let compiled = compile(engine, component)?;
+    let component = compiled.load(engine).map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
+    link(engine, &component).map(|_| ())
 }
 
 /// All that can be seen without compiling: that it is a component of the world, and within the bounds.
@@ -144,12 +146,10 @@ pub(super) fn check_front(component: &[u8]) -> Result<(), LoadError> {
     check_world(&scan(component)?)
 }
 
-/// Compiles a component whose front was checked, and checks that its functions have the contract's types.
+/// Compiles a component whose front was checked, without making any of its code executable. Whether its functions have the
+/// contract's types is found out when it is linked.
 pub(super) fn compile(engine: &Engine, component: &[u8]) -> Result<Compiled, LoadError> {
-    let compiled = unpanicked(|| Component::from_binary(&engine.engine, component))?;
-    link(engine, &compiled)?;
-    let bytes = compiled.serialize().map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
-    Ok(Compiled::vouched(bytes))
+    unpanicked(|| engine.engine.precompile_component(component)).map(Compiled::vouched)
 }
 
 /// The compiler has panicked on hostile input before, which wasmtime does not count as a vulnerability.

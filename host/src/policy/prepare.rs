@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::cache::Cache;
 use super::child::{self, Bounds, Failure, Task};
+use super::confine::Confinement;
 use super::engine::Engine;
 use super::load::{LoadError, Policy, check_front};
 use super::native::{Compiled, digest};
@@ -65,6 +66,8 @@ struct Shared {
     cache: Cache,
     /// Of a child.
     bounds: Mutex<Bounds>,
+    /// The confinement of the last child; None before the first.
+    confinement: Mutex<Option<Confinement>>,
     /// The `host` that children run.
     program: PathBuf,
     /// Of that program and of wasmtime: what another one compiled is of no use.
@@ -128,6 +131,7 @@ impl Preparer {
             engine,
             cache,
             bounds: Mutex::new(bounds(&HostLimits::default())),
+            confinement: Mutex::default(),
             program,
             build,
             work: Mutex::default(),
@@ -165,6 +169,13 @@ impl Preparer {
     /// Where it keeps what it has prepared.
     pub fn cache(&self) -> &Cache {
         &self.shared.cache
+    }
+
+    /// Says what is missing in the confinement of the processes that compile. Returns None if nothing is, and before the
+    /// first of them.
+    pub fn unconfined(&self) -> Option<String> {
+        let confinement = self.shared.confinement.lock().unwrap_or_else(PoisonError::into_inner);
+        confinement.as_ref().and_then(Confinement::problem)
     }
 
     /// Forgets queued and unclaimed jobs of components that are not among `wanted`.
@@ -383,7 +394,7 @@ impl Shared {
     }
 
     fn compile(&self, job: Arc<Job>) {
-        let result = unpanicked(|| match self.child(Task::Compile, &job.component) {
+        let result = unpanicked(|| match self.compile_in_child(&job.component) {
             Ok(compiled) => Ok(Arc::new(compiled)),
             Err(Failure::Load(error)) => Err(error),
             Err(Failure::Snapshot(error)) => Err(LoadError::Unprepared(error)),
@@ -406,7 +417,7 @@ impl Shared {
     fn snapshot(&self, policy: &Policy, component: &[u8]) {
         let (settings, limits) = (policy.settings().to_owned(), policy.limits().clone());
         let key = self.configured_key(policy.digest(), &settings, &limits);
-        let (snapshot, code) = match self.child(Task::Snapshot { settings, limits }, component) {
+        let (snapshot, code) = match self.compiled_snapshot(settings, limits, component) {
             Ok(compiled) => {
                 // What is slow or late now may be neither next time: that is not kept.
                 if let Err(why) = policy.adopt(&compiled) {
@@ -425,9 +436,31 @@ impl Shared {
         self.cache.put(&key, &entry);
     }
 
-    fn child(&self, task: Task, component: &[u8]) -> Result<Compiled, Failure> {
+    /// Returns the native code of a snapshot. One child runs `configure` and answers with a component; another compiles
+    /// that and runs nothing of it. So no native code comes from a process that has executed code of a component.
+    fn compiled_snapshot(
+        &self,
+        settings: String,
+        limits: PolicyLimits,
+        component: &[u8],
+    ) -> Result<Compiled, Failure> {
+        let snapshot = self.child(Task::Snapshot { settings, limits }, component)?;
+        check_front(&snapshot).map_err(|error| Failure::Snapshot(error.to_string()))?;
+        self.compile_in_child(&snapshot).map_err(|failure| match failure {
+            Failure::Load(LoadError::Invalid(why)) => Failure::Snapshot(why),
+            failure => failure,
+        })
+    }
+
+    fn compile_in_child(&self, component: &[u8]) -> Result<Compiled, Failure> {
+        self.child(Task::Compile, component).map(Compiled::vouched)
+    }
+
+    fn child(&self, task: Task, component: &[u8]) -> Result<Vec<u8>, Failure> {
         let bounds = *self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
-        child::run(&self.program, task, component, bounds)
+        child::run(&self.program, task, component, bounds, |confinement| {
+            *self.confinement.lock().unwrap_or_else(PoisonError::into_inner) = Some(confinement);
+        })
     }
 }
 
