@@ -292,3 +292,19 @@ fn a_queue_of_snapshots_keeps_nothing_of_policies_that_are_gone() {
     let kept = Arc::strong_count(&component.bytes);
     assert!(kept <= 3, "{kept} keep the component");
 }
+
+/// Writing to standard output takes machinery of the host that the process which takes snapshots does not allow, unless
+/// it is made without descriptors.
+#[test]
+fn a_policy_that_prints_in_configure_is_refused_a_snapshot_for_its_handle() {
+    let folder = tempfile::tempdir().unwrap();
+    let case = fs::read_to_string(project("tests/cases/bounds/wasi-stdout-is-the-log.wat")).unwrap();
+    let file = folder.path().join("prints.wat");
+    fs::write(&file, format!("{case};; --- configure\n(call $judge)\n")).unwrap();
+    let component = Component::new(support::wat_policy(&file).unwrap());
+    let preparer = preparer(&folder.path().join("cache"), true);
+    let limits = PolicyLimits::default();
+    let policy = preparer.load(&component, &json!({}), &limits, Instant::now() + PATIENCE).unwrap();
+    let why = snapshot(&policy).unwrap_err();
+    assert!(why.contains("it holds a WASI handle after `configure`"), "{why}");
+}
