@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::support::Installation;
 use crate::support::certificates::Wanted;
-use crate::support::client::{Client, Connection, Protocol};
+use crate::support::client::{Client, Connection, Protocol, post, review_of};
 use crate::support::frames::{self, *};
 use crate::support::process::Process;
 
@@ -402,6 +402,36 @@ async fn half_open_handshakes_keep_nobody_out() {
             assert_eq!(connection.review("nginx").await.unwrap().status, 200, "after {} bytes", begun.len());
             standing.push(TcpStream::connect(address).await.unwrap());
         }
+    }
+}
+
+/// A client that has more reviews waiting than the queue holds keeps no other from its turn, however slow a review is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_full_of_one_clients_reviews_has_room_for_another() {
+    let limits = json!({ "limits": { "queue": 16, "concurrentReviews": 1, "reviewDeadline": "20s" } });
+    let installation = Installation::never_ending("50ms", limits);
+    let mut process = installation.start();
+    let (address, _) = process.addresses();
+    let greedy = another(&installation, "greedy").connect(address, Protocol::Http2).await.unwrap();
+    let mut crowd = JoinSet::new();
+    for _ in 0..64 {
+        let mut sender = greedy.another();
+        crowd.spawn(async move {
+            loop {
+                let review = post(review_of("nginx"));
+                if sender.ready().await.is_err() || sender.send_request(review).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    let mut connection = installation.client().connect(address, Protocol::Http2).await.unwrap();
+    for _ in 0..20 {
+        let began = Instant::now();
+        let answer = connection.review("nginx").await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        // It waits for the one that runs: a queue of 16 would be most of a second.
+        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
     }
 }
 

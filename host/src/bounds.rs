@@ -119,7 +119,7 @@ bounds! {
         CONCURRENT_REVIEWS = count("concurrent-reviews", "reviews evaluated at once", 0)
             .key("limits.concurrentReviews", 1, 64)
             .does("the review waits in the queue");
-        QUEUE = count("queue", "reviews that wait", 1024).key("limits.queue", 0, 65_536)
+        QUEUE = count("queue", "reviews that wait; a client with fewer of them takes the place of one of the client with most", 1024).key("limits.queue", 0, 65_536)
             .says("this image policy host has too many reviews waiting");
     }
 

@@ -16,13 +16,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::config::HostLimits;
 use crate::evaluate::{Audit, evaluate_if_by, evaluate_until, expected, is_audited};
 use crate::policy::PolicySet;
 use crate::review::Review;
+use crate::turns::{Client, Displaced, Turn, Turns};
 use crate::verdict::Verdict;
 
 /// What may be expected of a review that is evaluated where its request is served: a change of thread and back costs a
@@ -74,7 +74,7 @@ pub struct Dispatcher {
 
 /// A bounded number at a time, a bounded queue before them, and a refusal when both are full.
 struct Lane {
-    running: Arc<Semaphore>,
+    running: Arc<Turns>,
     /// Reviews that run or wait.
     admitted: AtomicUsize,
     concurrent: usize,
@@ -86,7 +86,7 @@ struct Lane {
 impl Lane {
     fn new(limits: &HostLimits, number: u64) -> Lane {
         Lane {
-            running: Arc::new(Semaphore::new(limits.concurrent_reviews)),
+            running: Turns::new(limits.concurrent_reviews),
             admitted: AtomicUsize::new(0),
             concurrent: limits.concurrent_reviews,
             queue: limits.queue,
@@ -118,11 +118,16 @@ impl Dispatcher {
         Dispatcher { steady: lane(), slow: lane() }
     }
 
-    /// Evaluates `review` by `set`, at once or when its turn comes. The budget of the review begins now.
+    /// Evaluates `review` by `set`, at once or when the turn of its client comes. The budget of the review begins now.
     ///
     /// # Errors
-    /// [`Overloaded`]: as many reviews are waiting as the queue holds.
-    pub async fn evaluate(&self, set: Arc<PolicySet>, review: Arc<Review>) -> Result<Verdict, Overloaded> {
+    /// [`Overloaded`]: as many reviews are waiting as the queue holds, and no client has more of them than this one.
+    pub async fn evaluate(
+        &self,
+        set: Arc<PolicySet>,
+        review: Arc<Review>,
+        client: &Client,
+    ) -> Result<Verdict, Overloaded> {
         let now = Instant::now();
         let until = now + set.limits.review_deadline;
         let quickly = |audit| evaluate_if_by(&set, &review, until.min(now + PATIENCE).into(), audit);
@@ -144,11 +149,12 @@ impl Dispatcher {
             }
         }
         if pace == Pace::Steady
-            && let Some(verdict) = in_lane(&self.steady, &set, &review, until, Some(STEADY_PATIENCE)).await?
+            && let Some(verdict) =
+                in_lane(&self.steady, &set, &review, client, until, Some(STEADY_PATIENCE)).await?
         {
             return Ok(verdict);
         }
-        let verdict = in_lane(&self.slow, &set, &review, until, None).await?;
+        let verdict = in_lane(&self.slow, &set, &review, client, until, None).await?;
         Ok(verdict.unwrap_or_else(|| failed(&set)))
     }
 
@@ -168,7 +174,7 @@ async fn in_free_lane(
     until: Instant,
 ) -> Option<Verdict> {
     let lane = of_generation(lane, set);
-    let permit = Arc::clone(&lane.running).try_acquire_owned().ok()?;
+    let permit = lane.running.try_take()?;
     let place = Place::enter(&lane);
     let until = until.min(Instant::now() + AUDIT_PATIENCE);
     on_a_thread(set, review, (permit, place), move |set, review| {
@@ -183,15 +189,18 @@ async fn in_lane(
     lane: &ArcSwap<Lane>,
     set: &Arc<PolicySet>,
     review: &Arc<Review>,
+    client: &Client,
     until: Instant,
     patience: Option<Duration>,
 ) -> Result<Option<Verdict>, Overloaded> {
     let lane = of_generation(lane, set);
     let place = Place::enter(&lane);
-    if lane.admitted.load(Ordering::Relaxed) > lane.concurrent.saturating_add(lane.queue) {
+    // The client that has most reviews waiting gives one up.
+    let full = lane.admitted.load(Ordering::Relaxed) > lane.concurrent.saturating_add(lane.queue);
+    if full && !lane.running.displace(client) {
         return Err(Overloaded);
     }
-    let turn = Arc::clone(&lane.running).acquire_owned();
+    let turn = lane.running.take(client);
     let Ok(turn) = tokio::time::timeout_at(until, turn).await else {
         let budget = humantime::format_duration(set.limits.review_deadline);
         let reason = format!(
@@ -199,8 +208,7 @@ async fn in_lane(
         );
         return Ok(Some(Verdict::refuse(&set.rules, &set.generation(), &reason)));
     };
-    // The semaphore is never closed.
-    let Ok(permit) = turn else { return Err(Overloaded) };
+    let permit: Turn = turn.map_err(|Displaced| Overloaded)?;
     // Others of its kind may have shown meanwhile what it takes.
     if patience.is_some() && Pace::of(expected(set, review, Audit::LeftOut)) == Pace::Slow {
         return Ok(None);

@@ -59,6 +59,7 @@ pub mod reload;
 // The edges.
 pub mod tls;
 pub mod pki;
+pub mod turns;
 pub mod dispatch;
 pub mod rejections;
 pub mod status;

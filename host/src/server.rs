@@ -11,7 +11,6 @@ mod pages;
 mod registry;
 mod scrape;
 mod stream;
-mod turns;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,7 +30,6 @@ pub use self::admin::serve_admin;
 use self::budget::{Exhausted, Held, Share};
 use self::connections::Shared;
 pub use self::connections::{Stop, serve};
-pub use self::turns::threads;
 use crate::bounds::{self, Bound};
 use crate::dispatch::{Dispatcher, Overloaded};
 use crate::gate::Recent;
@@ -43,6 +41,7 @@ use crate::review::{FailureStatus, ImageReviewAnswer, Review, ReviewError};
 use crate::reviewed::{Ids, Reviewed};
 use crate::status::Sources;
 use crate::text;
+use crate::turns::Client;
 use crate::verdict::Verdict;
 
 /// What the door works with, and the admin listener tells of.
@@ -95,11 +94,12 @@ impl Host {
         &self,
         set: &Arc<PolicySet>,
         review: Result<Review, ReviewError>,
+        client: &Client,
     ) -> Result<(Arc<Review>, Verdict), NoVerdict> {
         match review {
             Ok(review) => {
                 let review = Arc::new(review);
-                let verdict = self.dispatcher.evaluate(Arc::clone(set), Arc::clone(&review)).await;
+                let verdict = self.dispatcher.evaluate(Arc::clone(set), Arc::clone(&review), client).await;
                 Ok((review, verdict.map_err(|Overloaded| NoVerdict::Overloaded(bounds::QUEUE))?))
             }
             Err(ReviewError::Refused(reason)) => {
@@ -177,7 +177,7 @@ async fn review(host: &Host, share: &Arc<Share>, mut body: Body) -> Result<Respo
     // Only now: a body that comes slowly is judged by what is in force when it is there.
     let set = host.sources.policies.current();
     let review = read.and_then(|bytes| Review::parse(&bytes, &set.limits));
-    let (review, verdict) = host.judge(&set, review).await?;
+    let (review, verdict) = host.judge(&set, review, share.client()).await?;
     let reviewed = Reviewed::new(&host.ids, began.elapsed(), review, verdict);
     let answer =
         json(StatusCode::OK, &ImageReviewAnswer::new(&reviewed.verdict, reviewed.audit_annotations()));

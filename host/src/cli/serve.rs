@@ -24,7 +24,7 @@ use crate::supervisor::{self, State};
 use crate::takeover::{Estate, Taken};
 use crate::text;
 use crate::watch::Watcher;
-use crate::{bounds, demo};
+use crate::{bounds, demo, turns};
 
 const CANNOT_START: u8 = 2;
 const NOT_DRAINED: u8 = 1;
@@ -148,7 +148,7 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
     let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(server::threads())
+        .worker_threads(turns::threads())
         .enable_all()
         .build()
         .map_err(|error| Failure::new(CANNOT_START, format!("no threads to run on: {error}")))?;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::clients::Client;
 use crate::bounds;
+use crate::turns::Client;
 
 /// Bytes that all clients hold, up to a bound.
 #[derive(Default)]
@@ -51,6 +51,11 @@ impl Budget {
 }
 
 impl Share {
+    /// Returns whose share this is.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Holds nothing yet.
     pub(super) fn hold(self: &Arc<Self>) -> Held {
         Held { share: Arc::clone(self), bytes: 0 }

@@ -2,27 +2,16 @@
 //! certificates it has.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
 use crate::tls;
+use crate::turns::Client;
 
-/// Who a connection belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Client {
-    /// The holder of certificates with this subject.
-    Subject(Arc<[u8]>),
-    /// Whoever connects from this address, or from this network of IPv6.
-    Address(IpAddr),
-}
-
-impl Client {
-    /// Returns the client behind `peer`. `chain` is the certificates that it has shown, which are verified.
-    pub(super) fn new(peer: SocketAddr, chain: &[CertificateDer<'_>]) -> Client {
-        let subject = chain.first().and_then(tls::identity);
-        subject.map_or_else(|| Client::Address(network(peer)), |subject| Client::Subject(subject.into()))
-    }
+/// Returns the client behind `peer`. `chain` is the certificates that it has shown, which are verified.
+pub(super) fn client(peer: SocketAddr, chain: &[CertificateDer<'_>]) -> Client {
+    let subject = chain.first().and_then(tls::identity);
+    subject.map_or_else(|| Client::Address(network(peer)), |subject| Client::Subject(subject.into()))
 }
 
 /// Returns the address of `peer`. Of IPv6 that is its network: one machine has all addresses of a /64.

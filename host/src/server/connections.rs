@@ -25,13 +25,13 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::budget::{Budget, Exhausted, Held, Share};
-use super::clients::Client;
+use super::clients::client;
 use super::handshakes::{Handshakes, PendingHandshake, Progress};
 use super::lifetime::{Directive, Protocol};
 use super::registry::{Exchange, Registry, Room, Track, Tracked, Trust};
 use super::stream::TrackedStream;
-use super::turns::Turns;
 use super::{Host, Peer, overloaded, routes};
+use crate::turns::Turns;
 use crate::{bounds, lines, tls};
 
 /// What a connection speaks below HTTP.
@@ -236,7 +236,7 @@ impl Connection {
     {
         let progress = pending.progress();
         let enter = async {
-            let address = Client::new(self.peer, &[]);
+            let address = client(self.peer, &[]);
             let (stream, protocol, trust) = self.shared.turns.run(&address, handshake).await?;
             let connection = self.enter(protocol, trust, progress).await;
             Some((stream, protocol, connection))
@@ -254,7 +254,7 @@ impl Connection {
 
     /// Waits for a place among the connections that serve.
     async fn enter(&self, protocol: Protocol, trust: Option<Trust>, progress: impl Fn(Progress)) -> Tracked {
-        let client = Client::new(self.peer, trust.as_ref().map_or(&[], |trust| trust.chain.as_slice()));
+        let client = client(self.peer, trust.as_ref().map_or(&[], |trust| trust.chain.as_slice()));
         let waits = |closed: bool| {
             progress(if closed { Progress::Greeted } else { Progress::Waits });
             if let Transport::Plain(host) = &self.transport

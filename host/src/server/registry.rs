@@ -13,11 +13,10 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::clients::Client;
 use super::lifetime::{Announced, Directive, Lifetime, Protocol, Step, TooLate};
-use super::turns::Turns;
 use crate::bounds;
 use crate::tls::{Tls, TlsReader};
+use crate::turns::{Client, Turns};
 
 /// Time between two attempts to get a place: a connection that has to stay at one moment may go at the next.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);

@@ -1,15 +1,23 @@
-//! Turns at the processors. Whatever a client makes the host do is done in its turns, so that a client with a thousand
-//! tasks waits as long for each as one with a single task.
+//! Turns of clients at the processors and in the lanes. They go round, so a client with a thousand tasks keeps a client
+//! with a single task waiting for one of them.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use tokio::sync::oneshot;
 
-use super::clients::Client;
+/// Who a connection belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Client {
+    /// The holder of certificates with this subject.
+    Subject(Arc<[u8]>),
+    /// Whoever connects from this address, or from this network of IPv6.
+    Address(IpAddr),
+}
 
 /// Returns how many turns there are at a time: one for each processor.
 fn at_once() -> usize {
@@ -23,7 +31,7 @@ pub fn threads() -> usize {
 }
 
 /// A number of turns at a time, which go round among those that wait.
-pub(super) struct Turns(Mutex<Queues>);
+pub(crate) struct Turns(Mutex<Queues>);
 
 struct Queues {
     free: usize,
@@ -34,16 +42,20 @@ struct Queues {
 }
 
 /// A turn, until it is dropped.
-struct Turn(Arc<Turns>);
+pub(crate) struct Turn(Arc<Turns>);
+
+/// The task waits no more, in favour of a client with fewer.
+#[derive(Debug)]
+pub(crate) struct Displaced;
 
 impl Turns {
     /// With a turn for each processor.
-    pub(super) fn of_processors() -> Arc<Turns> {
+    pub(crate) fn of_processors() -> Arc<Turns> {
         Turns::new(at_once())
     }
 
     /// With so many turns at a time.
-    fn new(at_once: usize) -> Arc<Turns> {
+    pub(crate) fn new(at_once: usize) -> Arc<Turns> {
         let queues = Queues { free: at_once.max(1), waiting: HashMap::new(), round: VecDeque::new() };
         Arc::new(Turns(Mutex::new(queues)))
     }
@@ -52,12 +64,16 @@ impl Turns {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn take(self: &Arc<Self>, whose: &Client) -> Turn {
+    /// Waits for a turn of `whose`.
+    ///
+    /// # Errors
+    /// [`Turns::displace`] has taken the place of this task.
+    pub(crate) async fn take(self: &Arc<Self>, whose: &Client) -> Result<Turn, Displaced> {
         let turn = {
             let mut queues = self.queues();
             if queues.free > 0 {
                 queues.free -= 1;
-                return Turn(Arc::clone(self));
+                return Ok(Turn(Arc::clone(self)));
             }
             let (sender, turn) = oneshot::channel();
             match queues.waiting.get_mut(whose) {
@@ -69,18 +85,36 @@ impl Turns {
             }
             turn
         };
-        match turn.await {
-            Ok(turn) => turn,
-            // A sender is dropped only with all that wait. To go without a turn harms nobody then.
-            Err(_) => std::future::pending().await,
+        turn.await.map_err(|_| Displaced)
+    }
+
+    /// Returns a turn if one is free.
+    pub(crate) fn try_take(self: &Arc<Self>) -> Option<Turn> {
+        let mut queues = self.queues();
+        queues.free = queues.free.checked_sub(1)?;
+        Some(Turn(Arc::clone(self)))
+    }
+
+    /// Ends the wait of the last task of the client with most, in favour of one of `whose`. Returns false if no client has
+    /// more tasks waiting than `whose`.
+    pub(crate) fn displace(&self, whose: &Client) -> bool {
+        let mut queues = self.queues();
+        let own = queues.waiting.get(whose).map_or(0, VecDeque::len);
+        let most = queues.waiting.values_mut().max_by_key(|waiting| waiting.len());
+        match most.filter(|waiting| waiting.len() > own) {
+            Some(most) => most.pop_back().is_some(),
+            None => false,
         }
     }
 
     /// Runs `future`, each step of it in a turn of `whose`. No step may wait for another that takes turns.
-    pub(super) async fn run<F: Future>(self: &Arc<Self>, whose: &Client, future: F) -> F::Output {
+    pub(crate) async fn run<F: Future>(self: &Arc<Self>, whose: &Client, future: F) -> F::Output {
         let mut future = pin!(future);
         loop {
-            let turn = self.take(whose).await;
+            let Ok(turn) = self.take(whose).await else {
+                // Nobody displaces tasks that take turns at each step.
+                continue;
+            };
             let step = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
             drop(turn);
             if let Poll::Ready(output) = step {
@@ -144,7 +178,7 @@ mod tests {
     async fn a_single_task_waits_for_no_crowd() {
         let turns = Turns::new(1);
         let order = Arc::new(Mutex::new(Vec::new()));
-        let first = turns.take(&client("first")).await;
+        let first = turns.take(&client("first")).await.unwrap();
         let mut tasks = tokio::task::JoinSet::new();
         for whose in ["crowd", "crowd", "crowd", "crowd", "single", "crowd"] {
             let (turns, order) = (Arc::clone(&turns), Arc::clone(&order));
@@ -164,5 +198,26 @@ mod tests {
         tasks.join_all().await;
         assert_eq!(*order.lock().unwrap(), ["crowd", "single", "crowd", "crowd", "crowd", "crowd"]);
         assert_eq!(turns.queues().free, 1, "the turn is free again");
+    }
+
+    #[tokio::test]
+    async fn a_client_with_fewer_tasks_displaces_one_of_the_client_with_most() {
+        let turns = Turns::new(1);
+        let first = turns.take(&client("first")).await.unwrap();
+        let mut crowd: Vec<_> = (0..3)
+            .map(|_| {
+                let turns = Arc::clone(&turns);
+                tokio::spawn(async move { turns.take(&client("crowd")).await.map(drop) })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert!(!turns.displace(&client("crowd")), "nobody has more");
+        assert!(turns.displace(&client("single")));
+        assert!(crowd.pop().unwrap().await.unwrap().is_err(), "the last of the crowd");
+        drop(first);
+        for task in crowd {
+            task.await.unwrap().unwrap();
+        }
+        assert!(turns.try_take().is_some());
     }
 }
