@@ -108,6 +108,13 @@ fn bytes(content: &str) -> Vec<u8> {
     }
 }
 
+/// Without that of a machine whose address space other tests share.
+fn problems(installation: &Installation, started: &Started) -> Vec<String> {
+    let mut problems = installation.problems(started);
+    problems.retain(|problem| !problem.starts_with("instances: "));
+    problems
+}
+
 fn allows(started: &Started, weaker: &Weaker) -> bool {
     let review = support::review(&weaker.namespace, &[&weaker.image]);
     evaluate(&started.policies.current(), &review).allowed()
@@ -119,7 +126,7 @@ fn nothing_is_weakened_while_something_cannot_be_loaded() {
     let installation = Installation::new("policyDirectory: policies");
     in_force.write(&installation);
     let mut started = installation.start();
-    assert_eq!(installation.problems(&started), [""; 0]);
+    assert_eq!(problems(&installation, &started), [""; 0]);
     let before = started.policies.current().content();
     let (weaker, broken) = (cases::<Weaker>("cases/reload/weaker"), cases::<Broken>("cases/reload/broken"));
     let (weaker_ones, broken_ones) = (weaker.len(), broken.len());
@@ -131,7 +138,7 @@ fn nothing_is_weakened_while_something_cannot_be_loaded() {
         assert!(!allows(&started, weaker), "{weakened}");
         for (index, (error, broken)) in broken.iter().enumerate() {
             let mut check = |when: &str, started: &Started| {
-                let (set, problems) = (started.policies.current(), installation.problems(started));
+                let (set, problems) = (started.policies.current(), problems(&installation, started));
                 let about = |subject: &str| problems.iter().any(|problem| problem.starts_with(subject));
                 if set.content() != before || allows(started, weaker) {
                     wrong.push(format!("{weakened}, {error}, {when}: it is weaker"));
@@ -147,7 +154,7 @@ fn nothing_is_weakened_while_something_cannot_be_loaded() {
             started.reloader.reload();
             check("after a reload", &started);
             // Each of both at least once: every host reserves address space, and there is not enough for hundreds.
-            if index == number % broken_ones || number == index % weaker_ones {
+            if index == number % broken_ones || number == 0 && index >= weaker_ones {
                 drop(started);
                 started = installation.start();
                 check("after a restart", &started);
@@ -159,11 +166,11 @@ fn nothing_is_weakened_while_something_cannot_be_loaded() {
             in_force.write(&installation);
             started.reloader.reload();
             assert_eq!(started.policies.current().content(), before, "{weakened}, {error}");
-            assert_eq!(installation.problems(&started), [""; 0], "{weakened}, {error}");
+            assert_eq!(problems(&installation, &started), [""; 0], "{weakened}, {error}");
         }
         whole.write(&installation);
         started.reloader.reload();
-        assert_eq!(installation.problems(&started), [""; 0], "{weakened}");
+        assert_eq!(problems(&installation, &started), [""; 0], "{weakened}");
         if !allows(&started, weaker) {
             wrong.push(format!("{weakened}: the whole change allows the image no more than before"));
         }

@@ -282,11 +282,15 @@ fn a_queue_of_snapshots_keeps_nothing_of_policies_that_are_gone() {
     let folder = tempfile::tempdir().unwrap();
     let preparer = preparer(&folder.path().join("cache"), true);
     let component = trusted_registries();
-    for number in 0..30 {
+    let load = |number: usize| {
         let settings = json!({ "allow": [format!("ghcr.io/team-{number}/**")] });
-        preparer
-            .load(&component, &settings, &PolicyLimits::default(), Instant::now() + PATIENCE)
-            .unwrap_or_else(|error| panic!("{error}"));
+        let limits = PolicyLimits::default();
+        preparer.load(&component, &settings, &limits, Instant::now() + PATIENCE).unwrap()
+    };
+    // While its snapshot is taken the others wait.
+    let _busy = load(0);
+    for number in 1..30 {
+        load(number);
     }
     // Here, in the queue, and with the thread that takes snapshots.
     let kept = Arc::strong_count(&component.bytes);

@@ -149,7 +149,9 @@ pub fn assemble(
     };
     let stays = stays(in_force, &set, before.record());
     if !blockers.is_empty() {
-        problems.extend(held_back(&set, &stays, &blockers));
+        // Not beyond the bound of what is shown, however much cannot be loaded.
+        let position = problems.len().min(bounds::PROBLEMS.size().saturating_sub(1));
+        problems.splice(position..position, held_back(&set, &stays, &blockers));
     }
     Ok(Candidate { set: stays, problems, whole: false, awaited, prepared })
 }
