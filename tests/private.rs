@@ -172,13 +172,16 @@ fn a_folder_that_no_other_user_can_exchange_is_taken() {
 #[test]
 fn the_parent_of_a_decision_log_may_be_written_by_a_group_of_the_system() {
     let top = tempfile::tempdir().unwrap();
-    let parent = top.path().join("log");
-    folder(&parent, 0o775, 0);
-    chown(&parent, None, Some(4)).expect("files of other groups cannot be made: run this test as root");
-    log(&parent.join("f")).unwrap();
-    for (kept, open) in [("state", state as Open), ("cache", cache)] {
-        let refused = open(&parent.join(kept)).expect_err(kept);
-        assert!(refused.contains("chmod go-w"), "{kept}: {refused}");
+    for (group, name) in [(4, "of-adm"), (0, "of-root")] {
+        let parent = top.path().join(name);
+        folder(&parent, 0o775, 0);
+        chown(&parent, None, Some(group))
+            .expect("files of other groups cannot be made: run this test as root");
+        log(&parent.join("f")).unwrap();
+        for (kept, open) in [("state", state as Open), ("cache", cache)] {
+            let refused = open(&parent.join(kept)).expect_err(kept);
+            assert!(refused.contains("chmod go-w"), "{kept}, {name}: {refused}");
+        }
     }
 }
 

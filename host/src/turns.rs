@@ -99,6 +99,8 @@ impl Turns {
     /// more tasks waiting than `whose`.
     pub(crate) fn displace(&self, whose: &Client) -> bool {
         let mut queues = self.queues();
+        // A task that has given up takes no place.
+        queues.waiting.values_mut().for_each(|tasks| tasks.retain(|task| !task.is_closed()));
         let own = queues.waiting.get(whose).map_or(0, VecDeque::len);
         let most = queues.waiting.values_mut().max_by_key(|waiting| waiting.len());
         match most.filter(|waiting| waiting.len() > own) {

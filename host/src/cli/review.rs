@@ -215,7 +215,7 @@ fn summary(judged: &[Judged<'_>], skipped: &Skipped, is_alone: bool) -> String {
         all => format!("{all} objects: {denied} denied, {} allowed", all - denied),
     });
     if !skipped.0.is_empty() {
-        line.push_str(&format!("; skipped, since they have no pods: {skipped}"));
+        line.push_str(&format!("; not judged (without pods, or of a kind that is not built in): {skipped}"));
     }
     line
 }

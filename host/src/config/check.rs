@@ -246,6 +246,13 @@ impl Checker<'_> {
             self.problem(&at, "an empty list includes no image: remove the key to include all");
         }
         let include = raw.include.as_ref().map(|texts| self.patterns(&at, texts));
+        for pattern in include.iter().flatten().filter(|pattern| pattern.is_of_tag()) {
+            // Whoever writes the pod could leave the policy by writing a digest.
+            self.problem(
+                &at,
+                format!("`{pattern}`: an image named by its digest has no tag and would leave the policy: leave the tag out"),
+            );
+        }
         ImageScope::new(include, self.patterns(&format!("{pointer}/exclude"), &raw.exclude))
     }
 

@@ -457,9 +457,10 @@ fn make(folder: impl AsFd, name: &OsStr) -> Result<(), Errno> {
 }
 
 /// Returns the permission bits that let another user change an entry. A group with the number of the owner is that
-/// user's private group, with which Debian and Ubuntu make the folders of people group-writable.
+/// user's private group, with which Debian and Ubuntu make the folders of people group-writable. Root's group is none:
+/// containers run other users in it.
 fn forbidden(stat: &Stat) -> RawMode {
-    if stat.st_gid == stat.st_uid { 0o002 } else { OTHERS_WRITE }
+    if stat.st_gid == stat.st_uid && stat.st_uid != 0 { 0o002 } else { OTHERS_WRITE }
 }
 
 /// Checks that root or this user owns an entry.

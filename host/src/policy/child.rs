@@ -83,7 +83,7 @@ const STDERR_BYTES: u64 = 4096;
 /// process.
 const MADE_BYTES: u64 = 128 << 20;
 /// The longest line of JSON, in bytes: settings are in it.
-const LINE_BYTES: u64 = 4 << 20;
+const LINE_BYTES: u64 = 32 << 20;
 
 /// Has `program` (a `host`) do `task`, and calls `confined` with the confinement that the child reached, if it said.
 pub(super) fn run(

@@ -147,7 +147,7 @@ pub fn assemble(
     let Some(in_force) = in_force else {
         return Ok(Candidate { set, problems, whole: true, awaited, prepared });
     };
-    let stays = stays(in_force, &set, before.record());
+    let stays = stays(in_force, &set, before.record(), &blockers);
     if !blockers.is_empty() {
         // Not beyond the bound of what is shown, however much cannot be loaded.
         let position = problems.len().min(bounds::PROBLEMS.size().saturating_sub(1));
@@ -157,12 +157,21 @@ pub fn assemble(
 }
 
 /// Returns what stays in force of `in_force` while `configured` is not whole: everything, whatever a policy or a rule is
-/// made of. Only a policy of which no version was ever loaded follows its configuration, since nothing of it is in force
-/// that could be weakened.
-fn stays(in_force: PolicySet, configured: &PolicySet, record: Option<&Record>) -> PolicySet {
+/// made of. A policy of which no version was ever loaded follows its configuration, which is the way out of its denials,
+/// as long as nothing but such policies is broken: what the same change adds may have to take its place.
+fn stays(
+    in_force: PolicySet,
+    configured: &PolicySet,
+    record: Option<&Record>,
+    blockers: &[String],
+) -> PolicySet {
     let never_good = |name: &PolicyName| record.is_none_or(|record| record.last_good(name).is_none());
+    let was_never_good = |entry: &Entry| entry.loaded.is_err() && never_good(&entry.name);
+    let alone = blockers.iter().all(|blocker| {
+        in_force.policies.iter().any(|entry| entry.name.as_str() == blocker && was_never_good(entry))
+    });
     let entries = in_force.policies.into_iter().map(|entry| {
-        let follows = entry.loaded.is_err() && never_good(&entry.name);
+        let follows = alone && was_never_good(&entry);
         let configured = configured.policies.iter().find(|other| follows && other.name == entry.name);
         configured.cloned().unwrap_or(entry)
     });
