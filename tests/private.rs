@@ -152,10 +152,6 @@ fn a_folder_that_no_other_user_can_exchange_is_taken() {
             top.join("f")
         }),
         ("that others can read", |top| (folder(&top.join("f"), 0o755, 0), top.join("f")).1),
-        ("in a folder that its owner's private group can write", |top| {
-            folder(&top.join("group"), 0o775, 0);
-            top.join("group/f")
-        }),
     ];
     for (kept, open) in FOLDERS {
         for (what, way) in ways {

@@ -1,5 +1,5 @@
 //! Compiling in a process of its own: the same program, bounded by the kernel in memory and processor time, at low
-//! priority, and [confined](super::confine). What a hostile component does to the compiler, it does there.
+//! priority, and [confined](mod@super::confine). What a hostile component does to the compiler, it does there.
 //!
 //! A request is a line of JSON with the component after it. Before the child reads the component it writes a line with
 //! its confinement; then its answer, a line of JSON with the made bytes after it.

@@ -163,7 +163,7 @@ impl Lifetime {
         Ok(())
     }
 
-    /// Records the head of a response. Returns the number by which [`Lifetime::taken`] knows the response.
+    /// Records the head of a response. Returns the number by which [`Lifetime::ended`] knows the response.
     pub(super) fn respond(&mut self, now: Instant) -> u64 {
         self.requests = self.requests.saturating_sub(1);
         self.responded += 1;
