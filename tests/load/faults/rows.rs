@@ -25,7 +25,7 @@ pub(super) struct Fault {
     pub(super) harm: fn(&Stage) -> Result<Option<Killer>>,
     /// What the host's log says then; empty: it is none of its business.
     pub(super) says: &'static str,
-    /// Nothing is obeyed while it lasts, because nothing can be read.
+    /// Every change waits while it lasts: a change comes into force whole or not at all.
     pub(super) blocks: bool,
     /// How often the other policy is swapped while it lasts.
     pub(super) swaps: usize,
@@ -38,7 +38,7 @@ const BROKEN_FILE: Fault = Fault {
     under: plainly,
     harm: |_| Ok(None),
     says: "",
-    blocks: false,
+    blocks: true,
     swaps: 3,
     mend: Stage::offer_file,
 };
