@@ -83,6 +83,7 @@ pub(super) const FAULTS: [Fault; 12] = [
     },
     Fault {
         name: "host.yaml truncated",
+        blocks: false,
         harm: |stage| {
             let whole = fs::read(stage.installation.path("host.yaml"))?;
             stage.installation.replace("host.yaml", whole.get(..whole.len() / 2).unwrap_or_default())?;
@@ -126,6 +127,7 @@ pub(super) const FAULTS: [Fault; 12] = [
     },
     Fault {
         name: "disk full",
+        blocks: false,
         under: |installation| with_small_state(&installation.path("state")),
         harm: |stage| {
             let mut file = fs::File::create(filler(stage))?;
@@ -143,6 +145,7 @@ pub(super) const FAULTS: [Fault; 12] = [
     },
     Fault {
         name: "clock set back",
+        blocks: false,
         under: with_clock,
         harm: |stage| {
             stage.installation.replace("clock", b"-45m")?;
@@ -157,6 +160,7 @@ pub(super) const FAULTS: [Fault; 12] = [
     },
     Fault {
         name: "watch limit reached",
+        blocks: false,
         under: |_| in_user_namespace("exec \"$@\""),
         harm: |stage| {
             watches(stage, 0)?;
