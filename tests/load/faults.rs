@@ -77,6 +77,8 @@ async fn get_through(fault: &Fault, shape: Shape) -> Result<Told> {
     // Both deny, so that anything weaker would show.
     stage.obeyed(stage.offer_file()?).await?;
     stage.obeyed(stage.offer_settings()?).await?;
+    // Until the requests that the generation before still answers have their answers.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     stage.sound("before", &stage.load.take())?;
 
     let place = stage.host.lines();
