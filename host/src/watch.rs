@@ -224,8 +224,7 @@ impl Seen {
                 "changes in {directory} are found only every {poll} s, since it cannot be watched: {error} ({remedy})"
             )
         });
-        // What happened in a new place before has not been told of.
-        if heard.new {
+        if heard.missed {
             self.changed(Instant::now(), QUIET);
         }
     }

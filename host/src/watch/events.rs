@@ -39,8 +39,8 @@ pub(super) struct Events {
 
 /// What became of watching directories.
 pub(super) struct Heard {
-    /// One is watched that was not before.
-    pub(super) new: bool,
+    /// Events may have been missed: a directory is watched that was not before, or one is gone since its place was found.
+    pub(super) missed: bool,
     /// One that exists and cannot be watched, and why.
     pub(super) refused: Option<(PathBuf, Errno)>,
 }
@@ -61,6 +61,7 @@ impl Events {
     pub(super) fn watch(&mut self, directories: &BTreeMap<PathBuf, Names>) -> Heard {
         let mut watched: HashMap<i32, (PathBuf, Names)> = HashMap::new();
         let mut refused = None;
+        let mut gone_meanwhile = false;
         for (directory, names) in directories {
             match self.add(directory, names) {
                 // The same directory at another place has one watch.
@@ -71,8 +72,8 @@ impl Events {
                         .1
                         .extend(names);
                 }
-                // What is gone meanwhile shows in the directory above.
-                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                // The directory above was asked for other names only, so it has not told.
+                Err(Errno::NOENT | Errno::NOTDIR) => gone_meanwhile = true,
                 // Nothing that matters is in it.
                 Err(Errno::ACCESS) if names.is_empty() => {}
                 Err(error) => refused = refused.or(Some((directory.clone(), error))),
@@ -84,7 +85,7 @@ impl Events {
         }
         let new = watched.keys().any(|number| !self.watched.contains_key(number));
         self.watched = watched;
-        Heard { new, refused }
+        Heard { missed: new || gone_meanwhile, refused }
     }
 
     fn add(&self, directory: &Path, names: &Names) -> Result<i32, Errno> {
@@ -146,5 +147,24 @@ fn change(flags: ReadFlags) -> Change {
         Change::Closed
     } else {
         Change::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_gone_when_it_is_to_be_watched_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("policies");
+        std::fs::create_dir(&inner).unwrap();
+        let all =
+            BTreeMap::from([(folder.path().to_owned(), Names::default()), (inner.clone(), Names::default())]);
+        let mut events = Events::new().unwrap();
+        assert!(events.watch(&all).missed);
+        assert!(!events.watch(&all).missed);
+        std::fs::rename(&inner, folder.path().join("old")).unwrap();
+        assert!(events.watch(&all).missed);
     }
 }
