@@ -147,14 +147,14 @@ async fn webhook(
     let response = match parts.method {
         Method::POST => review(&host, &share, body).await,
         Method::GET | Method::HEAD => {
-            drain(&share, body).await;
+            discard(&share, body).await;
             match ABOUT_AT.contains(&parts.uri.path()) {
                 true => Ok(ABOUT.into_response()),
                 false => Err(NoVerdict::NothingToGet),
             }
         }
         _ => {
-            drain(&share, body).await;
+            discard(&share, body).await;
             Err(NoVerdict::WrongMethod)
         }
     };
@@ -170,7 +170,7 @@ async fn review(host: &Host, share: &Arc<Share>, mut body: Body) -> Result<Respo
         Err(Unread::Refused(why)) => Err(ReviewError::Refused(why)),
         Err(Unread::EndedEarly(why)) => Err(ReviewError::NotAnImageReview(why)),
         Err(Unread::Exhausted) => {
-            drain(share, body).await;
+            discard(share, body).await;
             return Err(NoVerdict::Overloaded(bounds::UNDER_WAY));
         }
     };
@@ -203,7 +203,7 @@ impl From<Exhausted> for Unread {
 
 /// Reads and forgets a body that nobody needs: a response that comes before the end of the request's body is an error
 /// to some clients (curl 7.88, over HTTP/2), which then show none of it.
-async fn drain(share: &Arc<Share>, mut body: Body) {
+async fn discard(share: &Arc<Share>, mut body: Body) {
     // A body that is over its bound is forgotten, so nothing is held.
     let _ = read(&mut body, 0, &mut share.hold()).await;
 }
@@ -275,15 +275,11 @@ impl NoVerdict {
     }
 }
 
-/// Returns the response of a request that is not taken because there are too many. It has no Retry-After: with one the
-/// apiserver would retry eleven times as often (client-go, rest/with_retry.go).
-fn overloaded(bound: Bound) -> Response {
-    let code = StatusCode::TOO_MANY_REQUESTS;
-    json(code, &FailureStatus::new(code.as_u16(), "TooManyRequests", &bound.says("", bound.default)))
-}
-
 impl Host {
     /// Answers a request that gets no verdict, with a line in the log. A request that is no ImageReview is recorded.
+    ///
+    /// The answer to an overload has no Retry-After: with one the apiserver would retry eleven times as often (client-go,
+    /// rest/with_retry.go).
     fn reject(&self, parts: &Parts, why: &NoVerdict) -> Response {
         let (code, reason, message) = why.status(parts);
         self.metrics.rejected(code.as_u16());

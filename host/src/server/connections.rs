@@ -30,7 +30,7 @@ use super::handshakes::{Handshakes, PendingHandshake, Progress};
 use super::lifetime::{Directive, Protocol};
 use super::registry::{Exchange, Registry, Room, Track, Tracked, Trust};
 use super::stream::TrackedStream;
-use super::{Host, Peer, overloaded, routes};
+use super::{Host, NoVerdict, Peer, discard, routes};
 use crate::turns::Turns;
 use crate::{bounds, lines, tls};
 
@@ -44,6 +44,12 @@ pub(super) enum Transport {
 }
 
 impl Transport {
+    fn host(&self) -> &Arc<Host> {
+        match self {
+            Transport::Tls(host) | Transport::Plain(host) => host,
+        }
+    }
+
     /// Where anyone may connect, idle connections keep nobody out.
     fn room(&self) -> Room {
         match self {
@@ -275,6 +281,7 @@ impl Connection {
         let track = connection.track();
         let stream = TokioIo::new(TrackedStream::new(stream, track));
         let service = Arc::new(Answering {
+            host: Arc::clone(self.transport.host()),
             routes: TowerToHyperService::new(self.routes.clone()),
             share: self.shared.budget.share(track.client()),
             track: Arc::clone(track),
@@ -310,6 +317,7 @@ impl Connection {
 
 /// The service that answers the requests of a connection.
 struct Answering {
+    host: Arc<Host>,
     routes: TowerToHyperService<axum::Router>,
     share: Arc<Share>,
     track: Arc<Track>,
@@ -348,7 +356,11 @@ impl Answering {
                         Err(never) => match never {},
                     }
                 }
-                Err(Exhausted) => overloaded(bounds::UNDER_WAY),
+                Err(Exhausted) => {
+                    let (parts, body) = request.into_parts();
+                    discard(&self.share, Body::new(body)).await;
+                    self.host.reject(&parts, &NoVerdict::Overloaded(bounds::UNDER_WAY))
+                }
             };
             if self.track.is_last() {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
