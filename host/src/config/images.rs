@@ -30,6 +30,15 @@ impl ImageScope {
             && (self.exclude.all().is_empty() || !self.exclude.matches(&image))
     }
 
+    /// Returns its patterns as they are written. Scopes with the same patterns are equal.
+    pub(crate) fn written(&self) -> impl Ord {
+        self.texts()
+    }
+
+    fn texts(&self) -> Written<'_> {
+        (self.include.as_ref().map(texts), texts(&self.exclude))
+    }
+
     /// Returns whether it is all images, so that none needs to be looked at.
     #[must_use]
     pub fn is_all(&self) -> bool {
@@ -39,11 +48,14 @@ impl ImageScope {
 
 impl PartialEq for ImageScope {
     fn eq(&self, other: &Self) -> bool {
-        Texts::from(self.clone()) == Texts::from(other.clone())
+        self.texts() == other.texts()
     }
 }
 
 impl Eq for ImageScope {}
+
+/// The texts of `include` and of `exclude`.
+type Written<'a> = (Option<Vec<&'a str>>, Vec<&'a str>);
 
 /// The patterns of a scope as they are written and recorded.
 #[derive(Default, PartialEq, Serialize, Deserialize)]
@@ -53,13 +65,15 @@ struct Texts {
     exclude: Vec<String>,
 }
 
-fn texts(patterns: &Patterns) -> Vec<String> {
-    patterns.all().iter().map(|pattern| pattern.as_str().to_owned()).collect()
+fn texts(patterns: &Patterns) -> Vec<&str> {
+    patterns.all().iter().map(Pattern::as_str).collect()
 }
 
 impl From<ImageScope> for Texts {
     fn from(scope: ImageScope) -> Self {
-        Self { include: scope.include.as_ref().map(texts), exclude: texts(&scope.exclude) }
+        let owned = |texts: Vec<&str>| texts.into_iter().map(str::to_owned).collect();
+        let (include, exclude) = scope.texts();
+        Self { include: include.map(owned), exclude: owned(exclude) }
     }
 }
 

@@ -100,6 +100,12 @@ impl NamespacePatterns {
         self.names.is_empty() && self.prefixes.is_empty()
     }
 
+    /// Returns every pattern: the names, then the prefixes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = NamespacePattern> + '_ {
+        let names = self.names.iter().cloned().map(NamespacePattern::Name);
+        names.chain(self.prefixes.iter().cloned().map(NamespacePattern::Prefix))
+    }
+
     /// Returns the prefix that a name begins with. Between a prefix and a name that begins with it, every text in the
     /// order begins with it too; since no prefix begins with another, the last one before the name is the only candidate.
     fn prefix_of(&self, name: &str) -> Option<&String> {
@@ -138,8 +144,7 @@ impl From<Vec<NamespacePattern>> for NamespacePatterns {
 
 impl From<NamespacePatterns> for Vec<NamespacePattern> {
     fn from(set: NamespacePatterns) -> Self {
-        let names = set.names.into_iter().map(NamespacePattern::Name);
-        names.chain(set.prefixes.into_iter().map(NamespacePattern::Prefix)).collect()
+        set.iter().collect()
     }
 }
 

@@ -1,9 +1,12 @@
 //! Where only policies in mode `audit` apply, so that every image is allowed. Pure.
 
-use super::Entry;
-use crate::config::{Mode, NamespacePattern, Rules};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Namespaces that are looked at. Further ones are not: this is a warning, and a set is made for every change of a file.
+use super::Entry;
+use crate::config::{Mode, NamespacePattern, NamespacePatterns, Rules};
+
+/// Patterns of namespaces that are looked at. Further ones are not: this is a warning, and a set is made for every change
+/// of a file.
 const LOOKED_AT: usize = 1000;
 /// Places and policies that are named.
 const NAMED: usize = 3;
@@ -14,24 +17,32 @@ pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
     if rules.mode == Mode::Audit || !audits {
         return None;
     }
+    let of_same_images = of_same_images(policies);
+    let all = places_of(rules, policies);
+    let everywhere = all.len() == 1;
     let mut places = Vec::new();
     let mut names: Vec<&str> = Vec::new();
     // A policy in force that applies to some images leaves the others to those in mode audit.
     let mut of_images = false;
-    for place in places_of(rules, policies) {
+    for place in all {
         let namespace = place.example();
-        let applying = || policies.iter().filter(|entry| entry.scope.applies(&namespace));
-        let in_force = || applying().filter(|entry| entry.mode == Mode::Enforce);
-        let images = |entry: &Entry| entry.scope.images.clone();
-        let joined = |entry: &Entry| {
-            in_force().any(|other| other.scope.images.is_all() || images(other) == images(entry))
-        };
-        let alone = || applying().filter(|entry| entry.mode == Mode::Audit && !joined(entry));
-        if rules.exempt_namespaces.matches(&namespace) || alone().next().is_none() {
+        if rules.exempt_namespaces.matches(&namespace) {
             continue;
         }
-        of_images |= in_force().next().is_some();
-        for entry in alone() {
+        let applying =
+            policies.iter().zip(&of_same_images).filter(|(entry, _)| entry.scope.applies(&namespace));
+        let (in_force, audits): (Vec<_>, Vec<_>) =
+            applying.partition(|(entry, _)| entry.mode == Mode::Enforce);
+        if in_force.iter().any(|(entry, _)| entry.scope.images.is_all()) {
+            continue;
+        }
+        let joined: BTreeSet<usize> = in_force.iter().map(|(_, images)| **images).collect();
+        let mut alone = audits.into_iter().filter(|(_, images)| !joined.contains(images)).peekable();
+        if alone.peek().is_none() {
+            continue;
+        }
+        of_images |= !in_force.is_empty();
+        for (entry, _) in alone {
             // One more than is named, so that the words tell of others.
             if names.len() <= NAMED && !names.contains(&entry.name.as_str()) {
                 names.push(entry.name.as_str());
@@ -42,7 +53,6 @@ pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
     if places.is_empty() {
         return None;
     }
-    let everywhere = places_of(rules, policies).len() == 1;
     let shown = match everywhere {
         true => "in every namespace".to_owned(),
         false => first(places.iter().map(Place::shown)),
@@ -56,6 +66,16 @@ pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
          meant, take `mode: audit` away from one of them, or add a policy that is in force there)",
         first(names.into_iter().map(str::to_owned))
     ))
+}
+
+/// Returns a number for each policy: the same one for those that apply to the same images.
+fn of_same_images(policies: &[Entry]) -> Vec<usize> {
+    let mut numbers = BTreeMap::new();
+    let number = |images| {
+        let next = numbers.len();
+        *numbers.entry(images).or_insert(next)
+    };
+    policies.iter().map(|entry| entry.scope.images.written()).map(number).collect()
 }
 
 /// Returns the first items in words.
@@ -101,14 +121,8 @@ impl Place {
 /// Returns every pattern of the configuration, in order, and the rest at the end.
 fn places_of(rules: &Rules, policies: &[Entry]) -> Vec<Place> {
     let scopes = policies.iter().flat_map(|entry| entry.scope.include.iter().chain([&entry.scope.exclude]));
-    let mut places = std::collections::BTreeSet::from([Place::Others]);
-    for patterns in scopes.chain([&rules.exempt_namespaces]) {
-        for pattern in Vec::from(patterns.clone()) {
-            if places.len() > LOOKED_AT {
-                break;
-            }
-            places.insert(Place::Pattern(pattern));
-        }
-    }
+    let patterns = scopes.chain([&rules.exempt_namespaces]).flat_map(NamespacePatterns::iter);
+    let mut places: BTreeSet<_> = patterns.take(LOOKED_AT).map(Place::Pattern).collect();
+    places.insert(Place::Others);
     places.into_iter().collect()
 }
