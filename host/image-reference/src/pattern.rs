@@ -187,10 +187,10 @@ impl Pattern {
 
     /// Returns a pattern of the same registry that names an owner, if strangers get names below this one.
     ///
-    /// Some registries give a name below theirs to anyone: `OWNER.azurecr.io`, `REGION-docker.pkg.dev/OWNER`. A
-    /// wildcard in the owner's place trusts all of them.
-    pub fn trusts_strangers(&self) -> Option<&'static str> {
-        if self.shape == Shape::LITERAL { None } else { services::without_owner(self) }
+    /// Some registries give a name below theirs to anyone: `ghcr.io/OWNER`, `OWNER.azurecr.io`,
+    /// `REGION-docker.pkg.dev/OWNER`. A wildcard in the owner's place trusts all of them.
+    pub fn trusts_strangers(&self) -> Option<Cow<'static, str>> {
+        services::without_owner(self)
     }
 
     /// Returns the pattern for a list that denies: of the registry under every name and port that is known of it.

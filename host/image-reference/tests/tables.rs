@@ -206,10 +206,23 @@ fn a_wildcard_in_the_place_of_an_owner_trusts_strangers() {
         ("*-docker.pkg.dev/my-project/**", None),
         ("*.gcr.io/**", Some("*.gcr.io/OWNER/**")),
         ("*.gcr.io/my-project/**", None),
-        ("eu.gcr.io/**", None),
+        ("eu.gcr.io/**", Some("eu.gcr.io/OWNER/**")),
+        ("k8s.gcr.io/**", None),
+        ("ghcr.io/**", Some("ghcr.io/OWNER/**")),
+        ("ghcr.io/*/app", Some("ghcr.io/OWNER/**")),
+        ("ghcr.io/acme/**", None),
+        ("ghcr.io/acme/app", None),
+        ("docker.io/**", Some("docker.io/OWNER/**")),
+        ("docker.io/library/*", None),
+        ("us-docker.pkg.dev/**", Some("us-docker.pkg.dev/OWNER/**")),
+        ("us-docker.pkg.dev/my-project/**", None),
+        ("us.pkg.dev/**", None),
+        ("registry.k8s.io/**", None),
+        ("registry.cn-hangzhou.aliyuncs.com/**", Some("registry.cn-hangzhou.aliyuncs.com/OWNER/**")),
+        ("localhost:5000/**", None),
         ("*.corp.example/**", None),
         ("registry-*.corp.example/**", None),
     ] {
-        assert_eq!(Pattern::parse(pattern).unwrap().trusts_strangers(), expected, "{pattern}");
+        assert_eq!(Pattern::parse(pattern).unwrap().trusts_strangers().as_deref(), expected, "{pattern}");
     }
 }

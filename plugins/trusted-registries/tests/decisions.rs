@@ -239,7 +239,8 @@ fn mistakes_in_the_settings() {
 fn settings_that_do_not_hold_are_warned_of() {
     for (settings, expected) in [
         (r#"{"allow":["ghcr.io/acme/**","*.corp.example/**"]}"#, vec![]),
-        (r#"{"allow":["ghcr.io/**"],"deny":["docker.io/**"]}"#, vec![]),
+        (r#"{"allow":["ghcr.io/acme/**"],"deny":["docker.io/**"]}"#, vec![]),
+        (r#"{"allow":["ghcr.io/**"]}"#, vec!["allow: ghcr.io/** trusts registries of strangers"]),
         (r#"{"allow":["111122223333.dkr.ecr.*.amazonaws.com/**"]}"#, vec![]),
         (
             r#"{"allow":["*.dkr.ecr.eu-west-1.amazonaws.com/**","*.azurecr.io/**"]}"#,
@@ -250,7 +251,7 @@ fn settings_that_do_not_hold_are_warned_of() {
         ),
         (r#"{"deny":["*.azurecr.io/**"]}"#, vec!["deny without allow does not hold"]),
         (
-            r#"{"allow":["ghcr.io/**"],"deny":["ghcr.io/acme/app:v1"]}"#,
+            r#"{"allow":["ghcr.io/acme/**"],"deny":["ghcr.io/acme/app:v1"]}"#,
             vec!["deny: ghcr.io/acme/app:v1 does not hold"],
         ),
     ] {

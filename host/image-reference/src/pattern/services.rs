@@ -1,11 +1,21 @@
 //! Registries that give names below theirs to anyone who asks.
 
+use alloc::borrow::Cow;
+use alloc::format;
+
 use super::{Pattern, glob};
 use crate::registry::split_port;
 
 /// Hosts of such registries: `OWNER` stands where the owner's name does, `*` for a location. Each is written as a
 /// pattern that is bound to an owner.
 const SERVICES: &[&str] = &[
+    "docker.io/OWNER/**",
+    "ghcr.io/OWNER/**",
+    "quay.io/OWNER/**",
+    "gcr.io/OWNER/**",
+    "public.ecr.aws/OWNER/**",
+    "registry.gitlab.com/OWNER/**",
+    "codeberg.org/OWNER/**",
     "OWNER.dkr.ecr.*.amazonaws.com/**",
     "OWNER.dkr.ecr-fips.*.amazonaws.com/**",
     "OWNER.dkr.ecr.*.amazonaws.com.cn/**",
@@ -45,10 +55,17 @@ const SERVICES: &[&str] = &[
     "OWNER.sslip.io/**",
 ];
 
-/// Returns the service's pattern with an owner, if this pattern with a `*` in its host leaves the owner open.
-pub(super) fn without_owner(pattern: &Pattern) -> Option<&'static str> {
+/// Hosts that look like such a registry and belong to one owner.
+const OF_ONE_OWNER: &[&str] = &["k8s.gcr.io"];
+
+/// Returns a pattern with an owner, if this pattern leaves the owner open. It has the host of this pattern, unless a `*` in
+/// the host leaves the owner open.
+pub(super) fn without_owner(pattern: &Pattern) -> Option<Cow<'static, str>> {
     let (host, _) = split_port(pattern.registry());
-    SERVICES.iter().copied().find(|service| {
+    if OF_ONE_OWNER.contains(&host) {
+        return None;
+    }
+    let found = SERVICES.iter().copied().find(|service| {
         let (theirs, path) = service.split_once('/').unwrap_or((service, ""));
         let owner_in_path = path.starts_with("OWNER");
         let owner_open = |label: &str| label.contains('*');
@@ -64,11 +81,16 @@ pub(super) fn without_owner(pattern: &Pattern) -> Option<&'static str> {
             match (own.next(), theirs.next()) {
                 (None, None) => return open,
                 (Some(own), Some(theirs)) if theirs.starts_with("OWNER") => open |= owner_open(own),
+                (Some(own), Some(theirs)) if glob::matches(theirs, own) => {}
                 (Some(own), Some(theirs))
-                    if own == theirs || theirs.contains('*') || glob::matches(own, theirs) => {}
+                    if own.contains('*') && (theirs.contains('*') || glob::matches(own, theirs)) => {}
                 _ => return false,
             }
         }
+    })?;
+    Some(match host.contains('*') {
+        true => Cow::Borrowed(found),
+        false => Cow::Owned(format!("{}/OWNER/**", pattern.registry())),
     })
 }
 
