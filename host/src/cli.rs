@@ -25,7 +25,8 @@ use crate::bounds;
 use crate::config::{Config, PolicyConfig, PolicyName};
 use crate::control::{self, Answer, Request};
 use crate::policy::{Cache, Engine, PREPARE, PolicySet, Preparer, Purpose, serve_request};
-use crate::reload::{Before, Done, MALFUNCTIONS, Problem, assemble};
+use crate::reload::{Before, Done, Problem, assemble};
+use crate::status::warnings;
 use crate::text;
 use crate::yaml;
 
@@ -283,20 +284,18 @@ fn user_cache() -> Option<PathBuf> {
     Some(base.join("image-policy-host"))
 }
 
-/// Loads every policy of `config`; each one that cannot be loaded is told.
+/// Loads every policy of `config`. Standard error gets a line for each warning, and the failure one for each policy that
+/// cannot be loaded.
 fn load(config: &Config, status: u8) -> Result<PolicySet, Failure> {
     let preparer = preparer().map_err(|message| Failure { status, message })?;
     let candidate = assemble(&preparer, config, Before::Nothing, &mut Default::default())
         .map_err(|problem| Failure::new(status, problem))?;
     if candidate.problems.is_empty() {
+        for warning in warnings(&candidate.set) {
+            tell(&format!("warning: {warning}"));
+        }
         return Ok(candidate.set);
     }
-    // What a server would do without the policy is of no interest here.
-    let instead = format!(" ({MALFUNCTIONS})");
-    let line = |problem: &Problem| {
-        let problem = problem.to_string();
-        problem.strip_suffix(&instead).unwrap_or(&problem).to_owned()
-    };
-    let problems: Vec<_> = candidate.problems.iter().map(line).collect();
+    let problems: Vec<_> = candidate.problems.iter().map(Problem::to_string).collect();
     Err(Failure::new(status, problems.join("\n")))
 }

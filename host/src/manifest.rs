@@ -213,6 +213,9 @@ impl Reader<'_> {
 
     fn image_review(&mut self, json: &[u8], at: Location) {
         let review = match Review::parse(json, self.limits) {
+            Ok(review) if review.namespace.is_empty() => {
+                Ok(Review { namespace: self.namespace.to_owned(), ..review })
+            }
             Ok(review) => Ok(review),
             Err(ReviewError::Refused(reason)) => Err(reason),
             Err(ReviewError::NotAnImageReview(problem)) => {
@@ -266,11 +269,16 @@ impl Reader<'_> {
         };
         let name = metadata("name").or_else(|| Some(format!("{}…", metadata("generateName")?)));
         let name = name.map(|name| shown(&name));
-        let Some(template) = found.value.pointer(pointer).filter(|template| template.is_object()) else {
+        let lacks = |what: &str, pointer: &str| {
             let place = pointer.trim_start_matches('/').replace('/', ".");
-            let message = format!("{}: it has no pod template at `{place}`", title(kind, name.as_deref()));
-            return self.problem(found, &message);
+            format!("{}: it has no {what} at `{place}`", title(kind, name.as_deref()))
         };
+        let Some(template) = found.value.pointer(pointer).filter(|template| template.is_object()) else {
+            return self.problem(found, &lacks("pod template", pointer));
+        };
+        if template.get("spec").is_none_or(Value::is_null) {
+            return self.problem(found, &lacks("pod spec", &format!("{pointer}/spec")));
+        }
         let namespace = metadata("namespace").or_else(|| found.namespace.clone());
         let mut pod = Map::new();
         let annotations = template.get("metadata").and_then(|metadata| metadata.get("annotations"));

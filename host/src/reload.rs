@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 
 pub use self::before::{Before, Running};
-pub(crate) use self::candidate::MALFUNCTIONS;
+use self::candidate::MALFUNCTIONS;
 use self::candidate::{CHANGE, Prepared};
 pub use self::candidate::{Candidate, assemble};
 pub use self::command::{Asker, Command, Done, Paused};

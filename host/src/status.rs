@@ -13,7 +13,7 @@ use crate::config::{FailurePolicy, Mode, PolicyName};
 use crate::decision_log::DecisionLog;
 use crate::dispatch::Pace;
 use crate::generation::{Publication, read_time, write_time};
-use crate::policy::{Entry, Policy, PolicyReader, Seen};
+use crate::policy::{Entry, Policy, PolicyReader, PolicySet, Seen};
 use crate::rejections::Rejections;
 use crate::reload::{Problem, StandingReader, Started};
 use crate::state::{CandidateSummary, Summary};
@@ -206,7 +206,7 @@ impl Status {
                 || trouble,
             policies,
             problems,
-            warnings: set.warnings().iter().cloned().chain(set.policies.iter().flat_map(warnings)).collect(),
+            warnings: warnings(&set).collect(),
             certificates: tls.certificates().iter().map(|one| CertificateStatus::of(one, now)).collect(),
             decision_log,
             candidate: standing.candidate.clone(),
@@ -259,13 +259,15 @@ impl PolicyStatus {
     }
 }
 
-/// Returns the lines of weight `warn` or `error` that a policy wrote when it was configured: its settings do not hold
-/// what they seem to.
-fn warnings(entry: &Entry) -> impl Iterator<Item = String> {
-    let lines = entry.loaded.iter().flat_map(|policy| policy.load_log());
-    lines
-        .filter(|line| line.level >= Level::Warn)
-        .map(|line| format!("policy {}: {}", entry.name, line.message))
+/// Returns what an operator may not have meant of a set, a line each: its own warnings, and what its policies wrote with
+/// weight `warn` or `error` when they were configured.
+pub(crate) fn warnings(set: &PolicySet) -> impl Iterator<Item = String> + '_ {
+    let of_policies = set.policies.iter().flat_map(|entry| {
+        let lines = entry.loaded.iter().flat_map(|policy| policy.load_log());
+        let lines = lines.filter(|line| line.level >= Level::Warn);
+        lines.map(|line| format!("policy {}: {}", entry.name, line.message))
+    });
+    set.warnings().iter().cloned().chain(of_policies)
 }
 
 /// Malfunctions without an answer between them from which on a policy is told to be failing: one or two may be of the

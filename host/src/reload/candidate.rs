@@ -517,4 +517,4 @@ fn entry(policy: &PolicyConfig, loaded: Result<Arc<Policy>, String>) -> Entry {
     }
 }
 
-pub(crate) const MALFUNCTIONS: &str = "no good version is known, so it malfunctions by its failurePolicy";
+pub(super) const MALFUNCTIONS: &str = "no good version is known, so it malfunctions by its failurePolicy";
