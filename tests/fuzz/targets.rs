@@ -14,6 +14,7 @@ use host::review::{API_VERSION, ImageReviewAnswer, Review, ReviewError};
 use host::text::{cut, image as shown_image, printable};
 use host::verdict::{Decision, Malfunction, Verdict};
 use host::yaml::{Document, Problem};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
 /// Reads one input. What it says is one more thing to be guided by.
@@ -120,8 +121,10 @@ fn review(input: &[u8]) -> Option<String> {
         })
     });
     let value: Option<Value> = serde_json::from_slice(input).ok();
-    let field = |name| value.as_ref().and_then(|value| value.get(name)).and_then(Value::as_str);
-    let is_image_review = (field("kind"), field("apiVersion")) == (Some("ImageReview"), Some(API_VERSION));
+    // A body that gives either key twice is an ImageReview if one of the two says so.
+    let fields = serde_json::from_slice::<Fields>(input).map(|Fields(fields)| fields).unwrap_or_default();
+    let says = |name: &str, wanted| fields.iter().any(|(key, value)| key == name && value == wanted);
+    let is_image_review = says("kind", "ImageReview") && says("apiVersion", API_VERSION);
 
     let [deny, allow] = &*SETS;
     match Review::parse(input, &LIMITS) {
@@ -167,6 +170,31 @@ fn review(input: &[u8]) -> Option<String> {
         }
     }
     None
+}
+
+/// The fields of a JSON object, also those that are given twice.
+struct Fields(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(FieldsVisitor)
+    }
 }
 
 /// A review keeps the bounds, and written down again it is read as itself.
