@@ -178,8 +178,9 @@ async fn within<T>(asked: impl Future<Output = Result<T, Failure>>) -> Result<T,
     tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// Whether the server has certainly not taken a request, as Go's clients see it: it was not sent, or its stream was
-/// refused, or is behind the last one that a graceful GOAWAY names.
+/// Whether the server has certainly not taken a request, so that Go's client repeats it by itself: nothing of it was sent
+/// (net/http, shouldRetryRequest: a POST on HTTP/1.1 is repeated in no other case), or its stream was refused, or is behind
+/// the last one that a graceful GOAWAY names.
 fn not_taken(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {

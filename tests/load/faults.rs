@@ -73,7 +73,7 @@ pub async fn run(options: Options) -> Result<()> {
 }
 
 async fn get_through(fault: &Fault, shape: Shape) -> Result<Told> {
-    let stage = Stage::set(fault.under, shape).await?;
+    let stage = Stage::set(|installation| installation.start(&(fault.under)(installation)?), shape).await?;
     // Both deny, so that anything weaker would show.
     stage.obeyed(stage.offer_file()?).await?;
     stage.obeyed(stage.offer_settings()?).await?;

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -99,7 +100,7 @@ impl Installation {
             // The demo makes some.
             let mut demo = Command::new(&self.program);
             demo.args(["serve", "--listen", "127.0.0.1:0", "--directory"]).arg(folder);
-            drop(Process::serving(&mut demo)?);
+            drop(Process::serving(demo.stdin(Stdio::null()))?);
             // The rest of it is of no use here.
             fs::remove_dir_all(folder.join("policies"))?;
             Ok(fs::remove_file(folder.join("host.yaml"))?)
@@ -172,7 +173,7 @@ impl Installation {
     pub fn command(&self, under: &[String]) -> Command {
         let mut words = under.iter().map(OsStr::new).chain([self.program.as_os_str()]);
         let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words).arg("serve").arg("--config").arg(self.path("host.yaml"));
+        command.args(words).arg("serve").arg("--config").arg(self.path("host.yaml")).stdin(Stdio::null());
         command
     }
 
@@ -182,6 +183,24 @@ impl Installation {
     /// It does not.
     pub fn start(&self, under: &[String]) -> Result<Process> {
         Process::serving(&mut self.command(under))
+    }
+
+    /// Listens at the door, as systemd does for a socket unit.
+    ///
+    /// # Errors
+    /// Another process listens there.
+    pub fn listen(&self) -> Result<TcpListener> {
+        Ok(TcpListener::bind(self.door())?)
+    }
+
+    /// Starts the program on a socket that is there already, as systemd starts the service of a socket unit, and waits until
+    /// it serves.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn activate(&self, door: &TcpListener) -> Result<Process> {
+        let mut command = self.command(&ACTIVATED.map(str::to_owned));
+        Process::serving(command.stdin(OwnedFd::from(door.try_clone()?)))
     }
 
     /// Asks as the apiserver of this installation.
@@ -224,6 +243,11 @@ impl Installation {
         Ok(problems.iter().map(|problem| problem.to_string()).collect())
     }
 }
+
+/// Runs a program with its standard input as the socket that it is given (sd_listen_fds(3)). `systemd-socket-activate` will
+/// not do: it becomes the program, so that the socket goes with the first process.
+const ACTIVATED: [&str; 3] =
+    ["sh", "-c", r#"LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=door exec "$0" "$@" 3<&0 0</dev/null"#];
 
 fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
     let mut ports = [0; COUNT];
@@ -279,13 +303,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`.
+    /// Starts `command`, with the standard input that it names.
     ///
     /// # Errors
     /// There is no such program.
     pub fn start(command: &mut Command) -> Result<Process> {
         let name = command.get_program().display().to_string();
-        command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env_remove("RUST_LOG").stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("{name} does not start"))?;
         let (sender, said) = watch::channel(Vec::new());
         let sender = Arc::new(sender);
@@ -314,11 +338,12 @@ impl Process {
         Ok(process)
     }
 
-    /// Waits until it has ended by itself, with every review answered.
+    /// Stops it as systemd does (SIGTERM), and waits until it has ended with every review answered.
     ///
     /// # Errors
     /// It does not within [`PATIENCE`], or with another exit status than 0.
-    pub async fn ends_well(mut self) -> Result<()> {
+    pub async fn stop(&mut self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let begun = tokio::time::Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait()? {

@@ -24,7 +24,7 @@ enum Run {
     Swaps(swaps::Options),
     /// Swap Kubernetes volumes with certificates and policies under load
     Volumes(volumes::Options),
-    /// Let one host take over from another under load
+    /// Restart the host on its socket, as systemd does, under load
     Upgrades(upgrades::Options),
     /// Break things and mend them while policies are swapped under load
     Faults(faults::Options),

@@ -18,7 +18,8 @@ fn three_swaps_of_volumes_in_a_row() {
 
 #[test]
 fn twenty_upgrades() {
-    passes(&["upgrades", "--upgrades", "20"]);
+    // A rate at which the reviews of a restart are caught up with before the next one.
+    passes(&["upgrades", "--upgrades", "20", "--rate", "200"]);
 }
 
 #[test]

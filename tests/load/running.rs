@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -91,6 +91,21 @@ impl Running {
         self.take()
     }
 
+    /// Waits until no review is overdue, after a time in which none was answered.
+    ///
+    /// # Errors
+    /// The host answers fewer reviews than become due.
+    pub async fn caught_up(&self) -> Result<()> {
+        let next = || self.shared.due(self.shared.asked.load(Ordering::Relaxed));
+        let waiting = async {
+            while next().is_some_and(|due| due < Instant::now()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(crate::host::PATIENCE, waiting).await;
+        waited.context("the host answers fewer reviews than become due: lower the rate")
+    }
+
     /// Waits for the answers under way; the figures since they were asked for last.
     ///
     /// # Errors
@@ -113,14 +128,18 @@ impl Shared {
     /// here from the moment that he goes on: that a timer is late is not the host's doing.
     async fn next(&self) -> (u64, Instant) {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
-        let now = Instant::now();
-        let Some(pause) = 1_000_000_000_u64.checked_div(self.shape.rate.into()) else { return (number, now) };
-        let due = self.began + Duration::from_nanos(number.saturating_mul(pause));
-        if due <= now {
+        let Some(due) = self.due(number) else { return (number, Instant::now()) };
+        if due <= Instant::now() {
             return (number, due);
         }
         tokio::time::sleep_until(due).await;
         (number, Instant::now())
+    }
+
+    /// Returns when a review is due, or None in a closed loop.
+    fn due(&self, number: u64) -> Option<Instant> {
+        let pause = 1_000_000_000_u64.checked_div(self.shape.rate.into())?;
+        Some(self.began + Duration::from_nanos(number.saturating_mul(pause)))
     }
 }
 

@@ -24,19 +24,16 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts a host, run by the words of `under` where there are any, and the load on it.
+    /// Starts a host by `start`, and the load on it.
     ///
     /// # Errors
     /// It does not serve.
-    pub async fn set(
-        under: impl FnOnce(&Installation) -> Result<Vec<String>>,
-        shape: Shape,
-    ) -> Result<Stage> {
+    pub async fn set(start: impl FnOnce(&Installation) -> Result<Process>, shape: Shape) -> Result<Stage> {
         let first = Content::default();
         // Both wait in this thread.
         let (installation, host) = tokio::task::block_in_place(|| -> Result<_> {
             let installation = Installation::new(program()?, first)?;
-            let host = installation.start(&under(&installation)?)?;
+            let host = start(&installation)?;
             Ok((installation, host))
         })?;
         let ledger = Arc::new(Ledger::new(first));
@@ -106,18 +103,6 @@ impl Stage {
     pub fn restart(&mut self) -> Result<()> {
         self.host = tokio::task::block_in_place(|| self.installation.start(&[]))?;
         Ok(())
-    }
-
-    /// Starts another host that takes the place of this one, which is given back: it has to end well by itself.
-    ///
-    /// # Errors
-    /// The new one does not serve.
-    pub fn upgrade(&mut self) -> Result<Process> {
-        let new = tokio::task::block_in_place(|| {
-            let mut command = self.installation.command(&[]);
-            Process::serving(command.arg("--take-over"))
-        })?;
-        Ok(std::mem::replace(&mut self.host, new))
     }
 
     /// An error where any review failed.

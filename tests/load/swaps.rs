@@ -37,7 +37,7 @@ const GROWTH: u64 = 16 << 20;
 /// A review failed, a swap was not obeyed, or the host keeps more and more.
 pub async fn run(options: Options) -> Result<()> {
     let rest = Duration::from_secs(options.rest);
-    let stage = Stage::set(|_| Ok(Vec::new()), options.shape.clone()).await?;
+    let stage = Stage::set(|installation| installation.start(&[]), options.shape.clone()).await?;
     // What happens once happens now: compiled, snapshotted, connected.
     for _ in 0..4 {
         stage.obeyed(stage.offer_file()?).await?;

@@ -36,7 +36,8 @@ const SOON: Duration = Duration::from_secs(9);
 pub async fn run(options: Options) -> Result<()> {
     let (connections, streams) = (options.shape.connections, options.shape.streams);
     // Nobody connects but who was let go, which is when the host has the new certificates too.
-    let stage = Stage::set(|_| Ok(Vec::new()), Shape { renew: 0, ..options.shape }).await?;
+    let stage =
+        Stage::set(|installation| installation.start(&[]), Shape { renew: 0, ..options.shape }).await?;
     stage.obeyed(stage.offer_file()?).await?;
     let policies = Volume::new(stage.installation.path("policies"))?;
     for swap in 0..=options.swaps {

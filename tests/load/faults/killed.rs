@@ -19,7 +19,7 @@ const MOMENTS: [(u64, bool); 8] =
     [(0, false), (20, false), (45, true), (55, false), (60, true), (65, false), (80, true), (150, false)];
 
 pub(super) async fn get_through(shape: Shape) -> Result<Told> {
-    let mut stage = Stage::set(|_| Ok(Vec::new()), shape).await?;
+    let mut stage = Stage::set(|installation| installation.start(&[]), shape).await?;
     stage.obeyed(stage.offer_file()?).await?;
     stage.obeyed(stage.offer_settings()?).await?;
     stage.sound("before", &stage.load.take())?;
