@@ -236,10 +236,8 @@ fn a_state_directory_that_goes_under_a_host_is_told() {
 fn a_host_without_its_socket_is_not_taken_for_none() {
     let (installation, process) = serving();
     std::fs::remove_file(installation.path("state/control.sock")).unwrap();
-    for arguments in ["status", "serve --take-over"] {
-        let (code, said) = host(&installation, &format!("{arguments} --config host.yaml"));
-        assert_ne!(code, 0, "{said}");
-        let process = format!("(process {}) serves, but there is no control socket", process.id());
-        assert!(said.contains(&process), "{said}");
-    }
+    let (code, said) = host(&installation, "status --config host.yaml");
+    assert_ne!(code, 0, "{said}");
+    let process = format!("(process {}) serves, but there is no control socket", process.id());
+    assert!(said.contains(&process), "{said}");
 }

@@ -61,7 +61,7 @@ fn the_units_start_the_host_that_the_readme_sets_up() {
     }
     let seconds = |key: &str| service[key].trim_end_matches('s').parse::<u64>().unwrap();
     let bounds = host::bounds::ALL.iter().flat_map(|group| group.bounds);
-    let stopping = bounds.filter(|bound| ["control-time", "linger", "stop-time"].contains(&bound.name));
+    let stopping = bounds.filter(|bound| ["linger", "stop-time"].contains(&bound.name));
     let longest = stopping.map(|bound| bound.default).sum::<u64>() / 1000;
     assert!(seconds("TimeoutStopSec") > longest, "it is killed before {longest} s are over");
 }

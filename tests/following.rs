@@ -5,15 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 
-use host::policy::{Component, PolicyReader};
-use host::reload::{Command, StandingReader, Started};
-use host::state::StateDirectory;
+use host::policy::PolicyReader;
+use host::reload::{StandingReader, Started};
 use host::watch::{StopWatching, Watcher};
 use serde_json::{Value, json};
 
 use crate::reload::{Installation, said, scripted_yaml};
+use crate::support;
 use crate::support::client::get;
-use crate::support::{self, version};
 
 /// For what must happen but may take its time on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -84,41 +83,6 @@ fn a_look_that_panics_is_told_and_not_the_last_one() {
     let standing = following.standing.clone();
     following.stop();
     assert!(!standing.reload_lives());
-}
-
-/// A process that was taken over judges by what the other one puts in force when it can do so in full, and by what it has
-/// until then.
-#[test]
-fn who_was_taken_over_follows_whole_sets_only() {
-    let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");
-    installation.policy("a", &version("version1"));
-    let started = installation.start();
-    let asker = started.asker.clone();
-    let following = Following::start(started, || ());
-    let (lock, paused) = asker.pause(PATIENCE).unwrap();
-    paused.succeeded();
-
-    let mut other = StateDirectory::open_with(&installation.path("state"), Some(lock)).unwrap();
-    let component = Component::new(version("version2"));
-    let mut record = other.newest().unwrap().clone();
-    record.content.policies[0].loaded.as_mut().unwrap().component.clone_from(&component.digest);
-    record.summary.publication.number = 2;
-    other.keep(record.clone(), Vec::new()).unwrap();
-    // Whoever is answered has seen the end of the look before.
-    for _ in 0..2 {
-        let refused = asker.ask(Command::Look, PATIENCE).unwrap_err();
-        assert_eq!(refused, "another process has taken over");
-    }
-    assert_eq!(
-        (said(&following.policies), following.policies.current().number()),
-        (vec!["a: version1".to_owned()], 1)
-    );
-
-    record.summary.publication.number = 3;
-    other.keep(record, vec![component]).unwrap();
-    until("it is followed", || following.policies.current().number() == 3);
-    assert_eq!(said(&following.policies), ["a: version2"]);
-    following.stop();
 }
 
 #[tokio::test]

@@ -70,6 +70,8 @@ mod scan;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]
+mod service_manager;
+#[cfg(test)]
 mod settings_files;
 #[cfg(test)]
 mod start;
@@ -83,8 +85,6 @@ mod tidy;
 mod tls;
 #[cfg(test)]
 mod trust;
-#[cfg(test)]
-mod upgrade;
 #[cfg(test)]
 mod verdicts;
 #[cfg(test)]

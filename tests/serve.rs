@@ -7,7 +7,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use host::server::Stop;
 use http_body_util::BodyExt as _;
 use http_body_util::channel::Channel;
 use hyper::Request;
@@ -159,7 +158,7 @@ async fn stopping_does_not_wait_for_handshakes() {
     assert_eq!(connection.review("nginx").await.unwrap().status, 200, "connections are accepted in order");
     tokio::time::pause();
     let began = tokio::time::Instant::now();
-    assert!(server.stop(Stop::Now).await.unwrap());
+    assert!(server.stop().await.unwrap());
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 

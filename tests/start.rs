@@ -516,7 +516,7 @@ fn a_state_directory_is_of_one_host() {
     assert_eq!(
         error,
         format!(
-            "state: another host serves with this state directory (process {}): stop it first, take its place with `--take-over`, or give each host a \
+            "state: another host serves with this state directory (process {}): stop it first, or give each host a \
              `stateDirectory` of its own",
             std::process::id()
         )

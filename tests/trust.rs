@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use host::server::Stop;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -185,18 +184,16 @@ async fn the_end_of_a_connection_is_bounded_from_its_beginning() {
 /// A stop waits no longer for such a client than for one that acknowledges the end.
 #[tokio::test]
 async fn no_client_holds_up_a_stop_by_asking_on() {
-    for stop in [Stop::Now, Stop::TakenOver] {
-        let installation = named();
-        let server = installation.serve().await;
-        let mut silent = Silent::new(&installation.client(), &server).await;
-        assert!(silent.is_answered().await);
-        let began = Instant::now();
-        let stopped = server.stop(stop);
-        while silent.is_answered().await {
-            assert!(began.elapsed() < Duration::from_secs(15), "{stop:?}: still answered");
-            sleep(Duration::from_millis(50)).await;
-        }
-        assert!(stopped.await.unwrap(), "{stop:?}: a request was cut off");
-        assert!(began.elapsed() < Duration::from_secs(8), "{stop:?}: {:?}", began.elapsed());
+    let installation = named();
+    let server = installation.serve().await;
+    let mut silent = Silent::new(&installation.client(), &server).await;
+    assert!(silent.is_answered().await);
+    let began = Instant::now();
+    let stopped = server.stop();
+    while silent.is_answered().await {
+        assert!(began.elapsed() < Duration::from_secs(15), "still answered");
+        sleep(Duration::from_millis(50)).await;
     }
+    assert!(stopped.await.unwrap(), "a request was cut off");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }

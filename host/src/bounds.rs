@@ -169,8 +169,8 @@ bounds! {
         LINGER = time("linger", "that idle connections are kept for when the host is asked to stop", 2 * SECOND)
             .fixed("those in use get their last answer meanwhile, and the others are hardly asked in the instant of closing")
             .does("the connection is closed");
-        LINGER_TAKEN_OVER = time("linger-taken-over", "that idle connections are kept for when another process takes over", 100 * SECOND)
-            .fixed("it must be longer than the 90 s after which the apiserver closes them itself")
+        RETIRE_TIME = time("retire-time", "that an idle HTTP/1.1 connection from before a change of certificates is kept for", 100 * SECOND)
+            .fixed("it must be longer than the 90 s after which the apiserver closes it itself")
             .does("the connection is closed");
         STOP_TIME = time("stop-time", "for reviews that are still under way then", 20 * SECOND)
             .fixed("with the time for idle connections it is less than the 30 s after which kubelet kills")
@@ -206,9 +206,6 @@ bounds! {
         CONTROL_TIME = time("control-time", "for a request to arrive on the control socket, and for its answer to be taken", 5 * SECOND)
             .fixed("both are on this machine")
             .does("the connection is closed");
-        TAKE_OVER_TIME = time("take-over-time", "for a process that takes over to serve", 30 * SECOND)
-            .fixed("files are not looked at meanwhile, and compiled policies are found in the cache")
-            .does("the host goes on as before");
     }
 
     "Loading a policy":

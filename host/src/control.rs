@@ -2,7 +2,7 @@
 //! can open; nothing of it goes over the network. A request is one line of JSON, and so is its answer.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,7 +17,6 @@ use crate::file::{Privacy, PrivateFolder};
 use crate::reload::{Asker, Command, Done};
 use crate::state::StateDirectory;
 use crate::status::{Sources, Status};
-use crate::takeover::{self, Estate, Taken, read_line, write};
 use crate::text;
 
 /// The name of the socket in the state directory.
@@ -45,8 +44,6 @@ pub enum Request {
         /// A candidate's digest.
         digest: String,
     },
-    /// [`Estate::give`]: what follows is said in its own words.
-    TakeOver,
 }
 
 /// What is answered.
@@ -91,8 +88,6 @@ pub struct Control {
     pub asker: Asker,
     /// What a status is read from.
     pub sources: Sources,
-    /// What another host can have.
-    pub estate: Estate,
 }
 
 impl Control {
@@ -134,10 +129,6 @@ impl Control {
         let until = Instant::now() + bounds::CONTROL_TIME.time();
         let answer = match read_line(&mut stream, bounds::CONTROL_REQUEST.size(), until) {
             Ok(line) => match serde_json::from_slice(&line) {
-                Ok(Request::TakeOver) => {
-                    stream.set_write_timeout(Some(bounds::CONTROL_TIME.time()))?;
-                    return self.estate.give(&mut stream);
-                }
                 Ok(request) => self.answer(request),
                 Err(error) => {
                     Answer::Refused(format!("the request is none that this version knows: {error}"))
@@ -155,7 +146,6 @@ impl Control {
             Request::Rollback { to } => Command::Rollback { to },
             Request::Release => Command::Release,
             Request::Approve { digest } => Command::Approve { digest },
-            Request::TakeOver => return Answer::Refused("another process is taking over".to_owned()),
         };
         match self.asker.ask(command, PATIENCE) {
             Ok(done) => Answer::Done(done),
@@ -173,19 +163,6 @@ pub fn ask(state_directory: &Path, request: &Request) -> Result<Answer, ControlE
     let until = Instant::now() + PATIENCE + bounds::CONTROL_TIME.time();
     let line = read_line(&mut stream, usize::MAX, until).map_err(|error| failed(state_directory, error))?;
     serde_json::from_slice(&line).map_err(|error| ControlError::Answer(text::path(state_directory), error))
-}
-
-/// Takes what the host that serves with a state directory has to give; none where no host serves.
-///
-/// # Errors
-/// It gives nothing.
-pub fn take_over(state_directory: &Path) -> Result<Option<Taken>, ControlError> {
-    match connect(state_directory, &Request::TakeOver) {
-        Ok(stream) => Ok(Some(takeover::take(stream).map_err(|error| failed(state_directory, error))?)),
-        Err(ControlError::NoHost(_)) => Ok(None),
-        Err(ControlError::Directory(_, error)) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// A connection on which `request` was made.
@@ -232,4 +209,45 @@ fn listen(state_directory: &Path) -> io::Result<UnixListener> {
 /// has more.
 fn in_folder(folder: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
+}
+
+/// Writes a document as a line.
+fn write(stream: &mut UnixStream, document: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(document)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+/// Reads a line of at most `most` bytes, without its end.
+///
+/// # Errors
+/// There is none until then, or it is longer.
+fn read_line(stream: &mut UnixStream, most: usize, until: Instant) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+        stream.set_read_timeout(Some(left.ok_or(ErrorKind::TimedOut)?))?;
+        let read = match stream.read(&mut chunk) {
+            Ok(read) => read,
+            // A signal, which is no reason to give up (signal(7): with a timeout it is not waited on by itself).
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+            Err(error) => return Err(error),
+        };
+        let Some(new) = chunk.get(..read).filter(|new| !new.is_empty()) else {
+            return Err(io::Error::new(
+                ErrorKind::UnexpectedEof,
+                "it closed the connection without an answer",
+            ));
+        };
+        let end = new.iter().position(|byte| *byte == b'\n');
+        line.extend_from_slice(new.get(..end.unwrap_or(read)).unwrap_or_default());
+        if line.len() > most {
+            return Err(io::Error::other(bounds::CONTROL_REQUEST.says(line.len(), most as u64)));
+        }
+        if end.is_some() {
+            return Ok(line);
+        }
+    }
 }

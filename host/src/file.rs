@@ -2,10 +2,11 @@
 
 mod private;
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 
@@ -62,5 +63,25 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
     match bytes.len() as u64 {
         length if length > most => Err(FileError::TooLarge(length, most)),
         _ => Ok(bytes),
+    }
+}
+
+/// How long the lock of a process that was killed may outlive the process: a child that it was about to start has the lock
+/// too, for an instant.
+const LETTING_GO: Duration = Duration::from_secs(2);
+
+/// Takes the lock of a file (flock(2)), which is held as long as the file is open.
+///
+/// # Errors
+/// Another process holds the lock, or the file system has no locks.
+pub fn lock(file: &File) -> Result<(), TryLockError> {
+    let until = Instant::now() + LETTING_GO;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            locked => return locked,
+        }
     }
 }

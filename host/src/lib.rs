@@ -64,7 +64,6 @@ pub mod dispatch;
 pub mod rejections;
 pub mod status;
 pub mod listen;
-pub mod takeover;
 pub mod control;
 pub mod lines;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! The sockets that connections come in by: bound here, given by the service manager, or taken over from another host.
+//! The sockets that connections come in by: bound here, or given by the service manager.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -66,72 +66,57 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// A socket for each listener: what was given, else what was taken over and is for the same address, else a new one.
+    /// Returns a socket for each listener: the given one, or a new one.
     ///
     /// # Errors
     /// A new one cannot be bound.
     pub fn or_bind(
         self,
-        taken: Sockets,
         door: SocketAddr,
         admin: SocketAddr,
     ) -> Result<(TcpListener, TcpListener), ListenError> {
-        Ok((
-            one(self.door, taken.door, door, "listen")?,
-            one(self.admin, taken.admin, admin, "admin.listen")?,
-        ))
+        Ok((one(self.door, door, "listen")?, one(self.admin, admin, "admin.listen")?))
     }
 }
 
 fn one(
     given: Option<TcpListener>,
-    taken: Option<TcpListener>,
     address: SocketAddr,
     key: &'static str,
 ) -> Result<TcpListener, ListenError> {
-    let is_for = |socket: &TcpListener| {
-        socket.local_addr().is_ok_and(|local| {
-            local.ip() == address.ip() && (local.port() == address.port() || address.port() == 0)
-        })
+    let is_for = |local: SocketAddr| {
+        local.ip() == address.ip() && (local.port() == address.port() || address.port() == 0)
     };
     if let Some(given) = given {
-        if !is_for(&given) {
-            let local = given.local_addr().map_or_else(|error| error.to_string(), |local| local.to_string());
+        let local = given.local_addr();
+        if !local.as_ref().is_ok_and(|local| is_for(*local)) {
+            let local = local.map_or_else(|error| error.to_string(), |local| local.to_string());
             tracing::warn!(
                 "the service manager listens on {local}, which counts, and not on {address} (`{key}`)"
             );
         }
         return Ok(given);
     }
-    if let Some(local) = taken.as_ref().filter(|taken| !is_for(taken)).and_then(|it| it.local_addr().ok()) {
-        tracing::warn!(
-            "the host whose place this one takes listens on {local}, and this one on {address}, since `{key}` has \
-             changed: who asks at {local} is refused when that one has ended"
-        );
-    }
-    match taken.filter(is_for) {
-        Some(taken) => Ok(taken),
-        None => bind(address).map_err(|error| {
-            let hint = match error.kind() {
-                io::ErrorKind::AddrInUse => format!(
-                    ": another program listens there; `ss -ltnp 'sport = :{}'` shows which. Stop it, or choose another \
-                     address; if it is a host with the same state directory, `--take-over` takes its place",
-                    address.port()
-                ),
-                io::ErrorKind::PermissionDenied => {
-                    ": ports below 1024 need a privilege; choose a higher one".to_owned()
-                }
-                io::ErrorKind::AddrNotAvailable => ": this machine does not have that address".to_owned(),
-                _ => format!(": {error}"),
-            };
-            ListenError::Bind { address, key, hint }
-        }),
-    }
+    bind(address).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                ": another program listens there; `ss -ltnp 'sport = :{}'` shows which. Stop it, or choose another \
+                 address",
+                address.port()
+            ),
+            io::ErrorKind::PermissionDenied => {
+                ": ports below 1024 need a privilege; choose a higher one".to_owned()
+            }
+            io::ErrorKind::AddrNotAvailable => ": this machine does not have that address".to_owned(),
+            _ => format!(": {error}"),
+        };
+        ListenError::Bind { address, key, hint }
+    })
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = TcpListener::bind(address)?;
-    // Of itself it is 128: fewer than come at once when another process hands over.
+    // Otherwise it is 128: fewer than the apiservers of a cluster open at once.
     rustix::net::listen(&socket, 1024)?;
     Ok(socket)
 }

@@ -11,7 +11,7 @@ mod start;
 mod stays;
 mod waiting;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ pub use self::before::{Before, Running};
 use self::candidate::MALFUNCTIONS;
 use self::candidate::{CHANGE, Prepared};
 pub use self::candidate::{Candidate, assemble};
-pub use self::command::{Asker, Command, Done, Paused};
+pub use self::command::{Asker, Command, Done};
 use self::standing::{Looking, because, first};
 pub use self::standing::{Problem, Results, Standing, StandingReader};
-pub use self::start::{Started, start, start_with};
+pub use self::start::{Started, start};
 use self::stays::{Stays, read_whole};
 use self::waiting::Waiting;
 use crate::bounds;
@@ -89,8 +89,6 @@ pub struct Reloader {
     whole: bool,
     /// The policies that the last look has loaded and that are not in force.
     prepared: Vec<Prepared>,
-    /// The generation that the process starts with, as long as it does not serve.
-    first: Option<(Record, Vec<Component>)>,
     history: VecDeque<Summary>,
     /// What the last look at the files has found.
     problems: Vec<Problem>,
@@ -104,8 +102,6 @@ pub struct Reloader {
     refused: candidate::Refused,
     asked: Receiver<command::Asked>,
     asker: Asker,
-    /// Another process has taken over, and what it puts in force is so here too.
-    succeeded: bool,
 }
 
 /// A generation that is to come into force.
@@ -133,17 +129,6 @@ const NICE: i32 = 5;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Reloader {
-    /// This is the host of its state directory from now on: what it starts with is recorded.
-    pub fn serves(&mut self) {
-        if let Some(state) = &mut self.state {
-            state.sign();
-        }
-        if let Some((record, components)) = self.first.take() {
-            self.keep(record, components);
-        }
-        self.report();
-    }
-
     /// Follows the files, and does what it is asked for, until the watcher is told to stop.
     pub fn run(mut self, watcher: Watcher) {
         // Without it it takes more from reviews, and still not much. On Linux this is of the thread.
@@ -169,10 +154,7 @@ impl Reloader {
         }
         self.watch();
         // What changed before the watch was there has given no hint.
-        match self.succeeded {
-            false => self.reload(),
-            true => self.follow(),
-        }
+        self.reload();
         self.watch();
     }
 
@@ -491,9 +473,6 @@ impl Reloader {
 
     /// The files that a generation is made of and judged by.
     fn wanted(&self) -> Wanted {
-        if let Some(state) = self.state.as_ref().filter(|_| self.succeeded) {
-            return Wanted { files: BTreeSet::new(), folders: BTreeSet::from([state.generations()]) };
-        }
         let config = &self.config;
         let policies = config.policies.iter().flat_map(PolicyConfig::files);
         let files = policies.chain(self.material.config().files()).chain([config.path.as_path()]);

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 pub use self::admin::serve_admin;
 use self::budget::{Exhausted, Held, Share};
 use self::connections::Shared;
-pub use self::connections::{Stop, serve};
+pub use self::connections::serve;
 use crate::bounds::{self, Bound};
 use crate::dispatch::{Dispatcher, Overloaded};
 use crate::gate::Recent;

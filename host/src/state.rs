@@ -15,7 +15,6 @@ mod lock;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -31,8 +30,8 @@ use crate::text;
 pub enum StateError {
     /// Another host serves from it.
     #[error(
-        "{0}: another host serves with this state directory ({1}): stop it first, take its place with `--take-over`, or \
-         give each host a `stateDirectory` of its own"
+        "{0}: another host serves with this state directory ({1}): stop it first, or give each host a `stateDirectory` of \
+         its own"
     )]
     InUse(String, String),
     /// It cannot be read or written, or someone else can write it.
@@ -88,21 +87,11 @@ impl StateDirectory {
     /// Another host uses it; it cannot be made or written; or it belongs to someone else, or others can write it: what is
     /// kept there decides what runs.
     pub fn open(path: &Path) -> Result<StateDirectory, StateError> {
-        StateDirectory::open_with(path, None)
-    }
-
-    /// As [`StateDirectory::open`], in the place of a host that shares its lock.
-    ///
-    /// # Errors
-    /// As of [`StateDirectory::open`].
-    pub fn open_with(path: &Path, shared: Option<File>) -> Result<StateDirectory, StateError> {
         let folder = PrivateFolder::open(path, Privacy::Closed).map_err(io::Error::from)?;
         let within = |name| folder.folder(name, Privacy::Closed).map_err(io::Error::from);
-        // Until that one ends all is left as it is.
-        let alone = shared.is_none();
-        let lock = Lock::take(&folder, shared)?;
+        let lock = Lock::take(&folder)?;
         let (generations, components) = (within(GENERATIONS)?, within(COMPONENTS)?);
-        for folder in [&generations, &components].into_iter().filter(|_| alone) {
+        for folder in [&generations, &components] {
             // Whoever was killed while writing left it.
             for unfinished in folder.names()?.iter().filter(|name| name.starts_with(UNFINISHED)) {
                 // Where nothing can be written, it does no harm.
@@ -124,16 +113,8 @@ impl StateDirectory {
             left_out: None,
             unsynced: BTreeSet::new(),
         };
-        if alone {
-            state.sign();
-        }
         state.read()?;
         Ok(state)
-    }
-
-    /// Writes the number of this process into the lock.
-    pub fn sign(&mut self) {
-        self.lock.sign();
     }
 
     fn read(&mut self) -> io::Result<()> {
@@ -159,14 +140,6 @@ impl StateDirectory {
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The lock, for a host that takes the place of this one: it is held as long as either has it (flock(2)).
-    ///
-    /// # Errors
-    /// There are no more file descriptors.
-    pub fn share_lock(&self) -> io::Result<File> {
-        self.lock.share()
     }
 
     /// The process that serves from a folder; none where no host does.
@@ -196,20 +169,8 @@ impl StateDirectory {
         })
     }
 
-    /// Looks what another host has recorded, which has the lock now.
-    ///
-    /// # Errors
-    /// The folder cannot be read.
-    pub fn look_again(&mut self) -> io::Result<()> {
-        self.recorded.clear();
-        self.history.clear();
-        self.damaged.clear();
-        self.unrecorded = false;
-        self.read()
-    }
-
     /// The folder of the generations.
-    pub fn generations(&self) -> PathBuf {
+    fn generations(&self) -> PathBuf {
         self.path.join(GENERATIONS)
     }
 
@@ -522,13 +483,8 @@ mod tests {
     fn a_folder_is_of_one_host() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDirectory::open(folder.path()).unwrap();
-        let other = tempfile::tempdir().unwrap();
-        let other = StateDirectory::open(other.path()).unwrap();
-        for shared in [None, Some(other.share_lock().unwrap())] {
-            let error = StateDirectory::open_with(folder.path(), shared).err().unwrap().to_string();
-            assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
-        }
-        StateDirectory::open_with(folder.path(), Some(state.share_lock().unwrap())).unwrap();
+        let error = StateDirectory::open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
         drop(state);
         StateDirectory::open(folder.path()).unwrap();
     }

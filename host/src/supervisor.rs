@@ -22,8 +22,6 @@ pub enum State {
     Stopping,
     /// It lives.
     Alive,
-    /// It serves, and this process is the one to look after: it took the place of another.
-    ReadyInstead,
 }
 
 impl State {
@@ -37,9 +35,6 @@ impl State {
             }
             State::Stopping => "STOPPING=1\nSTATUS=finishing the reviews under way".to_owned(),
             State::Alive => "WATCHDOG=1".to_owned(),
-            State::ReadyInstead => {
-                format!("MAINPID={}\n{}", std::process::id(), State::Ready.message())
-            }
         }
     }
 }

@@ -7,10 +7,10 @@ use std::process::Command;
 use std::sync::Arc;
 
 use host::reload::{self, Reloader};
-use host::server::{self, Host, Stop};
+use host::server::{self, Host};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::certificates::{Pki, Wanted};
@@ -127,10 +127,10 @@ impl Installation {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
-        let (stop, stopping) = watch::channel(Stop::NotYet);
+        let (stop, stopping) = oneshot::channel::<()>();
         let host = Host::new(&started, || 0);
-        tokio::spawn(server::serve_admin(admin, Arc::clone(&host), stopping.clone()));
-        let serving = tokio::spawn(server::serve(listener, host, stopping));
+        tokio::spawn(server::serve_admin(admin, Arc::clone(&host)));
+        let serving = tokio::spawn(server::serve(listener, host, async { _ = stopping.await }));
         Server { address, admin: admin_address, stop, serving, reloader: started.reloader }
     }
 
@@ -146,15 +146,15 @@ impl Installation {
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
-    stop: watch::Sender<Stop>,
+    stop: oneshot::Sender<()>,
     serving: JoinHandle<bool>,
     pub(crate) reloader: Reloader,
 }
 
 impl Server {
     /// Asks it to stop. Awaiting what this gives tells whether every review was answered.
-    pub(crate) fn stop(self, stop: Stop) -> JoinHandle<bool> {
-        self.stop.send(stop).unwrap();
+    pub(crate) fn stop(self) -> JoinHandle<bool> {
+        self.stop.send(()).unwrap();
         self.serving
     }
 }

@@ -9,19 +9,16 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 use super::log::{Log, LogFormat};
 use super::{Failure, exit, say};
-use crate::config::Config;
-use crate::control::{self, Control};
+use crate::control::Control;
 use crate::listen::{ListenError, Sockets};
 use crate::policy::Preparer;
-use crate::reload::{self, Asker, Command, Problem, Reloader, Started};
-use crate::server::{self, Host, Stop};
+use crate::reload::{self, Asker, Command, Problem, Started};
+use crate::server::{self, Host};
 use crate::status::Drain;
 use crate::supervisor::{self, State};
-use crate::takeover::{Estate, Taken};
 use crate::text;
 use crate::watch::Watcher;
 use crate::{bounds, demo, turns};
@@ -39,16 +36,12 @@ const LOOK_TIME: Duration = Duration::from_secs(60);
 /// SIGTERM and Ctrl-C stop it when the reviews under way are answered. SIGHUP makes it look at its files, which it does by
 /// itself when they change. It takes sockets from a service manager (LISTEN_FDS) and tells it how it is (NOTIFY_SOCKET).
 ///
-/// Exit status: 0 after a clean drain, or when another host has taken over, 1 when reviews under way were cut off, 2 when the host cannot
-/// start.
+/// Exit status: 0 after a clean drain, 1 when reviews under way were cut off, 2 when the host cannot start.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The host.yaml of an installation
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["directory", "listen"])]
     config: Option<PathBuf>,
-    /// Take the place of the host that serves from the same state directory, if there is one: no request is lost
-    #[arg(long, requires = "config")]
-    take_over: bool,
     /// Where to write the demo's files; they stay there [default: a temporary folder]
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
@@ -78,7 +71,7 @@ fn serve(arguments: Arguments, given: Result<Sockets, ListenError>, log: &Log) -
     let Some(config) = arguments.config else {
         return serve_demo(arguments.directory, arguments.listen, log);
     };
-    serve_config(Place { config: &config, given, take_over: arguments.take_over }, log, |_| {})
+    serve_config(&config, given, log, |_| {})
 }
 
 fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr, log: &Log) -> Result<ExitCode, Failure> {
@@ -103,8 +96,7 @@ fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr, log: &Log) -> Resu
     demo::write_installation(&folder, listen).map_err(failed)?;
     let stays = temporary.is_none();
     let config = folder.join("host.yaml");
-    let place = Place { config: &config, given: Sockets::default(), take_over: false };
-    serve_config(place, log, |listening| introduce(&folder, listening, stays))
+    serve_config(&config, Sockets::default(), log, |listening| introduce(&folder, listening, stays))
 }
 
 /// What someone who sees the host for the first time needs to know.
@@ -128,19 +120,14 @@ fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
     let _ = say(text);
 }
 
-/// Where a host serves from, and whose place it takes.
-struct Place<'a> {
-    config: &'a Path,
+fn serve_config(
+    path: &Path,
     given: Sockets,
-    take_over: bool,
-}
-
-fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> Result<ExitCode, Failure> {
+    log: &Log,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<ExitCode, Failure> {
     let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
-    let mut taken = if place.take_over { take_over(place.config)? } else { None };
-    let lock = taken.as_mut().and_then(|taken| taken.lock.take());
-    let started = reload::start_with(place.config, Preparer::this_program(), lock)
-        .map_err(|error| cannot_start(&error))?;
+    let started = reload::start(path, Preparer::this_program()).map_err(|error| cannot_start(&error))?;
     let host = Host::new(&started, log.lost());
     let sources = host.sources().clone();
     let standing = sources.standing.clone();
@@ -153,53 +140,18 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
         .build()
         .map_err(|error| Failure::new(CANNOT_START, format!("no threads to run on: {error}")))?;
     let drained = runtime.block_on(async {
-        let from_another = taken.as_mut().map(|taken| std::mem::take(&mut taken.sockets)).unwrap_or_default();
-        let (door, admin) = place
-            .given
-            .or_bind(from_another, serving.listen, config.admin_listen)
-            .map_err(|error| cannot_start(&error))?;
-        let (stop, stopping) = watch::channel(Stop::NotYet);
-        // Who looks at a host that drains sees that, unless another one is there to be looked at.
-        let (stop_admin, admin_stopping) = watch::channel(Stop::NotYet);
-        let (leave, leave_admin, drain) = (stop.clone(), stop_admin.clone(), sources.drain.clone());
-        let copies = Sockets { door: door.try_clone().ok(), admin: admin.try_clone().ok() };
-        let estate = Estate::new(copies, asker.clone(), move || {
-            drain.begin();
-            leave_admin.send_replace(Stop::TakenOver);
-            // A stop that was asked for before stays one.
-            leave.send_if_modified(|stop| {
-                let goes_on = *stop == Stop::NotYet;
-                if goes_on {
-                    *stop = Stop::TakenOver;
-                }
-                goes_on
-            });
-        });
+        let (door, admin) =
+            given.or_bind(serving.listen, config.admin_listen).map_err(|error| cannot_start(&error))?;
         let listener = asynchronous(door).map_err(|error| cannot_start(&error))?;
         let admin = asynchronous(admin).map_err(|error| cannot_start(&error))?;
-        let signalled = Signalled { stop, drain: sources.drain.clone(), estate: estate.clone(), asker: asker.clone() };
-        signalled.follow().map_err(|error| cannot_start(&error))?;
+        look_at_sighup(asker.clone()).map_err(|error| cannot_start(&error))?;
+        let stop = stop_signal(sources.drain.clone()).map_err(|error| cannot_start(&error))?;
         let listening = listener.local_addr().map_err(|error| cannot_start(&error))?;
         let admin_listening = admin.local_addr().map_err(|error| cannot_start(&error))?;
 
-        // All that may fail comes before the other host is let go.
         let (watcher, stop_watching) = Watcher::new().map_err(|error| cannot_start(&error))?;
-        let (go, wait) = std::sync::mpsc::channel::<Reloader>();
-        let reloading = std::thread::Builder::new()
-            .name("reload".to_owned())
-            .spawn(move || wait.recv().map_or((), |reloader| reloader.run(watcher)))
-            .map_err(|error| cannot_start(&error))?;
-
-        let instead = taken.is_some();
-        if let Some(taken) = taken {
-            let asked_to_stop = *stopping.borrow() != Stop::NotYet;
-            taken.serving(asked_to_stop).map_err(|error| {
-                cannot_start(&format!("this one does not serve, and the one before goes on: {error}"))
-            })?;
-        }
-        reloader.serves();
         if let Some(state_directory) = reloader.state_directory().map(Path::to_owned) {
-            let control = Control { asker, sources, estate };
+            let control = Control { asker, sources };
             if let Err(error) = control.serve(&state_directory) {
                 reloader.lacks(Problem {
                     subject: text::path(&state_directory),
@@ -210,22 +162,23 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
                 });
             }
         }
-        // It waits.
-        let _ = go.send(reloader);
+        let reloading = std::thread::Builder::new()
+            .name("reload".to_owned())
+            .spawn(move || reloader.run(watcher))
+            .map_err(|error| cannot_start(&error))?;
         tracing::info!(
             "serving ImageReview at https://{listening}, health and status at http://{admin_listening}"
         );
         ready(listening);
-        supervisor::tell(if instead { State::ReadyInstead } else { State::Ready });
+        supervisor::tell(State::Ready);
 
-        let admin = tokio::spawn(server::serve_admin(admin, Arc::clone(&host), admin_stopping));
+        let admin = tokio::spawn(server::serve_admin(admin, Arc::clone(&host)));
         let drained = tokio::select! {
-            drained = server::serve(listener, Arc::clone(&host), stopping) => drained,
+            drained = server::serve(listener, Arc::clone(&host), stop) => drained,
             never = live(|| standing.reload_lives()) => match never {},
         };
         host.close().await;
         admin.abort();
-        drop(stop_admin);
         drop(stop_watching);
         // It takes what is temporary with it. A component that is being compiled holds it up; then that stays.
         for _ in 0..50 {
@@ -245,17 +198,6 @@ fn serve_config(place: Place<'_>, log: &Log, ready: impl FnOnce(SocketAddr)) -> 
     }
 }
 
-/// What the host has to give whose place this one takes; none where there is no such host.
-fn take_over(config: &Path) -> Result<Option<Taken>, Failure> {
-    let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
-    let config = Config::read(config).map_err(|error| cannot_start(&error))?;
-    let Some(state_directory) = &config.state_directory else {
-        let message = "--take-over needs a `stateDirectory` in host.yaml, where one host finds the other";
-        return Err(Failure::new(CANNOT_START, message));
-    };
-    control::take_over(state_directory).map_err(|error| cannot_start(&format!("cannot take over: {error}")))
-}
-
 fn asynchronous(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     TcpListener::from_std(socket)
@@ -273,47 +215,36 @@ async fn live(reload_lives: impl Fn() -> bool) -> Infallible {
     }
 }
 
-/// What signals are for.
-struct Signalled {
-    stop: watch::Sender<Stop>,
-    drain: Drain,
-    estate: Estate,
-    asker: Asker,
+/// Looks at the files at SIGHUP.
+fn look_at_sighup(asker: Asker) -> std::io::Result<()> {
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            supervisor::tell(State::Reloading);
+            let asker = asker.clone();
+            let looked = tokio::task::spawn_blocking(move || asker.ask(Command::Look, LOOK_TIME)).await;
+            match looked {
+                Ok(Ok(_)) => tracing::info!("SIGHUP: looked at the files"),
+                Ok(Err(why)) => tracing::warn!("SIGHUP: {why}"),
+                Err(error) => tracing::error!("SIGHUP: {error}"),
+            }
+            supervisor::tell(State::Ready);
+        }
+    });
+    Ok(())
 }
 
-impl Signalled {
-    /// Stops at SIGTERM or Ctrl-C, and looks at the files at SIGHUP.
-    fn follow(self) -> std::io::Result<()> {
-        let Signalled { stop, drain, estate, asker } = self;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
-        tokio::spawn(async move {
-            while hang_up.recv().await.is_some() {
-                supervisor::tell(State::Reloading);
-                let asker = asker.clone();
-                let looked = tokio::task::spawn_blocking(move || asker.ask(Command::Look, LOOK_TIME)).await;
-                match looked {
-                    Ok(Ok(_)) => tracing::info!("SIGHUP: looked at the files"),
-                    Ok(Err(why)) => tracing::warn!("SIGHUP: {why}"),
-                    Err(error) => tracing::error!("SIGHUP: {error}"),
-                }
-                supervisor::tell(State::Ready);
-            }
-        });
-        tokio::spawn(async move {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "Ctrl-C",
-            };
-            // It only fails where the process ends anyway.
-            let _ = tokio::task::spawn_blocking(move || estate.close()).await;
-            tracing::info!("{name}: finishing the reviews under way");
-            supervisor::tell(State::Stopping);
-            drain.begin();
-            // An error means that the server is gone already.
-            let _ = stop.send(Stop::Now);
-        });
-        Ok(())
-    }
+/// Returns what waits for SIGTERM or Ctrl-C.
+fn stop_signal(drain: Drain) -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "Ctrl-C",
+        };
+        tracing::info!("{name}: finishing the reviews under way");
+        supervisor::tell(State::Stopping);
+        drain.begin();
+    })
 }

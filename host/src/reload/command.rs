@@ -1,7 +1,6 @@
 //! What people ask of a running host: a way back, and leave for what is held.
 
 use std::fmt;
-use std::fs::File;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use super::{Next, PATIENCE, Reloader, UNRECORDED, restore};
 use crate::generation::Cause;
 use crate::state::{Record, Waits};
-use crate::text;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,17 +39,10 @@ pub struct Done {
     pub message: String,
 }
 
-/// What is asked for, and where the answer goes.
-pub(super) enum Asked {
-    Command {
-        command: Command,
-        answer: Sender<Result<Done, String>>,
-    },
-    /// To wait while another process takes over.
-    Pause {
-        lock: Sender<Result<File, String>>,
-        resume: Receiver<()>,
-    },
+/// A command, and where the answer goes.
+pub(super) struct Asked {
+    command: Command,
+    answer: Sender<Result<Done, String>>,
 }
 
 /// Asks the reload for something: both have one queue, so that one thing happens at a time.
@@ -76,28 +67,9 @@ impl Asker {
     /// # Errors
     /// Why nothing was done, or that no answer came in time.
     pub fn ask(&self, command: Command, patience: Duration) -> Result<Done, String> {
-        let (answer, answered) = channel();
-        self.wait(Asked::Command { command, answer }, &answered, patience)
-    }
-
-    /// Asks it to do nothing while another process takes over, and for the lock of the state directory.
-    ///
-    /// # Errors
-    /// There is no lock, or no answer came in time.
-    pub fn pause(&self, patience: Duration) -> Result<(File, Paused), String> {
-        let ((lock, locked), (paused, resume)) = (channel(), channel());
-        let lock = self.wait(Asked::Pause { lock, resume }, &locked, patience)?;
-        Ok((lock, Paused(paused)))
-    }
-
-    fn wait<T>(
-        &self,
-        asked: Asked,
-        answered: &Receiver<Result<T, String>>,
-        patience: Duration,
-    ) -> Result<T, String> {
         const STOPS: &str = "the host is stopping, or its reload has failed: see `host status`, and its log";
-        self.asked.send(asked).map_err(|_| STOPS)?;
+        let (answer, answered) = channel();
+        self.asked.send(Asked { command, answer }).map_err(|_| STOPS)?;
         self.wake.lock().unwrap_or_else(PoisonError::into_inner)();
         answered.recv_timeout(patience).map_err(|error| match error {
             std::sync::mpsc::RecvTimeoutError::Disconnected => STOPS.to_owned(),
@@ -109,17 +81,6 @@ impl Asker {
     }
 }
 
-/// The reload does nothing as long as there is this.
-pub struct Paused(Sender<()>);
-
-impl Paused {
-    /// The other process has taken over: from now on it decides what is in force here too.
-    pub fn succeeded(self) {
-        // An error means that the reload is gone already.
-        let _ = self.0.send(());
-    }
-}
-
 impl fmt::Debug for Asker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Asker").finish_non_exhaustive()
@@ -128,52 +89,9 @@ impl fmt::Debug for Asker {
 
 impl Reloader {
     pub(super) fn answer(&mut self, asked: Asked) {
-        match asked {
-            Asked::Command { command, answer } => {
-                let done = match self.succeeded {
-                    false => self.obey(command),
-                    true => Err("another process has taken over".to_owned()),
-                };
-                // An error means that nobody waits for the answer any more.
-                let _ = answer.send(done);
-            }
-            Asked::Pause { lock, resume } => {
-                let _ = lock.send(self.share_lock());
-                // An error means that nobody has taken over.
-                self.succeeded |= resume.recv().is_ok();
-            }
-        }
-    }
-
-    fn share_lock(&self) -> Result<File, String> {
-        if self.succeeded {
-            return Err("another process has taken over already".to_owned());
-        }
-        let state = self.state.as_ref().ok_or("it has no state directory")?;
-        state.share_lock().map_err(|error| error.to_string())
-    }
-
-    /// Puts in force what the process that has taken over did: the connections that are left here are judged by the same.
-    pub(super) fn follow(&mut self) {
-        let Some(state) = &mut self.state else { return };
-        if let Err(error) = state.look_again() {
-            tracing::warn!("{}: what was put in force there is not seen: {error}", text::path(state.path()));
-            return;
-        }
-        let current = self.policies.current();
-        let Some(newest) = state.newest() else { return };
-        if newest.summary.publication.number > current.number() {
-            let set = restore::set(&self.preparer, state, newest, Instant::now() + PATIENCE);
-            let mut policies = set.policies.iter().zip(&newest.content.policies);
-            if policies.any(|(entry, recorded)| entry.loaded.is_err() && recorded.loaded.is_ok()) {
-                tracing::warn!("a policy of what the other process put in force cannot be loaded here yet");
-                return;
-            }
-            let set = set.published(newest.summary.publication.clone());
-            let generation = set.generation();
-            self.policies.publish(set);
-            tracing::info!("generation {generation} in force, as in the process that has taken over");
-        }
+        let done = self.obey(asked.command);
+        // An error means that nobody waits for the answer any more.
+        let _ = asked.answer.send(done);
     }
 
     /// Does what is asked for.

@@ -1,7 +1,6 @@
 //! A start: what is configured, or what was in force before.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -52,17 +51,6 @@ pub struct Started {
 /// # Errors
 /// The configuration or the TLS material is wrong, or another host uses the state directory.
 pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
-    let mut started = start_with(path, program, None)?;
-    started.reloader.serves();
-    Ok(started)
-}
-
-/// As [`start`], perhaps in the place of a host that shares its lock of the state directory. Nothing is recorded before
-/// [`Reloader::serves`]: whoever fails to serve leaves all as it was.
-///
-/// # Errors
-/// As of [`start`].
-pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<Started, StartError> {
     let config = Config::read(path)?;
     let material = Material::read(&config.require_serving()?.tls)?;
     let server_config = material.server_config()?;
@@ -77,7 +65,7 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
             ),
         });
     }
-    let state = state(&config, lock, &mut lasting)?;
+    let state = state(&config, &mut lasting)?;
     let cache = cache(state.as_ref(), config.limits.cache, &mut lasting).map_err(StartError::Prepare)?;
     let preparer = Preparer::new(engine, cache, program, true).map_err(StartError::Prepare)?;
     let mut gate = Gate::default();
@@ -136,7 +124,6 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         waiting: None,
         whole,
         prepared,
-        first: None,
         history,
         problems: first_of(&problems, bounds::PROBLEMS.size()),
         panicked: None,
@@ -146,14 +133,14 @@ pub fn start_with(path: &Path, program: PathBuf, lock: Option<File>) -> Result<S
         refused,
         asked,
         asker: asker.clone(),
-        succeeded: false,
     };
     if !first.closed {
         let set = policies.current();
         let components = reloader.take_components(&set);
-        let new = || reloader.record(&set, before.as_ref(), None);
-        reloader.first = Some((recorded.unwrap_or_else(new), components));
+        let record = recorded.unwrap_or_else(|| reloader.record(&set, before.as_ref(), None));
+        reloader.keep(record, components);
     }
+    reloader.report();
     let standing = StandingReader { standing, looking: Arc::downgrade(&looking) };
     Ok(Started { reloader, config, policies, tls, standing, asker, decision_log, recent })
 }
@@ -222,14 +209,10 @@ fn expected_policies(config: &Config) -> usize {
     config.policies.len() + files.map_or(0, |files| files.take(bounds::POLICIES.size()).count())
 }
 
-fn state(
-    config: &Config,
-    lock: Option<File>,
-    lasting: &mut Vec<Problem>,
-) -> Result<Option<StateDirectory>, StartError> {
+fn state(config: &Config, lasting: &mut Vec<Problem>) -> Result<Option<StateDirectory>, StartError> {
     let Some(path) = &config.state_directory else { return Ok(None) };
     let subject = text::path(path);
-    match StateDirectory::open_with(path, lock) {
+    match StateDirectory::open(path) {
         Ok(state) => {
             let damaged = state.damaged();
             let (others, told) = damaged.split_at(damaged.len().saturating_sub(TOLD));

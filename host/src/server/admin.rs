@@ -1,6 +1,7 @@
 //! Health, status and metrics for operators, probes and scrapers: plain HTTP, on loopback unless configured otherwise.
 
 use std::fmt::Write;
+use std::future::pending;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,11 +15,11 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use super::Host;
-use super::connections::{Shared, Stop, Transport, serve_connections};
+use super::connections::{Shared, Transport, serve_connections};
 use super::pages::Pages;
 use crate::reload::Problem;
 use crate::status::{CertificateStatus, Status};
@@ -28,15 +29,15 @@ use crate::{bounds, metrics, text};
 /// How much the admin listener gives way to reviews (nice(2)): any user of the machine can ask there as fast as possible.
 const NICE: i32 = 10;
 
-/// Serves `/livez`, `/readyz`, `/status` and `/metrics` until it has to stop, on one thread of its own with a low
-/// priority.
-pub async fn serve_admin(listener: TcpListener, host: Arc<Host>, stop: watch::Receiver<Stop>) {
+/// Serves `/livez`, `/readyz`, `/status` and `/metrics` until this is dropped, on one thread of its own with a low
+/// priority: a host that drains is looked at to its end.
+pub async fn serve_admin(listener: TcpListener, host: Arc<Host>) {
     let (ended, end) = oneshot::channel::<()>();
     let thread = listener.into_std().and_then(|listener| {
         std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             // Without it the listener still serves. On Linux this is of the thread, not of the process.
             let _ = rustix::process::nice(NICE);
-            if let Err(error) = serve_here(listener, host, stop, ended) {
+            if let Err(error) = serve_here(listener, host, ended) {
                 tracing::error!("admin listener: it cannot serve: {error} (restart the host)");
             }
         })
@@ -52,7 +53,6 @@ pub async fn serve_admin(listener: TcpListener, host: Arc<Host>, stop: watch::Re
 fn serve_here(
     listener: std::net::TcpListener,
     host: Arc<Host>,
-    stop: watch::Receiver<Stop>,
     mut ended: oneshot::Sender<()>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -73,7 +73,7 @@ fn serve_here(
         let shared = Shared::new(|| bounds::ADMIN_CONNECTIONS.size());
         let transport = Transport::Plain(Arc::clone(&host));
         tokio::select! {
-            _ = serve_connections(listener, transport, routes, shared, stop) => {}
+            _ = serve_connections(listener, transport, routes, shared, pending()) => {}
             () = host.watch_certificates() => {}
             () = ended.closed() => {}
         }

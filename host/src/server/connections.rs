@@ -2,7 +2,7 @@
 
 use std::future::{Future, ready};
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -19,7 +19,6 @@ use rustix::io::Errno;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -68,27 +67,6 @@ pub(super) struct Shared {
     turns: Arc<Turns>,
 }
 
-/// Whether a listener goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// It does.
-    NotYet,
-    /// Another process accepts its connections. Those that are idle are kept until their clients close them, because a
-    /// request that crosses with our closing is lost: HTTP/1.1 has no way to say beforehand that none is taken any more.
-    TakenOver,
-    /// Nobody does. Idle connections are kept for a moment, in which those that are in use get their last answer.
-    Now,
-}
-
-impl Stop {
-    fn linger(self) -> Duration {
-        match self {
-            Stop::TakenOver => bounds::LINGER_TAKEN_OVER.time(),
-            Stop::NotYet | Stop::Now => bounds::LINGER.time(),
-        }
-    }
-}
-
 impl Shared {
     /// With room for as many connections as `limit` says at the time.
     pub(super) fn new(limit: impl Fn() -> usize + Send + Sync + 'static) -> Shared {
@@ -101,25 +79,26 @@ impl Shared {
     }
 }
 
-/// Serves the door until it has to stop, then finishes the reviews under way. Returns whether all were finished.
-pub async fn serve(listener: TcpListener, host: Arc<Host>, stop: watch::Receiver<Stop>) -> bool {
+/// Serves the door until `stop` completes, then finishes the reviews under way. Returns whether all were finished.
+pub async fn serve(listener: TcpListener, host: Arc<Host>, stop: impl Future<Output = ()>) -> bool {
     let (routes, shared) = (routes(Arc::clone(&host)), host.shared.clone());
     serve_connections(listener, Transport::Tls(host), routes, shared, stop).await
 }
 
-/// Serves connections until it has to stop and what is under way is finished. Returns whether all was.
+/// Serves connections until `stop` completes and what is under way is finished. Returns whether all was.
 pub(super) async fn serve_connections(
     listener: TcpListener,
     transport: Transport,
     routes: axum::Router,
     shared: Shared,
-    mut stop: watch::Receiver<Stop>,
+    stop: impl Future<Output = ()>,
 ) -> bool {
+    let mut stop = pin!(stop);
     // Of descriptors, or of memory.
     let mut out_of = false;
     loop {
         let (stream, peer) = tokio::select! {
-            () = stopping(&mut stop) => break,
+            () = &mut stop => break,
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) if is_of_one_connection(&error) => {
@@ -145,7 +124,7 @@ pub(super) async fn serve_connections(
         tokio::spawn(connection.serve(stream, pending));
     }
     drop(listener);
-    drain(&shared, stop).await
+    drain(&shared).await
 }
 
 /// Whether an error of accept(2) is that of one connection, so that the next may be well. Linux gives what went wrong on the way
@@ -170,42 +149,32 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Waits until it has to stop.
-async fn stopping(stop: &mut watch::Receiver<Stop>) {
-    // An error means that whoever would say so is gone: stop as well.
-    let _ = stop.wait_for(|stop| *stop != Stop::NotYet).await;
-}
-
 /// Time between two attempts to accept a connection without descriptors or memory for it.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
-/// Lets every connection end. Returns whether every request under way was answered.
-async fn drain(shared: &Shared, mut stop: watch::Receiver<Stop>) -> bool {
+/// Lets every connection end. Idle ones are kept for a moment, in which those that are in use get their last response.
+/// Returns whether every request under way was answered.
+async fn drain(shared: &Shared) -> bool {
     let Shared { registry, handshakes, .. } = shared;
-    let began = Instant::now();
-    let mut ending = None;
+    let mut until = Instant::now() + bounds::LINGER.time();
+    let mut ending = false;
     registry.direct(Directive::Retire);
-    loop {
-        if registry.len() == 0 && handshakes.len() == 0 {
-            return true;
-        }
-        let linger = stop.borrow_and_update().linger();
-        let until = ending.map_or(began + linger, |ending| ending + bounds::STOP_TIME.time());
+    while registry.len() > 0 || handshakes.len() > 0 {
         tokio::select! {
-            () = sleep_until(until) => match ending {
-                None => {
-                    ending = Some(Instant::now());
+            () = sleep_until(until) => match mem::replace(&mut ending, true) {
+                false => {
+                    until = Instant::now() + bounds::STOP_TIME.time();
                     // No review is under way on those.
                     handshakes.give_up_all();
                     registry.direct(Directive::End);
                 }
-                Some(_) => return registry.close(),
+                true => return registry.close(),
             },
             () = registry.ended() => {}
             () = handshakes.ended() => {}
-            Ok(()) = stop.changed() => {}
         }
     }
+    true
 }
 
 struct Connection {

@@ -267,7 +267,7 @@ impl Lifetime {
         if self.ending.is_none() && self.is_idle() {
             let lingers = self
                 .retired
-                .map(|retired| (retired + bounds::LINGER_TAKEN_OVER.time()).max(self.active + farewell));
+                .map(|retired| (retired + bounds::RETIRE_TIME.time()).max(self.active + farewell));
             if due.over(Some(self.active), bounds::IDLE_TIME.time()) || due.over(lingers, Duration::ZERO) {
                 self.ending = Some(now);
                 due.over(self.ending, farewell);
