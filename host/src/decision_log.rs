@@ -246,8 +246,7 @@ impl Writer {
             for Line { id, bytes } in lines {
                 files.add(&config, *id, bytes)?;
             }
-            files.flush()?;
-            files.unlock()
+            files.flush()
         });
         let done = self.files.as_mut().map_or(0, Files::take_written);
         shared.counts.written.add_many(done);
@@ -262,7 +261,7 @@ impl Writer {
 
     fn files(&mut self, config: &DecisionLogConfig) -> std::io::Result<&mut Files> {
         if let Some(mut files) = self.files.take()
-            && files.lock(&config.directory)?
+            && files.stands_in(&config.directory)?
         {
             return Ok(self.files.insert(files));
         }

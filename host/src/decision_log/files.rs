@@ -1,16 +1,12 @@
 //! The files of the decision log: one that is written, and those before it, of bounded size and number.
-//!
-//! While a process takes over from another both write. Each does so with the lock of the file (flock(2)), and what it knows of
-//! the file is from then.
 
 use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use crate::config::DecisionLogConfig;
-use crate::file::{Access, FolderError, Privacy, PrivateFolder};
+use crate::file::{self, Access, FolderError, Privacy, PrivateFolder};
 use crate::reviewed::ReviewId;
 
 /// The file that is written.
@@ -21,18 +17,12 @@ const ENDING: &str = ".jsonl";
 /// Lines are gathered up to so many bytes.
 const BUFFER: usize = 256 * 1024;
 
-/// How long others may write at a time: a disk that works needs a hundredth of it.
-const TURN: Duration = Duration::from_secs(2);
-
-/// How often another file may stand there by the time that the lock of one is had. Others begin a new one where it is full.
-const TRIES: usize = 100;
-
-/// The file that is written, open.
+/// The file that is written, open, with its lock: no other process writes it.
 pub(super) struct Files {
     directory: PathBuf,
     folder: PrivateFolder,
     file: File,
-    /// Bytes in it, all of whole lines, while its lock is had.
+    /// Bytes in it, all of whole lines.
     length: u64,
     buffer: Vec<u8>,
     buffered: u64,
@@ -43,77 +33,56 @@ impl Files {
     /// Opens the file and takes its lock, making the folder (mode 0700) and the file (mode 0600) where there is none.
     ///
     /// # Errors
-    /// It cannot be made or written, or another user can exchange the folder or the file.
+    /// It cannot be made or written, another process writes it, or another user can exchange the folder or the file.
     pub(super) fn open(config: &DecisionLogConfig) -> io::Result<Files> {
         let directory = config.directory.clone();
-        for _ in 0..TRIES {
-            let folder = folder(&directory)?;
-            let file =
-                folder.file(CURRENT, Access::Append).map_err(|error| match io::Error::from(error) {
-                    error if error.raw_os_error().is_some() => error,
-                    error => io::Error::other(format!("{CURRENT}: {error}")),
-                })?;
-            let mut files = Files {
-                directory: directory.clone(),
-                folder,
-                file,
-                length: 0,
-                buffer: Vec::new(),
-                buffered: 0,
-                written: 0,
-            };
-            if files.lock(&directory)? {
-                files.file.set_permissions(Permissions::from_mode(0o600))?;
-                prune(&files.folder, config.files)?;
-                return Ok(files);
-            }
-        }
-        Err(io::Error::other(format!("others put another {CURRENT} there again and again: look who does")))
+        let folder = folder(&directory)?;
+        let file = folder.file(CURRENT, Access::Append).map_err(|error| match io::Error::from(error) {
+            error if error.raw_os_error().is_some() => error,
+            error => io::Error::other(format!("{CURRENT}: {error}")),
+        })?;
+        file::lock(&file).map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::other(format!(
+                "another process writes {CURRENT}: give each host a `decisionLog.directory` of its own"
+            )),
+            TryLockError::Error(error) => error,
+        })?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        prune(&folder, config.files)?;
+        let mut files =
+            Files { directory, folder, file, length: 0, buffer: Vec::new(), buffered: 0, written: 0 };
+        files.measure()?;
+        Ok(files)
     }
 
-    /// Takes the lock of the file, which others may have written since. Returns whether it is still the one that stands in
-    /// `directory`.
-    pub(super) fn lock(&mut self, directory: &Path) -> io::Result<bool> {
-        let until = Instant::now() + TURN;
-        while let Err(error) = self.file.try_lock() {
-            match error {
-                TryLockError::WouldBlock if Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(5))
-                }
-                TryLockError::WouldBlock => {
-                    let message =
-                        format!("another process has had the lock of {CURRENT} for {TURN:?}: see which one");
-                    return Err(io::Error::other(message));
-                }
-                TryLockError::Error(error) => return Err(error),
-            }
-        }
+    /// Returns whether the file still stands in `directory`, and measures it again.
+    pub(super) fn stands_in(&mut self, directory: &Path) -> io::Result<bool> {
         let here = self.file.metadata()?;
-        let in_place = self.directory == directory
+        let stands = self.directory == directory
             && self.folder.stands()
             && self
                 .folder
                 .stat(CURRENT)
                 .is_ok_and(|there| (there.st_dev, there.st_ino) == (here.dev(), here.ino()));
-        if in_place {
-            self.length = whole_lines(&self.file, here.len())?;
-            if self.length < here.len() {
-                // The end of a process may have cut its last line.
-                self.file.set_len(self.length)?;
-            }
+        if stands {
+            self.measure()?;
         }
-        Ok(in_place)
+        Ok(stands)
     }
 
-    /// Lets others write.
-    pub(super) fn unlock(&self) -> io::Result<()> {
-        self.file.unlock()
+    /// Finds the length of the file, and cuts a line that is not whole: the end of a process or a full disk left it.
+    fn measure(&mut self) -> io::Result<()> {
+        let length = self.file.metadata()?.len();
+        self.length = whole_lines(&self.file, length)?;
+        if self.length < length {
+            self.file.set_len(self.length)?;
+        }
+        Ok(())
     }
 
     /// Adds a line, after a new file was begun where this one would become too large.
     pub(super) fn add(&mut self, config: &DecisionLogConfig, id: ReviewId, line: &[u8]) -> io::Result<()> {
-        // The new one may be full already, of what others write.
-        while self.is_full(line.len(), config.file_size) {
+        if self.is_full(line.len(), config.file_size) {
             self.flush()?;
             self.rotate(config, id)?;
         }
@@ -136,7 +105,7 @@ impl Files {
                 self.length += self.buffer.len() as u64;
                 self.written += self.buffered;
             }
-            // Should this fail as well, the next to take the lock cuts the line.
+            // Should this fail as well, the line is cut when the file is opened again.
             Err(_) => drop(self.file.set_len(self.length)),
         }
         self.buffer.clear();
@@ -191,7 +160,7 @@ fn prune(folder: &PrivateFolder, files: usize) -> io::Result<()> {
     let surplus = (before.len() + 1).saturating_sub(files);
     for name in before.iter().take(surplus) {
         match folder.remove(name) {
-            // Somebody else was first.
+            // Somebody else has removed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,
         }
