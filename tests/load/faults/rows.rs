@@ -178,7 +178,6 @@ pub(super) const FAULTS: [Fault; 12] = [
             watches(stage, 1000)?;
             stage.offer_file()
         },
-        ..BROKEN_FILE
     },
     Fault {
         name: "child killed",
