@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use host::gate::{Gate, Recent, Ruling};
 use host::policy::PolicySet;
-use host::reload::{Command, Started};
+use host::reload::{Command, Results, Started};
 use host::review::{API_VERSION, Review};
 use host::state::Waits;
 use host::watch::Watcher;
@@ -153,48 +153,6 @@ fn push(recent: &Recent, images: &[&str]) {
     images.iter().for_each(|image| recent.push(&Arc::new(support::review("default", &[image]))));
 }
 
-/// bound: shadow within, shadow breaks
-#[test]
-fn a_shadow_judges_the_reviews_that_come() {
-    let (before, after) = (support::set(allows()), support::set(denies_bad()));
-    for (on_difference, holds) in [("Swap", false), ("Hold", true)] {
-        let shadow = Duration::from_secs(1);
-        let mut gate = gate(json!({ "replay": 0, "shadow": "1s", "onDifference": on_difference }));
-        let recent = gate.recent();
-        push(&recent, &["x.io/bad"]);
-        let begun = Instant::now();
-        let mut expected = 0;
-        let last = loop {
-            let ruling = gate.judge(&after, Some(&before));
-            let Ruling::Hold(differences, why) = &ruling else { break ruling };
-            if !why.starts_with("it judges the reviews that come beside the set in force, until ") {
-                break ruling;
-            }
-            assert_eq!(differences.reviews, expected, "only those that have come since");
-            let next = gate.next().unwrap();
-            assert!(next <= Instant::now() + Duration::from_secs(5));
-            push(&recent, &["x.io/good", "x.io/bad"]);
-            expected += 2;
-            std::thread::sleep((shadow / 3).min(next.saturating_duration_since(Instant::now())));
-        };
-        assert!(begun.elapsed() >= shadow, "{last:?} after {:?}", begun.elapsed());
-        assert_eq!(gate.next(), None);
-        let differences = match last {
-            Ruling::Hold(differences, why) => {
-                assert!(holds && why.starts_with("it decides otherwise: "), "{why}");
-                differences
-            }
-            Ruling::Swap(differences) => {
-                assert!(!holds);
-                differences
-            }
-            Ruling::Refuse(why) => panic!("{why}"),
-        };
-        assert_eq!(differences.reviews, expected);
-        assert_eq!(differences.newly_denied.reviews, expected / 2);
-    }
-}
-
 #[test]
 fn a_candidate_that_waits_is_judged_again_when_something_has_changed() {
     let folder = tempfile::tempdir().unwrap();
@@ -244,12 +202,12 @@ fn reviews_of_late_are_bounded_in_bytes() {
     for number in 0..100 {
         push(&recent, &[&format!("{megabyte}{number}")]);
     }
-    let (kept, _) = recent.newest();
+    let kept = recent.newest();
     assert_eq!(kept.len(), 15, "of 1 MiB and something each");
     assert!(kept[0].images[0].ends_with("99"));
     // One that is larger alone takes the place of none.
     push(&recent, &[&megabyte.repeat(17)]);
-    assert_eq!(recent.newest().0.len(), 15);
+    assert_eq!(recent.newest().len(), 15);
 }
 
 /// The policy trusts these registries from now on.
@@ -371,7 +329,7 @@ fn suites_that_could_not_be_run_are_tried_again() {
         // As if nothing had changed.
         fs::File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
         let ruling = gate.judge(&after, Some(&before));
-        (ruling, gate.next().map(|next| next.saturating_duration_since(Instant::now())))
+        (ruling, gate.take_retry().map(|retry| retry.saturating_duration_since(Instant::now())))
     };
     let (late, again) = rule("x.io/late", true);
     assert!(
@@ -455,31 +413,38 @@ fn what_nothing_is_known_of_stays_held() {
     assert_eq!(started.standing.current().candidate, None);
 }
 
-/// The gate has the files looked at again and again as long as a candidate is tried, and not any longer.
+/// The reload looks again at a candidate whose suites cannot be run, although no file changes, and stops when the
+/// candidate is gone.
 #[test]
-fn nobody_looks_for_the_gate_once_nothing_waits() {
+fn the_reload_looks_again_only_while_suites_cannot_be_run() {
     let installation = reload::Installation::with_a();
-    installation.host_yaml("policyDirectory: policies\ngate: { shadow: 2s }");
     let started = installation.start();
+    fs::create_dir(installation.path("suite")).unwrap();
+    installation.host_yaml("policyDirectory: policies\ngate: { suites: [suite], budget: 100ms }");
     let (watcher, stop) = Watcher::new().unwrap();
-    let (asker, standing) = (started.asker.clone(), started.standing.clone());
+    let standing = started.standing.clone();
     let running = std::thread::spawn(move || started.reloader.run(watcher));
-    installation.policy("a", &version("version2"));
-    let begun = Instant::now();
-    while standing.current().candidate.is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "nothing is tried");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let digest = standing.current().candidate.clone().unwrap().digest;
-    asker.ask(Command::Approve { digest }, Duration::from_secs(60)).unwrap();
-    let looks = || {
-        let results = standing.current().results;
-        results.published + results.unchanged + results.waiting + results.failed
+    let results = || standing.current().results;
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "not {what}: {:?}", results());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     };
-    let before = looks();
-    // Until the end of its shadow, and beyond.
+    installation.policy("a", &version("version2"));
+    until("refused", &|| standing.current().candidate.is_some());
+    let why = standing.current().candidate.clone().unwrap().why;
+    assert!(why.contains("there is no fixture in ") && why.ends_with("; it is tried again"), "{why}");
+    let looks = results().waiting;
+    until("looked at again", &|| results().waiting >= looks + 2);
+    installation.policy("a", &version("version1"));
+    until("as it was", &|| standing.current().candidate.is_none());
+    let looks = |results: Results| results.published + results.unchanged + results.waiting + results.failed;
+    let before = looks(results());
+    // More than two pauses of the gate.
     std::thread::sleep(Duration::from_secs(3));
-    assert!(looks() <= before + 3, "{} looks for nothing", looks() - before);
+    assert!(looks(results()) <= before + 2, "{} looks for nothing", looks(results()) - before);
     drop(stop);
     running.join().unwrap();
 }

@@ -25,7 +25,7 @@ pub struct Bound {
     pub what: &'static str,
     /// What is counted.
     pub unit: Unit,
-    /// The limit unless host.yaml says otherwise. 0: as many as the machine has processors, or no time at all.
+    /// The limit unless host.yaml says otherwise. 0: as many as the machine has processors.
     pub default: u64,
     /// Whether host.yaml may say otherwise.
     pub set: Set,
@@ -304,10 +304,7 @@ bounds! {
         RECENT_BYTES = bytes("recent-bytes", "reviews of late in memory", 16 * MI)
             .fixed("most reviews take less than 1 KiB")
             .does("the oldest are forgotten");
-        SHADOW = time("shadow", "for a candidate to judge the reviews that come, beside the set in force", 0)
-            .key("gate.shadow", SECOND, 60 * MINUTE)
-            .does("it is put in force, or held if it decides otherwise and `gate.onDifference` is `Hold`");
-        GATE_BUDGET = time("gate-budget", "for a candidate's suites, and for each round of reviews that it is tried on", 5 * SECOND)
+        GATE_BUDGET = time("gate-budget", "for a candidate's suites, and for the reviews that it is tried on", 5 * SECOND)
             .key("gate.budget", 100, 5 * MINUTE)
             .says("its suites were not run to their end within {limit} ({key})");
         FIXTURE = bytes("fixture", "a fixture of a suite", MI)
@@ -545,10 +542,9 @@ impl Bound {
     }
 
     fn show_default(&self) -> String {
-        match (self.default, self.unit) {
-            (0, Unit::Time) => "none".to_owned(),
-            (0, _) => "processors".to_owned(),
-            (default, _) => self.show(default),
+        match self.default {
+            0 => "processors".to_owned(),
+            default => self.show(default),
         }
     }
 }

@@ -182,13 +182,11 @@ pub enum FailurePolicy {
 pub struct Gate {
     /// Folders of fixtures, which must pass.
     pub suites: Vec<PathBuf>,
-    /// Reviews of late that it is tried on beside the set in force.
+    /// Number of the last reviews that both it and the set in force judge.
     pub replay: usize,
-    /// How long it judges the reviews that come beside the set in force; none: not at all.
-    pub shadow: Option<Duration>,
     /// What becomes of it when it decides otherwise.
     pub on_difference: OnDifference,
-    /// Wall clock of all its suites, and of each round of reviews.
+    /// Time limit of all its suites, and of the replay.
     pub budget: Duration,
 }
 

@@ -1,9 +1,9 @@
-//! Whether a candidate may take the place of what is in force, by what host.yaml asks for: suites that it must pass, reviews
-//! of late that it is tried on beside the set in force, and reviews to come for a while.
+//! Decides whether a candidate may take the place of the set in force. host.yaml names the conditions: suites that the
+//! candidate must pass, and a replay of the last reviews, which the candidate and the set in force both judge.
 //!
-//! All of it happens in the reload's own time, at a low priority and within a budget; of the door it takes that it keeps
-//! its reviews ([`Recent`]). What is judged here counts nowhere: neither as an evaluation of a policy nor in how long
-//! it is expected to take.
+//! The gate runs on the reload's thread and on one of its own, at a low priority and within a budget. The webhook only
+//! keeps its last reviews in memory ([`Recent`]). Evaluations of the gate count neither in the metrics of a policy nor in
+//! the time that a policy is expected to take.
 
 mod differences;
 mod recent;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use self::differences::{Differences, Example, Found};
-pub use self::recent::{Mark, Recent};
+pub use self::recent::Recent;
 use crate::bounds;
 use crate::config::{self, HostLimits, OnDifference};
 use crate::evaluate::{Instances, evaluate_aside};
@@ -27,11 +27,7 @@ use crate::verdict::Verdict;
 
 /// How much further than the reload a candidate gives way to reviews (nice(2)).
 const NICE: i32 = 10;
-/// Reviews that are kept for a candidate that is tried on those to come.
-const SHADOWED: usize = bounds::REPLAY.size();
-/// How often a candidate is tried on the reviews that have come.
-const STEP: Duration = Duration::from_secs(5);
-/// Suites that could not be run are tried again after so many times their budget: they take a tenth of the time at most.
+/// Pause before suites that could not be run are run again, in budgets: they take a tenth of the time at most.
 const PAUSES: u32 = 9;
 /// Cases that fail of which the reason is told.
 const CASES: usize = 3;
@@ -53,20 +49,16 @@ pub struct Gate {
     config: Option<config::Gate>,
     recent: Arc<Recent>,
     trial: Option<Trial>,
-    /// When one that could not be judged is tried again.
-    again: Option<Instant>,
+    /// The time at which suites that could not be run are run again.
+    retry: Option<Instant>,
 }
 
-/// What is known of a candidate that has been judged: it is asked about again as long as it waits.
+/// The result for a candidate, which is kept: the reload asks for it again as long as the candidate waits.
 struct Trial {
     of: Subject,
     /// The cases of its suites that fail.
     failed: Option<String>,
     differences: Differences,
-    /// Up to where reviews were judged.
-    mark: Mark,
-    /// Until when it is tried on the reviews to come.
-    until: Option<(Instant, SystemTime)>,
 }
 
 /// All that a trial depends on.
@@ -87,12 +79,8 @@ impl Gate {
 
     /// Judges by this from now on; none: whatever comes is put in force.
     pub fn configure(&mut self, config: Option<&config::Gate>) {
-        let kept = config.map_or(0, |config| match config.shadow {
-            Some(_) => config.replay.max(SHADOWED),
-            None => config.replay,
-        });
         if self.config.as_ref() != config {
-            self.recent.keep(kept);
+            self.recent.keep(config.map_or(0, |config| config.replay));
             self.config = config.cloned();
         }
     }
@@ -104,7 +92,7 @@ impl Gate {
 
     /// Whether it tries candidates on reviews.
     pub fn compares(&self) -> bool {
-        self.config.as_ref().is_some_and(|config| config.replay > 0 || config.shadow.is_some())
+        self.config.as_ref().is_some_and(|config| config.replay > 0)
     }
 
     /// The folders whose files it judges by.
@@ -118,22 +106,17 @@ impl Gate {
         fixtures(&self.config.as_ref()?.suites).err()
     }
 
-    /// When a candidate that waits is to be judged again, whether anything has changed or not.
-    pub fn next(&self) -> Option<Instant> {
-        let now = Instant::now();
-        let due = match self.trial.as_ref().and_then(|trial| trial.until) {
-            Some((until, _)) => until.min(now + STEP),
-            None => self.again?,
-        };
-        // It is late where something else is wrong, so that nothing was judged.
-        Some(if due > now { due } else { now + STEP })
+    /// Takes the time at which a candidate whose suites could not be run is to be judged again although no file has
+    /// changed. A reload that judges nothing then sets no other: a file is wrong, and its change is an event.
+    pub fn take_retry(&mut self) -> Option<Instant> {
+        self.retry.take()
     }
 
     /// Rules on a candidate that would take the place of `current`; of nothing, where that denies everything because there was
     /// no other: then its suites alone count. It is asked again at every hint as long as a candidate waits.
     pub fn judge(&mut self, candidate: &PolicySet, current: Option<&PolicySet>) -> Ruling {
         let before = self.trial.take();
-        self.again = None;
+        self.retry = None;
         let Some(config) = &self.config else { return Ruling::Swap(Differences::default()) };
         let tried = fixtures(&config.suites).and_then(|fixtures| {
             let of = Subject {
@@ -143,15 +126,15 @@ impl Gate {
                 fixtures,
             };
             match before.filter(|trial| trial.of == of) {
-                Some(trial) => trial.go_on(&self.recent, candidate, current),
-                None => Trial::begin(of, &self.recent, candidate, current),
+                Some(trial) => Ok(trial),
+                None => Trial::new(of, &self.recent, candidate, current),
             }
         });
         match tried {
             Ok(trial) => self.trial.insert(trial).ruling(),
             // What kept it from being judged may be over next time, so nothing of it is remembered.
             Err(why) => {
-                self.again = Some(Instant::now() + STEP.max(config.budget * PAUSES));
+                self.retry = Some(Instant::now() + config.budget * PAUSES);
                 Ruling::Refuse(format!("{why}; it is tried again"))
             }
         }
@@ -159,7 +142,7 @@ impl Gate {
 }
 
 impl Trial {
-    fn begin(
+    fn new(
         of: Subject,
         recent: &Recent,
         candidate: &PolicySet,
@@ -168,53 +151,20 @@ impl Trial {
         let budget = of.config.budget;
         let failed =
             aside(|| failing(of.fixtures.iter().map(|(path, ..)| path.as_path()), candidate, budget))??;
-        let (mut reviews, mark) = recent.newest();
-        reviews.truncate(of.config.replay);
-        let mut trial = Trial { of, failed, differences: Differences::default(), mark, until: None };
-        if let (None, Some(current)) = (&trial.failed, current) {
-            let shadow = trial.of.config.shadow;
-            trial.until = shadow.map(|shadow| (Instant::now() + shadow, SystemTime::now() + shadow));
-            trial.compare(&reviews, candidate, current)?;
-        }
-        Ok(trial)
-    }
-
-    /// Judges what has come since.
-    fn go_on(
-        mut self,
-        recent: &Recent,
-        candidate: &PolicySet,
-        current: Option<&PolicySet>,
-    ) -> Result<Trial, String> {
-        if let (Some((until, _)), Some(current)) = (self.until, current) {
-            let (reviews, mark) = recent.since(self.mark);
-            self.mark = mark;
-            self.compare(&reviews, candidate, current)?;
-            self.until = self.until.filter(|_| until > Instant::now());
-        }
-        Ok(self)
-    }
-
-    fn compare(
-        &mut self,
-        reviews: &[Arc<Review>],
-        candidate: &PolicySet,
-        current: &PolicySet,
-    ) -> Result<(), String> {
-        let budget = self.of.config.budget;
-        self.differences.extend(aside(|| compare(reviews, candidate, current, budget))?);
-        Ok(())
+        let differences = match (&failed, current) {
+            (None, Some(current)) => {
+                let reviews = recent.newest();
+                aside(|| compare(&reviews, candidate, current, budget))?
+            }
+            _ => Differences::default(),
+        };
+        Ok(Trial { of, failed, differences })
     }
 
     fn ruling(&self) -> Ruling {
         let differences = self.differences.clone();
         if let Some(why) = &self.failed {
             return Ruling::Refuse(why.clone());
-        }
-        if let Some((_, until)) = self.until {
-            let until = humantime::format_rfc3339_seconds(until);
-            let why = format!("it judges the reviews that come beside the set in force, until {until}");
-            return Ruling::Hold(differences, why);
         }
         let why = match self.of.config.on_difference {
             OnDifference::Hold if !differences.is_empty() => format!("it decides otherwise: {differences}"),

@@ -138,9 +138,10 @@ impl Reloader {
         self.watcher = Some(watcher);
         loop {
             self.survive(Reloader::look);
-            // The gate wants to look again at what waits for it, and at nothing else.
-            let judged = self.waiting.as_ref().is_some_and(|waiting| waiting.summary.state != Waits::Pinned);
-            let until = self.gate.next().filter(|_| judged);
+            // The gate looks again at a candidate that it refused, and at nothing else.
+            let refused =
+                self.waiting.as_ref().is_some_and(|waiting| waiting.summary.state == Waits::Refused);
+            let until = self.gate.take_retry().filter(|_| refused);
             if !self.watcher.as_mut().is_some_and(|watcher| watcher.wait(until)) {
                 return;
             }

@@ -212,7 +212,6 @@ impl Checker<'_> {
         Gate {
             suites: suites.map(|(index, path)| self.path(&format!("/gate/suites/{index}"), path)).collect(),
             replay: self.count("", &raw.replay, &bounds::REPLAY),
-            shadow: raw.shadow.as_ref().map(|shadow| self.duration("", shadow, &bounds::SHADOW)),
             on_difference: raw.on_difference,
             budget: self.duration("", &raw.budget, &bounds::GATE_BUDGET),
         }

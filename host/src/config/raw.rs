@@ -248,9 +248,6 @@ pub(super) struct Gate {
     #[schemars(extend("description" = described(&bounds::REPLAY)))]
     #[schemars(with = "u32")]
     pub(super) replay: Number,
-    #[schemars(extend("description" = described(&bounds::SHADOW)))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) shadow: Option<DurationText>,
     /// What becomes of a set that decides any review otherwise than the one in force: `Hold` keeps it waiting for
     /// `host approve DIGEST`.
     pub(super) on_difference: OnDifference,
@@ -263,7 +260,6 @@ impl Default for Gate {
         Self {
             suites: Vec::new(),
             replay: bounds::REPLAY.size().into(),
-            shadow: None,
             on_difference: OnDifference::default(),
             budget: bounds::GATE_BUDGET.time().into(),
         }

@@ -106,22 +106,6 @@ impl Differences {
             });
         }
     }
-
-    /// Adds what was found of other reviews.
-    pub fn extend(&mut self, other: Differences) {
-        self.reviews += other.reviews;
-        self.left_out += other.left_out;
-        self.undecided += other.undecided;
-        for (mine, other) in [
-            (&mut self.newly_denied, other.newly_denied),
-            (&mut self.newly_allowed, other.newly_allowed),
-            (&mut self.changed_reasons, other.changed_reasons),
-        ] {
-            mine.reviews += other.reviews;
-            mine.examples.extend(other.examples);
-            mine.examples.truncate(bounds::EXAMPLES.size());
-        }
-    }
 }
 
 enum Kind {

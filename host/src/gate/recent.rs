@@ -1,4 +1,4 @@
-//! The reviews of late, in memory: what a candidate is tried on.
+//! The last reviews, in memory, for the replay.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,13 +20,7 @@ struct Kept {
     /// Oldest first.
     reviews: VecDeque<Arc<Review>>,
     bytes: usize,
-    /// So many were kept since the beginning.
-    total: u64,
 }
-
-/// A place in the order of reviews.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark(u64);
 
 impl Recent {
     /// Keeps as many from now on, within their bound in bytes.
@@ -53,24 +47,15 @@ impl Recent {
             let mut kept = self.lock();
             kept.reviews.push_back(review);
             kept.bytes += bytes;
-            kept.total += 1;
             kept.drop_over(wanted)
         };
         // Not while others wait for the lock.
         drop(gone);
     }
 
-    /// The newest first, and where they end.
-    pub fn newest(&self) -> (Vec<Arc<Review>>, Mark) {
-        let kept = self.lock();
-        (kept.reviews.iter().rev().cloned().collect(), Mark(kept.total))
-    }
-
-    /// Those after `mark` that are still there, the newest first, and where they end.
-    pub fn since(&self, mark: Mark) -> (Vec<Arc<Review>>, Mark) {
-        let kept = self.lock();
-        let new = usize::try_from(kept.total.saturating_sub(mark.0)).unwrap_or(usize::MAX);
-        (kept.reviews.iter().rev().take(new).cloned().collect(), Mark(kept.total))
+    /// Returns the reviews, the newest first.
+    pub fn newest(&self) -> Vec<Arc<Review>> {
+        self.lock().reviews.iter().rev().cloned().collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
@@ -111,29 +96,23 @@ mod tests {
         Arc::new(Review { images: vec![image.to_owned()], ..Review::default() })
     }
 
-    fn images((reviews, _): (Vec<Arc<Review>>, Mark)) -> Vec<String> {
-        reviews.iter().flat_map(|review| review.images.clone()).collect()
+    fn images(recent: &Recent) -> Vec<String> {
+        recent.newest().iter().flat_map(|review| review.images.clone()).collect()
     }
 
     #[test]
     fn the_newest_are_kept() {
         let recent = Recent::default();
         recent.push(&review("unwanted"));
-        assert_eq!(images(recent.newest()), [""; 0]);
+        assert_eq!(images(&recent), [""; 0]);
         recent.keep(3);
-        let (_, begin) = recent.newest();
         for image in ["a", "b", "c", "d"] {
             recent.push(&review(image));
         }
-        assert_eq!(images(recent.newest()), ["d", "c", "b"]);
-        assert_eq!(images(recent.since(begin)), ["d", "c", "b"], "one has come too early to be there still");
-        let (_, mark) = recent.newest();
-        assert_eq!(images(recent.since(mark)), [""; 0]);
-        recent.push(&review("e"));
-        assert_eq!(images(recent.since(mark)), ["e"]);
+        assert_eq!(images(&recent), ["d", "c", "b"]);
         recent.keep(1);
-        assert_eq!(images(recent.newest()), ["e"]);
+        assert_eq!(images(&recent), ["d"]);
         recent.keep(0);
-        assert_eq!(images(recent.newest()), [""; 0]);
+        assert_eq!(images(&recent), [""; 0]);
     }
 }

@@ -92,17 +92,11 @@ impl Reloader {
 
     /// Records what is held.
     fn hold(&mut self) {
-        let doubt = self.doubt.is_some();
-        let judged = self.gate.next().is_none();
-        let tells = |found: &Differences| !found.is_empty() || judged && found.tell_nothing();
-        let stays = |summary: &&CandidateSummary| {
-            summary.state == Waits::Held && (doubt || summary.differences.as_ref().is_some_and(tells))
-        };
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.summary);
         let Some(state) = &mut self.state else { return };
         let before = state.newest().and_then(|newest| newest.held.as_ref());
         let held = match waiting {
-            Some(summary) if stays(&summary) => Some(summary),
+            Some(summary) if summary.state == Waits::Held => Some(summary),
             // A moment in which it is refused, or a rollback, is no leave for it.
             Some(summary) => before.filter(|held| held.digest == summary.digest),
             // The candidate may come again as soon as the files are whole.
@@ -134,13 +128,6 @@ impl Reloader {
             Some(CandidateSummary { digest, state: Waits::Refused, why, .. }) => (
                 format!("candidate {digest}"),
                 because(&format!("it is refused: {why}"), "the generation in force stays"),
-            ),
-            Some(CandidateSummary { digest, why, .. }) if self.gate.next().is_some() => (
-                format!("candidate {digest}"),
-                because(
-                    &format!("it is not in force yet: {why}"),
-                    &format!("`host approve {digest}` puts it in force at once"),
-                ),
             ),
             Some(CandidateSummary { digest, why, .. }) => (
                 format!("candidate {digest}"),
