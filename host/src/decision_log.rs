@@ -6,6 +6,7 @@
 
 mod files;
 mod line;
+mod record;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use self::files::Files;
+pub use self::record::{DecisionRecord, ImageRecord, LeftOut, PolicyRecord};
 use crate::bounds;
 use crate::config::DecisionLogConfig;
 use crate::counts::Count;

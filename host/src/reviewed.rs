@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::review::Review;
 use crate::verdict::{Disposition, Said, Verdict};
@@ -68,7 +68,7 @@ const PLACE_DIGITS: usize = 13;
 const PROCESS_DIGITS: usize = 3;
 
 /// Sixteen letters and digits, distinct among all hosts for all that anyone will see, and in the order of time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReviewId {
     /// Milliseconds since 1970, and a number within the millisecond.
     place: u64,
@@ -83,6 +83,19 @@ impl ReviewId {
         lot = (lot ^ lot >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         lot = (lot ^ lot >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         lot ^ lot >> 31
+    }
+
+    /// Reads an id as `Display` writes it.
+    fn parse(text: &str) -> Option<ReviewId> {
+        if text.len() != PLACE_DIGITS + PROCESS_DIGITS {
+            return None;
+        }
+        let number = text.bytes().try_fold(0, |number: u128, byte| {
+            let digit = DIGITS.iter().position(|digit| *digit == byte)?;
+            Some(number << 5 | digit as u128)
+        })?;
+        let place = u64::try_from(number >> (5 * PROCESS_DIGITS)).ok()?;
+        Some(ReviewId { place, process: (number & 0x7fff) as u16 })
     }
 }
 
@@ -101,6 +114,13 @@ impl fmt::Display for ReviewId {
 impl Serialize for ReviewId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ReviewId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ReviewId, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        ReviewId::parse(&text).ok_or_else(|| serde::de::Error::custom("this is no id of a review"))
     }
 }
 
@@ -156,6 +176,20 @@ mod tests {
         let later = other.next(now + Duration::from_millis(1));
         assert!(first < later && first.to_string() < later.to_string());
         assert!(first.to_string().ends_with("zzz") && later.to_string().ends_with("000"));
+    }
+
+    #[test]
+    fn an_id_is_read_as_it_is_written() {
+        let read = |text: &str| serde_json::from_value::<ReviewId>(text.into()).ok();
+        for (place, process) in [(0, 0), (u64::MAX, 0x7fff), (1 << 63, 1)] {
+            let id = ReviewId { place, process };
+            assert_eq!(read(&id.to_string()), Some(id));
+        }
+        assert_eq!(Ids::default().next(SystemTime::now()).to_string().len(), 16);
+        for text in ["", "0", "00000000000000000", "000000000000000u", "zzzzzzzzzzzzzzzz", "000000000000000é"]
+        {
+            assert_eq!(read(text), None, "{text}");
+        }
     }
 
     #[test]

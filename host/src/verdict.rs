@@ -16,7 +16,7 @@ use crate::image::Image;
 use crate::text;
 
 /// What one policy decided of one image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Its rule applies and is satisfied.
@@ -98,7 +98,7 @@ pub fn agree(one: &Result<Decision, Malfunction>, other: &Result<Decision, Malfu
 }
 
 /// What kind of malfunction it is: what counts are kept by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MalfunctionKind {
     /// No version of it could be loaded.
