@@ -20,7 +20,7 @@ use crate::support::process::{HOST, Process};
 use crate::support::{self, Installation};
 
 /// The files in a folder, oldest first.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     // The one that is written has the shortest name.
@@ -121,7 +121,7 @@ async fn a_file_that_is_moved_away_is_made_anew() {
 }
 
 /// An allowed review with annotations of so many bytes.
-fn reviewed(ids: &Ids, bytes: usize) -> Arc<Reviewed> {
+pub(crate) fn reviewed(ids: &Ids, bytes: usize) -> Arc<Reviewed> {
     let set = support::set(json!({ "policies": [], "allowEmpty": true, "unjudged": "Allow" }));
     let mut review = support::review("default", &["nginx"]);
     review.annotations.push(("a.image-policy.k8s.io/b".to_owned(), "x".repeat(bytes)));
@@ -130,7 +130,7 @@ fn reviewed(ids: &Ids, bytes: usize) -> Arc<Reviewed> {
 }
 
 /// A log of its own.
-fn open(config: Value) -> DecisionLog {
+pub(crate) fn open(config: Value) -> DecisionLog {
     let log = DecisionLog::default();
     log.configure(support::config(json!({ "decisionLog": config })).decision_log.as_ref());
     log

@@ -24,6 +24,8 @@ mod decision_files;
 #[cfg(test)]
 mod decision_log;
 #[cfg(test)]
+mod decision_read;
+#[cfg(test)]
 mod deploy;
 #[cfg(test)]
 mod dispatch;

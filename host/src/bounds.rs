@@ -298,12 +298,21 @@ bounds! {
     "The gate":
     "What it may take to judge a candidate before it is in force, where host.yaml has a `gate`. Reviews come first: what is \
      over a bound is left out and counted, but for suites, which have to pass as a whole." {
-        REPLAY = count("replay", "reviews of late that a candidate is tried on", 1000)
+        REPLAY = count("replay", "the last reviews, which a candidate is tried on", 1000)
             .key("gate.replay", 0, 10_000)
             .does("the oldest are forgotten");
-        RECENT_BYTES = bytes("recent-bytes", "reviews of late in memory", 16 * MI)
+        RECENT_BYTES = bytes("recent-bytes", "the last reviews in memory", 16 * MI)
             .fixed("most reviews take less than 1 KiB")
             .does("the oldest are forgotten");
+        REPLAY_FILE = bytes("replay-file", "the end of each file of the decision log, which a replay reads after a restart", 16 * MI)
+            .fixed("no more reviews than that are kept in memory")
+            .does("lines before it are not read");
+        REPLAY_LINES = count("replay-lines", "lines of the decision log that a replay reads, in all files", 50_000)
+            .fixed("it is five times the largest `gate.replay`, since some lines hold nothing to judge")
+            .does("older lines are not read");
+        REPLAY_TIME = time("replay-time", "for a replay to read the decision log", 2 * SECOND)
+            .fixed("10,000 usual lines take a tenth of it, and a change waits meanwhile")
+            .does("older lines are not read");
         GATE_BUDGET = time("gate-budget", "for a candidate's suites, and for the reviews that it is tried on", 5 * SECOND)
             .key("gate.budget", 100, 5 * MINUTE)
             .says("its suites were not run to their end within {limit} ({key})");

@@ -6,6 +6,7 @@
 
 mod files;
 mod line;
+mod read;
 mod record;
 
 use std::collections::VecDeque;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use self::files::Files;
+pub use self::read::{ReadLimits, Records};
 pub use self::record::{DecisionRecord, ImageRecord, LeftOut, PolicyRecord};
 use crate::bounds;
 use crate::config::DecisionLogConfig;

@@ -10,7 +10,7 @@ use crate::file::{self, Access, FolderError, Privacy, PrivateFolder};
 use crate::reviewed::ReviewId;
 
 /// The file that is written.
-const CURRENT: &str = "decisions.jsonl";
+pub(super) const CURRENT: &str = "decisions.jsonl";
 /// Others are called by the review that came next.
 const BEFORE: &str = "decisions-";
 const ENDING: &str = ".jsonl";
@@ -127,7 +127,8 @@ impl Files {
     }
 }
 
-fn folder(directory: &Path) -> io::Result<PrivateFolder> {
+/// Opens the folder, and makes it with mode 0700 where it is missing.
+pub(super) fn folder(directory: &Path) -> io::Result<PrivateFolder> {
     PrivateFolder::open(directory, Privacy::Readable).map_err(|error| match error {
         FolderError::NoFolder(path) => io::Error::other(format!(
             "{path} is no folder: remove what stands there, or name another folder as `decisionLog.directory`"
@@ -152,11 +153,17 @@ fn whole_lines(file: &File, length: u64) -> io::Result<u64> {
     Ok(0)
 }
 
+/// Returns the names of the files before the one that is written, the oldest first.
+pub(super) fn rotated(folder: &PrivateFolder) -> io::Result<Vec<String>> {
+    let mut names = folder.names()?;
+    names.retain(|name| name.starts_with(BEFORE) && name.ends_with(ENDING));
+    names.sort();
+    Ok(names)
+}
+
 /// Removes the oldest files but for so many, the one that is written counted.
 fn prune(folder: &PrivateFolder, files: usize) -> io::Result<()> {
-    let mut before = folder.names()?;
-    before.retain(|name| name.starts_with(BEFORE) && name.ends_with(ENDING));
-    before.sort();
+    let before = rotated(folder)?;
     let surplus = (before.len() + 1).saturating_sub(files);
     for name in before.iter().take(surplus) {
         match folder.remove(name) {
