@@ -1,17 +1,23 @@
 //! The gate: every file of `cases/gate` is a set in force and a candidate, whose policies do what their settings say, a
-//! `gate`, suites and reviews of late, and the ruling that is expected.
+//! `gate`, suites, the last reviews and a decision log, and the ruling that is expected.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use host::gate::{Gate, Recent, Ruling};
+use host::decision_log::DecisionRecord;
+use host::evaluate::evaluate;
+use host::gate::{Differences, Gate, Recent, Ruling};
 use host::policy::PolicySet;
 use host::reload::{Command, Results, Started};
 use host::review::{API_VERSION, Review};
+use host::reviewed::{ReviewId, Reviewed};
 use host::state::Waits;
 use host::watch::Watcher;
+use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -22,7 +28,7 @@ use crate::support::process::HOST;
 use crate::support::{self, Installation, assert_none, cases, scripted, version};
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Case {
     #[expect(dead_code, reason = "for the count of tests that every bound has")]
     bound: Option<String>,
@@ -34,7 +40,23 @@ struct Case {
     suite: BTreeMap<String, Value>,
     #[serde(default)]
     reviews: Vec<Asked>,
+    /// The decision log: the oldest line first.
+    #[serde(default)]
+    log: Vec<Line>,
+    /// The end of the log, without a line break.
+    #[serde(default)]
+    log_end: String,
     expected: Expected,
+}
+
+/// A line of the decision log.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    /// As it stands.
+    Text(String),
+    /// That of a review, which the set in force has judged.
+    Review(Asked),
 }
 
 #[derive(Deserialize)]
@@ -48,6 +70,25 @@ struct Asked {
     annotation_bytes: usize,
     #[serde(default = "once")]
     times: usize,
+    /// Of a review in memory: the decision log has it too.
+    #[serde(default)]
+    logged: bool,
+}
+
+impl Asked {
+    fn review(&self) -> Arc<Review> {
+        let annotation = ("a.image-policy.k8s.io/b".to_owned(), "x".repeat(self.annotation_bytes));
+        let annotations = Vec::from_iter((self.annotation_bytes > 0).then_some(annotation));
+        let (namespace, images) = (self.namespace.clone(), self.images.clone());
+        Arc::new(Review { namespace, annotations, images })
+    }
+}
+
+/// The line of a review that a set has judged.
+fn line(set: &PolicySet, id: ReviewId, review: &Arc<Review>) -> String {
+    let (review, verdict) = (Arc::clone(review), evaluate(set, review));
+    let reviewed = Reviewed { id, at: SystemTime::now(), took: Duration::from_millis(1), review, verdict };
+    serde_json::to_string(&DecisionRecord::new(&reviewed)).unwrap() + "\n"
 }
 
 fn default_namespace() -> String {
@@ -72,44 +113,69 @@ struct Expected {
 
 /// The gate of a host.yaml.
 fn gate(config: Value) -> Gate {
+    logged_gate(config, Value::Null)
+}
+
+/// The gate of a host.yaml with a `decisionLog`, unless that is null.
+fn logged_gate(config: Value, log: Value) -> Gate {
+    let mut host = json!({ "gate": config });
+    if !log.is_null() {
+        host["decisionLog"] = log;
+    }
     let mut gate = Gate::default();
-    gate.configure(support::config(json!({ "gate": config })).gate.as_ref());
+    gate.configure(&support::config(host));
     gate
 }
 
 #[test]
 fn every_case() {
     let cases = cases::<Case>("cases/gate");
-    assert!(cases.len() >= 34, "only {} cases", cases.len());
+    assert!(cases.len() >= 40, "only {} cases", cases.len());
     let differences = cases.into_iter().filter_map(|(name, case)| difference(&name, case));
     assert_none(&differences.collect::<Vec<_>>());
 }
 
 fn difference(name: &str, case: Case) -> Option<String> {
-    let Case { before, after, gate: config, suite, reviews, expected, .. } = case;
+    let Case { before, after, gate: config, suite, reviews, log, log_end, expected, .. } = case;
     let folder = tempfile::tempdir().unwrap();
     for (file, content) in &suite {
         let path = folder.path().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content.to_string()).unwrap();
     }
+    let decisions = tempfile::tempdir().unwrap();
     let mut gate = match config {
         None => Gate::default(),
         Some(mut config) => {
             if !suite.is_empty() {
                 config["suites"] = json!([folder.path()]);
             }
-            gate(config)
+            logged_gate(config, json!({ "directory": decisions.path() }))
         }
     };
-    let recent = gate.recent();
-    for Asked { namespace, images, annotation_bytes, times } in reviews {
-        let annotation = ("a.image-policy.k8s.io/b".to_owned(), "x".repeat(annotation_bytes));
-        let annotations = Vec::from_iter((annotation_bytes > 0).then_some(annotation));
-        let review = Arc::new(Review { namespace, annotations, images });
-        (0..times).for_each(|_| recent.push(&review));
-    }
     let (before, after) = (support::set(before), support::set(after));
+    let mut lines = String::new();
+    for logged in log {
+        match logged {
+            Line::Text(text) => lines.push_str(&(text + "\n")),
+            Line::Review(asked) => {
+                let review = asked.review();
+                (0..asked.times).for_each(|_| lines.push_str(&line(&before, support::review_id(), &review)));
+            }
+        }
+    }
+    let recent = gate.recent();
+    for asked in reviews {
+        let review = asked.review();
+        for _ in 0..asked.times {
+            let id = support::review_id();
+            recent.push(id, &review);
+            if asked.logged {
+                lines.push_str(&line(&before, id, &review));
+            }
+        }
+    }
+    fs::write(decisions.path().join("decisions.jsonl"), lines + &log_end).unwrap();
     let (ruling, differences, why) = match gate.judge(&after, Some(&before)) {
         Ruling::Swap(differences) => ("swap", Some(differences), String::new()),
         Ruling::Hold(differences, why) => ("hold", Some(differences), why),
@@ -150,7 +216,7 @@ fn denies_bad() -> Value {
 }
 
 fn push(recent: &Recent, images: &[&str]) {
-    images.iter().for_each(|image| recent.push(&Arc::new(support::review("default", &[image]))));
+    images.iter().for_each(|image| support::remember(recent, image));
 }
 
 #[test]
@@ -411,6 +477,104 @@ fn what_nothing_is_known_of_stays_held() {
     assert_eq!(held(&started).why, before.why);
     started.reloader.obey(Command::Approve { digest: before.digest }).unwrap();
     assert_eq!(started.standing.current().candidate, None);
+}
+
+/// A log that another user can exchange is not read, and the log says so. The next candidate finds it mended.
+#[test]
+fn a_decision_log_that_cannot_be_opened_holds_nothing_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (before, after) = (support::set(allows()), support::set(denies_bad()));
+    let bad = Arc::new(support::review("default", &["x.io/bad"]));
+    let line = line(&before, support::review_id(), &bad);
+    fs::write(folder.path().join("decisions.jsonl"), line).unwrap();
+    let mut gate = logged_gate(json!({ "onDifference": "Hold" }), json!({ "directory": folder.path() }));
+    let mode = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o777);
+    let told = support::logged(|| {
+        assert_eq!(gate.judge(&after, Some(&before)), Ruling::Swap(Differences::default()));
+    });
+    assert!(
+        told.contains("the replay is without the reviews of the decision log")
+            && told.contains("others can write"),
+        "{told}"
+    );
+    mode(0o700);
+    assert!(matches!(gate.judge(&before, Some(&after)), Ruling::Hold(..)));
+}
+
+/// The log is read where memory may be short of reviews: once, and again where more are wanted or it stands elsewhere.
+#[test]
+fn the_decision_log_is_read_once() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (before, after) = (support::set(allows()), support::set(denies_bad()));
+    let log = |folder: &tempfile::TempDir, image: &str| {
+        let review = Arc::new(support::review("default", &[image]));
+        let mut file = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(folder.path().join("decisions.jsonl"))
+            .unwrap();
+        file.write_all(line(&before, support::review_id(), &review).as_bytes()).unwrap();
+    };
+    let configured = |gate: &mut Gate, replay: usize, folder: &tempfile::TempDir| {
+        let log = json!({ "directory": folder.path() });
+        gate.configure(&support::config(json!({ "gate": { "replay": replay }, "decisionLog": log })));
+    };
+    let mut gate = Gate::default();
+    // Another set in force each time, so that nothing is known yet.
+    let mut sets = [(&after, &before), (&before, &after)].into_iter().cycle();
+    let mut reviews = |gate: &mut Gate| {
+        let (candidate, current) = sets.next().unwrap();
+        let Ruling::Swap(differences) = gate.judge(candidate, Some(current)) else {
+            panic!("it holds nothing")
+        };
+        differences.reviews
+    };
+    log(&folder, "a");
+    configured(&mut gate, 2, &folder);
+    assert_eq!(reviews(&mut gate), 1);
+    log(&folder, "b");
+    assert_eq!(reviews(&mut gate), 1, "it is not read again");
+    configured(&mut gate, 3, &folder);
+    assert_eq!(reviews(&mut gate), 2, "more are wanted");
+    log(&other, "c");
+    configured(&mut gate, 3, &other);
+    assert_eq!(reviews(&mut gate), 3, "it stands elsewhere");
+    configured(&mut gate, 0, &other);
+    assert_eq!(reviews(&mut gate), 0);
+    configured(&mut gate, 1, &other);
+    assert_eq!(reviews(&mut gate), 1);
+}
+
+/// The whole way across a restart: memory is empty, and the decision log has the review that a change would deny.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restart_a_change_is_tried_on_the_decision_log() {
+    let installation = Installation::new(json!({
+        "stateDirectory": "state", "decisionLog": { "directory": "decisions" }, "gate": { "onDifference": "Hold" },
+    }));
+    let image = "registry.k8s.io/pause:3.10";
+    let mut process = installation.start();
+    let (door, _) = process.addresses();
+    let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+    let answer = connection.review(image).await.unwrap();
+    assert_eq!(answer.json()["status"]["allowed"], true);
+    process.signal(Signal::TERM);
+    let (ended, said) = process.end();
+    assert_eq!(ended.code(), Some(0), "{said}");
+    let log = installation.path("decisions/decisions.jsonl");
+    fs::File::options().append(true).open(&log).unwrap().write_all(b"garbage\n{\"id\":\"cu").unwrap();
+
+    let mut process = installation.start();
+    process.addresses();
+    trust(&installation, &["docker.io/**"]);
+    let held = until(&installation, "held", |status| status["candidate"]["state"] == "held");
+    let differences = &held["candidate"]["differences"];
+    assert_eq!(
+        (&differences["reviews"], &differences["newlyDenied"]["reviews"]),
+        (&json!(1), &json!(1)),
+        "{held:#}"
+    );
+    assert_eq!(differences["newlyDenied"]["examples"][0]["images"], json!([image]));
 }
 
 /// The reload looks again at a candidate whose suites cannot be run, although no file changes, and stops when the

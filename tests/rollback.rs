@@ -9,7 +9,7 @@ use host::state::Waits;
 use serde_json::json;
 
 use crate::reload::{Installation, said};
-use crate::support::{denying, review, version};
+use crate::support::{denying, remember, version};
 
 const STATE: &str = "policyDirectory: policies\nstateDirectory: state";
 
@@ -207,7 +207,7 @@ fn what_is_held_waits_for_leave() {
     let installation = Installation::new(&gated);
     installation.policy("a", &version("version1"));
     let mut started = installation.start();
-    started.recent.push(&std::sync::Arc::new(review("default", &["x.io/a"])));
+    remember(&started.recent, "x.io/a");
     installation.policy("a", &denying("version2"));
     started.reloader.reload();
     assert_eq!(said(&started.policies), ["a: version1"]);
@@ -245,7 +245,7 @@ fn what_is_held_waits_for_leave() {
     assert_eq!((started.policies.current().number(), installation.problems(&started)), (2, Vec::new()));
 
     // Files that go back leave nothing to wait, and host.yaml that asks no more puts the candidate in force.
-    started.recent.push(&std::sync::Arc::new(review("default", &["x.io/a"])));
+    remember(&started.recent, "x.io/a");
     installation.policy("a", &version("version3"));
     started.reloader.reload();
     assert!(started.standing.current().candidate.is_some());
@@ -264,7 +264,7 @@ fn what_is_held_waits_for_leave() {
 fn what_is_held_outlives_a_rollback() {
     let installation = Installation::new(&format!("{STATE}\ngate: {{ replay: 10, onDifference: Hold }}"));
     let mut started = after(&installation, 2);
-    started.recent.push(&std::sync::Arc::new(review("default", &["x.io/a"])));
+    remember(&started.recent, "x.io/a");
     installation.policy("a", &denying("version3"));
     started.reloader.reload();
     let held = started.standing.current().candidate.clone().unwrap();

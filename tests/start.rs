@@ -194,7 +194,7 @@ fn a_broken_newcomer_stays_out_across_a_restart() {
         installation.policy("a", &version("version1"));
         let mut started = installation.start();
         if case == "held" {
-            started.recent.push(&Arc::new(support::review("default", &["x.io/a"])));
+            support::remember(&started.recent, "x.io/a");
             installation.policy("a", &denying("version2"));
         } else {
             installation.policy("a", &version("version2"));
@@ -414,7 +414,7 @@ fn what_may_have_been_held_is_held() {
     installation.policy("a", &version("version2"));
     started.reloader.reload();
     assert_eq!(said(&started.policies), ["a: version2"]);
-    started.recent.push(&Arc::new(support::review("default", &["x.io/a"])));
+    support::remember(&started.recent, "x.io/a");
     installation.policy("a", &denying("version3"));
     started.reloader.reload();
     drop(started);

@@ -2,7 +2,7 @@
 //! candidate must pass, and a replay of the last reviews, which the candidate and the set in force both judge.
 //!
 //! The gate runs on the reload's thread and on one of its own, at a low priority and within a budget. The webhook only
-//! keeps its last reviews in memory ([`Recent`]). Evaluations of the gate count neither in the metrics of a policy nor in
+//! keeps its last reviews in memory ([`Recent`]); after a start the decision log fills them up. Evaluations of the gate count neither in the metrics of a policy nor in
 //! the time that a policy is expected to take.
 
 mod differences;
@@ -10,6 +10,7 @@ mod recent;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -17,10 +18,12 @@ use std::time::{Duration, Instant, SystemTime};
 pub use self::differences::{Differences, Example, Found};
 pub use self::recent::Recent;
 use crate::bounds;
-use crate::config::{self, HostLimits, OnDifference};
+use crate::config::{self, Config, HostLimits, OnDifference};
+use crate::decision_log::{ReadLimits, Records};
 use crate::evaluate::{Instances, evaluate_aside};
 use crate::policy::PolicySet;
 use crate::review::Review;
+use crate::reviewed::ReviewId;
 use crate::suite::{self, Case, SuiteError};
 use crate::text;
 use crate::verdict::Verdict;
@@ -48,6 +51,10 @@ pub enum Ruling {
 pub struct Gate {
     config: Option<config::Gate>,
     recent: Arc<Recent>,
+    /// The folder of the decision log.
+    log: Option<PathBuf>,
+    /// Whether the decision log may hold reviews that belong into memory.
+    unread: bool,
     trial: Option<Trial>,
     /// The time at which suites that could not be run are run again.
     retry: Option<Instant>,
@@ -77,12 +84,19 @@ impl Gate {
         Arc::clone(&self.recent)
     }
 
-    /// Judges by this from now on; none: whatever comes is put in force.
-    pub fn configure(&mut self, config: Option<&config::Gate>) {
-        if self.config.as_ref() != config {
-            self.recent.keep(config.map_or(0, |config| config.replay));
-            self.config = config.cloned();
+    /// Follows a configuration. Without a `gate` in it every candidate is put in force.
+    pub fn configure(&mut self, config: &Config) {
+        let replay = |gate: &Option<config::Gate>| gate.as_ref().map_or(0, |gate| gate.replay);
+        let log = config.decision_log.as_ref().map(|log| &log.directory);
+        if replay(&config.gate) != replay(&self.config) {
+            self.recent.keep(replay(&config.gate));
+            self.unread |= replay(&config.gate) > replay(&self.config);
         }
+        if log != self.log.as_ref() {
+            self.log = log.cloned();
+            self.unread = true;
+        }
+        self.config = config.gate.clone();
     }
 
     /// Whether it may keep a candidate from being put in force.
@@ -117,7 +131,7 @@ impl Gate {
     pub fn judge(&mut self, candidate: &PolicySet, current: Option<&PolicySet>) -> Ruling {
         let before = self.trial.take();
         self.retry = None;
-        let Some(config) = &self.config else { return Ruling::Swap(Differences::default()) };
+        let Some(config) = self.config.clone() else { return Ruling::Swap(Differences::default()) };
         let tried = fixtures(&config.suites).and_then(|fixtures| {
             let of = Subject {
                 candidate: candidate.digest().to_owned(),
@@ -127,7 +141,12 @@ impl Gate {
             };
             match before.filter(|trial| trial.of == of) {
                 Some(trial) => Ok(trial),
-                None => Trial::new(of, &self.recent, candidate, current),
+                None => {
+                    if current.is_some() {
+                        self.read_log(config.replay);
+                    }
+                    Trial::new(of, &self.recent, candidate, current)
+                }
             }
         });
         match tried {
@@ -139,6 +158,38 @@ impl Gate {
             }
         }
     }
+
+    /// Fills the reviews in memory up from the decision log, which has those of the processes before this one. A log that
+    /// cannot be opened is tried again with the next candidate.
+    fn read_log(&mut self, replay: usize) {
+        let Some(folder) = self.log.as_deref().filter(|_| self.unread && replay > 0) else { return };
+        let read = aside(|| logged(folder, replay)).and_then(|read| read.map_err(|error| error.to_string()));
+        match read {
+            Ok(reviews) => {
+                tracing::info!("gate: the decision log has {} reviews for the replay", reviews.len());
+                self.recent.fill(reviews);
+                self.unread = false;
+            }
+            Err(why) => {
+                let folder = text::path(folder);
+                tracing::warn!(
+                    "gate: the replay is without the reviews of the decision log in {folder}: {why}"
+                );
+            }
+        }
+    }
+}
+
+/// Returns the newest reviews of a decision log, the newest first, as many as memory may hold.
+fn logged(folder: &Path, most: usize) -> io::Result<Vec<(ReviewId, Arc<Review>)>> {
+    let records = Records::open(folder, ReadLimits::default())?;
+    let reviews = records.filter_map(|record| Some((record.id, Arc::new(record.review()?))));
+    let mut bytes = 0;
+    let within = reviews.take(most).take_while(|(_, review)| {
+        bytes += recent::bytes(review);
+        bytes <= bounds::RECENT_BYTES.size()
+    });
+    Ok(within.collect())
 }
 
 impl Trial {

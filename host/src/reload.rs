@@ -259,7 +259,7 @@ impl Reloader {
         })?;
         self.decision_log.configure(config.decision_log.as_ref());
         self.config = config;
-        self.gate.configure(self.config.gate.as_ref());
+        self.gate.configure(&self.config);
         let Candidate { set, problems, whole, awaited, prepared } = candidate;
         (self.whole, self.prepared) = (whole, prepared);
         let unfinished = !awaited.is_empty() && problems.is_empty();

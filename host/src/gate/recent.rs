@@ -1,11 +1,12 @@
 //! The last reviews, in memory, for the replay.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::bounds;
 use crate::review::Review;
+use crate::reviewed::ReviewId;
 
 /// The last reviews. Keeping one costs a short lock, and nothing where none are wanted.
 #[derive(Default)]
@@ -18,7 +19,7 @@ pub struct Recent {
 #[derive(Default)]
 struct Kept {
     /// Oldest first.
-    reviews: VecDeque<Arc<Review>>,
+    reviews: VecDeque<(ReviewId, Arc<Review>)>,
     bytes: usize,
 }
 
@@ -32,7 +33,7 @@ impl Recent {
     }
 
     /// Keeps a review that was answered.
-    pub fn push(&self, review: &Arc<Review>) {
+    pub fn push(&self, id: ReviewId, review: &Arc<Review>) {
         let wanted = self.wanted.load(Ordering::Relaxed);
         // Nobody denies a review without images.
         if wanted == 0 || review.images.is_empty() {
@@ -45,7 +46,7 @@ impl Recent {
         let review = Arc::clone(review);
         let gone = {
             let mut kept = self.lock();
-            kept.reviews.push_back(review);
+            kept.reviews.push_back((id, review));
             kept.bytes += bytes;
             kept.drop_over(wanted)
         };
@@ -55,7 +56,22 @@ impl Recent {
 
     /// Returns the reviews, the newest first.
     pub fn newest(&self) -> Vec<Arc<Review>> {
-        self.lock().reviews.iter().rev().cloned().collect()
+        self.lock().reviews.iter().rev().map(|(_, review)| Arc::clone(review)).collect()
+    }
+
+    /// Adds older reviews, the newest first, as far as there is room, and each once.
+    pub fn fill(&self, older: impl IntoIterator<Item = (ReviewId, Arc<Review>)>) {
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        let mut kept = self.lock();
+        let mut known: HashSet<ReviewId> = kept.reviews.iter().map(|(id, _)| *id).collect();
+        for (id, review) in older.into_iter().filter(|(id, _)| known.insert(*id)) {
+            let bytes = kept.bytes + bytes(&review);
+            if kept.reviews.len() >= wanted || bytes > bounds::RECENT_BYTES.size() {
+                break;
+            }
+            kept.reviews.push_front((id, review));
+            kept.bytes = bytes;
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
@@ -68,7 +84,7 @@ impl Kept {
     fn drop_over(&mut self, most: usize) -> Vec<Arc<Review>> {
         let mut gone = Vec::new();
         while self.reviews.len() > most || self.bytes > bounds::RECENT_BYTES.size() {
-            let Some(review) = self.reviews.pop_front() else { break };
+            let Some((_, review)) = self.reviews.pop_front() else { break };
             self.bytes -= bytes(&review);
             gone.push(review);
         }
@@ -76,8 +92,8 @@ impl Kept {
     }
 }
 
-/// What a review takes in memory, about.
-fn bytes(review: &Review) -> usize {
+/// Returns about how much memory a review takes.
+pub(super) fn bytes(review: &Review) -> usize {
     let Review { namespace, annotations, images } = review;
     let strings = annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
         + images.iter().map(String::len).sum::<usize>();
@@ -90,11 +106,10 @@ fn bytes(review: &Review) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::SystemTime;
 
-    fn review(image: &str) -> Arc<Review> {
-        Arc::new(Review { images: vec![image.to_owned()], ..Review::default() })
-    }
+    use super::*;
+    use crate::reviewed::Ids;
 
     fn images(recent: &Recent) -> Vec<String> {
         recent.newest().iter().flat_map(|review| review.images.clone()).collect()
@@ -102,17 +117,32 @@ mod tests {
 
     #[test]
     fn the_newest_are_kept() {
-        let recent = Recent::default();
-        recent.push(&review("unwanted"));
+        let (recent, ids) = (Recent::default(), Ids::default());
+        let review = |image: &str| {
+            let review = Review { images: vec![image.to_owned()], ..Review::default() };
+            (ids.next(SystemTime::now()), Arc::new(review))
+        };
+        let push = |(id, review): (ReviewId, Arc<Review>)| recent.push(id, &review);
+        push(review("unwanted"));
         assert_eq!(images(&recent), [""; 0]);
         recent.keep(3);
-        for image in ["a", "b", "c", "d"] {
-            recent.push(&review(image));
-        }
+        let older = ["x", "y", "z"].map(review);
+        ["a", "b", "c", "d"].map(review).into_iter().for_each(push);
         assert_eq!(images(&recent), ["d", "c", "b"]);
+        recent.fill(older.clone());
+        assert_eq!(images(&recent), ["d", "c", "b"], "there is no room");
         recent.keep(1);
         assert_eq!(images(&recent), ["d"]);
         recent.keep(0);
         assert_eq!(images(&recent), [""; 0]);
+
+        recent.keep(3);
+        let last = review("e");
+        push(last.clone());
+        let [x, y, z] = older;
+        recent.fill([last, x.clone(), x, y, z]);
+        assert_eq!(images(&recent), ["e", "x", "y"], "each once");
+        push(review("f"));
+        assert_eq!(images(&recent), ["f", "e", "x"], "the oldest goes first");
     }
 }

@@ -69,7 +69,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     let cache = cache(state.as_ref(), config.limits.cache, &mut lasting).map_err(StartError::Prepare)?;
     let preparer = Preparer::new(engine, cache, program, true).map_err(StartError::Prepare)?;
     let mut gate = Gate::default();
-    gate.configure(config.gate.as_ref());
+    gate.configure(&config);
     let mut refused = Refused::default();
     let first = First::of(&preparer, &config, state.as_ref(), &mut gate, &mut refused);
 

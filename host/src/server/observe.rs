@@ -16,7 +16,7 @@ impl Host {
     pub(super) fn observe(&self, set: &PolicySet, reviewed: Reviewed) {
         self.metrics.reviewed(set, reviewed.took, &reviewed.verdict);
         self.log(&reviewed);
-        self.recent.push(&reviewed.review);
+        self.recent.push(reviewed.id, &reviewed.review);
         if self.sources.decision_log.wants(&reviewed) {
             self.sources.decision_log.log(&reviewed);
         }
