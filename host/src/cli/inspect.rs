@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Failure, Format, exit, preparer, read, say, settings};
 use crate::bounds;
 use crate::config::PolicyLimits;
-use crate::policy::{Component, Engine, LoadError, Policy, Purpose, World};
+use crate::policy::{Component, LoadError, Policy, World};
 use crate::text;
 
 const BROKEN: u8 = 2;
@@ -17,7 +17,7 @@ const BROKEN: u8 = 2;
 /// Tell what a policy is: its world, imports, size and digest, whether it takes its settings, and whether instances
 /// start from a snapshot
 ///
-/// Without MODULE, tell what every policy runs in: the settings of the engine that are in force, and all bounds.
+/// Without MODULE, list all limits of the host and of policies.
 ///
 /// Exit status: 0 told, 2 usage, or the host would not load the policy; what can be told of it is told all the same.
 #[derive(clap::Args)]
@@ -39,9 +39,6 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 
 fn inspect(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Some(module) = &arguments.module else {
-        let engine =
-            Engine::new(Purpose::Serve { policies: 0 }).map_err(|error| Failure::new(BROKEN, error))?;
-        say(format_args!("Engine\n  {}\n", engine.settings().replace('\n', "\n  ")))?;
         say(bounds::columns().trim_end())?;
         return Ok(ExitCode::SUCCESS);
     };

@@ -54,8 +54,8 @@ pub enum Purpose {
 pub struct Engine {
     pub(super) engine: wasmtime::Engine,
     pub(super) linker: Linker<State>,
-    /// The pool that instances come out of, or why there is none.
-    pool: Result<PoolingAllocationConfig, String>,
+    /// Why there is no pool that instances come out of.
+    no_pool: Option<String>,
     /// Stores count instructions, by fuel.
     pub(super) counts: bool,
 }
@@ -79,60 +79,25 @@ impl Engine {
     /// The machine is none that wasmtime compiles for, or refuses a thread.
     pub fn new(purpose: Purpose) -> Result<Engine, EngineError> {
         let on_demand = config(purpose);
-        let wanted = match purpose {
-            Purpose::Serve { policies } => Ok(pool(policies)),
-            Purpose::Prepare | Purpose::Snapshot | Purpose::Count => Err("not wanted here".to_owned()),
-        };
-        let engine = match &wanted {
-            Ok(pool) => wasmtime::Engine::new(on_demand.clone().allocation_strategy(pool.clone())),
-            Err(_) => wasmtime::Engine::new(&on_demand),
-        };
-        let (engine, pool) = match (engine, wanted) {
-            (Err(error), Ok(_)) => (wasmtime::Engine::new(&on_demand)?, Err(format!("{error:#}"))),
-            (engine, pool) => (engine?, pool),
+        let (engine, no_pool) = match purpose {
+            Purpose::Serve { policies } => {
+                match wasmtime::Engine::new(on_demand.clone().allocation_strategy(pool(policies))) {
+                    Ok(engine) => (engine, None),
+                    Err(error) => (wasmtime::Engine::new(&on_demand)?, Some(format!("{error:#}"))),
+                }
+            }
+            Purpose::Prepare | Purpose::Snapshot | Purpose::Count => {
+                (wasmtime::Engine::new(&on_demand)?, None)
+            }
         };
         let linker = linker(&engine)?;
         start_clock(&engine)?;
-        Ok(Engine { engine, linker, pool, counts: purpose == Purpose::Count })
+        Ok(Engine { engine, linker, no_pool, counts: purpose == Purpose::Count })
     }
 
-    /// Why instances are made on demand; none where they come out of a pool.
+    /// Returns why instances are made on demand although a pool is wanted.
     pub fn no_pool(&self) -> Option<&str> {
-        self.pool.as_ref().err().map(String::as_str)
-    }
-
-    /// Every setting in force, a `name: value` a line: wasmtime's own, then the pool's.
-    pub fn settings(&self) -> String {
-        // wasmtime's `Debug` tells all of them: a field begins where the indentation is least.
-        let config = format!("{:#?}", self.engine.config());
-        let mut lines = Vec::<String>::new();
-        for line in config.lines().filter_map(|line| line.strip_prefix("    ")) {
-            match lines.last_mut() {
-                Some(field) if line.starts_with([' ', ')', '}', ']']) => field.push_str(line.trim()),
-                _ => lines.push(line.to_owned()),
-            }
-        }
-        for line in &mut lines {
-            *line = line.trim_end_matches(',').replace(",)", ")").replace(",}", "}");
-        }
-        lines.push(format!("clock of deadlines: a tick every {TICK:?}"));
-        match &self.pool {
-            Ok(pool) => lines.extend([
-                format!("pool, instances: {}", pool.get_total_component_instances()),
-                format!("pool, core instances: {}", pool.get_total_core_instances()),
-                format!("pool, memories: {}", pool.get_total_memories()),
-                format!("pool, tables: {}", pool.get_total_tables()),
-                format!("pool, stacks of fibers: {}", pool.get_total_stacks()),
-                format!("pool, bytes of a memory: {}", pool.get_max_memory_size()),
-                format!("pool, bytes of a memory kept resident: {}", pool.get_memory_keep_resident()),
-                format!("pool, elements of a table: {}", pool.get_table_elements()),
-                format!("pool, bytes of a table kept resident: {}", pool.get_table_keep_resident()),
-                format!("pool, places kept warm: {}", pool.get_max_unused_warm_slots()),
-                format!("pool, PAGEMAP_SCAN: {:?}", pool.get_pagemap_scan()),
-            ]),
-            Err(why) => lines.push(format!("pool: none, instances are made on demand ({why})")),
-        }
-        lines.join("\n")
+        self.no_pool.as_deref()
     }
 
     /// The same for engines that can load what each other compiles.
@@ -264,4 +229,16 @@ impl Pollable for Over {
 fn over_at_once(state: &mut State) -> wasmtime::Result<Resource<DynPollable>> {
     let over = state.table.push(Over)?;
     subscribe(&mut state.table, over)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_has_no_stacks_and_resets_every_page() {
+        let pool = pool(1);
+        assert_eq!(pool.get_total_stacks(), 0);
+        assert!(matches!(pool.get_pagemap_scan(), Enabled::No));
+    }
 }
