@@ -172,6 +172,16 @@ fn nothing_is_left_undone() {
 }
 
 #[test]
+fn no_generated_code_is_checked_in() {
+    let all = ["rs", "c", "h", "go", "js", "py"]
+        .iter()
+        .flat_map(|extension| ["host", "plugins", "tests"].map(|folder| sources(folder, extension)))
+        .flatten();
+    let generated = all.filter(|(_, text)| text.lines().take(5).any(|line| line.contains("DO NOT EDIT")));
+    none(generated.map(|(path, _)| path).collect(), "generated code is made below target/ when it is needed");
+}
+
+#[test]
 fn the_contract_is_documented() {
     let mut undocumented = Vec::new();
     for (path, text) in sources("wit", "wit") {
