@@ -3,7 +3,7 @@
 
 use host::evaluate::{Instances, evaluate, evaluate_with};
 use host::suite::Case;
-use host::verdict::Verdict;
+use host::review::verdict::Verdict;
 use serde_json::json;
 
 use crate::{dispatch, support};
@@ -15,7 +15,7 @@ fn bounds_cases() {
 
 /// What each policy said of each image.
 fn reasons(verdict: &Verdict) -> Vec<String> {
-    verdict.images.iter().flat_map(|image| &image.judged.said).map(host::verdict::Said::reason).collect()
+    verdict.images.iter().flat_map(|image| &image.judged.said).map(host::review::verdict::Said::reason).collect()
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use host::config::{self, ClientAuth, Config, HostLimits, PolicyConfig, PolicyLimits, PolicyName};
-use host::yaml::{Document, Location};
+use host::config::yaml::{Document, Location};
 use serde_json::{Value, json};
 
 fn parse(text: &str) -> Result<Config, config::ConfigError> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use host::evaluate::evaluate;
-use host::pki;
+use host::install::certificates;
 
 use crate::reload::{Installation, said, scripted_yaml};
 use crate::support::{self, logged, version};
@@ -89,7 +89,7 @@ fn certificates_are_followed_whole_or_not_at_all() {
     assert!(Arc::ptr_eq(&first, &started.tls.current()));
 
     let key = fs::read_to_string(installation.path("key.pem")).unwrap();
-    let other = pki::make().unwrap();
+    let other = certificates::make().unwrap();
     installation.certificates(&other);
     started.reloader.reload();
     let second = started.tls.current();
@@ -134,7 +134,7 @@ fn certificates_are_followed_while_nothing_else_can_be() {
     for (break_it, why) in broken {
         break_it();
         let before = started.tls.current();
-        installation.certificates(&pki::make().unwrap());
+        installation.certificates(&certificates::make().unwrap());
         started.reloader.reload();
         assert!(!Arc::ptr_eq(&before, &started.tls.current()));
         let problems = installation.problems(&started);

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use host::decision_log::{DecisionLog, State};
+use host::telemetry::decision_log::{DecisionLog, State};
 use host::evaluate::evaluate;
-use host::reviewed::{Ids, Reviewed};
+use host::review::answered::{Ids, Reviewed};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::{Value, json};
 

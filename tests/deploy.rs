@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use host::yaml::Document;
+use host::config::yaml::Document;
 use serde_json::{Value, json};
 
 use crate::support::client::get;
@@ -60,7 +60,7 @@ fn the_units_start_the_host_that_the_readme_sets_up() {
         assert!(readme.contains(&written), "the README does not have: {written}");
     }
     let seconds = |key: &str| service[key].trim_end_matches('s').parse::<u64>().unwrap();
-    let bounds = host::bounds::ALL.iter().flat_map(|group| group.bounds);
+    let bounds = host::limits::ALL.iter().flat_map(|group| group.bounds);
     let stopping = bounds.filter(|bound| ["linger", "stop-time"].contains(&bound.name));
     let longest = stopping.map(|bound| bound.default).sum::<u64>() / 1000;
     assert!(seconds("TimeoutStopSec") > longest, "it is killed before {longest} s are over");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use host::policy::PolicyReader;
 use host::reload::{StandingReader, Started};
-use host::watch::{StopWatching, Watcher};
+use host::reload::watch::{StopWatching, Watcher};
 use serde_json::{Value, json};
 
 use crate::reload::{Installation, said, scripted_yaml};

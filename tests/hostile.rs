@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use host::policy::LoadError;
-use host::yaml::Document;
+use host::config::yaml::Document;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use rand::Rng as _;
 use rustix::process::Signal;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use host::evaluate::{Instances, evaluate, evaluate_with};
 use host::policy::PolicySet;
 use host::review::Review;
-use host::verdict::{Decision, ImageVerdict, Malfunction, Said, Verdict};
+use host::review::verdict::{Decision, ImageVerdict, Malfunction, Said, Verdict};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

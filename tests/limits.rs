@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
-use host::bounds::{ALL, Bound, Over, Set, markdown};
+use host::limits::{ALL, Bound, Over, Set, markdown};
 
 use crate::support::project;
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use host::config::HostLimits;
-use host::manifest::Manifest;
+use host::author::manifests::Manifest;
 
 fn read(text: &str) -> Manifest {
     Manifest::read(text.as_bytes(), "default", &HostLimits::default())

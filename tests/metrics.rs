@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use host::metrics::{ALL, Kind, markdown};
+use host::serve::metrics::{ALL, Kind, markdown};
 use hyper::Request;
 use serde_json::{Value, json};
 

@@ -221,7 +221,7 @@ async fn neighbours_cases() {
     assert!(files.len() >= 2, "only {} cases", files.len());
     let mut differences = Vec::new();
     for file in files {
-        let case = host::yaml::Document::parse(&std::fs::read(&file).unwrap()).unwrap();
+        let case = host::config::yaml::Document::parse(&std::fs::read(&file).unwrap()).unwrap();
         let case = serde_json::from_value(case.value).unwrap();
         differences.extend(hold(&case).await.map(|found| format!("{}: {found}", file.display())));
     }

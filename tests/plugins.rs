@@ -62,7 +62,7 @@ fn every_policy_has_a_suite_and_a_component() {
         with_suite().iter().map(|folder| folder.file_name().unwrap().display().to_string()).collect();
     let built: Vec<String> = manifest["policies"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(suites, built, "the folders with a suite, and the policies in plugins/dist/manifest.json");
-    let embedded: Vec<&str> = host::demo::POLICIES.iter().map(|(name, _)| *name).collect();
+    let embedded: Vec<&str> = host::install::demo::POLICIES.iter().map(|(name, _)| *name).collect();
     assert!(embedded.iter().all(|name| built.iter().any(|built| built == name)), "{embedded:?}");
 }
 

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use host::evaluate::evaluate;
-use host::pki::{self, Pki};
+use host::install::certificates::{self, Pki};
 use host::policy::PolicyReader;
 use host::reload::{Started, start};
 
@@ -79,7 +79,7 @@ fn put(folder: &Path, name: &str, component: &[u8]) {
 
 fn pki() -> &'static Pki {
     static PKI: OnceLock<Pki> = OnceLock::new();
-    PKI.get_or_init(|| pki::make().unwrap())
+    PKI.get_or_init(|| certificates::make().unwrap())
 }
 
 /// `NAME: reason` of each policy in force, for one image.

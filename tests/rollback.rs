@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use host::generation::{Cause, Change};
+use host::policy::manifest::{Cause, Change};
 use host::reload::{Command, Started};
-use host::state::Waits;
+use host::reload::history::Waits;
 
 use serde_json::json;
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use host::bounds::{ALL, Bound};
+use host::limits::{ALL, Bound};
 use host::config::PolicyLimits;
 use serde_json::json;
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use host::config::{Config, PolicyConfig};
-use host::generation::Change;
+use host::policy::manifest::Change;
 use host::reload::Command;
 use serde_json::{Value, json};
 

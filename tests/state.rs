@@ -7,10 +7,10 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use host::config::{HostLimits, PolicyLimits, Rules, Scope};
-use host::generation::{Cause, Content, Publication};
+use host::policy::manifest::{Cause, Content, Publication};
 use host::policy::{Component, Policy, digest};
 use host::reload::Started;
-use host::state::{Record, StateDirectory, Summary};
+use host::reload::history::{Record, StateDirectory, Summary};
 use serde_json::{Value, json};
 
 use crate::reload;

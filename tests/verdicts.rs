@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use host::config::{FailurePolicy, Mode, Rules};
-use host::generation::Content;
+use host::policy::manifest::Content;
 use host::image::Image;
 use host::policy::PolicySet;
-use host::verdict::{DecidedBy, Decision, Disposition, Judged, Malfunction, Outcome, Said, Verdict};
+use host::review::verdict::{DecidedBy, Decision, Disposition, Judged, Malfunction, Outcome, Said, Verdict};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use host::config::Unjudged;
 use host::policy::PolicyReader;
 use host::reload::{Problem, Started};
-use host::watch::{Fingerprint, Looks, Wanted, Watcher};
+use host::reload::watch::{Fingerprint, Looks, Wanted, Watcher};
 
 use crate::reload::{Installation, said};
 use crate::settings_files::says;
@@ -104,7 +104,7 @@ fn a_watcher_follows_kubernetes_volumes() {
     let (policies, tls) = (installation.path("policies"), installation.path("tls"));
     fs::create_dir(&tls).unwrap();
     let certificates = |number| {
-        let pki = host::pki::make().unwrap();
+        let pki = host::install::certificates::make().unwrap();
         let files = [
             ("cert.pem", pki.server.certificate.as_bytes()),
             ("key.pem", pki.server.key.as_bytes()),

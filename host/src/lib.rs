@@ -29,18 +29,12 @@
 //! 12. Nothing in a request can switch a policy off, except what host.yaml authorises.
 
 // The core: data in, data out.
-pub mod bounds;
-pub mod counts;
+pub mod limits;
 pub mod text;
 pub use image_reference as image;
-pub mod yaml;
-pub mod file;
+pub mod fs;
 pub mod config;
-pub mod generation;
-pub mod verdict;
 pub mod review;
-pub mod reviewed;
-pub mod manifest;
 
 // The sandbox, and policies on a review.
 pub mod policy;
@@ -48,28 +42,14 @@ pub mod evaluate;
 pub mod suite;
 
 // What is left of a review.
-pub mod decision_log;
 
 // A reload.
-pub mod watch;
-pub mod gate;
-pub mod state;
 pub mod reload;
 
 // The edges.
 pub mod tls;
-pub mod pki;
-pub mod turns;
-pub mod dispatch;
-pub mod rejections;
-pub mod status;
-pub mod listen;
-pub mod control;
-pub mod lines;
-pub mod metrics;
-pub mod server;
-pub mod build;
-pub mod bench;
-pub mod demo;
-pub mod supervisor;
+pub mod serve;
 pub mod cli;
+pub mod telemetry;
+pub mod author;
+pub mod install;

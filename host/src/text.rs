@@ -5,7 +5,7 @@ use std::path::Path;
 
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-use crate::bounds;
+use crate::limits;
 
 /// Returns `text` on one line that shows what it holds. Control, format (bidirectional marks among them), separating,
 /// private, unassigned and invisible characters are written as `\u{202e}`, so a string from outside can forge neither a
@@ -117,7 +117,7 @@ pub fn without_path(error: &str) -> &str {
 pub fn image(reference: &str) -> String {
     match reference {
         "" => "\"\"".to_owned(),
-        reference => shown(reference, bounds::IMAGE_SHOWN.size()),
+        reference => shown(reference, limits::IMAGE_SHOWN.size()),
     }
 }
 

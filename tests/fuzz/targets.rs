@@ -12,8 +12,8 @@ use host::image::{Image, refuse_image_id};
 use host::policy::{Engine, Entry, LoadError, Policy, PolicySet, Purpose, check};
 use host::review::{API_VERSION, ImageReviewAnswer, Review, ReviewError};
 use host::text::{cut, image as shown_image, printable};
-use host::verdict::{Decision, Malfunction, Verdict};
-use host::yaml::{Document, Problem};
+use host::review::verdict::{Decision, Malfunction, Verdict};
+use host::config::yaml::{Document, Problem};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 

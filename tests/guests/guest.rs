@@ -9,7 +9,7 @@ use host::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Ru
 use host::evaluate::{Instances, evaluate_with};
 use host::policy::{Cache, Component, Engine, Entry, LoadError, Policy, PolicySet, Preparer, Purpose};
 use host::review::Review;
-use host::verdict::Said;
+use host::review::verdict::Said;
 use serde_json::Value;
 
 /// The folder of this package.

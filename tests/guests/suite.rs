@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use host::evaluate::Instances;
 use host::policy::{LoadError, PolicySet};
-use host::verdict::{Said, agree};
-use host::yaml::Document;
+use host::review::verdict::{Said, agree};
+use host::config::yaml::Document;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use host::reload::{self, Reloader};
-use host::server::{self, Host};
+use host::serve::{self, Host};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -52,7 +52,7 @@ impl Installation {
     fn changed(changes: impl IntoIterator<Item = Value>) -> Installation {
         let installation = Installation { folder: tempfile::tempdir().unwrap(), pki: Pki::new() };
         fs::create_dir(installation.path("policies")).unwrap();
-        for (name, component) in host::demo::POLICIES {
+        for (name, component) in host::install::demo::POLICIES {
             installation.write(&format!("policies/{name}.wasm"), component);
         }
         let server = installation.pki.issue(&Wanted::server());
@@ -129,8 +129,8 @@ impl Installation {
         let (address, admin_address) = (listener.local_addr().unwrap(), admin.local_addr().unwrap());
         let (stop, stopping) = oneshot::channel::<()>();
         let host = Host::new(&started, || 0);
-        tokio::spawn(server::serve_admin(admin, Arc::clone(&host)));
-        let serving = tokio::spawn(server::serve(listener, host, async { _ = stopping.await }));
+        tokio::spawn(serve::serve_admin(admin, Arc::clone(&host)));
+        let serving = tokio::spawn(serve::serve(listener, host, async { _ = stopping.await }));
         Server { address, admin: admin_address, stop, serving, reloader: started.reloader }
     }
 
@@ -167,7 +167,7 @@ pub(crate) fn policy(name: &str) -> Vec<u8> {
     let world = wit.select_world(&[package], Some("image-policy")).unwrap();
     let encoding = wit_component::StringEncoding::UTF8;
     wit_component::embed_component_metadata(&mut module, &wit, world, encoding, false).unwrap();
-    host::build::component(&module).unwrap()
+    host::author::build::component(&module).unwrap()
 }
 
 /// JSON merge patch (RFC 7386).

@@ -108,7 +108,7 @@ async fn compare() -> Result<Vec<Row>, Error> {
     let folder = tempfile::tempdir()?;
     let folder = folder.path();
     let ports = Ports::free().await?;
-    host::demo::write_installation(folder, ports.door)?;
+    host::install::demo::write_installation(folder, ports.door)?;
     let policy = |name: &str, module: &str, settings, namespaces: &[&str]| {
         json!({
             "name": name, "module": format!("policies/{module}.wasm"), "settings": settings,

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Bencher, BenchmarkId, Criterion};
-use host::bench::{CALLS, Question, Warm, fresh};
+use host::author::bench::{CALLS, Question, Warm, fresh};
 use host::evaluate::evaluate;
 use host::policy::{Policy, PolicySet};
 use host::review::Review;
-use host::verdict::{Decision, Malfunction};
+use host::review::verdict::{Decision, Malfunction};
 use serde_json::Value;
 
 use crate::subjects::{Subject, preparer, review, set, three};

@@ -114,7 +114,7 @@ impl Ports {
 pub(crate) async fn installation(folder: &Path, policies: usize) -> Result<Ports, Error> {
     let ports = Ports::free().await?;
     if !folder.join("policies").exists() {
-        host::demo::write_installation(folder, ports.door)?;
+        host::install::demo::write_installation(folder, ports.door)?;
     }
     // Of a thousand policies host.yaml must not be over its bound.
     let mut allow = patterns().split_off(180);

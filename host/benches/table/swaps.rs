@@ -40,7 +40,7 @@ async fn swaps(subject: &Subject, rust: bool) -> Result<Vec<Row>, Error> {
     let swaps = if rust { SWAPS } else { SLOW_SWAPS };
     let folder = tempfile::tempdir()?;
     let ports = Ports::free().await?;
-    host::demo::write_installation(folder.path(), ports.door)?;
+    host::install::demo::write_installation(folder.path(), ports.door)?;
     let policy = json!({ "name": "swapped", "module": "swapped.wasm", "settings": subject.settings });
     configure(folder.path(), &ports, json!({ "policies": [policy] }))?;
     put(folder.path(), &variant(&subject.component.bytes, 0))?;

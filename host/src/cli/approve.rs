@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{Output, RunningHost, exit};
-use crate::control::Request;
+use crate::serve::control::Request;
 
 /// Put the candidate in force that a running host holds
 ///

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Failure, Format, exit, read, say, settings};
-use crate::bench::{BenchError, Question, Report, Times, bench};
-use crate::bounds;
+use crate::author::bench::{BenchError, Question, Report, Times, bench};
+use crate::limits;
 use crate::config::HostLimits;
 use crate::policy::{Cache, Component, Engine, Preparer, Purpose};
 use crate::suite::{self, Case};
@@ -52,7 +52,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 
 fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let module = text::path(&arguments.module);
-    let component = Component::new(read(&arguments.module, bounds::MODULE.default)?);
+    let component = Component::new(read(&arguments.module, limits::MODULE.default)?);
     let settings = settings(arguments.settings.as_deref())?;
     let questions = questions(&arguments.paths)?;
     let preparer = preparer().map_err(|message| Failure::new(NOT_LOADED, message))?;
@@ -94,7 +94,7 @@ fn questions(paths: &[PathBuf]) -> Result<Vec<Question>, Failure> {
 /// With an empty cache, because compiling is measured too.
 fn preparer() -> Result<Preparer, String> {
     let engine = Engine::new(Purpose::Serve { policies: 1 }).map_err(|error| error.to_string())?;
-    let cache = Cache::temporary(bounds::CACHE.default)
+    let cache = Cache::temporary(limits::CACHE.default)
         .map_err(|error| format!("there is no folder to compile in: {error}"))?;
     let preparer = Preparer::new(engine, cache, Preparer::this_program(), false);
     preparer.map_err(|error| format!("policies cannot be compiled on this machine: {error}"))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Failure, exit, read, say};
-use crate::build;
+use crate::author::build;
 use crate::text;
 
 /// The largest module: far above any that a policy would be made of.

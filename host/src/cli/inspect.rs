@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Failure, Format, exit, preparer, read, say, settings};
-use crate::bounds;
+use crate::limits;
 use crate::config::PolicyLimits;
 use crate::policy::{Component, LoadError, Policy, World};
 use crate::text;
@@ -39,12 +39,12 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 
 fn inspect(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Some(module) = &arguments.module else {
-        say(bounds::columns().trim_end())?;
+        say(limits::columns().trim_end())?;
         return Ok(ExitCode::SUCCESS);
     };
     let failed =
         |error: &dyn std::fmt::Display| Failure::new(BROKEN, format!("{}: {error}", text::path(module)));
-    let component = Component::new(read(module, bounds::MODULE.default)?);
+    let component = Component::new(read(module, limits::MODULE.default)?);
     let settings = settings(arguments.settings.as_deref())?;
     let world = World::of(&component.bytes).map_err(|error| failed(&error))?;
     let preparer = preparer().map_err(|message| Failure::new(BROKEN, message))?;

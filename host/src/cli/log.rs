@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-use crate::bounds;
+use crate::limits;
 
 /// How lines are written.
 #[derive(Clone, Copy, ValueEnum)]
@@ -33,7 +33,7 @@ impl Log {
     pub(super) fn begin(format: LogFormat) -> Log {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
         let waiting =
-            NonBlockingBuilder::default().buffered_lines_limit(bounds::LOG_BUFFER.size()).lossy(true);
+            NonBlockingBuilder::default().buffered_lines_limit(limits::LOG_BUFFER.size()).lossy(true);
         let (writer, written) = waiting.finish(io::stderr());
         let lost = writer.error_counter();
         let terminal = io::stderr().is_terminal();

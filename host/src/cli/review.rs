@@ -7,15 +7,15 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{Failure, Format, OnePolicy, exit, load, named, read, say, tell};
-use crate::bounds;
+use crate::limits;
 use crate::config::{Config, Mode};
-use crate::demo;
+use crate::install::demo;
 use crate::evaluate::evaluate;
-use crate::manifest::{Manifest, Object, Skipped};
+use crate::author::manifests::{Manifest, Object, Skipped};
 use crate::policy::PolicySet;
 use crate::review::Review;
 use crate::text;
-use crate::verdict::{Decision, Disposition, ImageVerdict, Said, Verdict};
+use crate::review::verdict::{Decision, Disposition, ImageVerdict, Said, Verdict};
 
 const DENIED: u8 = 1;
 const BROKEN: u8 = 2;
@@ -128,7 +128,7 @@ fn of_files(arguments: &Arguments, config: &Config, set: &PolicySet) -> Result<E
             problems.push(format!("{file}: it is a folder: name its files, such as `-f {file}/*.yaml`"));
             continue;
         }
-        let bytes = match read(file, bounds::MANIFEST_FILE.default) {
+        let bytes = match read(file, limits::MANIFEST_FILE.default) {
             Ok(bytes) => bytes,
             Err(failure) => {
                 problems.push(failure.message);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::{Failure, Output, RunningHost, exit};
-use crate::control::Request;
+use crate::serve::control::Request;
 
 /// Put back, in a running host, what the generation before was made of, and keep it in force whatever files change
 ///

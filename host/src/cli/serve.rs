@@ -12,16 +12,18 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::log::{Log, LogFormat};
 use super::{Failure, exit, say};
-use crate::control::Control;
-use crate::listen::{ListenError, Sockets};
+use crate::serve::control::Control;
+use crate::serve::listeners::{ListenError, Sockets};
 use crate::policy::Preparer;
 use crate::reload::{self, Asker, Command, Problem, Started};
-use crate::server::{self, Host};
-use crate::status::Drain;
-use crate::supervisor::{self, State};
+use crate::serve::{self, Host};
+use crate::serve::status::Drain;
+use crate::serve::systemd::{self, State};
 use crate::text;
-use crate::watch::Watcher;
-use crate::{bounds, demo, turns};
+use crate::reload::watch::Watcher;
+use crate::limits;
+use crate::install::demo;
+use crate::evaluate::turns;
 
 const CANNOT_START: u8 = 2;
 const NOT_DRAINED: u8 = 1;
@@ -170,11 +172,11 @@ fn serve_config(
             "serving ImageReview at https://{listening}, health and status at http://{admin_listening}"
         );
         ready(listening);
-        supervisor::tell(State::Ready);
+        systemd::tell(State::Ready);
 
-        let admin = tokio::spawn(server::serve_admin(admin, Arc::clone(&host)));
+        let admin = tokio::spawn(serve::serve_admin(admin, Arc::clone(&host)));
         let drained = tokio::select! {
-            drained = server::serve(listener, Arc::clone(&host), stop) => drained,
+            drained = serve::serve(listener, Arc::clone(&host), stop) => drained,
             never = live(|| standing.reload_lives()) => match never {},
         };
         host.close().await;
@@ -194,7 +196,7 @@ fn serve_config(
         tracing::info!("stopped: every review under way was answered");
         Ok(ExitCode::SUCCESS)
     } else {
-        Err(Failure::new(NOT_DRAINED, bounds::STOP_TIME.says("", bounds::STOP_TIME.default)))
+        Err(Failure::new(NOT_DRAINED, limits::STOP_TIME.says("", limits::STOP_TIME.default)))
     }
 }
 
@@ -206,11 +208,11 @@ fn asynchronous(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
 /// Tells the service manager that the host lives, as often as it wants that, and as long as it is so: what accepts
 /// connections runs this, what serves them answers, and the reload is there.
 async fn live(reload_lives: impl Fn() -> bool) -> Infallible {
-    let Some(time) = supervisor::watchdog() else { return std::future::pending().await };
+    let Some(time) = systemd::watchdog() else { return std::future::pending().await };
     loop {
         tokio::time::sleep(time).await;
         if tokio::spawn(async {}).await.is_ok() && reload_lives() {
-            supervisor::tell(State::Alive);
+            systemd::tell(State::Alive);
         }
     }
 }
@@ -220,7 +222,7 @@ fn look_at_sighup(asker: Asker) -> std::io::Result<()> {
     let mut hang_up = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hang_up.recv().await.is_some() {
-            supervisor::tell(State::Reloading);
+            systemd::tell(State::Reloading);
             let asker = asker.clone();
             let looked = tokio::task::spawn_blocking(move || asker.ask(Command::Look, LOOK_TIME)).await;
             match looked {
@@ -228,7 +230,7 @@ fn look_at_sighup(asker: Asker) -> std::io::Result<()> {
                 Ok(Err(why)) => tracing::warn!("SIGHUP: {why}"),
                 Err(error) => tracing::error!("SIGHUP: {error}"),
             }
-            supervisor::tell(State::Ready);
+            systemd::tell(State::Ready);
         }
     });
     Ok(())
@@ -244,7 +246,7 @@ fn stop_signal(drain: Drain) -> std::io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => "Ctrl-C",
         };
         tracing::info!("{name}: finishing the reviews under way");
-        supervisor::tell(State::Stopping);
+        systemd::tell(State::Stopping);
         drain.begin();
     })
 }

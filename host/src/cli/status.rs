@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use super::{Failure, Output, RunningHost, exit, say, say_json};
 use crate::config::Mode;
-use crate::control::{Answer, Request};
-use crate::state::{CandidateSummary, Summary, Waits};
-use crate::status::{PolicyStatus, Status};
+use crate::serve::control::{Answer, Request};
+use crate::reload::history::{CandidateSummary, Summary, Waits};
+use crate::serve::status::{PolicyStatus, Status};
 
 const DEGRADED: u8 = 1;
 const NO_HOST: u8 = 2;

@@ -15,10 +15,10 @@ use super::{
     API_VERSION, ClientAuth, Config, DecisionLogConfig, Gate, HostLimits, ImageScope, KIND, NamespacePattern,
     NamespacePatterns, PolicyConfig, PolicyLimits, PolicyName, Rules, Scope, Serving, TlsConfig,
 };
-use crate::bounds::{self, Bound, Set};
+use crate::limits::{self, Bound, Set};
 use crate::image::Pattern;
 use crate::text;
-use crate::yaml::{Document, Problem, quote};
+use crate::config::yaml::{Document, Problem, quote};
 
 /// Checks everything, and reports everything that is wrong.
 pub(super) fn config(path: &Path, document: Document, raw: HostYaml) -> Result<Config, Vec<Problem>> {
@@ -126,15 +126,15 @@ impl Checker<'_> {
         DecisionLogConfig {
             directory: self.path("/decisionLog/directory", &raw.directory),
             sample: sample.unwrap_or(1.0),
-            file_size: self.quantity("", &raw.file_size, &bounds::DECISION_LOG_FILE),
-            files: self.count("", &raw.files, &bounds::DECISION_LOG_FILES),
-            queue: self.count("", &raw.queue, &bounds::DECISION_LOG_QUEUE),
+            file_size: self.quantity("", &raw.file_size, &limits::DECISION_LOG_FILE),
+            files: self.count("", &raw.files, &limits::DECISION_LOG_FILES),
+            queue: self.count("", &raw.queue, &limits::DECISION_LOG_QUEUE),
         }
     }
 
     fn policies(&mut self, raw: Vec<raw::Policy>, most: usize) -> Vec<PolicyConfig> {
         if raw.len() > most {
-            self.problem("/policies", bounds::POLICIES.says(raw.len(), most as u64));
+            self.problem("/policies", limits::POLICIES.says(raw.len(), most as u64));
         }
         let mut policies = Vec::new();
         let mut places: BTreeMap<PolicyName, String> = BTreeMap::new();
@@ -201,8 +201,8 @@ impl Checker<'_> {
             );
         }
         let shown = text::printable(text);
-        if shown.len() > bounds::MESSAGE.size() {
-            self.problem(pointer, bounds::MESSAGE.says(shown.len(), bounds::MESSAGE.default));
+        if shown.len() > limits::MESSAGE.size() {
+            self.problem(pointer, limits::MESSAGE.says(shown.len(), limits::MESSAGE.default));
         }
         shown
     }
@@ -211,9 +211,9 @@ impl Checker<'_> {
         let suites = raw.suites.iter().enumerate();
         Gate {
             suites: suites.map(|(index, path)| self.path(&format!("/gate/suites/{index}"), path)).collect(),
-            replay: self.count("", &raw.replay, &bounds::REPLAY),
+            replay: self.count("", &raw.replay, &limits::REPLAY),
             on_difference: raw.on_difference,
-            budget: self.duration("", &raw.budget, &bounds::GATE_BUDGET),
+            budget: self.duration("", &raw.budget, &limits::GATE_BUDGET),
         }
     }
 
@@ -268,30 +268,30 @@ impl Checker<'_> {
 
     fn policy_limits(&mut self, at: &str, raw: &raw::PolicyBounds) -> PolicyLimits {
         PolicyLimits {
-            deadline: self.duration(at, &raw.deadline, &bounds::DEADLINE),
-            memory: self.quantity(at, &raw.memory, &bounds::MEMORY),
-            result: self.quantity(at, &raw.result, &bounds::RESULT),
-            log_lines: u32::try_from(self.count(at, &raw.log_lines, &bounds::LOG_LINES)).unwrap_or(u32::MAX),
-            log_line_bytes: self.quantity(at, &raw.log_line_bytes, &bounds::LOG_LINE_BYTES),
+            deadline: self.duration(at, &raw.deadline, &limits::DEADLINE),
+            memory: self.quantity(at, &raw.memory, &limits::MEMORY),
+            result: self.quantity(at, &raw.result, &limits::RESULT),
+            log_lines: u32::try_from(self.count(at, &raw.log_lines, &limits::LOG_LINES)).unwrap_or(u32::MAX),
+            log_line_bytes: self.quantity(at, &raw.log_line_bytes, &limits::LOG_LINE_BYTES),
         }
     }
 
     fn host_limits(&mut self, raw: &raw::Limits) -> HostLimits {
         let concurrent = raw.concurrent_reviews.as_ref();
-        let concurrent = concurrent.map(|count| self.count("", count, &bounds::CONCURRENT_REVIEWS));
+        let concurrent = concurrent.map(|count| self.count("", count, &limits::CONCURRENT_REVIEWS));
         HostLimits {
-            body: self.quantity("", &raw.body, &bounds::BODY),
-            images: self.count("", &raw.images, &bounds::IMAGES),
-            annotations: self.quantity("", &raw.annotations, &bounds::ANNOTATIONS),
-            review_deadline: self.duration("", &raw.review_deadline, &bounds::REVIEW_DEADLINE),
+            body: self.quantity("", &raw.body, &limits::BODY),
+            images: self.count("", &raw.images, &limits::IMAGES),
+            annotations: self.quantity("", &raw.annotations, &limits::ANNOTATIONS),
+            review_deadline: self.duration("", &raw.review_deadline, &limits::REVIEW_DEADLINE),
             concurrent_reviews: concurrent.unwrap_or(HostLimits::default().concurrent_reviews),
-            queue: self.count("", &raw.queue, &bounds::QUEUE),
-            connections: self.count("", &raw.connections, &bounds::CONNECTIONS),
-            module: self.quantity("", &raw.module, &bounds::MODULE),
-            policies: self.count("", &raw.policies, &bounds::POLICIES),
-            prepare_time: self.duration("", &raw.prepare_time, &bounds::PREPARE_TIME),
-            prepare_memory: self.quantity("", &raw.prepare_memory, &bounds::PREPARE_MEMORY),
-            cache: self.quantity("", &raw.cache, &bounds::CACHE),
+            queue: self.count("", &raw.queue, &limits::QUEUE),
+            connections: self.count("", &raw.connections, &limits::CONNECTIONS),
+            module: self.quantity("", &raw.module, &limits::MODULE),
+            policies: self.count("", &raw.policies, &limits::POLICIES),
+            prepare_time: self.duration("", &raw.prepare_time, &limits::PREPARE_TIME),
+            prepare_memory: self.quantity("", &raw.prepare_memory, &limits::PREPARE_MEMORY),
+            cache: self.quantity("", &raw.cache, &limits::CACHE),
         }
     }
 

@@ -4,9 +4,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::file::{self, FileError};
+use crate::fs::{self, FileError};
 use crate::text;
-use crate::{bounds, yaml};
+use crate::limits;
+use crate::config::yaml;
 
 /// How many problems are shown: a file with more is not the file that was meant.
 const MAX_SHOWN: usize = 50;
@@ -88,11 +89,11 @@ fn lines(problems: &[Problem], hidden: usize) -> String {
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
     let refused = |reason: String| ConfigError::Refused { path: path.to_owned(), reason };
-    let most = bounds::CONFIGURATION.default;
-    file::read(path, most).map_err(|error| match error {
+    let most = limits::CONFIGURATION.default;
+    fs::read(path, most).map_err(|error| match error {
         FileError::Unreadable(error) => failed(error),
         FileError::Irregular => refused("not a regular file".to_owned()),
         FileError::Insecure(why) => refused(why),
-        FileError::TooLarge(size, most) => refused(bounds::CONFIGURATION.says(size, most)),
+        FileError::TooLarge(size, most) => refused(limits::CONFIGURATION.says(size, most)),
     })
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::yaml::quote;
+use crate::config::yaml::quote;
 
 /// The longest DNS label, in bytes.
 pub(super) const MAX_LABEL: usize = 63;

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use serde::{Deserialize, Serialize};
 
 use super::name::{MAX_LABEL, NameError, check_label, is_label};
-use crate::yaml::quote;
+use crate::config::yaml::quote;
 
 /// What a [`NamespacePattern`] is written like, as a regular expression.
 pub(super) const NAMESPACE_PATTERN: &str =

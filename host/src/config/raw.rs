@@ -14,7 +14,7 @@ use super::{
     ADMIN_LISTEN, API_VERSION, FailurePolicy, HostLimits, KIND, LISTEN, Mode, OnDifference, PolicyLimits,
     Unjudged,
 };
-use crate::bounds::{self, Bound, Set, Unit, show_bytes};
+use crate::limits::{self, Bound, Set, Unit, show_bytes};
 
 /// Configuration of the image policy host. Relative paths start at the folder of this file.
 #[derive(Deserialize, Serialize, JsonSchema)]
@@ -210,14 +210,14 @@ pub(super) struct DecisionLog {
     #[schemars(with = "f64", range(min = 0.0, max = 1.0))]
     #[serde(default = "all")]
     pub(super) sample: Number,
-    #[schemars(extend("description" = described(&bounds::DECISION_LOG_FILE)))]
+    #[schemars(extend("description" = described(&limits::DECISION_LOG_FILE)))]
     #[serde(default = "file_size")]
     pub(super) file_size: Quantity,
-    #[schemars(extend("description" = described(&bounds::DECISION_LOG_FILES)))]
+    #[schemars(extend("description" = described(&limits::DECISION_LOG_FILES)))]
     #[schemars(with = "u32")]
     #[serde(default = "files")]
     pub(super) files: Number,
-    #[schemars(extend("description" = described(&bounds::DECISION_LOG_QUEUE)))]
+    #[schemars(extend("description" = described(&limits::DECISION_LOG_QUEUE)))]
     #[schemars(with = "u32")]
     #[serde(default = "queue")]
     pub(super) queue: Number,
@@ -228,15 +228,15 @@ fn all() -> Number {
 }
 
 fn file_size() -> Quantity {
-    bounds::DECISION_LOG_FILE.default.into()
+    limits::DECISION_LOG_FILE.default.into()
 }
 
 fn files() -> Number {
-    bounds::DECISION_LOG_FILES.default.into()
+    limits::DECISION_LOG_FILES.default.into()
 }
 
 fn queue() -> Number {
-    bounds::DECISION_LOG_QUEUE.default.into()
+    limits::DECISION_LOG_QUEUE.default.into()
 }
 
 /// What a changed set of policies has to pass before it is in force.
@@ -245,13 +245,13 @@ fn queue() -> Number {
 pub(super) struct Gate {
     /// Folders of fixtures as `host test` runs them, which must pass on the set itself: their own host.yaml is not read.
     pub(super) suites: Vec<String>,
-    #[schemars(extend("description" = described(&bounds::REPLAY)))]
+    #[schemars(extend("description" = described(&limits::REPLAY)))]
     #[schemars(with = "u32")]
     pub(super) replay: Number,
     /// What becomes of a set that decides any review otherwise than the one in force: `Hold` keeps it waiting for
     /// `host approve DIGEST`.
     pub(super) on_difference: OnDifference,
-    #[schemars(extend("description" = described(&bounds::GATE_BUDGET)))]
+    #[schemars(extend("description" = described(&limits::GATE_BUDGET)))]
     pub(super) budget: DurationText,
 }
 
@@ -259,9 +259,9 @@ impl Default for Gate {
     fn default() -> Self {
         Self {
             suites: Vec::new(),
-            replay: bounds::REPLAY.size().into(),
+            replay: limits::REPLAY.size().into(),
             on_difference: OnDifference::default(),
-            budget: bounds::GATE_BUDGET.time().into(),
+            budget: limits::GATE_BUDGET.time().into(),
         }
     }
 }
@@ -270,16 +270,16 @@ impl Default for Gate {
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct PolicyBounds {
-    #[schemars(extend("description" = described(&bounds::DEADLINE)))]
+    #[schemars(extend("description" = described(&limits::DEADLINE)))]
     pub(super) deadline: DurationText,
-    #[schemars(extend("description" = described(&bounds::MEMORY)))]
+    #[schemars(extend("description" = described(&limits::MEMORY)))]
     pub(super) memory: Quantity,
-    #[schemars(extend("description" = described(&bounds::RESULT)))]
+    #[schemars(extend("description" = described(&limits::RESULT)))]
     pub(super) result: Quantity,
-    #[schemars(extend("description" = described(&bounds::LOG_LINES)))]
+    #[schemars(extend("description" = described(&limits::LOG_LINES)))]
     #[schemars(with = "u32")]
     pub(super) log_lines: Number,
-    #[schemars(extend("description" = described(&bounds::LOG_LINE_BYTES)))]
+    #[schemars(extend("description" = described(&limits::LOG_LINE_BYTES)))]
     pub(super) log_line_bytes: Quantity,
 }
 
@@ -300,35 +300,35 @@ impl Default for PolicyBounds {
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Limits {
-    #[schemars(extend("description" = described(&bounds::BODY)))]
+    #[schemars(extend("description" = described(&limits::BODY)))]
     pub(super) body: Quantity,
-    #[schemars(extend("description" = described(&bounds::IMAGES)))]
+    #[schemars(extend("description" = described(&limits::IMAGES)))]
     #[schemars(with = "u32")]
     pub(super) images: Number,
-    #[schemars(extend("description" = described(&bounds::ANNOTATIONS)))]
+    #[schemars(extend("description" = described(&limits::ANNOTATIONS)))]
     pub(super) annotations: Quantity,
-    #[schemars(extend("description" = described(&bounds::REVIEW_DEADLINE)))]
+    #[schemars(extend("description" = described(&limits::REVIEW_DEADLINE)))]
     pub(super) review_deadline: DurationText,
-    #[schemars(extend("description" = described(&bounds::CONCURRENT_REVIEWS)))]
+    #[schemars(extend("description" = described(&limits::CONCURRENT_REVIEWS)))]
     #[schemars(with = "Option<u32>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) concurrent_reviews: Option<Number>,
-    #[schemars(extend("description" = described(&bounds::QUEUE)))]
+    #[schemars(extend("description" = described(&limits::QUEUE)))]
     #[schemars(with = "u32")]
     pub(super) queue: Number,
-    #[schemars(extend("description" = described(&bounds::CONNECTIONS)))]
+    #[schemars(extend("description" = described(&limits::CONNECTIONS)))]
     #[schemars(with = "u32")]
     pub(super) connections: Number,
-    #[schemars(extend("description" = described(&bounds::MODULE)))]
+    #[schemars(extend("description" = described(&limits::MODULE)))]
     pub(super) module: Quantity,
-    #[schemars(extend("description" = described(&bounds::POLICIES)))]
+    #[schemars(extend("description" = described(&limits::POLICIES)))]
     #[schemars(with = "u32")]
     pub(super) policies: Number,
-    #[schemars(extend("description" = described(&bounds::PREPARE_TIME)))]
+    #[schemars(extend("description" = described(&limits::PREPARE_TIME)))]
     pub(super) prepare_time: DurationText,
-    #[schemars(extend("description" = described(&bounds::PREPARE_MEMORY)))]
+    #[schemars(extend("description" = described(&limits::PREPARE_MEMORY)))]
     pub(super) prepare_memory: Quantity,
-    #[schemars(extend("description" = described(&bounds::CACHE)))]
+    #[schemars(extend("description" = described(&limits::CACHE)))]
     pub(super) cache: Quantity,
 }
 

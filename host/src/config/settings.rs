@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Config, ConfigError, PolicyConfig};
 use crate::text;
-use crate::yaml::{Document, Problem, quote};
+use crate::config::yaml::{Document, Problem, quote};
 
 /// A file of settings that was read, for pointing into it.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use super::raw::{HostYaml, schema};
-use crate::yaml::{Document, Problem, quote};
+use crate::config::yaml::{Document, Problem, quote};
 
 /// Made once: that takes longer than to compare a document with it.
 static SCHEMA: LazyLock<Value> = LazyLock::new(schema);

@@ -50,7 +50,7 @@ pub(super) fn parse_quantity(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bounds::show_bytes;
+    use crate::limits::show_bytes;
 
     #[test]
     fn durations() {

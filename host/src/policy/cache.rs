@@ -13,8 +13,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::native::digest;
-use crate::bounds;
-use crate::file::{Access, Privacy, PrivateFolder, UNFINISHED};
+use crate::limits;
+use crate::fs::{Access, Privacy, PrivateFolder, UNFINISHED};
 use crate::text;
 
 const FORMAT: &str = "image-policy-host cache 1";
@@ -112,7 +112,7 @@ impl Cache {
         let (bytes, limit) = (content.len() as u64 + HEADING, self.bytes.load(Ordering::Relaxed));
         if bytes > limit {
             // It would push out all others, and not be read back.
-            let key = bounds::CACHE.key().unwrap_or_default();
+            let key = limits::CACHE.key().unwrap_or_default();
             return Err(io::Error::other(format!(
                 "an entry has {bytes} bytes, the limit is {limit} ({key})"
             )));

@@ -9,7 +9,7 @@ use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 use super::bindings::ImagePolicy;
 use super::store::State;
-use crate::bounds::{self, Bound};
+use crate::limits::{self, Bound};
 
 /// The clock that deadlines are counted in ticks like this.
 const TICK: Duration = Duration::from_millis(1);
@@ -138,7 +138,7 @@ fn config(purpose: Purpose) -> wasmtime::Config {
         // The same bits on every machine, so that a decision can be replayed.
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
-        .max_wasm_stack(bounds::STACK.size())
+        .max_wasm_stack(limits::STACK.size())
         // Registering unwind information costs more the more is registered, and nothing here unwinds through policies.
         .native_unwind_info(false)
         // One thread compiles, so that the others serve.
@@ -154,18 +154,18 @@ fn pool(policies: usize) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(INSTANCES)
         .max_component_instance_size(8 << 20)
-        .max_core_instances_per_component(each(bounds::CORE_INSTANCES))
-        .max_memories_per_component(each(bounds::MEMORIES))
-        .max_tables_per_component(each(bounds::TABLES))
+        .max_core_instances_per_component(each(limits::CORE_INSTANCES))
+        .max_memories_per_component(each(limits::MEMORIES))
+        .max_tables_per_component(each(limits::TABLES))
         .total_core_instances(CORE_INSTANCES)
         .max_core_instance_size(8 << 20)
         .total_memories(MEMORIES)
-        .max_memories_per_module(each(bounds::MEMORIES))
+        .max_memories_per_module(each(limits::MEMORIES))
         // Any that a component can declare: a policy's own limit says no, with its figure.
         .max_memory_size(1 << 32)
         .total_tables(CORE_INSTANCES)
-        .max_tables_per_module(each(bounds::TABLES))
-        .table_elements(bounds::TABLE_ELEMENTS.size())
+        .max_tables_per_module(each(limits::TABLES))
+        .table_elements(limits::TABLE_ELEMENTS.size())
         .total_stacks(0)
         .max_unused_warm_slots(warm)
         .linear_memory_keep_resident(KEPT_MEMORY)

@@ -16,11 +16,11 @@ use super::record::Record;
 use super::sandbox::{Context, Instance, SettingsError, StartError};
 use super::scan::{Names, ScanError, scan};
 use super::store::State;
-use crate::bounds;
+use crate::limits;
 use crate::config::PolicyLimits;
 use crate::image::Image;
 use crate::text;
-use crate::verdict::{Decision, LogLine, Malfunction, agree};
+use crate::review::verdict::{Decision, LogLine, Malfunction, agree};
 
 /// The interface that a policy exports.
 const POLICY: &str = "image-policy:host/policy@0.1.0";
@@ -34,7 +34,7 @@ const INERT: [&str; 6] =
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
     /// Longer than the limit, in bytes.
-    #[error("{}", bounds::MODULE.says(.0, *.1))]
+    #[error("{}", limits::MODULE.says(.0, *.1))]
     TooLarge(u64, u64),
     /// Nothing in it.
     #[error("the file is empty: is it still being written?")]
@@ -83,10 +83,10 @@ pub enum LoadError {
     #[error("it is still being compiled")]
     Preparing,
     /// Compiling it took longer than the limit.
-    #[error("{}", bounds::PREPARE_TIME.says_of(*.0))]
+    #[error("{}", limits::PREPARE_TIME.says_of(*.0))]
     PrepareTime(Duration),
     /// Compiling it took more memory than the limit, in bytes.
-    #[error("{}", bounds::PREPARE_MEMORY.says("", *.0))]
+    #[error("{}", limits::PREPARE_MEMORY.says("", *.0))]
     PrepareMemory(u64),
     /// The process that compiled it ended without an answer.
     #[error("the process that compiled it {0}")]

@@ -19,7 +19,7 @@ use super::engine::Engine;
 use super::load::{LoadError, Policy, check_front};
 use super::native::{Compiled, digest};
 use crate::config::{HostLimits, PolicyLimits};
-use crate::verdict::LogLine;
+use crate::review::verdict::LogLine;
 
 /// Children at a time. Each has one thread.
 const CHILDREN: usize = 2;

@@ -10,15 +10,15 @@ use super::bindings::image_policy::host::types;
 use super::bindings::{ImagePolicy, ImagePolicyPre};
 use super::engine::{Engine, ticks};
 use super::store::State;
-use crate::bounds;
+use crate::limits;
 use crate::config::PolicyLimits;
 use crate::image::Image;
 use crate::text;
-use crate::verdict::{Decision, LogLine, Malfunction, Outcome};
+use crate::review::verdict::{Decision, LogLine, Malfunction, Outcome};
 
-const LIST: usize = bounds::LIST.size();
-const TEXT_BYTES: usize = bounds::TEXT.size();
-const CODE_BYTES: usize = bounds::CODE.size();
+const LIST: usize = limits::LIST.size();
+const TEXT_BYTES: usize = limits::TEXT.size();
+const CODE_BYTES: usize = limits::CODE.size();
 
 /// One running instance of a policy. It is of no use after a malfunction.
 pub(crate) struct Instance {
@@ -58,7 +58,7 @@ impl Instance {
         let mut store = Store::new(&engine.engine, State::new(limits));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(usize::try_from(limits.result).unwrap_or(usize::MAX));
-        store.set_max_component_handles(bounds::HANDLES.size());
+        store.set_max_component_handles(limits::HANDLES.size());
         store.set_epoch_deadline(ticks(deadline));
         if engine.counts {
             let fuelled = store.set_fuel(u64::MAX).map_err(|error| Malfunction::Trap(error.to_string()));
@@ -191,7 +191,7 @@ fn malfunction(
         _ if store.data().memory.elements_refused => {
             return Malfunction::Trap(format!(
                 "its tables need more elements than the limit of {}",
-                bounds::TABLE_ELEMENTS.default
+                limits::TABLE_ELEMENTS.default
             ));
         }
         _ => {}
@@ -223,7 +223,7 @@ fn malfunction(
     {
         return Malfunction::Trap(format!(
             "it holds more handles to resources than the limit of {}",
-            bounds::HANDLES.default
+            limits::HANDLES.default
         ));
     }
     with_words(&cause)
@@ -234,7 +234,7 @@ fn checked(decision: wire::Decision) -> Result<Decision, Malfunction> {
     let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if code.is_empty() || code.len() > CODE_BYTES || !code.chars().all(kebab) {
         let code = text::shown(&code, CODE_BYTES);
-        return Err(Malfunction::Contract(bounds::CODE.says(code, bounds::CODE.default)));
+        return Err(Malfunction::Contract(limits::CODE.says(code, limits::CODE.default)));
     }
     Ok(Decision {
         outcome: match outcome {

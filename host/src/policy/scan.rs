@@ -10,7 +10,7 @@ use wasmparser::{
     InstanceTypeDeclaration, Parser, Payload, SectionLimited,
 };
 
-use crate::bounds::{self, Bound};
+use crate::limits::{self, Bound};
 use crate::text;
 
 /// Why a component is not worth compiling.
@@ -77,10 +77,10 @@ impl Cost {
         self.memories = self.memories.saturating_add(other.memories);
         self.tables = self.tables.saturating_add(other.tables);
         self.elements = self.elements.saturating_add(other.elements);
-        within(bounds::CORE_INSTANCES, self.instances)?;
-        within(bounds::MEMORIES, self.memories)?;
-        within(bounds::TABLES, self.tables)?;
-        within(bounds::TABLE_ELEMENTS, self.elements)
+        within(limits::CORE_INSTANCES, self.instances)?;
+        within(limits::MEMORIES, self.memories)?;
+        within(limits::TABLES, self.tables)?;
+        within(limits::TABLE_ELEMENTS, self.elements)
     }
 }
 
@@ -111,7 +111,7 @@ impl<'a> Scan<'a> {
         match payload {
             Payload::Version { encoding, .. } => {
                 // Those around it are counted when they end.
-                within(bounds::COMPONENTS, self.components.saturating_add(self.open.len() as u64))?;
+                within(limits::COMPONENTS, self.components.saturating_add(self.open.len() as u64))?;
                 self.open.push(Open {
                     component: encoding == Encoding::Component,
                     // A module is an instance each time; a component is what it instantiates.
@@ -123,9 +123,9 @@ impl<'a> Scan<'a> {
             // Of a core module. What it announces must be there, or it is not valid.
             Payload::FunctionSection(section) => {
                 self.functions = self.functions.saturating_add(u64::from(section.count()));
-                within(bounds::FUNCTIONS, self.functions)?;
+                within(limits::FUNCTIONS, self.functions)?;
             }
-            Payload::CodeSectionEntry(body) => within(bounds::FUNCTION, body.range().len() as u64)?,
+            Payload::CodeSectionEntry(body) => within(limits::FUNCTION, body.range().len() as u64)?,
             Payload::MemorySection(section) => {
                 self.made(Cost { memories: section.count().into(), ..Cost::default() })?;
             }
@@ -208,12 +208,12 @@ impl<'a> Scan<'a> {
         match sort {
             Sort::Module => {
                 self.modules += 1;
-                within(bounds::CORE_MODULES, self.modules)?;
+                within(limits::CORE_MODULES, self.modules)?;
                 open.modules.push(cost);
             }
             Sort::Component => {
                 self.components += 1;
-                within(bounds::COMPONENTS, self.components)?;
+                within(limits::COMPONENTS, self.components)?;
                 open.components.push(cost);
             }
         }
@@ -241,7 +241,7 @@ impl<'a> Scan<'a> {
             add(&mut self.world);
         }
         let Names { imports, exports } = &self.world;
-        within(bounds::EXTERNS, (imports.len() + exports.len()) as u64)
+        within(limits::EXTERNS, (imports.len() + exports.len()) as u64)
     }
 }
 
@@ -297,7 +297,7 @@ fn type_depth(bytes: &[u8], section: &SectionLimited<'_, ComponentType<'_>>) -> 
         if matches!(first(&reader)?, COMPONENT | INSTANCE) {
             reader.read_u8()?;
             let declarations = reader.read_var_u32()?;
-            within(bounds::TYPE_DEPTH, open.len() as u64)?;
+            within(limits::TYPE_DEPTH, open.len() as u64)?;
             open.push(declarations);
         } else {
             ComponentType::from_reader(&mut reader)?;

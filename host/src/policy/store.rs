@@ -13,10 +13,10 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::image_policy::host::{log, types};
-use crate::bounds;
+use crate::limits;
 use crate::config::PolicyLimits;
 use crate::text;
-use crate::verdict::{Level, LogLine};
+use crate::review::verdict::{Level, LogLine};
 
 /// What a store holds for its instance.
 pub(super) struct State {
@@ -29,7 +29,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(limits: &PolicyLimits) -> State {
         let mut table = ResourceTable::new();
-        table.set_max_capacity(bounds::HANDLES.size());
+        table.set_max_capacity(limits::HANDLES.size());
         State {
             memory: Memory {
                 limit: usize::try_from(limits.memory).unwrap_or(usize::MAX),
@@ -79,7 +79,7 @@ impl ResourceLimiter for Memory {
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let elements = self.elements.saturating_add(desired.saturating_sub(current));
-        if elements > bounds::TABLE_ELEMENTS.size() {
+        if elements > limits::TABLE_ELEMENTS.size() {
             self.elements_refused = true;
             return Ok(false);
         }
@@ -88,15 +88,15 @@ impl ResourceLimiter for Memory {
     }
 
     fn instances(&self) -> usize {
-        bounds::CORE_INSTANCES.size()
+        limits::CORE_INSTANCES.size()
     }
 
     fn tables(&self) -> usize {
-        bounds::TABLES.size()
+        limits::TABLES.size()
     }
 
     fn memories(&self) -> usize {
-        bounds::MEMORIES.size()
+        limits::MEMORIES.size()
     }
 }
 
@@ -191,7 +191,7 @@ impl Log {
         match std::mem::take(&mut lines.dropped) {
             0 => {}
             dropped => {
-                taken.push(LogLine { level: Level::Warn, message: bounds::LOG_LINES.says(dropped, 0) })
+                taken.push(LogLine { level: Level::Warn, message: limits::LOG_LINES.says(dropped, 0) })
             }
         }
         taken
@@ -241,7 +241,7 @@ fn inert(log: &Log) -> WasiCtx {
         .secure_random(random())
         .insecure_random(random())
         .insecure_random_seed(u128::from(SEED))
-        .max_random_size(bounds::RANDOM_BYTES.default)
+        .max_random_size(limits::RANDOM_BYTES.default)
         .wall_clock(Still)
         .monotonic_clock(Still)
         .allow_tcp(false)

@@ -7,8 +7,8 @@ use super::candidate::Prepared;
 use super::restore;
 use crate::config::{Config, PolicyConfig, PolicyName};
 use crate::policy::{PolicySet, Preparer};
-use crate::state::{Record, StateDirectory};
-use crate::watch::Watcher;
+use crate::reload::history::{Record, StateDirectory};
+use crate::reload::watch::Watcher;
 
 /// What stands in for a policy that cannot be loaded.
 #[derive(Clone, Copy)]

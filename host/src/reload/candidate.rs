@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use super::before::{Before, Running};
 use super::standing::{because, listed};
 use super::{Problem, settings};
-use crate::bounds;
+use crate::limits;
 use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyName, Scope};
-use crate::file::{self, FileError};
+use crate::fs::{self, FileError};
 use crate::policy::{
     Component, Entry, LoadError, Policy, PolicySet, Preparer, SettingsError, Wanted, digest,
 };
-use crate::state::Record;
+use crate::reload::history::Record;
 use crate::text;
-use crate::verdict::{Level, LogLine};
+use crate::review::verdict::{Level, LogLine};
 
 /// A set that could be put in force.
 pub struct Candidate {
@@ -150,7 +150,7 @@ pub fn assemble(
     let stays = stays(in_force, &set, before.record(), &blockers);
     if !blockers.is_empty() {
         // Not beyond the bound of what is shown, however much cannot be loaded.
-        let position = problems.len().min(bounds::PROBLEMS.size().saturating_sub(1));
+        let position = problems.len().min(limits::PROBLEMS.size().saturating_sub(1));
         problems.splice(position..position, held_back(&set, &stays, &blockers));
     }
     Ok(Candidate { set: stays, problems, whole: false, awaited, prepared })
@@ -241,7 +241,7 @@ fn configured(
     if policies.len() > config.limits.policies {
         return Err(Problem {
             subject: text::path(&config.path),
-            message: bounds::POLICIES.says(policies.len(), config.limits.policies as u64),
+            message: limits::POLICIES.says(policies.len(), config.limits.policies as u64),
         });
     }
     Ok(policies)
@@ -250,8 +250,8 @@ fn configured(
 fn components_in(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for (number, entry) in std::fs::read_dir(directory)?.enumerate() {
-        if number >= bounds::DIRECTORY.size() {
-            return Err(std::io::Error::other(bounds::DIRECTORY.says("", bounds::DIRECTORY.default)));
+        if number >= limits::DIRECTORY.size() {
+            return Err(std::io::Error::other(limits::DIRECTORY.says("", limits::DIRECTORY.default)));
         }
         let path = entry?.path();
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
@@ -335,7 +335,7 @@ impl Files {
             return Err("it is being written".to_owned());
         }
         let read = || {
-            let bytes = file::read(&policy.module, config.limits.module).map_err(|error| match error {
+            let bytes = fs::read(&policy.module, config.limits.module).map_err(|error| match error {
                 FileError::TooLarge(size, limit) => LoadError::TooLarge(size, limit).to_string(),
                 other => other.to_string(),
             });
@@ -502,7 +502,7 @@ fn describe(config: &Config, policy: &PolicyConfig, error: &LoadError) -> String
     let line = |error: &SettingsError| {
         format!("{}: {}", config.locate_setting(policy, &error.pointer), error.message)
     };
-    let lines: Vec<_> = errors.iter().take(bounds::LIST.size()).map(line).collect();
+    let lines: Vec<_> = errors.iter().take(limits::LIST.size()).map(line).collect();
     lines.join("; ")
 }
 

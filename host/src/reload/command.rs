@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{Next, PATIENCE, Reloader, UNRECORDED, restore};
-use crate::generation::Cause;
-use crate::state::{Record, Waits};
+use crate::policy::manifest::Cause;
+use crate::reload::history::{Record, Waits};
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

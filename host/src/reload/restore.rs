@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use super::standing::because;
 use super::{MALFUNCTIONS, Problem};
-use crate::generation::{PolicyContent, Version};
+use crate::policy::manifest::{PolicyContent, Version};
 use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, Wanted};
-use crate::state::{Record, StateDirectory};
+use crate::reload::history::{Record, StateDirectory};
 
 /// What a generation was made of, as far as that can be loaded; what cannot malfunctions, and says why.
 pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, until: Instant) -> PolicySet {

@@ -1,9 +1,9 @@
 //! Settings that stand in files of their own, as `settingsFrom` names them.
 
 use super::before::Before;
-use crate::bounds;
+use crate::limits;
 use crate::config::{Config, PolicyConfig};
-use crate::file::{self, FileError};
+use crate::fs::{self, FileError};
 use crate::text;
 
 /// Adds to the settings of each policy those of its file. Returns an error for each policy whose file cannot be used.
@@ -12,7 +12,7 @@ pub(super) fn read(
     policies: &mut [PolicyConfig],
     before: Before<'_>,
 ) -> Vec<Result<(), String>> {
-    let mut left = bounds::SETTINGS_FILES.default;
+    let mut left = limits::SETTINGS_FILES.default;
     policies.iter_mut().map(|policy| add(config, policy, before, &mut left)).collect()
 }
 
@@ -27,14 +27,14 @@ fn add(config: &Config, policy: &mut PolicyConfig, before: Before<'_>, left: &mu
         format!("{}: {error} (`settingsFrom` at {named} names it)", text::path(&path))
     };
     is_written()?;
-    let bytes = file::read(&path, bounds::SETTINGS_FILE.default).map_err(|error| match error {
-        FileError::TooLarge(size, limit) => unreadable(bounds::SETTINGS_FILE.says(size, limit)),
+    let bytes = fs::read(&path, limits::SETTINGS_FILE.default).map_err(|error| match error {
+        FileError::TooLarge(size, limit) => unreadable(limits::SETTINGS_FILE.says(size, limit)),
         other => unreadable(other.to_string()),
     })?;
     // A write that began meanwhile may have been read in part.
     is_written()?;
     *left = left
         .checked_sub(bytes.len() as u64)
-        .ok_or_else(|| unreadable(bounds::SETTINGS_FILES.says("", bounds::SETTINGS_FILES.default)))?;
+        .ok_or_else(|| unreadable(limits::SETTINGS_FILES.says("", limits::SETTINGS_FILES.default)))?;
     policy.add_settings(&path, &bytes, config).map_err(|error| error.to_string().replace('\n', "; "))
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
-use crate::bounds;
-use crate::state::{CandidateSummary, Summary};
+use crate::limits;
+use crate::reload::history::{CandidateSummary, Summary};
 use crate::text;
 
 /// Something that is not as configured, and what that means.
@@ -22,14 +22,14 @@ pub struct Problem {
 impl Problem {
     /// Returns the problem as it is told: each part one line, escaped, and within its bound.
     pub(super) fn bounded(&self) -> Problem {
-        let part = |text: &str| one_line(text, bounds::PROBLEM.size());
+        let part = |text: &str| one_line(text, limits::PROBLEM.size());
         Problem { subject: part(&self.subject), message: part(&self.message) }
     }
 }
 
 /// Returns `error` with what is in force instead, which stays readable however long the error is.
 pub(super) fn because(error: &dyn std::fmt::Display, instead: &str) -> String {
-    let room = bounds::PROBLEM.size().saturating_sub(instead.len() + " ()".len());
+    let room = limits::PROBLEM.size().saturating_sub(instead.len() + " ()".len());
     format!("{} ({instead})", one_line(&error.to_string(), room))
 }
 

@@ -13,13 +13,13 @@ use super::{
     Asker, Before, Candidate, Looking, PATIENCE, Problem, Reloader, Results, Standing, StandingReader,
     StartError, assemble, restore,
 };
-use crate::bounds;
+use crate::limits;
 use crate::config::Config;
-use crate::decision_log::DecisionLog;
-use crate::gate::{Gate, Recent, Ruling};
-use crate::generation::{Cause, Publication};
+use crate::telemetry::decision_log::DecisionLog;
+use crate::reload::gate::{Gate, Recent, Ruling};
+use crate::policy::manifest::{Cause, Publication};
 use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
-use crate::state::{Damaged, Record, StateDirectory, StateError, is_number};
+use crate::reload::history::{Damaged, Record, StateDirectory, StateError, is_number};
 use crate::text;
 use crate::tls::{Material, TlsReader, TlsStore};
 
@@ -125,7 +125,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
         whole,
         prepared,
         history,
-        problems: first_of(&problems, bounds::PROBLEMS.size()),
+        problems: first_of(&problems, limits::PROBLEMS.size()),
         panicked: None,
         results: Results::default(),
         standing: Arc::clone(&standing),
@@ -206,7 +206,7 @@ impl First {
 /// As many policies as are named, and as there are files that may be some.
 fn expected_policies(config: &Config) -> usize {
     let files = config.policy_directory.as_ref().and_then(|folder| std::fs::read_dir(folder).ok());
-    config.policies.len() + files.map_or(0, |files| files.take(bounds::POLICIES.size()).count())
+    config.policies.len() + files.map_or(0, |files| files.take(limits::POLICIES.size()).count())
 }
 
 fn state(config: &Config, lasting: &mut Vec<Problem>) -> Result<Option<StateDirectory>, StartError> {

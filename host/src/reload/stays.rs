@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Problem;
-use crate::watch::Watcher;
+use crate::reload::watch::Watcher;
 
 /// Why all stays as it is.
 pub(super) enum Stays {

@@ -4,12 +4,12 @@ use std::time::SystemTime;
 
 use super::standing::because;
 use super::{Next, Problem, Reloader};
-use crate::bounds;
+use crate::limits;
 use crate::config::OnDifference;
-use crate::gate::{Differences, Ruling};
-use crate::generation::Cause;
+use crate::reload::gate::{Differences, Ruling};
+use crate::policy::manifest::Cause;
 use crate::policy::PolicySet;
-use crate::state::{CandidateSummary, Waits};
+use crate::reload::history::{CandidateSummary, Waits};
 use crate::text;
 
 /// A candidate that is not put in force.
@@ -65,7 +65,7 @@ impl Reloader {
             Err((state, differences, why)) => {
                 let changes = set.content().changes_since(&current.content());
                 let digest = set.digest().to_owned();
-                let why = text::shown(&why, bounds::PROBLEM.size());
+                let why = text::shown(&why, limits::PROBLEM.size());
                 let summary = CandidateSummary { digest, since, state, why, changes, differences };
                 self.waiting = Some(Waiting { set, summary });
                 self.hold();

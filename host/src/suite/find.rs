@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Suite, SuiteError};
-use crate::bounds;
+use crate::limits;
 use crate::text;
 
 /// Finds the suites below `paths`. A file belongs to the nearest `host.yaml` above it, unless the caller brings the
@@ -78,18 +78,18 @@ impl Walk {
                 "this symbolic link leads back to {above}, in which it stands: remove it"
             ));
         }
-        if self.above.len() >= bounds::SUITE_DEPTH.size() {
-            return refused(bounds::SUITE_DEPTH.says("", bounds::SUITE_DEPTH.default));
+        if self.above.len() >= limits::SUITE_DEPTH.size() {
+            return refused(limits::SUITE_DEPTH.says("", limits::SUITE_DEPTH.default));
         }
-        if self.folders.len() >= bounds::SUITE_FOLDERS.size() {
-            return refused(bounds::SUITE_FOLDERS.says("", bounds::SUITE_FOLDERS.default));
+        if self.folders.len() >= limits::SUITE_FOLDERS.size() {
+            return refused(limits::SUITE_FOLDERS.says("", limits::SUITE_FOLDERS.default));
         }
         self.folders.push(path.to_owned());
         self.above.push((id, path.to_owned()));
         for entry in fs::read_dir(path).map_err(|error| failed(path, error))? {
             self.entries += 1;
-            if self.entries > bounds::SUITE_FILES.default {
-                return refused(bounds::SUITE_FILES.says("", bounds::SUITE_FILES.default));
+            if self.entries > limits::SUITE_FILES.default {
+                return refused(limits::SUITE_FILES.says("", limits::SUITE_FILES.default));
             }
             let entry = entry.map_err(|error| failed(path, error))?;
             let (name, path) = (entry.file_name(), entry.path());

@@ -17,7 +17,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use super::{TlsError, unusable};
-use crate::{bounds, text};
+use crate::limits;
+use crate::text;
 
 /// The clients with a certificate of an authority and, where names are configured, one of those names.
 #[derive(Debug)]
@@ -205,7 +206,7 @@ fn check_names(anchors: &[TrustAnchor<'_>]) -> Result<(), String> {
     let mut names: Vec<&[u8]> = anchors.iter().map(|anchor| anchor.subject.as_ref()).collect();
     names.sort_unstable();
     let most = names.chunk_by(|one, next| one == next).map(<[_]>::len).max().unwrap_or_default();
-    let bound = bounds::AUTHORITIES_OF_A_NAME;
+    let bound = limits::AUTHORITIES_OF_A_NAME;
     if most > bound.size() { Err(bound.says(most, bound.default)) } else { Ok(()) }
 }
 
@@ -213,7 +214,7 @@ fn check_names(anchors: &[TrustAnchor<'_>]) -> Result<(), String> {
 fn hints(roots: &RootCertStore) -> Vec<DistinguishedName> {
     let subjects = roots.subjects();
     let bytes: usize = subjects.iter().map(|subject| subject.as_ref().len() + 2).sum();
-    if bytes > bounds::AUTHORITY_NAMES.size() { Vec::new() } else { subjects }
+    if bytes > limits::AUTHORITY_NAMES.size() { Vec::new() } else { subjects }
 }
 
 /// Returns the last second of a certificate's validity; the first of all when it cannot be read.

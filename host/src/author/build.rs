@@ -1,0 +1,88 @@
+//! From a core module, which compilers make, to the component that the host loads.
+
+use wasi_preview1_component_adapter_provider::{
+    WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
+};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata, metadata};
+use wit_parser::{Resolve, SourceMap};
+
+use crate::policy::{Engine, EngineError, LoadError, Purpose, check, check_header};
+
+/// Why a core module gives no policy.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Nothing can be checked here.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// It is no WebAssembly, or a component that is no policy.
+    #[error(transparent)]
+    NoPolicy(#[from] LoadError),
+    /// The module does not fit the world that it carries.
+    #[error("it cannot be made a component: {0}; {BINDINGS}")]
+    Encode(String),
+    /// The module makes a component that is no policy, for instance because it carries another world.
+    #[error("the component made of it is no policy: {0}")]
+    Made(LoadError),
+}
+
+const BINDINGS: &str = "was it compiled with bindings of `wit/` (world image-policy), for \
+                        wasm32-unknown-unknown, or for WASI 0.1 as a reactor?";
+
+/// The contract.
+const WIT: [(&str, &str); 3] = [
+    ("log.wit", include_str!("../../../wit/log.wit")),
+    ("policy.wit", include_str!("../../../wit/policy.wit")),
+    ("types.wit", include_str!("../../../wit/types.wit")),
+];
+
+/// Makes a policy of a core module. Where it imports WASI 0.1, WASI 0.2 takes its place. A component is checked, and
+/// given back as it is.
+///
+/// # Errors
+/// The module does not fit its world, or what comes out is no policy that the host would load.
+pub fn component(module: &[u8]) -> Result<Vec<u8>, BuildError> {
+    let engine = Engine::new(Purpose::Prepare)?;
+    match check_header(module) {
+        Err(LoadError::CoreModule) => {
+            let component = encode(module)?;
+            check(&engine, &component).map_err(BuildError::Made)?;
+            Ok(component)
+        }
+        other => {
+            other?;
+            check(&engine, module)?;
+            Ok(module.to_vec())
+        }
+    }
+}
+
+/// The module as a component of the world that it carries, as most bindings of wit-bindgen leave it there. The linkers
+/// of some languages cannot (Go's): such a module is of the world image-policy.
+fn encode(module: &[u8]) -> Result<Vec<u8>, BuildError> {
+    let mut module = module.to_vec();
+    let (without_world, _) = metadata::decode(&module).map_err(unfit)?;
+    if without_world.is_none() {
+        let mut sources = SourceMap::new();
+        for (name, text) in WIT {
+            sources.push_str(name, text);
+        }
+        let package = sources.parse().map_err(|(_, error)| unfit(error))?;
+        let mut resolve = Resolve::default();
+        let package = resolve.push_group(package).map_err(unfit)?;
+        let world = resolve.select_world(&[package], None).map_err(unfit)?;
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).map_err(unfit)?;
+    }
+    ComponentEncoder::default()
+        .validate(true)
+        .module(&module)
+        .and_then(|encoder| {
+            encoder.adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)
+        })
+        .and_then(|encoder| encoder.encode())
+        .map_err(unfit)
+}
+
+fn unfit(error: impl std::fmt::Display) -> BuildError {
+    let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+    BuildError::Encode(line)
+}

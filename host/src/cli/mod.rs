@@ -1,0 +1,301 @@
+//! The command line: one file a verb. Only here is anything printed.
+
+mod approve;
+mod bench;
+mod build;
+mod inspect;
+mod log;
+mod review;
+mod rollback;
+mod schema;
+mod serve;
+mod status;
+mod test;
+
+use std::fmt::Display;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::limits;
+use crate::config::{Config, PolicyConfig, PolicyName};
+use crate::serve::control::{self, Answer, Request};
+use crate::policy::{Cache, Engine, PREPARE, PolicySet, Preparer, Purpose, serve_request};
+use crate::reload::{Before, Done, Problem, assemble};
+use crate::serve::status::warnings;
+use crate::text;
+use crate::config::yaml;
+
+/// A policy host for container images in Kubernetes: the backend of the kube-apiserver's ImagePolicyWebhook, with
+/// policies that are WebAssembly components.
+#[derive(Parser)]
+#[command(name = "host", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Serve(serve::Arguments),
+    Status(status::Arguments),
+    Rollback(rollback::Arguments),
+    Approve(approve::Arguments),
+    Review(review::Arguments),
+    Test(test::Arguments),
+    Build(build::Arguments),
+    Inspect(inspect::Arguments),
+    Bench(bench::Arguments),
+    Schema(schema::Arguments),
+}
+
+/// For people or for programs.
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Parses the arguments and runs the verb.
+pub fn run() -> ExitCode {
+    // Before arguments are parsed, because it is no verb for people.
+    if std::env::args_os().nth(1).is_some_and(|verb| verb == PREPARE) {
+        return exit(prepare());
+    }
+    match Arguments::parse().verb {
+        Verb::Serve(arguments) => serve::run(arguments),
+        Verb::Status(arguments) => status::run(arguments),
+        Verb::Rollback(arguments) => rollback::run(arguments),
+        Verb::Approve(arguments) => approve::run(arguments),
+        Verb::Review(arguments) => review::run(arguments),
+        Verb::Test(arguments) => test::run(arguments),
+        Verb::Build(arguments) => build::run(arguments),
+        Verb::Inspect(arguments) => inspect::run(arguments),
+        Verb::Bench(arguments) => bench::run(arguments),
+        Verb::Schema(arguments) => schema::run(arguments),
+    }
+}
+
+/// What the host starts itself as, to compile a component.
+fn prepare() -> Result<ExitCode, Failure> {
+    match serve_request(io::stdin().lock(), io::stdout().lock()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(Failure::new(
+            2,
+            format!(
+                "`{PREPARE}` is what the host starts itself as, with a request on standard input: {error}"
+            ),
+        )),
+    }
+}
+
+/// Something that the caller has to put right. The status is the verb's own.
+struct Failure {
+    status: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(status: u8, message: impl Display) -> Failure {
+        Failure { status, message: message.to_string() }
+    }
+}
+
+/// The exit code of a verb that may fail, after its message.
+fn exit(result: Result<ExitCode, Failure>) -> ExitCode {
+    result.unwrap_or_else(|Failure { status, message }| {
+        tell(&message);
+        ExitCode::from(status)
+    })
+}
+
+/// Writes each line of `message` to standard error.
+fn tell(message: &str) {
+    for line in message.lines() {
+        // An error means that nobody listens there: the status still tells.
+        let _ = writeln!(io::stderr(), "host: {line}");
+    }
+}
+
+/// Writes `text` and a line's end to standard output. A reader that has seen enough (`| head`) is no failure: the
+/// exit status still tells.
+fn say(text: impl Display) -> Result<(), Failure> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(2, format!("standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a document as JSON.
+fn say_json(document: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(document).map_err(|error| Failure::new(2, error))?;
+    say(json)
+}
+
+/// How a verb that asks a running host tells the answer.
+#[derive(clap::Args)]
+struct Output {
+    /// `json` carries the same for scripts
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+impl Output {
+    fn is_json(&self) -> bool {
+        self.json || matches!(self.format, Format::Json)
+    }
+}
+
+/// Which running host is asked: by its state directory, where its control socket is.
+#[derive(clap::Args)]
+struct RunningHost {
+    /// The host.yaml that it was started with [default: host.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Its state directory, for when host.yaml cannot be read
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    state: Option<PathBuf>,
+}
+
+impl RunningHost {
+    fn ask(&self, request: &Request) -> Result<Answer, Failure> {
+        let failed = |message: &dyn Display| Failure::new(2, message);
+        let ask = |folder: &Path| control::ask(folder, request).map_err(|error| failed(&error));
+        if let Some(folder) = &self.state {
+            return ask(folder);
+        }
+        let path = self.config.as_deref().unwrap_or(Path::new("host.yaml"));
+        let config = Config::read(path).map_err(|error| {
+            failed(&format!("{error}\n--state DIR asks a host whose host.yaml cannot be read"))
+        })?;
+        match &config.state_directory {
+            Some(folder) => ask(folder),
+            None => Err(failed(&format!(
+                "{}: a host without `stateDirectory` has no control socket: set it, and restart the host",
+                text::path(path)
+            ))),
+        }
+    }
+
+    /// Asks for something to be done, and tells what came of it.
+    fn order(&self, request: &Request, output: &Output) -> Result<ExitCode, Failure> {
+        match self.ask(request)? {
+            Answer::Done(done) if output.is_json() => say_json(&done)?,
+            Answer::Done(Done { generation, message }) => {
+                say(format_args!("generation {generation}: {message}"))?
+            }
+            Answer::Refused(why) => return Err(Failure::new(1, why)),
+            other @ Answer::Status(_) => {
+                return Err(Failure::new(2, format!("the host gave another answer: {other:?}")));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A file as messages name it.
+fn named(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { text::path(path) }
+}
+
+/// A file of bounded size; a pipe too, and `-` is standard input.
+fn read(path: &Path, bytes: u64) -> Result<Vec<u8>, Failure> {
+    let failed = |error: &dyn Display| Failure::new(2, format!("{}: {error}", named(path)));
+    let reader: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(|error| failed(&error))?)
+    };
+    let mut content = Vec::new();
+    reader.take(bytes + 1).read_to_end(&mut content).map_err(|error| failed(&error))?;
+    if content.len() as u64 > bytes {
+        return Err(failed(&format!("it is larger than {} MiB", bytes >> 20)));
+    }
+    Ok(content)
+}
+
+/// One policy from the command line instead of a host.yaml.
+#[derive(clap::Args)]
+struct OnePolicy {
+    /// A policy to judge by, instead of those of a host.yaml
+    #[arg(long, value_name = "FILE.wasm", conflicts_with = "config")]
+    policy: Option<PathBuf>,
+    /// Settings of the policy, as YAML or JSON
+    #[arg(long, value_name = "FILE", requires = "policy")]
+    settings: Option<PathBuf>,
+}
+
+impl OnePolicy {
+    /// A configuration that holds the policy alone; none where none was given.
+    fn config(&self, status: u8) -> Result<Option<Config>, Failure> {
+        let Some(module) = &self.policy else { return Ok(None) };
+        let stem = module.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
+        let name: String =
+            stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+        let name = PolicyName::try_from(name.trim_matches('-')).or_else(|_| PolicyName::try_from("policy"));
+        let name = name.map_err(|error| Failure::new(status, error))?;
+        let mut policy = PolicyConfig::bare(name, module.clone());
+        if let Some(path) = &self.settings {
+            let bytes = read(path, limits::SETTINGS_FILE.default)?;
+            let added = policy.add_settings(path, &bytes, &Config::default());
+            added.map_err(|error| Failure::new(status, error))?;
+        }
+        Ok(Some(Config::for_policies(vec![policy])))
+    }
+}
+
+/// The settings in a file, or those of a policy that has none.
+fn settings(path: Option<&Path>) -> Result<Value, Failure> {
+    let Some(path) = path else { return Ok(json!({})) };
+    Ok(parse_yaml(path, &read(path, limits::SETTINGS_FILE.default)?)?.value)
+}
+
+fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {
+    yaml::Document::parse(bytes).map_err(|error| {
+        let lines: Vec<_> =
+            error.problems.iter().map(|problem| format!("{}:{problem}", named(path))).collect();
+        Failure::new(2, lines.join("\n"))
+    })
+}
+
+/// What a verb that runs policies prepares them with. What was compiled once is found again in the user's cache folder.
+fn preparer() -> Result<Preparer, String> {
+    let engine = Engine::new(Purpose::Serve { policies: 0 }).map_err(|error| error.to_string())?;
+    let cache = user_cache().and_then(|folder| Cache::open(&folder, limits::CACHE.default).ok());
+    let cache = cache.map_or_else(|| Cache::temporary(limits::CACHE.default), Ok);
+    let cache = cache.map_err(|error| format!("there is no folder to compile in: {error}"))?;
+    let preparer = Preparer::new(engine, cache, Preparer::this_program(), false);
+    preparer.map_err(|error| format!("policies cannot be compiled on this machine: {error}"))
+}
+
+/// Where the XDG base directory specification puts it.
+fn user_cache() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("image-policy-host"))
+}
+
+/// Loads every policy of `config`. Standard error gets a line for each warning, and the failure one for each policy that
+/// cannot be loaded.
+fn load(config: &Config, status: u8) -> Result<PolicySet, Failure> {
+    let preparer = preparer().map_err(|message| Failure { status, message })?;
+    let candidate = assemble(&preparer, config, Before::Nothing, &mut Default::default())
+        .map_err(|problem| Failure::new(status, problem))?;
+    if candidate.problems.is_empty() {
+        for warning in warnings(&candidate.set) {
+            tell(&format!("warning: {warning}"));
+        }
+        return Ok(candidate.set);
+    }
+    let problems: Vec<_> = candidate.problems.iter().map(Problem::to_string).collect();
+    Err(Failure::new(status, problems.join("\n")))
+}

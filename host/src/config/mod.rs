@@ -1,0 +1,429 @@
+//! `host.yaml` -> a checked `Config`.
+//!
+//! `raw` says what may be written, and its JSON Schema says so to editors. `shape` compares a document with
+//! that schema: unknown keys, wrong types. `check` turns the raw values into the types below: ranges, names,
+//! what excludes what. Either reports everything that it finds, each problem with its line.
+
+pub mod yaml;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::limits;
+use crate::image::Image;
+use crate::text;
+use crate::config::yaml::Document;
+pub use error::{ConfigError, Problem};
+pub use images::ImageScope;
+pub use name::{NameError, PolicyName};
+pub use namespace::{NamespacePattern, NamespacePatterns};
+pub use raw::schema;
+pub use settings::SettingsFile;
+
+mod raw;
+mod shape;
+mod check;
+mod name;
+mod namespace;
+mod images;
+mod settings;
+mod units;
+mod error;
+
+/// The only `apiVersion` of host.yaml.
+pub const API_VERSION: &str = "image-policy-host/v1alpha1";
+/// The only `kind` of host.yaml.
+pub const KIND: &str = "HostConfiguration";
+
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1234);
+const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9234);
+
+/// A checked host.yaml. Every path in it is already resolved against `directory`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The file as it was named; empty where there is none.
+    pub path: PathBuf,
+    /// The folder of the file.
+    pub directory: PathBuf,
+    /// How to serve; none where `tls` is absent. Ask [`Config::require_serving`].
+    pub serving: Option<Serving>,
+    /// Health and status, plain HTTP; `127.0.0.1:9234`.
+    pub admin_listen: SocketAddr,
+    /// The generations of the past, and the control socket.
+    pub state_directory: Option<PathBuf>,
+    /// How decisions become a verdict.
+    pub rules: Rules,
+    /// Whether a policy set without policies, or none of a `policyDirectory` that had some, may be published; false.
+    pub allow_empty: bool,
+    /// Every `*.wasm` in it is a policy.
+    pub policy_directory: Option<PathBuf>,
+    /// The entries, in the order of the file; names are distinct.
+    pub policies: Vec<PolicyConfig>,
+    /// Where every review is written; none: nowhere.
+    pub decision_log: Option<DecisionLogConfig>,
+    /// What a changed set of policies has to pass before it is in force; none: nothing.
+    pub gate: Option<Gate>,
+    /// Bounds of the host.
+    pub limits: HostLimits,
+    /// The file, for pointing into it.
+    document: Document,
+    /// The lines that `host serve` needs and the file lacks, besides `tls`.
+    missing: Vec<String>,
+}
+
+/// What the webhook needs to serve.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Serving {
+    /// `127.0.0.1:1234`.
+    pub listen: SocketAddr,
+    /// Certificates.
+    pub tls: TlsConfig,
+}
+
+/// Certificates of the webhook, as PEM files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsConfig {
+    /// The chain that the host shows, leaf first.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub private_key: PathBuf,
+    /// Who may ask.
+    pub client_auth: ClientAuth,
+}
+
+impl TlsConfig {
+    /// The files that it names.
+    pub fn files(&self) -> Vec<&Path> {
+        let ca = match &self.client_auth {
+            ClientAuth::Required { ca, .. } => Some(ca.as_path()),
+            ClientAuth::None => None,
+        };
+        [self.certificate.as_path(), self.private_key.as_path()].into_iter().chain(ca).collect()
+    }
+}
+
+/// Who may ask for a verdict.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientAuth {
+    /// Who shows a certificate of this authority.
+    Required {
+        /// PEM file of the authorities.
+        ca: PathBuf,
+        /// The certificate must carry one of these names; empty: any.
+        names: Vec<String>,
+    },
+    /// Anyone who reaches the port. Never a default.
+    None,
+}
+
+/// The decision log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecisionLogConfig {
+    /// The folder of its files.
+    pub directory: PathBuf,
+    /// The part, from 0 to 1, that is written of reviews without a denial or a malfunction.
+    pub sample: f64,
+    /// Where a file ends, in bytes.
+    pub file_size: u64,
+    /// How many files there are at most.
+    pub files: usize,
+    /// Reviews that may wait to be written.
+    pub queue: usize,
+}
+
+/// How decisions become a verdict.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Rules {
+    /// Of the whole host.
+    pub mode: Mode,
+    /// What happens to an image that no policy judged.
+    pub unjudged: Unjudged,
+    /// Namespaces whose images are allowed unseen.
+    pub exempt_namespaces: NamespacePatterns,
+}
+
+/// Whether denials are in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Mode {
+    /// Denials deny.
+    #[default]
+    Enforce,
+    /// Denials are only reported.
+    Audit,
+}
+
+/// What happens to an image that no policy judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Unjudged {
+    /// It is denied.
+    #[default]
+    Deny,
+    /// It is allowed.
+    Allow,
+}
+
+/// What a malfunction of a policy means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FailurePolicy {
+    /// A denial.
+    #[default]
+    Fail,
+    /// An abstention.
+    Ignore,
+}
+
+/// What a changed set of policies has to pass before it is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// Folders of fixtures, which must pass.
+    pub suites: Vec<PathBuf>,
+    /// Number of the last reviews that both it and the set in force judge.
+    pub replay: usize,
+    /// What becomes of it when it decides otherwise.
+    pub on_difference: OnDifference,
+    /// Time limit of all its suites, and of the replay.
+    pub budget: Duration,
+}
+
+/// What becomes of a set that decides otherwise than the one in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnDifference {
+    /// It is put in force, and told in what it differs.
+    #[default]
+    Swap,
+    /// It waits until someone approves it.
+    Hold,
+}
+
+/// One policy and how it is run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyConfig {
+    /// Distinct in a policy set.
+    pub name: PolicyName,
+    /// The component's file.
+    pub module: PathBuf,
+    /// For `configure`; `{}`.
+    pub settings: Value,
+    /// A file with more settings; none.
+    pub settings_from: Option<PathBuf>,
+    /// That file, once its settings are added to `settings`.
+    pub settings_file: Option<SettingsFile>,
+    /// Where it applies; everywhere.
+    pub scope: Scope,
+    /// Whether its denials are in force; enforce.
+    pub mode: Mode,
+    /// What its malfunction means; Fail.
+    pub failure_policy: FailurePolicy,
+    /// One line that follows every denial, escaped.
+    pub message: Option<String>,
+    /// Its bounds.
+    pub limits: PolicyLimits,
+    /// Imports that it is granted beyond `log`; none.
+    pub capabilities: Vec<String>,
+    /// JSON Pointer to its entry (`/policies/2`); empty for a bare file of `policyDirectory`.
+    pub pointer: String,
+}
+
+impl PolicyConfig {
+    /// A policy with the defaults, as a bare file of `policyDirectory` gets them.
+    #[must_use]
+    pub fn bare(name: PolicyName, module: PathBuf) -> Self {
+        Self {
+            name,
+            module,
+            settings: json!({}),
+            settings_from: None,
+            settings_file: None,
+            scope: Scope::default(),
+            mode: Mode::default(),
+            failure_policy: FailurePolicy::default(),
+            message: None,
+            limits: PolicyLimits::default(),
+            capabilities: Vec::new(),
+            pointer: String::new(),
+        }
+    }
+}
+
+/// The namespaces and images that a policy applies to. The default is all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// Only these; none: all.
+    pub include: Option<NamespacePatterns>,
+    /// But not these, even if included.
+    pub exclude: NamespacePatterns,
+    /// The images. A record from before there was such a scope means all.
+    #[serde(default, skip_serializing_if = "ImageScope::is_all")]
+    pub images: ImageScope,
+}
+
+impl Scope {
+    /// Returns whether a policy of this scope judges the images of a namespace.
+    #[must_use]
+    pub fn applies(&self, namespace: &str) -> bool {
+        let included = self.include.as_ref().is_none_or(|include| include.matches(namespace));
+        included && !self.exclude.matches(namespace)
+    }
+
+    /// Returns whether a policy of this scope judges an image, in a namespace that it applies to.
+    #[must_use]
+    pub fn applies_to(&self, image: &Image) -> bool {
+        self.images.applies(image)
+    }
+}
+
+/// Bounds of one policy; [`bounds`] has the defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PolicyLimits {
+    /// Wall clock of one call.
+    pub deadline: Duration,
+    /// Linear memory of an instance in bytes.
+    pub memory: u64,
+    /// What is lifted from one result, in bytes.
+    pub result: u64,
+    /// Log lines in a review.
+    pub log_lines: u32,
+    /// Bytes of a log line.
+    pub log_line_bytes: u64,
+}
+
+impl Default for PolicyLimits {
+    fn default() -> Self {
+        Self {
+            deadline: limits::DEADLINE.time(),
+            memory: limits::MEMORY.default,
+            result: limits::RESULT.default,
+            log_lines: limits::LOG_LINES.default as u32,
+            log_line_bytes: limits::LOG_LINE_BYTES.default,
+        }
+    }
+}
+
+/// Bounds of the host; [`bounds`] has the defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct HostLimits {
+    /// Request body in bytes: by default more than the 3 Mi that the apiserver takes itself.
+    pub body: u64,
+    /// Images of a review.
+    pub images: usize,
+    /// Annotations of a review in bytes, keys and values: by default as many as Kubernetes takes of an object.
+    pub annotations: u64,
+    /// Wall clock of a review. The apiserver gives up after 30 s.
+    pub review_deadline: Duration,
+    /// Reviews evaluated at once; by default as many as processors.
+    pub concurrent_reviews: usize,
+    /// Reviews that may wait.
+    pub queue: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// Size of a module file in bytes.
+    pub module: u64,
+    /// Policies in a set.
+    pub policies: usize,
+    /// Wall clock of preparing a policy.
+    pub prepare_time: Duration,
+    /// Memory for preparing a policy, in bytes.
+    pub prepare_memory: u64,
+    /// Compiled policies in the state directory, in bytes.
+    pub cache: u64,
+}
+
+impl Default for HostLimits {
+    fn default() -> Self {
+        Self {
+            body: limits::BODY.default,
+            images: limits::IMAGES.size(),
+            annotations: limits::ANNOTATIONS.default,
+            review_deadline: limits::REVIEW_DEADLINE.time(),
+            concurrent_reviews: match limits::CONCURRENT_REVIEWS.size() {
+                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                reviews => reviews,
+            },
+            queue: limits::QUEUE.size(),
+            connections: limits::CONNECTIONS.size(),
+            module: limits::MODULE.default,
+            policies: limits::POLICIES.size(),
+            prepare_time: limits::PREPARE_TIME.time(),
+            prepare_memory: limits::PREPARE_MEMORY.default,
+            cache: limits::CACHE.default,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file. Only a regular file of bounded size is read.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(path, &error::read(path)?)
+    }
+
+    /// Checks the bytes of a file; `path` is for messages and for resolving relative paths.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
+        let document = Document::parse(bytes).map_err(|error| ConfigError::invalid(path, error.problems))?;
+        let host_yaml = shape::read(&document).map_err(|problems| ConfigError::invalid(path, problems))?;
+        check::config(path, document, host_yaml).map_err(|problems| ConfigError::invalid(path, problems))
+    }
+
+    /// A configuration without a file: these policies and the defaults.
+    #[must_use]
+    pub fn for_policies(policies: Vec<PolicyConfig>) -> Self {
+        Self {
+            path: PathBuf::new(),
+            directory: PathBuf::from("."),
+            serving: None,
+            admin_listen: ADMIN_LISTEN,
+            state_directory: None,
+            rules: Rules::default(),
+            allow_empty: false,
+            policy_directory: None,
+            policies,
+            decision_log: None,
+            gate: None,
+            limits: HostLimits::default(),
+            document: Document::default(),
+            missing: vec![
+                format!("`apiVersion: {API_VERSION}` is missing"),
+                format!("`kind: {KIND}` is missing"),
+            ],
+        }
+    }
+
+    /// What `host serve` needs besides policies; the error names every line that is missing.
+    pub fn require_serving(&self) -> Result<&Serving, ConfigError> {
+        match &self.serving {
+            Some(serving) if self.missing.is_empty() => Ok(serving),
+            serving => {
+                let tls =
+                    serving.is_none().then_some("`tls` is missing: it names `certificate` and `privateKey`");
+                let missing = self.missing.iter().map(String::as_str).chain(tls);
+                let at = self.document.locate("");
+                let problem = |line| crate::config::yaml::Problem::new(at, format!("{line} (`host serve` needs it)"));
+                Err(ConfigError::invalid(&self.path, missing.map(problem).collect()))
+            }
+        }
+    }
+
+    /// Where the value at a JSON Pointer stands (`host.yaml:12:5`), or its nearest existing parent; the
+    /// pointer itself where there is no file.
+    #[must_use]
+    pub fn locate(&self, pointer: &str) -> String {
+        if self.path.as_os_str().is_empty() {
+            return pointer.to_owned();
+        }
+        format!("{}:{}", text::path(&self.path), self.document.locate(pointer))
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::for_policies(Vec::new())
+    }
+}

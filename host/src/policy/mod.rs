@@ -1,0 +1,191 @@
+//! Policies and the set of them that is in force: written at one end, read at the other.
+
+pub mod manifest;
+mod bindings;
+mod scan;
+mod store;
+mod engine;
+mod sandbox;
+mod native;
+mod record;
+mod load;
+mod snapshot;
+mod confine;
+mod child;
+mod cache;
+mod prepare;
+mod audit_only;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+pub use self::cache::Cache;
+pub(crate) use self::child::{VERB as PREPARE, serve_request};
+pub use self::confine::{Confinement, Profile, confine, deny_access, filter_calls};
+pub use self::engine::{Engine, EngineError, Purpose};
+pub(crate) use self::load::check_header;
+pub use self::load::{LoadError, Policy, World, check};
+pub use self::native::digest;
+pub use self::prepare::{Component, Preparer, Wanted};
+pub use self::record::{Record, Seen};
+pub use self::sandbox::SettingsError;
+pub(crate) use self::sandbox::{Context, Instance};
+pub use self::scan::ScanError;
+use crate::limits;
+use crate::config::{FailurePolicy, HostLimits, Mode, PolicyName, Rules, Scope};
+use crate::policy::manifest::{Content, PolicyContent, Publication, Version};
+use crate::text;
+use crate::review::verdict::Malfunction;
+
+/// A policy's place in a set: what it is called, where it applies, what it counts for, and what became of loading it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its name, distinct within the set.
+    pub name: PolicyName,
+    /// The namespaces where it applies.
+    pub scope: Scope,
+    /// Whether it takes part in the verdict.
+    pub mode: Mode,
+    /// What its malfunction counts as.
+    pub failure_policy: FailurePolicy,
+    /// One line that follows every denial, escaped.
+    pub message: Option<Arc<str>>,
+    /// The policy, or why no version of it could be loaded.
+    pub loaded: Result<Arc<Policy>, String>,
+}
+
+impl Policy {
+    /// What it was loaded from.
+    pub(crate) fn version(&self) -> Version {
+        Version {
+            component: self.digest().to_owned(),
+            // It was written by the same library.
+            settings: serde_json::from_str(self.settings()).unwrap_or_default(),
+            limits: self.limits().clone(),
+        }
+    }
+}
+
+impl Entry {
+    /// A fresh instance.
+    pub(crate) fn start(&self, deadline: Duration) -> Result<Instance, Malfunction> {
+        match &self.loaded {
+            Ok(policy) => policy.start(deadline),
+            Err(error) => Err(Malfunction::NotLoaded(error.clone())),
+        }
+    }
+}
+
+/// An immutable whole: the rules and every policy, with its settings.
+#[derive(Debug)]
+pub struct PolicySet {
+    publication: Publication,
+    digest: String,
+    warnings: Vec<String>,
+    /// How decisions become a verdict.
+    pub rules: Rules,
+    /// Bounds of a review and of the host.
+    pub limits: HostLimits,
+    /// The policies, in the order of the configuration.
+    pub policies: Vec<Entry>,
+}
+
+impl PolicySet {
+    /// Returns a set that is not in force yet. Why a policy is not loaded is repeated for every image and kept in records,
+    /// so it is cut.
+    pub fn new(rules: Rules, limits: HostLimits, mut policies: Vec<Entry>) -> PolicySet {
+        for why in policies.iter_mut().filter_map(|entry| entry.loaded.as_mut().err()) {
+            *why = text::shown(why, limits::LOAD_ERROR.size());
+        }
+        let mut set = PolicySet {
+            publication: Publication::NONE,
+            digest: String::new(),
+            warnings: Vec::new(),
+            rules,
+            limits,
+            policies,
+        };
+        set.warnings = audit_only::warning(&set.rules, &set.policies).into_iter().collect();
+        set.digest = digest(&set.content().identity()).chars().take(12).collect();
+        set
+    }
+
+    /// The set as the generation that it becomes.
+    #[must_use]
+    pub fn published(self, publication: Publication) -> PolicySet {
+        PolicySet { publication, ..self }
+    }
+
+    /// `NUMBER-DIGEST`: the how-manieth generation of this host, and the digest of its content, which is the same on
+    /// every replica.
+    pub fn generation(&self) -> String {
+        format!("{}-{}", self.number(), self.digest)
+    }
+
+    /// Its place in the order of generations; 0 as long as it is none.
+    pub fn number(&self) -> u64 {
+        self.publication.number
+    }
+
+    /// When and why it came into force.
+    pub fn publication(&self) -> &Publication {
+        &self.publication
+    }
+
+    /// The digest of all that its verdicts depend on.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Returns what an operator may not have meant, a line each. Nothing of it keeps the set from being in force.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What it is made of.
+    pub fn content(&self) -> Content {
+        let policies = self.policies.iter().map(|entry| PolicyContent {
+            name: entry.name.clone(),
+            scope: entry.scope.clone(),
+            mode: entry.mode,
+            failure_policy: entry.failure_policy,
+            message: entry.message.as_deref().map(str::to_owned),
+            loaded: entry.loaded.as_ref().map(|policy| policy.version()).map_err(String::clone),
+        });
+        Content { rules: self.rules.clone(), limits: self.limits.clone(), policies: policies.collect() }
+    }
+}
+
+/// The writing end: whoever holds it decides what is in force.
+pub struct PolicyStore(Arc<ArcSwap<PolicySet>>);
+
+/// The reading end.
+#[derive(Clone)]
+pub struct PolicyReader(Arc<ArcSwap<PolicySet>>);
+
+impl PolicyStore {
+    /// Puts the first set in force.
+    pub fn new(first: PolicySet) -> (PolicyStore, PolicyReader) {
+        let set = Arc::new(ArcSwap::from_pointee(first));
+        (PolicyStore(Arc::clone(&set)), PolicyReader(set))
+    }
+
+    /// Puts `set` in force, whole, for every review that begins after this. It waits for no review.
+    pub fn publish(&mut self, set: PolicySet) {
+        self.0.store(Arc::new(set));
+    }
+
+    /// The set in force.
+    pub fn current(&self) -> Arc<PolicySet> {
+        self.0.load_full()
+    }
+}
+
+impl PolicyReader {
+    /// The set in force: a review asks once and keeps it to its end.
+    pub fn current(&self) -> Arc<PolicySet> {
+        self.0.load_full()
+    }
+}

@@ -1,0 +1,201 @@
+//! What a candidate decides otherwise than the set in force. Pure.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+use crate::config::{Mode, Rules};
+use crate::review::Review;
+use crate::text;
+use crate::review::verdict::{DecidedBy, Disposition, Malfunction, Verdict};
+
+/// What the candidate would have decided otherwise than the set in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Differences {
+    /// Reviews that both have judged.
+    pub reviews: u64,
+    /// Reviews that were left out, since the time for it was over.
+    pub left_out: u64,
+    /// Of those that both have judged, how many one of them was too slow for, so that nothing can be told of them.
+    pub undecided: u64,
+    /// What the candidate denies and the set in force allows.
+    pub newly_denied: Found,
+    /// What the candidate allows and the set in force denies.
+    pub newly_allowed: Found,
+    /// What both allow or both deny, for another reason or with other audit annotations.
+    pub changed_reasons: Found,
+}
+
+/// Differences of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Found {
+    /// In so many reviews.
+    pub reviews: u64,
+    /// The first few.
+    pub examples: Vec<Example>,
+}
+
+/// A review that comes out otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Example {
+    /// The pod's namespace, escaped.
+    pub namespace: String,
+    /// The first images, escaped.
+    pub images: Vec<String>,
+    /// How often it was asked.
+    pub reviews: u64,
+    /// What the set in force says.
+    pub before: String,
+    /// What the candidate says.
+    pub after: String,
+}
+
+impl Differences {
+    /// Whether the candidate decides anything otherwise.
+    pub fn is_empty(&self) -> bool {
+        [&self.newly_denied, &self.newly_allowed, &self.changed_reasons]
+            .iter()
+            .all(|found| found.reviews == 0)
+    }
+
+    /// Whether reviews were there, and of all of them nothing can be told for lack of time.
+    pub fn tell_nothing(&self) -> bool {
+        self.reviews == self.undecided && self.undecided + self.left_out > 0
+    }
+
+    /// Adds a review that was asked so often, as the set in force (`before`) and the candidate (`after`) judge it. Where
+    /// neither may deny, what they would deny counts.
+    pub fn add(
+        &mut self,
+        review: &Review,
+        times: u64,
+        before: (&Rules, &Verdict),
+        after: (&Rules, &Verdict),
+    ) {
+        self.reviews += times;
+        let audit = before.0.mode == Mode::Audit && after.0.mode == Mode::Audit;
+        let denies = |verdict: &Verdict| !verdict.allowed() || audit && verdict.would_deny().is_some();
+        let (before, after) = (before.1, after.1);
+        let kind = match (denies(before), denies(after)) {
+            (false, true) => Kind::Denied,
+            (true, false) => Kind::Allowed,
+            _ if says(before) == says(after) => return,
+            _ => Kind::Reasons,
+        };
+        if was_late(before) || was_late(after) {
+            self.undecided += times;
+            return;
+        }
+        let found = match kind {
+            Kind::Denied => &mut self.newly_denied,
+            Kind::Allowed => &mut self.newly_allowed,
+            Kind::Reasons => &mut self.changed_reasons,
+        };
+        found.reviews += times;
+        if found.examples.len() < limits::EXAMPLES.size() {
+            found.examples.push(Example {
+                namespace: text::shown(&review.namespace, 63),
+                images: review.images.iter().take(IMAGES).map(|image| text::image(image)).collect(),
+                reviews: times,
+                before: summary(before, after),
+                after: summary(after, before),
+            });
+        }
+    }
+}
+
+enum Kind {
+    Denied,
+    Allowed,
+    Reasons,
+}
+
+/// Images of a review that are shown.
+const IMAGES: usize = 3;
+
+/// Returns all that a verdict tells, except its generation.
+fn says(verdict: &Verdict) -> (Disposition, String, Vec<(String, String)>) {
+    let annotations = verdict.policy_annotations().into_iter();
+    let annotations = annotations.map(|(key, value)| (key, without_addresses(&value)));
+    (verdict.disposition, without_addresses(&verdict.reason), annotations.collect())
+}
+
+/// The words of a malfunction may hold addresses, which are others in another instance.
+fn without_addresses(text: &str) -> String {
+    let mut parts = text.split("0x");
+    let mut without = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        without.push_str("0x");
+        without.push_str(part.trim_start_matches(|digit: char| digit.is_ascii_hexdigit()));
+    }
+    without
+}
+
+/// Whether a machine that was busy with something else may have made it so.
+fn was_late(verdict: &Verdict) -> bool {
+    verdict.images.iter().any(|image| {
+        let late = |malfunction: &Malfunction| {
+            matches!(malfunction, Malfunction::Deadline(_) | Malfunction::Budget(_) | Malfunction::LeftOut)
+        };
+        image.judged.exhausted.is_some()
+            || image.judged.said.iter().any(|said| said.judgement.as_ref().is_err_and(late))
+    })
+}
+
+/// Returns what a verdict says, with its audit annotations, and the basis of an allowed one, where the other's differ.
+fn summary(verdict: &Verdict, other: &Verdict) -> String {
+    let reason = &verdict.reason;
+    let mut summary = match verdict.disposition {
+        Disposition::Allowed(_) => "allowed".to_owned(),
+        Disposition::WouldDeny(_) => format!("allowed in mode audit, would deny: {reason}"),
+        Disposition::Denied(_) | Disposition::Refused => format!("denied: {reason}"),
+    };
+    // The reason of a denial says it already.
+    if let Disposition::Allowed(by) = verdict.disposition
+        && by != DecidedBy::Policies
+        && by != other.disposition.decided_by()
+    {
+        summary.push_str(&format!(" [decided-by: {by}]"));
+    }
+    let others = other.policy_annotations();
+    for (key, value) in verdict.policy_annotations() {
+        if others.get(&key) != Some(&value) {
+            summary.push_str(&format!(" [{key}: {value}]"));
+        }
+    }
+    text::cut(&summary, limits::REASON.size())
+}
+
+impl fmt::Display for Differences {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Differences { reviews, left_out, undecided, newly_denied, newly_allowed, changed_reasons } = self;
+        if *reviews + *left_out == 0 {
+            return f.write_str("not known, since there were no reviews to try it on");
+        }
+        write!(f, "of {reviews} reviews {} newly denied, ", newly_denied.reviews)?;
+        write!(
+            f,
+            "{} newly allowed, {} with another reason",
+            newly_allowed.reviews, changed_reasons.reviews
+        )?;
+        for (count, what) in [(undecided, "undecided for lack of time"), (left_out, "more were left out")] {
+            if *count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        let examples = [newly_denied, newly_allowed, changed_reasons];
+        if let Some(example) = examples.iter().find_map(|found| found.examples.first()) {
+            let Example { namespace, images, before, after, .. } = example;
+            write!(
+                f,
+                "; such as {} in namespace {namespace}: before {before}, now {after}",
+                images.join(", ")
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! The last reviews, in memory, for the replay.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::limits;
+use crate::review::Review;
+use crate::review::answered::ReviewId;
+
+/// The last reviews. Keeping one costs a short lock, and nothing where none are wanted.
+#[derive(Default)]
+pub struct Recent {
+    /// How many are kept.
+    wanted: AtomicUsize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// Oldest first.
+    reviews: VecDeque<(ReviewId, Arc<Review>)>,
+    bytes: usize,
+}
+
+impl Recent {
+    /// Keeps as many from now on, within their bound in bytes.
+    pub fn keep(&self, reviews: usize) {
+        self.wanted.store(reviews, Ordering::Relaxed);
+        let mut kept = self.lock();
+        kept.drop_over(reviews);
+        kept.reviews.shrink_to_fit();
+    }
+
+    /// Keeps a review that was answered.
+    pub fn push(&self, id: ReviewId, review: &Arc<Review>) {
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        // Nobody denies a review without images.
+        if wanted == 0 || review.images.is_empty() {
+            return;
+        }
+        let bytes = bytes(review);
+        if bytes > limits::RECENT_BYTES.size() {
+            return;
+        }
+        let review = Arc::clone(review);
+        let gone = {
+            let mut kept = self.lock();
+            kept.reviews.push_back((id, review));
+            kept.bytes += bytes;
+            kept.drop_over(wanted)
+        };
+        // Not while others wait for the lock.
+        drop(gone);
+    }
+
+    /// Returns the reviews, the newest first.
+    pub fn newest(&self) -> Vec<Arc<Review>> {
+        self.lock().reviews.iter().rev().map(|(_, review)| Arc::clone(review)).collect()
+    }
+
+    /// Adds older reviews, the newest first, as far as there is room, and each once.
+    pub fn fill(&self, older: impl IntoIterator<Item = (ReviewId, Arc<Review>)>) {
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        let mut kept = self.lock();
+        let mut known: HashSet<ReviewId> = kept.reviews.iter().map(|(id, _)| *id).collect();
+        for (id, review) in older.into_iter().filter(|(id, _)| known.insert(*id)) {
+            let bytes = kept.bytes + bytes(&review);
+            if kept.reviews.len() >= wanted || bytes > limits::RECENT_BYTES.size() {
+                break;
+            }
+            kept.reviews.push_front((id, review));
+            kept.bytes = bytes;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// Takes out what is over the bounds: mostly one review.
+    fn drop_over(&mut self, most: usize) -> Vec<Arc<Review>> {
+        let mut gone = Vec::new();
+        while self.reviews.len() > most || self.bytes > limits::RECENT_BYTES.size() {
+            let Some((_, review)) = self.reviews.pop_front() else { break };
+            self.bytes -= bytes(&review);
+            gone.push(review);
+        }
+        gone
+    }
+}
+
+/// Returns about how much memory a review takes.
+pub(super) fn bytes(review: &Review) -> usize {
+    let Review { namespace, annotations, images } = review;
+    let strings = annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+        + images.iter().map(String::len).sum::<usize>();
+    size_of::<Review>()
+        + namespace.len()
+        + strings
+        + size_of_val(annotations.as_slice())
+        + size_of_val(images.as_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::review::answered::Ids;
+
+    fn images(recent: &Recent) -> Vec<String> {
+        recent.newest().iter().flat_map(|review| review.images.clone()).collect()
+    }
+
+    #[test]
+    fn the_newest_are_kept() {
+        let (recent, ids) = (Recent::default(), Ids::default());
+        let review = |image: &str| {
+            let review = Review { images: vec![image.to_owned()], ..Review::default() };
+            (ids.next(SystemTime::now()), Arc::new(review))
+        };
+        let push = |(id, review): (ReviewId, Arc<Review>)| recent.push(id, &review);
+        push(review("unwanted"));
+        assert_eq!(images(&recent), [""; 0]);
+        recent.keep(3);
+        let older = ["x", "y", "z"].map(review);
+        ["a", "b", "c", "d"].map(review).into_iter().for_each(push);
+        assert_eq!(images(&recent), ["d", "c", "b"]);
+        recent.fill(older.clone());
+        assert_eq!(images(&recent), ["d", "c", "b"], "there is no room");
+        recent.keep(1);
+        assert_eq!(images(&recent), ["d"]);
+        recent.keep(0);
+        assert_eq!(images(&recent), [""; 0]);
+
+        recent.keep(3);
+        let last = review("e");
+        push(last.clone());
+        let [x, y, z] = older;
+        recent.fill([last, x.clone(), x, y, z]);
+        assert_eq!(images(&recent), ["e", "x", "y"], "each once");
+        push(review("f"));
+        assert_eq!(images(&recent), ["f", "e", "x"], "the oldest goes first");
+    }
+}

@@ -1,0 +1,491 @@
+//! What outlives the process, in `stateDirectory`: the generations of the past, and all that they are made of.
+//!
+//! ```text
+//! generations/NUMBER.json   a generation: what it is made of, when and why it came
+//! components/DIGEST.wasm    the components that generations name
+//! cache/                    compiled code, see `policy::Cache`
+//! lock                      held by the host that serves from here, whose process it names
+//! ```
+//!
+//! Files come by renaming, and a component before the generation that names it: whenever the process ends, every
+//! generation is whole. The newest one has the last good version of each policy. That it outlives the machine's power too
+//! takes longer, and a swap does not wait for that.
+
+mod lock;
+mod record;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use self::lock::Lock;
+pub use self::record::{CandidateSummary, Record, Summary, Waits};
+use crate::limits;
+use crate::fs::{Access, FileError, Privacy, PrivateFolder, UNFINISHED};
+use crate::policy::Component;
+use crate::text;
+
+/// Why a state directory is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Another host serves from it.
+    #[error(
+        "{0}: another host serves with this state directory ({1}): stop it first, or give each host a `stateDirectory` of \
+         its own"
+    )]
+    InUse(String, String),
+    /// It cannot be read or written, or someone else can write it.
+    #[error(transparent)]
+    Unusable(#[from] io::Error),
+}
+
+/// A folder that only this user can write, and only this host uses.
+pub struct StateDirectory {
+    path: PathBuf,
+    folder: PrivateFolder,
+    generations: PrivateFolder,
+    components: PrivateFolder,
+    lock: Lock,
+    /// The components of each generation that is recorded.
+    recorded: BTreeMap<u64, BTreeSet<String>>,
+    history: Vec<Summary>,
+    newest: Option<Record>,
+    damaged: Vec<Damaged>,
+    /// Components that are not written yet.
+    unwritten: Vec<Component>,
+    /// The newest generation is not recorded yet.
+    unrecorded: bool,
+    /// The newest generation is recorded, but for this.
+    left_out: Option<&'static str>,
+    /// Files that a loss of power may still damage.
+    unsynced: BTreeSet<Place>,
+}
+
+/// A file of one of the folders.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Generation(u64),
+    /// By its digest.
+    Component(String),
+}
+
+/// A generation whose record is damaged.
+pub struct Damaged {
+    /// Its number.
+    pub number: u64,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+const GENERATIONS: &str = "generations";
+const COMPONENTS: &str = "components";
+
+impl StateDirectory {
+    /// Opens the folder, making it (mode 0700) where it does not exist.
+    ///
+    /// # Errors
+    /// Another host uses it; it cannot be made or written; or it belongs to someone else, or others can write it: what is
+    /// kept there decides what runs.
+    pub fn open(path: &Path) -> Result<StateDirectory, StateError> {
+        let folder = PrivateFolder::open(path, Privacy::Closed).map_err(io::Error::from)?;
+        let within = |name| folder.folder(name, Privacy::Closed).map_err(io::Error::from);
+        let lock = Lock::take(&folder)?;
+        let (generations, components) = (within(GENERATIONS)?, within(COMPONENTS)?);
+        for folder in [&generations, &components] {
+            // Whoever was killed while writing left it.
+            for unfinished in folder.names()?.iter().filter(|name| name.starts_with(UNFINISHED)) {
+                // Where nothing can be written, it does no harm.
+                let _ = folder.remove(unfinished);
+            }
+        }
+        let mut state = StateDirectory {
+            path: path.to_owned(),
+            folder,
+            generations,
+            components,
+            lock,
+            recorded: BTreeMap::new(),
+            history: Vec::new(),
+            newest: None,
+            damaged: Vec::new(),
+            unwritten: Vec::new(),
+            unrecorded: false,
+            left_out: None,
+            unsynced: BTreeSet::new(),
+        };
+        state.read()?;
+        Ok(state)
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let names = self.generations.names()?;
+        let number = |name: &String| name.strip_suffix(".json")?.parse::<u64>().ok();
+        let numbers: BTreeSet<u64> = names.iter().filter_map(number).collect();
+        for number in numbers {
+            match self.record(number) {
+                Ok(record) => {
+                    self.recorded.insert(number, record.components());
+                    self.history.push(record.summary.clone());
+                    self.newest = Some(record);
+                }
+                Err(why) => {
+                    self.damaged.push(Damaged { number, why });
+                    self.recorded.insert(number, BTreeSet::new());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The process that serves from a folder; none where no host does.
+    pub fn served_by(path: &Path) -> Option<String> {
+        Lock::holder(path)
+    }
+
+    /// Why another host could serve from here too, and this one not be found; none where all is well.
+    pub fn trouble(&self) -> Option<String> {
+        (!(self.folder.stands() && self.lock.holds(&self.folder))).then(|| {
+            format!(
+                "{}: it was removed or replaced while this host serves from it, so another host can use it at the same time, \
+                 `host status` may not find this one, and what was in force before may be lost for the next start (restart \
+                 the host: it makes all of it anew)",
+                text::path(&self.path)
+            )
+        })
+    }
+
+    /// Returns what the record of the newest generation leaves out, because it would not be read back otherwise.
+    pub fn left_out(&self) -> Option<String> {
+        let number = self.newest.as_ref()?.summary.publication.number;
+        self.left_out.map(|what| {
+            format!(
+                "the record of generation {number} leaves out {what}: with them it would be over its bound"
+            )
+        })
+    }
+
+    /// The folder of the generations.
+    fn generations(&self) -> PathBuf {
+        self.path.join(GENERATIONS)
+    }
+
+    /// The folder for compiled code.
+    pub fn cache(&self) -> PathBuf {
+        self.path.join("cache")
+    }
+
+    /// What is shown of each generation, oldest first.
+    pub fn history(&self) -> &[Summary] {
+        &self.history
+    }
+
+    /// The generations that were found damaged, oldest first.
+    pub fn damaged(&self) -> &[Damaged] {
+        &self.damaged
+    }
+
+    /// The last generation, where it is damaged: what was in force, what was pinned and what was held is not known.
+    pub fn lost(&self) -> Option<u64> {
+        let newest = self.newest.as_ref().map_or(0, |newest| newest.summary.publication.number);
+        let mut damaged = self.damaged.iter().rev().map(|damaged| damaged.number);
+        damaged.find(|number| is_number(*number)).filter(|number| *number > newest)
+    }
+
+    /// The newest generation.
+    pub fn newest(&self) -> Option<&Record> {
+        self.newest.as_ref()
+    }
+
+    /// The number that the next generation takes: higher than any that was recorded, damaged ones among them.
+    pub fn next_number(&self) -> u64 {
+        let shown = self.history.iter().map(|summary| summary.publication.number);
+        let numbers = shown.chain(self.recorded.keys().copied()).filter(|number| is_number(*number));
+        numbers.max().unwrap_or(0).saturating_add(1)
+    }
+
+    /// A generation that is recorded.
+    ///
+    /// # Errors
+    /// There is none of this number, or it is damaged.
+    pub fn record(&self, number: u64) -> Result<Record, String> {
+        let (name, path) = (generation(number), self.generations().join(generation(number)));
+        if !is_number(number) {
+            return Err(format!(
+                "{}: no generation has such a number, so no host wrote it: remove it",
+                text::path(&path)
+            ));
+        }
+        let bytes = self.generations.read(&name, limits::RECORD.default).map_err(|error| match error {
+            FileError::Unreadable(error) if error.kind() == io::ErrorKind::NotFound => {
+                format!("generation {number} is not recorded: `host status` shows those that are")
+            }
+            error => format!("generation {number} cannot be read: {}: {error}", text::path(&path)),
+        })?;
+        parse(&bytes, number).map_err(|why| {
+            format!("generation {number} is of no use, its record is damaged: {}: {why}", text::path(&path))
+        })
+    }
+
+    /// A component, whole; none where it is missing or damaged.
+    pub fn component(&self, digest: &str) -> Option<Component> {
+        let bytes = self.components.read(&component_name(digest), limits::MODULE.most()).ok()?;
+        let component = Component::new(bytes);
+        (component.digest == digest).then_some(component)
+    }
+
+    /// Records the generation that comes into force, made of `components` besides those of generations before: it outlives
+    /// the process. The rest, and what cannot be written now, is for [`StateDirectory::flush`].
+    ///
+    /// # Errors
+    /// The folder cannot be written; what was recorded before stays.
+    pub fn keep(&mut self, record: Record, components: Vec<Component>) -> io::Result<()> {
+        self.unwritten.extend(components);
+        self.history.retain(|summary| summary.publication.number != record.summary.publication.number);
+        self.history.push(record.summary.clone());
+        let most = limits::GENERATIONS.size();
+        self.history.drain(..self.history.len().saturating_sub(most));
+        self.newest = Some(record);
+        self.unrecorded = true;
+        self.write_newest()
+    }
+
+    /// Changes what is recorded beside the content of the newest generation.
+    ///
+    /// # Errors
+    /// As [`StateDirectory::keep`].
+    pub fn amend(&mut self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
+        let Some(newest) = &mut self.newest else { return Ok(()) };
+        let before = newest.clone();
+        change(newest);
+        self.unrecorded |= *newest != before;
+        if let Some(last) = self.history.last_mut() {
+            last.clone_from(&newest.summary);
+        }
+        self.write_newest()
+    }
+
+    /// Writes what could not be written yet, waits until all of it is on the disk, and forgets the oldest generations, and
+    /// components that none names.
+    ///
+    /// # Errors
+    /// As [`StateDirectory::keep`].
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.write_newest()?;
+        if self.unsynced.is_empty() {
+            return Ok(());
+        }
+        for place in &self.unsynced {
+            let file = match place {
+                Place::Generation(number) => self.generations.file(&generation(*number), Access::Read),
+                Place::Component(digest) => self.components.file(&component_name(digest), Access::Read),
+            };
+            if_there(file.map_err(io::Error::from).and_then(|file| file.sync_all()))?;
+        }
+        self.components.sync()?;
+        self.generations.sync()?;
+        self.unsynced.clear();
+        self.forget()
+    }
+
+    fn write_newest(&mut self) -> io::Result<()> {
+        let Some(newest) = self.newest.as_ref().filter(|_| self.unrecorded) else { return Ok(()) };
+        let (number, named) = (newest.summary.publication.number, newest.components());
+        self.unwritten.retain(|component| named.contains(&component.digest));
+        while let Some(component) = self.unwritten.last() {
+            let name = component_name(&component.digest);
+            // One that was damaged would be no good version.
+            if !self.components.read(&name, limits::MODULE.most()).is_ok_and(|kept| *kept == *component.bytes)
+            {
+                self.components.replace(&name, &[&*component.bytes])?;
+                self.unsynced.insert(Place::Component(component.digest.clone()));
+            }
+            self.unwritten.pop();
+        }
+        let (bytes, left_out) = readable(newest)?;
+        self.generations.replace(&generation(number), &[&bytes])?;
+        self.left_out = left_out;
+        self.unsynced.insert(Place::Generation(number));
+        self.recorded.insert(number, named);
+        self.unrecorded = false;
+        Ok(())
+    }
+
+    fn forget(&mut self) -> io::Result<()> {
+        while self.recorded.len() > limits::GENERATIONS.size()
+            && let Some(oldest) = self.least()
+        {
+            if_there(self.generations.remove(&generation(oldest)))?;
+            self.recorded.remove(&oldest);
+        }
+        let named: BTreeSet<String> =
+            self.recorded.values().flatten().map(|digest| component_name(digest)).collect();
+        for name in self.components.names()?.iter().filter(|name| !named.contains(*name)) {
+            self.components.remove(name)?;
+        }
+        Ok(())
+    }
+
+    /// The generation that is worth least: a damaged one, or the oldest; never the newest that can be read.
+    fn least(&self) -> Option<u64> {
+        let newest = self.newest.as_ref().map(|newest| newest.summary.publication.number);
+        let damaged: BTreeSet<u64> = self.damaged.iter().map(|damaged| damaged.number).collect();
+        let others = self.recorded.keys().copied().filter(|number| Some(*number) != newest);
+        others.min_by_key(|number| (!damaged.contains(number), *number))
+    }
+}
+
+fn generation(number: u64) -> String {
+    format!("{number}.json")
+}
+
+fn component_name(digest: &str) -> String {
+    // The digest was read from a file: it may not lead out of the folder.
+    let digest: String = digest.chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("{digest}.wasm")
+}
+
+/// Reads the record of a generation, as large as [`readable`] makes one.
+fn parse(bytes: &[u8], number: u64) -> Result<Record, String> {
+    if bytes.len() as u64 > limits::RECORD.default {
+        return Err(FileError::TooLarge(bytes.len() as u64, limits::RECORD.default).to_string());
+    }
+    let record: Record = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    match record.summary.publication.number == number {
+        true => Ok(record),
+        false => Err("it is of another number".to_owned()),
+    }
+}
+
+/// Returns a record as it is written, and what that leaves out of it. What could not be read back is not written: the next
+/// start would take it for damaged, and forget a rollback with it.
+fn readable(record: &Record) -> io::Result<(Vec<u8>, Option<&'static str>)> {
+    let number = record.summary.publication.number;
+    let bytes = serde_json::to_vec(record)?;
+    if parse(&bytes, number).is_ok() {
+        return Ok((bytes, None));
+    }
+    let mut smaller = record.clone();
+    smaller.summary.problems.clear();
+    smaller.summary.changes.clear();
+    smaller.summary.differences = None;
+    if let Some(held) = &mut smaller.held {
+        held.changes.clear();
+    }
+    for policy in &mut smaller.content.policies {
+        if let Err(why) = &mut policy.loaded {
+            *why = text::cut(why, LEFT_OF_ERROR);
+        }
+    }
+    let bytes = serde_json::to_vec(&smaller)?;
+    let why = parse(&bytes, number).map(|_| ());
+    why.map_err(|why| {
+        io::Error::other(format!("its record could not be read back, so it is not written: {why}"))
+    })?;
+    Ok((bytes, Some("its problems, changes and differences")))
+}
+
+/// Of why a policy is not loaded, in a record that leaves out what it can.
+const LEFT_OF_ERROR: usize = 64;
+
+/// Returns whether a generation can have this number. Numbers above are left out of the count: a file with the highest
+/// of all would leave none for the generations to come.
+pub(crate) fn is_number(number: u64) -> bool {
+    // JSON readers keep so many exactly: a thousand generations a second for 285,000 years.
+    number < 1 << 53
+}
+
+/// A file that someone has removed needs no more.
+fn if_there(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::config::{HostLimits, PolicyName, Rules};
+    use crate::reload::gate::Differences;
+    use crate::policy::manifest::{Cause, Change, Content, PolicyContent, Publication, Version};
+
+    fn record(number: u64, components: &[&Component]) -> Record {
+        let policies = components.iter().enumerate().map(|(index, component)| PolicyContent {
+            name: PolicyName::try_from(format!("p{index}")).unwrap(),
+            scope: Default::default(),
+            mode: Default::default(),
+            failure_policy: Default::default(),
+            message: None,
+            loaded: Ok(Version {
+                component: component.digest.clone(),
+                settings: serde_json::json!({ "allow": ["x"] }),
+                limits: Default::default(),
+            }),
+        });
+        let published = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(number);
+        Record {
+            summary: Summary {
+                publication: Publication { number, published, cause: Cause::RolledBack { to: 3 } },
+                digest: "abc".to_owned(),
+                pinned: true,
+                whole: true,
+                changes: vec![Change { policy: None, what: vec!["rules".to_owned()] }],
+                differences: Some(Differences::default()),
+                problems: Vec::new(),
+            },
+            content: Content {
+                rules: Rules::default(),
+                limits: HostLimits { concurrent_reviews: 63, ..HostLimits::default() },
+                policies: policies.collect(),
+            },
+            remembered: Vec::new(),
+            held: None,
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_is_found_again_and_what_is_damaged_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let [old, new] = [b"old", b"new"].map(|bytes| Component::new(bytes.to_vec()));
+
+        let mut state = StateDirectory::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!((state.newest(), state.next_number()), (None, 1));
+        state.keep(record(1, &[&old]), vec![old.clone()]).unwrap();
+        state.keep(record(2, &[&old, &new]), vec![new.clone()]).unwrap();
+        let unfinished = path.join(COMPONENTS).join(format!("{UNFINISHED}1"));
+        fs::write(&unfinished, "half").unwrap();
+        drop(state);
+
+        let state = StateDirectory::open(&path).unwrap();
+        assert!(!unfinished.exists());
+        assert_eq!((state.newest(), state.next_number()), (Some(&record(2, &[&old, &new])), 3));
+        assert_eq!(state.record(1), Ok(record(1, &[&old])));
+        assert_eq!(state.component(&new.digest), Some(new.clone()));
+        fs::write(path.join(COMPONENTS).join(component_name(&new.digest)), "other").unwrap();
+        assert_eq!(state.component(&new.digest), None);
+        fs::write(path.join(GENERATIONS).join(generation(2)), "{").unwrap();
+        drop(state);
+
+        let state = StateDirectory::open(&path).unwrap();
+        assert_eq!((state.newest(), state.next_number()), (Some(&record(1, &[&old])), 3));
+        assert!(state.record(2).unwrap_err().contains("its record is damaged"));
+        assert!(state.record(7).unwrap_err().contains("is not recorded"));
+    }
+
+    #[test]
+    fn a_folder_is_of_one_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDirectory::open(folder.path()).unwrap();
+        let error = StateDirectory::open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
+        drop(state);
+        StateDirectory::open(folder.path()).unwrap();
+    }
+}

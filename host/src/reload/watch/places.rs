@@ -1,0 +1,161 @@
+//! Where a change of a file shows: the directories in which the parts of its path are looked up.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Wanted, absolute};
+use crate::limits;
+
+/// Bounds of the resolution of one path.
+#[derive(Clone, Copy)]
+struct Left {
+    /// Symbolic links.
+    links: usize,
+    /// Names, those of the links' targets among them.
+    names: usize,
+}
+
+/// As many links as Linux follows (path_resolution(7)), and more names than a path of 4096 bytes has for people.
+const LEFT: Left = Left { links: 40, names: 1024 };
+
+/// The names in a directory whose changes matter.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    /// All that do not begin with `.`.
+    all: bool,
+    these: BTreeSet<OsString>,
+}
+
+impl Names {
+    pub(super) fn matters(&self, name: &OsStr) -> bool {
+        self.these.contains(name) || self.all && !is_hidden(name)
+    }
+
+    /// None: then only what happens to the directory itself matters.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.all && self.these.is_empty()
+    }
+
+    pub(super) fn extend(&mut self, other: &Names) {
+        self.all |= other.all;
+        self.these.extend(other.these.iter().cloned());
+    }
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+/// Directories to be watched, and the files that are in them now.
+#[derive(Default)]
+pub(super) struct Places {
+    /// Without symbolic links in their paths.
+    pub(super) directories: BTreeMap<PathBuf, Names>,
+    /// Those that are wanted, and their folders, in the spelling of who wants them.
+    pub(super) files: BTreeSet<PathBuf>,
+    /// What a path leads to; none where it leads nowhere.
+    resolved: HashMap<PathBuf, Option<PathBuf>>,
+}
+
+impl Places {
+    pub(super) fn of(wanted: &Wanted) -> Places {
+        let mut places = Places::default();
+        for folder in &wanted.folders {
+            places.folder(&absolute(folder));
+        }
+        for file in &wanted.files {
+            places.file(&absolute(file));
+        }
+        places
+    }
+
+    fn folder(&mut self, folder: &Path) {
+        self.files.insert(folder.to_owned());
+        let Some(real) = self.resolve(folder, &mut LEFT.clone()) else { return };
+        self.names(&real).all = true;
+        // Who wants the folder tells of one with more.
+        for entry in fs::read_dir(&real).into_iter().flatten().flatten().take(limits::DIRECTORY.size()) {
+            let (name, kind) = (entry.file_name(), entry.file_type());
+            if is_hidden(&name) {
+                continue;
+            }
+            match kind {
+                Ok(kind) if kind.is_dir() => {}
+                Ok(kind) if kind.is_symlink() => self.file(&folder.join(name)),
+                _ => {
+                    self.files.insert(folder.join(name));
+                }
+            }
+        }
+    }
+
+    fn file(&mut self, file: &Path) {
+        self.files.insert(file.to_owned());
+        if let Some(real) = self.resolve(file, &mut LEFT.clone())
+            && let (Some(directory), Some(name)) = (real.parent(), real.file_name())
+        {
+            self.names(directory).these.insert(name.to_owned());
+        }
+    }
+
+    fn names(&mut self, directory: &Path) -> &mut Names {
+        self.directories.entry(directory.to_owned()).or_default()
+    }
+
+    /// Follows a path as the system does, and notes where each part of it is looked up.
+    fn resolve(&mut self, path: &Path, left: &mut Left) -> Option<PathBuf> {
+        if let Some(known) = self.resolved.get(path) {
+            return known.clone();
+        }
+        left.names = left.names.checked_sub(1)?;
+        let real = match (path.parent(), path.file_name()) {
+            (None, _) => Some(path.to_owned()),
+            (Some(directory), name) => self.resolve(directory, left).and_then(|directory| match name {
+                Some(name) => self.step(directory, name, left),
+                // `..`, which is of the directory that a link led to.
+                None => Some(directory.parent().unwrap_or(&directory).to_owned()),
+            }),
+        };
+        self.resolved.insert(path.to_owned(), real.clone());
+        real
+    }
+
+    fn step(&mut self, directory: PathBuf, name: &OsStr, left: &mut Left) -> Option<PathBuf> {
+        let place = directory.join(name);
+        let names = self.names(&directory);
+        match fs::symlink_metadata(&place) {
+            Ok(found) if found.is_symlink() => {
+                names.these.insert(name.to_owned());
+                left.links = left.links.checked_sub(1)?;
+                let target = fs::read_link(&place).ok()?;
+                self.resolve(&directory.join(target), left)
+            }
+            Ok(_) => Some(place),
+            // It may come.
+            Err(_) => {
+                names.these.insert(name.to_owned());
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each link leads to a path of a thousand names, of which the first is the next link.
+    #[test]
+    fn links_whose_targets_have_many_names_come_to_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        for link in 0..LEFT.links {
+            let target = format!("l{}/{}", link + 1, "x/".repeat(1000));
+            std::os::unix::fs::symlink(target, folder.path().join(format!("l{link}"))).unwrap();
+        }
+        let file = folder.path().join("l0");
+        let places = Places::of(&Wanted { files: BTreeSet::from([file.clone()]), folders: BTreeSet::new() });
+        assert!(places.files.contains(&file) && places.directories.contains_key(folder.path()));
+    }
+}

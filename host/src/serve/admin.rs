@@ -1,0 +1,286 @@
+//! Health, status and metrics for operators, probes and scrapers: plain HTTP, on loopback unless configured otherwise.
+
+use std::fmt::Write;
+use std::future::pending;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::MissedTickBehavior;
+
+use super::Host;
+use super::connections::{Shared, Transport, serve_connections};
+use super::pages::Pages;
+use crate::reload::Problem;
+use crate::serve::status::{CertificateStatus, Status};
+use crate::tls::{Nearness, Notices, Role};
+use crate::limits;
+use crate::serve::metrics;
+use crate::text;
+
+/// How much the admin listener gives way to reviews (nice(2)): any user of the machine can ask there as fast as possible.
+const NICE: i32 = 10;
+
+/// Serves `/livez`, `/readyz`, `/status` and `/metrics` until this is dropped, on one thread of its own with a low
+/// priority: a host that drains is looked at to its end.
+pub async fn serve_admin(listener: TcpListener, host: Arc<Host>) {
+    let (ended, end) = oneshot::channel::<()>();
+    let thread = listener.into_std().and_then(|listener| {
+        std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+            // Without it the listener still serves. On Linux this is of the thread, not of the process.
+            let _ = rustix::process::nice(NICE);
+            if let Err(error) = serve_here(listener, host, ended) {
+                tracing::error!("admin listener: it cannot serve: {error} (restart the host)");
+            }
+        })
+    });
+    match thread {
+        // The thread ends when this is dropped.
+        Ok(_) => _ = end.await,
+        Err(error) => tracing::error!("admin listener: it cannot serve: {error} (restart the host)"),
+    }
+}
+
+/// Serves on this thread, as long as somebody waits for `ended`.
+fn serve_here(
+    listener: std::net::TcpListener,
+    host: Arc<Host>,
+    mut ended: oneshot::Sender<()>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::from_std(listener)?;
+        let address = listener.local_addr()?.ip();
+        let routes = Router::new()
+            .route("/readyz", get(ready))
+            .route("/status", get(status))
+            .layer(from_fn(move |request, next| own_names(address, request, next)))
+            // A scraper may know the host by any name, and these pages name no namespace and no image.
+            .route("/livez", get(live))
+            .route("/metrics", get(metrics_page))
+            .fallback(|| async {
+                (StatusCode::NOT_FOUND, "there is /livez, /readyz?verbose, /status and /metrics here\n")
+            })
+            .with_state(Pages::new(Arc::clone(&host)));
+        let shared = Shared::new(|| limits::ADMIN_CONNECTIONS.size());
+        let transport = Transport::Plain(Arc::clone(&host));
+        tokio::select! {
+            _ = serve_connections(listener, transport, routes, shared, pending()) => {}
+            () = host.watch_certificates() => {}
+            () = ended.closed() => {}
+        }
+        Ok(())
+    })
+}
+
+/// Answers only requests that name this listener. A page of a browser reaches it under a foreign name (DNS rebinding),
+/// and could read the status.
+async fn own_names(listen: IpAddr, request: Request, next: Next) -> Response {
+    let headers = request.headers().get_all(header::HOST).iter().map(|value| value.to_str().unwrap_or("?"));
+    let foreign = headers
+        .chain(request.uri().authority().map(|authority| authority.as_str()))
+        .find(|host| !is_own(host, listen));
+    match foreign {
+        None => next.run(request).await,
+        Some(host) => {
+            let host = text::shown(host, 128);
+            let message =
+                format!("this listener is not `{host}`: ask it as localhost, or by its address {listen}\n");
+            (StatusCode::MISDIRECTED_REQUEST, message).into_response()
+        }
+    }
+}
+
+/// Returns whether `host`, with or without a port, names a listener at `listen`: localhost, a loopback address, or the
+/// address itself; any address for a listener at all of them.
+fn is_own(host: &str, listen: IpAddr) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    match address.parse::<IpAddr>() {
+        Ok(address) => {
+            let address = address.to_canonical();
+            address.is_loopback() || listen.is_unspecified() || address == listen.to_canonical()
+        }
+        Err(_) => name.is_empty() || name.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
+    }
+}
+
+/// A restart helps where files are followed no more.
+async fn live(State(pages): State<Arc<Pages>>) -> Response {
+    match pages.host().sources.standing.reload_lives() {
+        true => "ok".into_response(),
+        false => (StatusCode::INTERNAL_SERVER_ERROR, "[-]reload failed: it has ended\nlivez check failed\n")
+            .into_response(),
+    }
+}
+
+async fn metrics_page(State(pages): State<Arc<Pages>>) -> Response {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], Bytes::clone(&pages.metrics())).into_response()
+}
+
+/// Ready as long as clients can be answered by a set, whatever became of newer ones: nothing is gained when nobody asks a
+/// host that still denies what it has to. What else is not as it should be is listed as failed all the same.
+async fn ready(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
+    let parameters = || query.split('&').map(|part| part.split_once('=').unwrap_or((part, "")));
+    let verbose = parameters().any(|(key, _)| key == "verbose");
+    let mut excluded: Vec<&str> =
+        parameters().filter(|(key, _)| *key == "exclude").map(|(_, name)| name).collect();
+    let mut lines = String::new();
+    let mut ready = true;
+    for Check { name, failed, fatal } in &pages.status().checks {
+        // Writing to a String cannot fail.
+        let _ = match failed {
+            _ if excluded.contains(&name.as_str()) => {
+                excluded.retain(|excluded| excluded != name);
+                writeln!(lines, "[+]{name} excluded: ok")
+            }
+            None => writeln!(lines, "[+]{name} ok"),
+            Some(why) => {
+                ready &= !fatal;
+                writeln!(lines, "[-]{name} failed: {why}")
+            }
+        };
+    }
+    if !excluded.is_empty() {
+        let names: Vec<_> = excluded.iter().map(|name| format!("{:?}", text::shown(name, 64))).collect();
+        let names = names.join(", ");
+        let _ = writeln!(lines, "warn: some health checks cannot be excluded: no matches for {names}");
+    }
+    match ready {
+        true if !verbose => "ok".into_response(),
+        true => (lines + "readyz check passed\n").into_response(),
+        false => (StatusCode::INTERNAL_SERVER_ERROR, lines + "readyz check failed\n").into_response(),
+    }
+}
+
+/// One line of `/readyz?verbose`.
+pub(super) struct Check {
+    name: String,
+    failed: Option<String>,
+    /// Nobody can be answered then.
+    fatal: bool,
+}
+
+impl Check {
+    fn new(name: impl Into<String>, failed: Option<String>) -> Check {
+        Check { name: name.into(), failed, fatal: false }
+    }
+}
+
+/// Returns the lines of `/readyz?verbose`.
+pub(super) fn checks(status: &Status) -> Vec<Check> {
+    // In the words of an apiserver that ends.
+    let ends = || "it takes no new connections, and ends when the reviews under way are answered".to_owned();
+    let shutdown = Check { fatal: true, ..Check::new("shutdown", status.draining.then(ends)) };
+    let mut checks = vec![shutdown, Check::new("generation", None)];
+    checks.extend(status.policies.iter().map(|policy| {
+        let not_loaded = policy.error.as_ref().map(|_| "not loaded".to_owned());
+        Check::new(format!("policy/{}", policy.name), not_loaded.or_else(|| policy.failing.clone()))
+    }));
+    for Problem { subject, message } in &status.problems {
+        let name = subject.replacen("policy ", "policy/", 1);
+        match checks.iter_mut().find(|check| check.name == name) {
+            // What is in force of it is not what is configured.
+            Some(check) => check.failed = Some(message.clone()),
+            None => checks.push(Check::new(name, Some(message.clone()))),
+        }
+    }
+    for role in Role::ALL {
+        let certificates: Vec<_> =
+            status.certificates.iter().filter(|certificate| certificate.role == role).collect();
+        if certificates.is_empty() {
+            continue;
+        }
+        let invalid = |certificate: &&CertificateStatus| certificate.expired || certificate.not_yet_valid;
+        let fatal = match role {
+            Role::Serving | Role::ClientCa => certificates.iter().all(invalid),
+            // Clients may need none of them: one may lead to an authority that they trust without it.
+            Role::ServingChain => false,
+        };
+        let notices: Vec<_> =
+            certificates.iter().filter_map(|certificate| certificate.notice.as_deref()).collect();
+        let failed = (!notices.is_empty()).then(|| notices.join("; "));
+        checks.push(Check { fatal, ..Check::new(format!("certificate/{}", role.name()), failed) });
+    }
+    checks.extend(status.decision_log.iter().map(|log| Check::new("decision-log", log.trouble.clone())));
+    checks
+}
+
+async fn status(State(pages): State<Arc<Pages>>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], pages.status().json.clone()).into_response()
+}
+
+/// How often is looked whether a certificate expires.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
+
+impl Host {
+    /// Says in time when certificates expire, as long as it is run.
+    async fn watch_certificates(&self) {
+        let mut notices = Notices::default();
+        let mut looks = tokio::time::interval(BETWEEN_LOOKS);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let tls = self.sources.tls.current();
+            for (nearness, notice) in notices.due(tls.certificates(), SystemTime::now()) {
+                match nearness {
+                    Nearness::Expired(_) | Nearness::NotYet => tracing::error!("{notice}"),
+                    Nearness::Within(_) => tracing::warn!("{notice}"),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_asked_by_its_own_names_only() {
+        let own = |host: &str, listen: &str| is_own(host, listen.parse().unwrap());
+        for host in
+            ["localhost", "LocalHost.:9234", "127.0.0.1:9234", "127.8.8.8", "[::1]:9234", "[::1]", "", ":80"]
+        {
+            for listen in ["127.0.0.1", "::1", "10.0.0.5", "0.0.0.0", "::"] {
+                assert!(own(host, listen), "{host} at {listen}");
+            }
+        }
+        for host in [
+            "evil.example",
+            "evil.example:9234",
+            "localhost.evil.example",
+            "127.0.0.1.nip.io",
+            "::1x",
+            "[localhost]x",
+        ] {
+            for listen in ["127.0.0.1", "10.0.0.5", "0.0.0.0", "::"] {
+                assert!(!own(host, listen), "{host} at {listen}");
+            }
+        }
+        for (host, listen, expected) in [
+            ("10.0.0.5:9234", "10.0.0.5", true),
+            ("[::ffff:10.0.0.5]:9234", "10.0.0.5", true),
+            ("10.0.0.6:9234", "10.0.0.5", false),
+            ("10.0.0.6:9234", "127.0.0.1", false),
+            ("10.0.0.6:9234", "0.0.0.0", true),
+            ("[fd00::1]:9234", "::", true),
+        ] {
+            assert_eq!(own(host, listen), expected, "{host} at {listen}");
+        }
+    }
+}

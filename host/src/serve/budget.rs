@@ -1,0 +1,136 @@
+//! The memory that requests and responses hold on all connections together, and each client's share of it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::limits;
+use crate::evaluate::turns::Client;
+
+/// Bytes that all clients hold, up to a bound.
+#[derive(Default)]
+pub(super) struct Budget {
+    total: AtomicU64,
+    shares: Mutex<HashMap<Client, Weak<Share>>>,
+}
+
+/// Bytes that one client holds. A client gets as much as it leaves free, so the more clients hold much, the less each of
+/// them gets, and something is left for every other.
+pub(super) struct Share {
+    budget: Arc<Budget>,
+    client: Client,
+    held: AtomicU64,
+}
+
+/// The bound is reached.
+#[derive(Debug)]
+pub(super) struct Exhausted;
+
+/// Bytes that are held until this is dropped.
+pub(super) struct Held {
+    share: Arc<Share>,
+    bytes: u64,
+}
+
+impl Budget {
+    fn shares(&self) -> MutexGuard<'_, HashMap<Client, Weak<Share>>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the share of `client`, which is the same on all its connections.
+    pub(super) fn share(self: &Arc<Self>, client: &Client) -> Arc<Share> {
+        let mut shares = self.shares();
+        if let Some(share) = shares.get(client).and_then(Weak::upgrade) {
+            return share;
+        }
+        let share =
+            Arc::new(Share { budget: Arc::clone(self), client: client.clone(), held: AtomicU64::new(0) });
+        shares.insert(client.clone(), Arc::downgrade(&share));
+        share
+    }
+}
+
+impl Share {
+    /// Returns whose share this is.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Holds nothing yet.
+    pub(super) fn hold(self: &Arc<Self>) -> Held {
+        Held { share: Arc::clone(self), bytes: 0 }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut shares = self.budget.shares();
+        // The client may have another share by now.
+        if shares.get(&self.client).is_some_and(|share| share.strong_count() == 0) {
+            shares.remove(&self.client);
+        }
+    }
+}
+
+impl Held {
+    /// Holds so many more.
+    ///
+    /// # Errors
+    /// The client holds its share. The bytes count all the same until this is dropped.
+    pub(super) fn more(&mut self, bytes: u64) -> Result<(), Exhausted> {
+        let add = |to: &AtomicU64| to.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let (total, held) = (add(&self.share.budget.total), add(&self.share.held));
+        self.bytes = self.bytes.saturating_add(bytes);
+        let free = limits::UNDER_WAY.default.saturating_sub(total);
+        if held > free { Err(Exhausted) } else { Ok(()) }
+    }
+
+    /// Holds at most so many from now on.
+    pub(super) fn shrink(&mut self, bytes: u64) {
+        let less = self.bytes.saturating_sub(bytes);
+        self.bytes -= less;
+        self.share.budget.total.fetch_sub(less, Ordering::Relaxed);
+        self.share.held.fetch_sub(less, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shrink(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(number: u8) -> Client {
+        Client::Subject(Arc::new([number]))
+    }
+
+    /// Takes all that `share` gets, in pieces of a mebibyte. Returns how many.
+    fn take(share: &Arc<Share>) -> (Held, u64) {
+        let (mut held, mut pieces) = (share.hold(), 0);
+        while held.more(1 << 20).is_ok() {
+            pieces += 1;
+        }
+        held.shrink(pieces << 20);
+        (held, pieces)
+    }
+
+    #[test]
+    fn clients_that_take_all_they_get_leave_something_to_the_next() {
+        let budget = Arc::<Budget>::default();
+        let mut held = Vec::new();
+        for (number, expected) in (0..5).zip([128, 64, 32, 16, 8]) {
+            let share = budget.share(&client(number));
+            let (taken, pieces) = take(&share);
+            assert_eq!(pieces, expected);
+            assert_eq!(take(&budget.share(&client(number))).1, 0, "the share of all its connections");
+            held.push(taken);
+        }
+        drop(held);
+        assert_eq!(take(&budget.share(&client(9))).1, 128, "all was given back");
+        assert!(budget.shares().is_empty(), "a client without a connection is forgotten");
+    }
+}

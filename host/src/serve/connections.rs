@@ -1,0 +1,465 @@
+//! Connections: accepted within a bound, through a TLS handshake, served, and drained at the end.
+
+use std::future::{Future, ready};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use std::{io, mem};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{HeaderValue, Request, Response, header};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustix::io::Errno;
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep_until};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::budget::{Budget, Exhausted, Held, Share};
+use super::clients::client;
+use super::handshakes::{Handshakes, PendingHandshake, Progress};
+use super::lifetime::{Directive, Protocol};
+use super::registry::{Exchange, Registry, Room, Track, Tracked, Trust};
+use super::stream::TrackedStream;
+use super::{Host, NoVerdict, Peer, discard, routes};
+use crate::evaluate::turns::Turns;
+use crate::limits;
+use crate::telemetry::log_throttle;
+use crate::tls;
+
+/// What a connection speaks below HTTP.
+#[derive(Clone)]
+pub(super) enum Transport {
+    /// TLS with the material in force when it begins.
+    Tls(Arc<Host>),
+    /// Nothing: clients need not show who they are.
+    Plain(Arc<Host>),
+}
+
+impl Transport {
+    fn host(&self) -> &Arc<Host> {
+        match self {
+            Transport::Tls(host) | Transport::Plain(host) => host,
+        }
+    }
+
+    /// Where anyone may connect, idle connections keep nobody out.
+    fn room(&self) -> Room {
+        match self {
+            Transport::Tls(_) => Room::OfMost,
+            Transport::Plain(_) => Room::Idlest,
+        }
+    }
+}
+
+/// The connections of a listener, and what they share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) registry: Arc<Registry>,
+    pub(super) handshakes: Arc<Handshakes>,
+    pub(super) budget: Arc<Budget>,
+    turns: Arc<Turns>,
+}
+
+impl Shared {
+    /// With room for as many connections as `limit` says at the time.
+    pub(super) fn new(limit: impl Fn() -> usize + Send + Sync + 'static) -> Shared {
+        Shared {
+            registry: Registry::new(limit),
+            handshakes: Arc::default(),
+            budget: Arc::default(),
+            turns: Turns::of_processors(),
+        }
+    }
+}
+
+/// Serves the door until `stop` completes, then finishes the reviews under way. Returns whether all were finished.
+pub async fn serve(listener: TcpListener, host: Arc<Host>, stop: impl Future<Output = ()>) -> bool {
+    let (routes, shared) = (routes(Arc::clone(&host)), host.shared.clone());
+    serve_connections(listener, Transport::Tls(host), routes, shared, stop).await
+}
+
+/// Serves connections until `stop` completes and what is under way is finished. Returns whether all was.
+pub(super) async fn serve_connections(
+    listener: TcpListener,
+    transport: Transport,
+    routes: axum::Router,
+    shared: Shared,
+    stop: impl Future<Output = ()>,
+) -> bool {
+    let mut stop = pin!(stop);
+    // Of descriptors, or of memory.
+    let mut out_of = false;
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) if is_of_one_connection(&error) => {
+                    tracing::debug!("a connection failed before it was accepted: {error}");
+                    continue;
+                }
+                Err(error) => {
+                    if !mem::replace(&mut out_of, true) {
+                        tracing::error!(
+                            "cannot accept connections until others are closed: {error} (raise `LimitNOFILE`, or `ulimit -n`, \
+                             or give the machine more memory)"
+                        );
+                    }
+                    tokio::time::sleep(BETWEEN_TRIES).await;
+                    continue;
+                }
+            },
+        };
+        out_of = false;
+        let pending = shared.handshakes.enter(peer);
+        let connection =
+            Connection { transport: transport.clone(), routes: routes.clone(), shared: shared.clone(), peer };
+        tokio::spawn(connection.serve(stream, pending));
+    }
+    drop(listener);
+    drain(&shared).await
+}
+
+/// Whether an error of accept(2) is that of one connection, so that the next may be well. Linux gives what went wrong on the way
+/// to a new connection in that place; all others last for a while at least.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::CONNABORTED
+                | Errno::CONNRESET
+                | Errno::TIMEDOUT
+                | Errno::PERM
+                | Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::OPNOTSUPP
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::NONET
+        )
+    )
+}
+
+/// Time between two attempts to accept a connection without descriptors or memory for it.
+const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+
+/// Lets every connection end. Idle ones are kept for a moment, in which those that are in use get their last response.
+/// Returns whether every request under way was answered.
+async fn drain(shared: &Shared) -> bool {
+    let Shared { registry, handshakes, .. } = shared;
+    let mut until = Instant::now() + limits::LINGER.time();
+    let mut ending = false;
+    registry.direct(Directive::Retire);
+    while registry.len() > 0 || handshakes.len() > 0 {
+        tokio::select! {
+            () = sleep_until(until) => match mem::replace(&mut ending, true) {
+                false => {
+                    until = Instant::now() + limits::STOP_TIME.time();
+                    // No review is under way on those.
+                    handshakes.give_up_all();
+                    registry.direct(Directive::End);
+                }
+                true => return registry.close(),
+            },
+            () = registry.ended() => {}
+            () = handshakes.ended() => {}
+        }
+    }
+    true
+}
+
+struct Connection {
+    transport: Transport,
+    routes: axum::Router,
+    shared: Shared,
+    peer: SocketAddr,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream, pending: PendingHandshake) {
+        let peer = self.peer;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
+        }
+        let progress = pending.progress();
+        let ended = match &self.transport {
+            Transport::Plain(_) => self.run(ready(Some((stream, Protocol::Http1, None))), pending).await,
+            Transport::Tls(host) => self.run(handshake(host, stream, peer, progress), pending).await,
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, "connection ended: {error}");
+        }
+    }
+
+    /// Serves the stream that a handshake results in, when there is a place for it.
+    async fn run<S>(
+        &self,
+        handshake: impl Future<Output = Option<(S, Protocol, Option<Trust>)>>,
+        mut pending: PendingHandshake,
+    ) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let progress = pending.progress();
+        let enter = async {
+            let address = client(self.peer, &[]);
+            let (stream, protocol, trust) = self.shared.turns.run(&address, handshake).await?;
+            let connection = self.enter(protocol, trust, progress).await;
+            Some((stream, protocol, connection))
+        };
+        let entered = tokio::select! {
+            entered = enter => entered,
+            _ = &mut pending.given_up => None,
+        };
+        drop(pending);
+        match entered {
+            Some((stream, protocol, connection)) => self.speak(stream, protocol, connection).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for a place among the connections that serve.
+    async fn enter(&self, protocol: Protocol, trust: Option<Trust>, progress: impl Fn(Progress)) -> Tracked {
+        let client = client(self.peer, trust.as_ref().map_or(&[], |trust| trust.chain.as_slice()));
+        let waits = |closed: bool| {
+            progress(if closed { Progress::Greeted } else { Progress::Waits });
+            if let Transport::Plain(host) = &self.transport
+                && closed
+                && host.lines.may(log_throttle::Kind::Connection)
+            {
+                let bound = limits::ADMIN_CONNECTIONS;
+                tracing::warn!("{}", bound.says("", bound.default));
+            }
+        };
+        self.shared.registry.enter(client, protocol, trust, self.transport.room(), waits).await
+    }
+
+    async fn speak<S>(&self, stream: S, protocol: Protocol, connection: Tracked) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let track = connection.track();
+        let stream = TokioIo::new(TrackedStream::new(stream, track));
+        let service = Arc::new(Answering {
+            host: Arc::clone(self.transport.host()),
+            routes: TowerToHyperService::new(self.routes.clone()),
+            share: self.shared.budget.share(track.client()),
+            track: Arc::clone(track),
+            turns: (protocol == Protocol::Http2).then(|| Arc::clone(&self.shared.turns)),
+            peer: self.peer,
+        });
+        let service = service_fn(move |request| Arc::clone(&service).answer(request));
+        let headers = limits::HEADERS.size();
+        match protocol {
+            Protocol::Http1 => {
+                let mut server = http1::Builder::new();
+                // Its own time for headers also runs while a kept connection is idle; that of `Lifetime` does not.
+                server
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(None)
+                    .max_buf_size(headers)
+                    .max_header_size(headers);
+                connection.drive(server.serve_connection(stream, service), &self.shared.turns).await
+            }
+            Protocol::Http2 => {
+                let mut server = http2::Builder::new(TokioExecutor::new());
+                server
+                    .timer(TokioTimer::new())
+                    .max_concurrent_streams(limits::STREAMS.default as u32)
+                    .max_pending_accept_reset_streams(limits::RESETS.size())
+                    .max_local_error_reset_streams(limits::STREAM_ERRORS.size())
+                    .max_header_list_size(headers as u32);
+                connection.drive(server.serve_connection(stream, service), &self.shared.turns).await
+            }
+        }
+    }
+}
+
+/// The service that answers the requests of a connection.
+struct Answering {
+    host: Arc<Host>,
+    routes: TowerToHyperService<axum::Router>,
+    share: Arc<Share>,
+    track: Arc<Track>,
+    /// On HTTP/2, where a request has a task of its own. On HTTP/1.1 it has the turns of its connection.
+    turns: Option<Arc<Turns>>,
+    peer: SocketAddr,
+}
+
+/// The request came too late to be answered on its connection. A client of HTTP/2 may repeat it on another.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection takes no more requests")]
+struct Refused(#[source] h2::Error);
+
+impl Answering {
+    fn answer(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Taken>, Refused>> {
+        // From here on, and not only when the response is first waited for.
+        let exchange = self.track.begin(request.headers());
+        let mut held = self.share.hold();
+        let held_now = held.more(REQUEST + head_bytes(&request));
+        async move {
+            let mut exchange = exchange.map_err(|_| Refused(h2::Reason::REFUSED_STREAM.into()))?;
+            request.extensions_mut().insert(Peer(self.peer));
+            request.extensions_mut().insert(Arc::clone(&self.share));
+            let mut response = match held_now {
+                Ok(()) => {
+                    let response = self.routes.call(request);
+                    let response = match &self.turns {
+                        Some(turns) => turns.run(self.track.client(), response).await,
+                        None => response.await,
+                    };
+                    match response {
+                        Ok(response) => response,
+                        Err(never) => match never {},
+                    }
+                }
+                Err(Exhausted) => {
+                    let (parts, body) = request.into_parts();
+                    discard(&self.share, Body::new(body)).await;
+                    self.host.reject(&parts, &NoVerdict::Overloaded(limits::UNDER_WAY))
+                }
+            };
+            if self.track.is_last() {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            exchange.respond();
+            held.shrink(REQUEST + response.body().size_hint().lower());
+            let split = self.turns.is_some();
+            Ok(response.map(|body| Taken {
+                body,
+                last: Bytes::new(),
+                split,
+                _exchange: exchange,
+                _held: held,
+            }))
+        }
+    }
+}
+
+/// Memory of a request besides its bytes: the stream, the task and what they are made of.
+const REQUEST: u64 = 8 << 10;
+
+/// Returns the memory of a request's head.
+fn head_bytes<B>(request: &Request<B>) -> u64 {
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD);
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    (fields.sum::<usize>() + path) as u64
+}
+
+/// Memory of a header field besides its bytes.
+const FIELD: usize = 128;
+
+/// The body of a response. It is dropped when the client has taken it.
+struct Taken {
+    body: Body,
+    last: Bytes,
+    split: bool,
+    _exchange: Exchange,
+    _held: Held,
+}
+
+impl HttpBody for Taken {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    /// Returns the last byte by itself on HTTP/2. It leaves when the client's window has room for all of the body; in one
+    /// piece with the rest, the body would be dropped as soon as there is room for its first byte.
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if !self.last.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.last)))));
+        }
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) if self.split => Some(Ok(match frame.into_data() {
+                Ok(mut data) if data.len() > 1 && self.body.is_end_stream() => {
+                    self.last = data.split_off(data.len() - 1);
+                    Frame::data(data)
+                }
+                Ok(data) => Frame::data(data),
+                Err(frame) => frame,
+            })),
+            frame => frame,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.last.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.last.len() {
+            0 => self.body.size_hint(),
+            last => SizeHint::with_exact(last as u64),
+        }
+    }
+}
+
+/// Returns the stream of a client with a certificate that the host trusts. For every other the log says why not.
+async fn handshake(
+    host: &Host,
+    stream: TcpStream,
+    peer: SocketAddr,
+    progress: impl Fn(Progress),
+) -> Option<(TlsStream<TcpStream>, Protocol, Option<Trust>)> {
+    let mut material = host.sources.tls.clone();
+    let by = material.see();
+    let handshake = async {
+        let greeting = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        progress(Progress::Greeted);
+        greeting.into_stream(by.server_config()).await
+    };
+    let time = limits::HANDSHAKE_TIME.time();
+    let refused = match tokio::time::timeout(time, handshake).await {
+        Ok(Ok(stream)) => {
+            let (_, session) = stream.get_ref();
+            let protocol = match session.alpn_protocol() {
+                Some(b"h2") => Protocol::Http2,
+                _ => Protocol::Http1,
+            };
+            let certificates = session.peer_certificates().unwrap_or_default();
+            let chain: Vec<_> = certificates.iter().map(|one| one.clone().into_owned()).collect();
+            let until = by.trusted_until(&chain);
+            return Some((stream, protocol, Some(Trust { material, by, chain, until })));
+        }
+        Ok(Err(error)) => Some(error),
+        Err(_) => None,
+    };
+    host.metrics.handshakes_refused.add();
+    if host.lines.may(log_throttle::Kind::Handshake) {
+        match refused {
+            Some(error) => tracing::warn!(%peer, "TLS handshake refused: {}", tls::explain(&error)),
+            None => tracing::warn!(%peer, "{}", limits::HANDSHAKE_TIME.says_of(time)),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_to_one_connection_holds_up_no_other() {
+        let of_one = |error: Errno| is_of_one_connection(&io::Error::from(error));
+        assert!([Errno::CONNABORTED, Errno::CONNRESET, Errno::PERM, Errno::NETDOWN].into_iter().all(of_one));
+        let lasts = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::INVAL];
+        assert!(!lasts.into_iter().any(of_one), "to try these at once would take a processor");
+    }
+}

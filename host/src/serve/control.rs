@@ -1,0 +1,253 @@
+//! The control socket: what people ask of a running host. It is a file of the state directory that only the host's user
+//! can open; nothing of it goes over the network. A request is one line of JSON, and so is its answer.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+use crate::fs::{Privacy, PrivateFolder};
+use crate::reload::{Asker, Command, Done};
+use crate::reload::history::StateDirectory;
+use crate::serve::status::{Sources, Status};
+use crate::text;
+
+/// The name of the socket in the state directory.
+const SOCKET: &str = "control.sock";
+/// The name of a socket that is not in its place yet.
+const BESIDE: &str = ".control.sock";
+/// For a reload that is under way: it comes first.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How the host is.
+    Status,
+    /// [`Command::Rollback`].
+    Rollback {
+        /// A generation's number.
+        to: Option<u64>,
+    },
+    /// [`Command::Release`].
+    Release,
+    /// [`Command::Approve`].
+    Approve {
+        /// A candidate's digest.
+        digest: String,
+    },
+}
+
+/// What is answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Answer {
+    /// How the host is.
+    Status(Box<Status>),
+    /// It is done.
+    Done(Done),
+    /// Nothing is done, for this reason.
+    Refused(String),
+}
+
+/// Why a host gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The state directory cannot be opened.
+    #[error("the state directory {0}: {1}")]
+    Directory(String, io::Error),
+    /// Nobody listens.
+    #[error("no host serves with the state directory {0}: start it with `host serve --config FILE`")]
+    NoHost(String),
+    /// The host is there, and its socket is not.
+    #[error(
+        "the host of the state directory {0} ({1}) serves, but there is no control socket to ask it by: it is starting, or \
+         someone removed the socket (wait a moment, or restart it)"
+    )]
+    NoSocket(String, String),
+    /// The socket is of another user, or broken.
+    #[error("the host of the state directory {0}: {1}")]
+    Failed(String, io::Error),
+    /// It is of another version.
+    #[error("the host of the state directory {0} gave an answer of another version: {1}")]
+    Answer(String, serde_json::Error),
+}
+
+/// What answers requests.
+#[derive(Clone)]
+pub struct Control {
+    /// Asks the reload.
+    pub asker: Asker,
+    /// What a status is read from.
+    pub sources: Sources,
+}
+
+impl Control {
+    /// Answers on the socket in the state directory until the process ends. A socket that was there before is replaced:
+    /// the directory is of one host.
+    ///
+    /// # Errors
+    /// The socket cannot be made, or the system refuses a thread.
+    pub fn serve(self, state_directory: &Path) -> io::Result<()> {
+        let listener = listen(state_directory)?;
+        let under_way = Arc::new(());
+        std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else {
+                    // There are no more file descriptors, say: others will be closed.
+                    std::thread::sleep(Duration::from_millis(100));
+                    continue;
+                };
+                if Arc::strong_count(&under_way) > limits::CONTROL_CONNECTIONS.size() {
+                    let bound = limits::CONTROL_CONNECTIONS;
+                    // A new connection has room for it, so nobody is waited for.
+                    let _ = write(&mut stream, &Answer::Refused(bound.says("", bound.default)));
+                    continue;
+                }
+                let (control, held) = (self.clone(), Arc::clone(&under_way));
+                let answering = move || {
+                    // An error means that nobody waits for the answer any more.
+                    let _ = control.converse(stream, held);
+                };
+                // What cannot be answered now is closed.
+                let _ = std::thread::Builder::new().name("control".to_owned()).spawn(answering);
+            }
+        })?;
+        Ok(())
+    }
+
+    /// `_held` goes before the stream does: whoever sees the end of the answer finds the place free.
+    fn converse(&self, mut stream: UnixStream, _held: Arc<()>) -> io::Result<()> {
+        let until = Instant::now() + limits::CONTROL_TIME.time();
+        let answer = match read_line(&mut stream, limits::CONTROL_REQUEST.size(), until) {
+            Ok(line) => match serde_json::from_slice(&line) {
+                Ok(request) => self.answer(request),
+                Err(error) => {
+                    Answer::Refused(format!("the request is none that this version knows: {error}"))
+                }
+            },
+            Err(error) => Answer::Refused(error.to_string()),
+        };
+        stream.set_write_timeout(Some(limits::CONTROL_TIME.time()))?;
+        write(&mut stream, &answer)
+    }
+
+    fn answer(&self, request: Request) -> Answer {
+        let command = match request {
+            Request::Status => return Answer::Status(Box::new(Status::at(SystemTime::now(), &self.sources))),
+            Request::Rollback { to } => Command::Rollback { to },
+            Request::Release => Command::Release,
+            Request::Approve { digest } => Command::Approve { digest },
+        };
+        match self.asker.ask(command, PATIENCE) {
+            Ok(done) => Answer::Done(done),
+            Err(why) => Answer::Refused(why),
+        }
+    }
+}
+
+/// Asks the host that serves with a state directory.
+///
+/// # Errors
+/// There is none, or it gave no answer.
+pub fn ask(state_directory: &Path, request: &Request) -> Result<Answer, ControlError> {
+    let mut stream = connect(state_directory, request)?;
+    let until = Instant::now() + PATIENCE + limits::CONTROL_TIME.time();
+    let line = read_line(&mut stream, usize::MAX, until).map_err(|error| failed(state_directory, error))?;
+    serde_json::from_slice(&line).map_err(|error| ControlError::Answer(text::path(state_directory), error))
+}
+
+/// A connection on which `request` was made.
+fn connect(state_directory: &Path, request: &Request) -> Result<UnixStream, ControlError> {
+    let folder = File::open(state_directory)
+        .map_err(|error| ControlError::Directory(text::path(state_directory), error))?;
+    let exchange = || {
+        let mut stream = UnixStream::connect(in_folder(&folder))?;
+        match write(&mut stream, request) {
+            // It has answered already.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+            written => written?,
+        }
+        Ok(stream)
+    };
+    exchange().map_err(|error| failed(state_directory, error))
+}
+
+fn failed(state_directory: &Path, error: io::Error) -> ControlError {
+    let name = text::path(state_directory);
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            match StateDirectory::served_by(state_directory) {
+                Some(process) => ControlError::NoSocket(name, process),
+                None => ControlError::NoHost(name),
+            }
+        }
+        _ => ControlError::Failed(name, error),
+    }
+}
+
+/// Makes the socket under another name, closes it to others, and then puts it into its place.
+fn listen(state_directory: &Path) -> io::Result<UnixListener> {
+    let folder = PrivateFolder::open(state_directory, Privacy::Closed)?;
+    // A host that was killed meanwhile left it.
+    let _ = folder.remove(BESIDE);
+    let listener = UnixListener::bind(folder.by_descriptor(BESIDE))?;
+    fs::set_permissions(folder.by_descriptor(BESIDE), Permissions::from_mode(0o600))?;
+    folder.rename(BESIDE, SOCKET)?;
+    Ok(listener)
+}
+
+/// The socket's path by way of the folder's descriptor: a socket's path may have 107 bytes (unix(7)), and that of a folder
+/// has more.
+fn in_folder(folder: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
+}
+
+/// Writes a document as a line.
+fn write(stream: &mut UnixStream, document: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(document)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+/// Reads a line of at most `most` bytes, without its end.
+///
+/// # Errors
+/// There is none until then, or it is longer.
+fn read_line(stream: &mut UnixStream, most: usize, until: Instant) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+        stream.set_read_timeout(Some(left.ok_or(ErrorKind::TimedOut)?))?;
+        let read = match stream.read(&mut chunk) {
+            Ok(read) => read,
+            // A signal, which is no reason to give up (signal(7): with a timeout it is not waited on by itself).
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+            Err(error) => return Err(error),
+        };
+        let Some(new) = chunk.get(..read).filter(|new| !new.is_empty()) else {
+            return Err(io::Error::new(
+                ErrorKind::UnexpectedEof,
+                "it closed the connection without an answer",
+            ));
+        };
+        let end = new.iter().position(|byte| *byte == b'\n');
+        line.extend_from_slice(new.get(..end.unwrap_or(read)).unwrap_or_default());
+        if line.len() > most {
+            return Err(io::Error::other(limits::CONTROL_REQUEST.says(line.len(), most as u64)));
+        }
+        if end.is_some() {
+            return Ok(line);
+        }
+    }
+}

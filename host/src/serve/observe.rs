@@ -1,0 +1,140 @@
+//! What happens once a review has its answer: it is counted, and told to those who look at it afterwards.
+
+use tracing::Level as Weight;
+
+use super::Host;
+use crate::limits;
+use crate::config::Mode;
+use crate::telemetry::log_throttle::Kind;
+use crate::policy::PolicySet;
+use crate::review::answered::Reviewed;
+use crate::text;
+use crate::review::verdict::{Disposition, ImageVerdict, Level, Outcome, Said};
+
+impl Host {
+    /// The one place where an answered review is looked at. Nobody waits for it but the connection that asked.
+    pub(super) fn observe(&self, set: &PolicySet, reviewed: Reviewed) {
+        self.metrics.reviewed(set, reviewed.took, &reviewed.verdict);
+        self.log(&reviewed);
+        self.recent.push(reviewed.id, &reviewed.review);
+        if self.sources.decision_log.wants(&reviewed) {
+            self.sources.decision_log.log(&reviewed);
+        }
+    }
+
+    /// One line an image that is denied, one a malfunction, and the policies' own lines. What comes from the request is
+    /// escaped, and nothing is formatted for a line that is not written.
+    fn log(&self, reviewed: &Reviewed) {
+        for image in &reviewed.verdict.images {
+            let told =
+                image.judged.said.iter().filter(|said| {
+                    said.mode == Mode::Audit || said.judgement.is_err() || !said.log.is_empty()
+                });
+            for said in told {
+                self.log_said(reviewed, image, said);
+            }
+        }
+        match reviewed.disposition() {
+            Disposition::Allowed(by) => tracing::debug!(
+                namespace = text::shown(&reviewed.review.namespace, limits::NAMESPACE.size()),
+                generation = reviewed.generation(),
+                review = %reviewed.id,
+                images = reviewed.verdict.images.len(),
+                decided_by = %by,
+                "allowed"
+            ),
+            Disposition::Denied(_) => self.log_denial(reviewed, "denied"),
+            Disposition::Refused => self.log_denial(reviewed, "denied as a whole"),
+            Disposition::WouldDeny(_) => {
+                self.log_denial(reviewed, "would deny, but for mode audit of the host")
+            }
+        }
+    }
+
+    fn log_denial(&self, reviewed: &Reviewed, what: &str) {
+        let line = |image: Option<&ImageVerdict>, policy: Option<String>, reason: &str| {
+            tracing::info!(
+                image = image.map(|image| text::image(&image.judged.original)),
+                policy,
+                reason = text::shown(reason, limits::REASON.size()),
+                namespace = text::shown(&reviewed.review.namespace, limits::NAMESPACE.size()),
+                generation = reviewed.generation(),
+                review = %reviewed.id,
+                decided_by = %image.map_or(reviewed.disposition().decided_by(), |image| image.decided_by),
+                "{what}"
+            );
+        };
+        let denied = reviewed.verdict.images.iter().filter(|image| !image.allowed);
+        let mut as_a_whole = true;
+        for image in denied {
+            as_a_whole = false;
+            if self.writes(Weight::INFO, Kind::Denial) {
+                line(Some(image), policies(image), &image.reason());
+            }
+        }
+        if as_a_whole && self.writes(Weight::INFO, Kind::Denial) {
+            line(None, None, &reviewed.verdict.reason);
+        }
+    }
+
+    fn log_said(&self, reviewed: &Reviewed, image: &ImageVerdict, said: &Said) {
+        let policy = &said.policy;
+        let shown = || text::image(&image.judged.original);
+        for line in &said.log {
+            let message = &line.message;
+            macro_rules! write {
+                ($weight:ident, $write:ident) => {
+                    if self.writes(Weight::$weight, Kind::Policy) {
+                        tracing::$write!(target: "policy", policy, image = shown(), review = %reviewed.id, "{message}");
+                    }
+                };
+            }
+            match line.level {
+                Level::Debug => write!(DEBUG, debug),
+                Level::Info => write!(INFO, info),
+                Level::Warn => write!(WARN, warn),
+                Level::Error => write!(ERROR, error),
+            }
+        }
+        match &said.judgement {
+            Err(malfunction) => {
+                if self.writes(Weight::WARN, Kind::Malfunction) {
+                    tracing::warn!(
+                        policy,
+                        image = shown(),
+                        counts_as = %said.outcome(),
+                        review = %reviewed.id,
+                        "malfunction: {}",
+                        text::printable(&malfunction.to_string())
+                    );
+                }
+            }
+            Ok(decision) if said.mode == Mode::Audit && decision.outcome == Outcome::Deny => {
+                if self.writes(Weight::INFO, Kind::Denial) {
+                    tracing::info!(
+                        image = shown(),
+                        policy,
+                        reason = said.reason(),
+                        namespace = text::shown(&reviewed.review.namespace, limits::NAMESPACE.size()),
+                        generation = reviewed.generation(),
+                        review = %reviewed.id,
+                        "would deny, but for mode audit of the policy"
+                    );
+                }
+            }
+            Ok(_) => {}
+        }
+    }
+
+    /// Whether a line of this weight is wanted, and within what may be written.
+    fn writes(&self, weight: Weight, kind: Kind) -> bool {
+        weight <= tracing::level_filters::LevelFilter::current() && self.lines.may(kind)
+    }
+}
+
+/// The policies that deny an image; none where something else does.
+fn policies(image: &ImageVerdict) -> Option<String> {
+    let deny = |said: &&Said| said.mode == Mode::Enforce && said.outcome() == Outcome::Deny;
+    let names: Vec<_> = image.judged.said.iter().filter(deny).map(|said| said.policy.as_str()).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}

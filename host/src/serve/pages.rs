@@ -1,0 +1,117 @@
+//! The pages of the admin listener, each kept for an instant: whoever asks faster gets what was rendered before.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use axum::body::Bytes;
+use tokio::time::Instant;
+
+use super::Host;
+use super::admin::{Check, checks};
+use crate::policy::PolicySet;
+use crate::reload::Standing;
+use crate::serve::status::Status;
+use crate::tls::Tls;
+
+/// How long a page is kept.
+const KEPT: Duration = Duration::from_millis(100);
+
+/// The pages of a host.
+pub(super) struct Pages {
+    host: Arc<Host>,
+    metrics: Kept<Bytes>,
+    status: Kept<StatusPage>,
+}
+
+/// The status, as its document and as checks.
+pub(super) struct StatusPage {
+    /// JSON; empty if the document cannot be written.
+    pub(super) json: Bytes,
+    /// The lines of `/readyz?verbose`.
+    pub(super) checks: Vec<Check>,
+}
+
+/// A page and the time and state at which it was rendered.
+struct Kept<T>(Mutex<Option<(Instant, InForce, Arc<T>)>>);
+
+/// The state that no client can change. A page of another state is never shown.
+#[derive(Clone)]
+struct InForce {
+    policies: Arc<PolicySet>,
+    standing: Arc<Standing>,
+    tls: Arc<Tls>,
+    draining: bool,
+    rejections: bool,
+}
+
+impl Pages {
+    pub(super) fn new(host: Arc<Host>) -> Arc<Pages> {
+        Arc::new(Pages { host, metrics: Kept::default(), status: Kept::default() })
+    }
+
+    /// Returns the page of `/metrics`.
+    pub(super) fn metrics(&self) -> Arc<Bytes> {
+        self.metrics.get(&self.host, || self.host.metrics_page().into())
+    }
+
+    /// Returns the status.
+    pub(super) fn status(&self) -> Arc<StatusPage> {
+        self.status.get(&self.host, || {
+            let status = Status::at(SystemTime::now(), &self.host.sources);
+            let json = serde_json::to_vec(&status).unwrap_or_else(|error| {
+                tracing::error!(%error, "the status cannot be written as JSON: please report this");
+                Vec::new()
+            });
+            StatusPage { json: json.into(), checks: checks(&status) }
+        })
+    }
+
+    /// Returns the host whose pages these are.
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Kept<T> {
+        Kept(Mutex::new(None))
+    }
+}
+
+impl<T> Kept<T> {
+    /// Returns the page that is kept, or else a new one.
+    fn get(&self, host: &Host, render: impl FnOnce() -> T) -> Arc<T> {
+        let now = InForce::of(host);
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((rendered, state, page)) = &*kept
+            && rendered.elapsed() < KEPT
+            && state.is(&now)
+        {
+            return Arc::clone(page);
+        }
+        let page = Arc::new(render());
+        *kept = Some((Instant::now(), now, Arc::clone(&page)));
+        page
+    }
+}
+
+impl InForce {
+    fn of(host: &Host) -> InForce {
+        let sources = &host.sources;
+        InForce {
+            policies: sources.policies.current(),
+            standing: sources.standing.current(),
+            tls: sources.tls.current(),
+            draining: sources.drain.has_begun(),
+            rejections: sources.rejections.problem().is_some(),
+        }
+    }
+
+    fn is(&self, other: &InForce) -> bool {
+        Arc::ptr_eq(&self.policies, &other.policies)
+            && Arc::ptr_eq(&self.standing, &other.standing)
+            && Arc::ptr_eq(&self.tls, &other.tls)
+            && self.draining == other.draining
+            && self.rejections == other.rejections
+    }
+}

@@ -1,0 +1,274 @@
+//! The decision log: a line of JSON for every review, in files that are rotated. `host/docs/decision-log.md` has its form.
+//!
+//! No review waits for a disk: the door makes the line, puts it into a queue that is bounded in lines and in bytes, and a
+//! thread of its own writes it. What finds the queue full, or cannot be written, is lost and counted, and changes no
+//! verdict.
+
+mod files;
+mod line;
+mod read;
+mod record;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+
+use self::files::Files;
+pub use self::read::{ReadLimits, Records};
+pub use self::record::{DecisionRecord, ImageRecord, LeftOut, PolicyRecord};
+use crate::limits;
+use crate::config::DecisionLogConfig;
+use crate::telemetry::counters::Count;
+use crate::review::answered::{ReviewId, Reviewed};
+use crate::text;
+use crate::review::verdict::Disposition;
+
+/// Lines are written when this much time has passed since the first that waits, so that many go together.
+const GATHERING: Duration = Duration::from_millis(20);
+
+/// The end that reviews are given to, and that is asked how it goes. Clones are of the same log.
+#[derive(Clone, Default)]
+pub struct DecisionLog(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    config: ArcSwapOption<DecisionLogConfig>,
+    queue: Mutex<Queue>,
+    /// Something is in the queue, or is asked of the thread.
+    wanted: Condvar,
+    /// The thread has ended.
+    ended: Condvar,
+    counts: Counts,
+    trouble: ArcSwapOption<String>,
+}
+
+#[derive(Default)]
+struct Queue {
+    lines: VecDeque<Line>,
+    /// Of all lines in it, and of those that are being written.
+    bytes: usize,
+    /// The configuration has changed.
+    changed: bool,
+    /// The thread is to write what there is, and end.
+    closing: bool,
+    /// There is a thread.
+    running: bool,
+}
+
+/// The line of a review.
+struct Line {
+    id: ReviewId,
+    bytes: Box<[u8]>,
+}
+
+#[derive(Default)]
+struct Counts {
+    written: Count,
+    dropped: Count,
+    failed: Count,
+}
+
+/// How it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Lines that are in the files.
+    pub written: u64,
+    /// Reviews that found the queue full.
+    pub dropped: u64,
+    /// Lines that could not be written.
+    pub failed: u64,
+    /// Reviews in the queue.
+    pub waiting: usize,
+    /// Why nothing can be written now.
+    pub trouble: Option<Arc<String>>,
+}
+
+impl DecisionLog {
+    /// Follows the configuration from now on; none: nothing is logged.
+    pub fn configure(&self, config: Option<&DecisionLogConfig>) {
+        let Shared { config: current, wanted, .. } = &*self.0;
+        if current.load().as_deref() == config {
+            return;
+        }
+        current.store(config.cloned().map(Arc::new));
+        let mut queue = self.0.queue();
+        queue.changed = true;
+        if !queue.running && !queue.closing {
+            let shared = Arc::clone(&self.0);
+            let thread = std::thread::Builder::new().name("decision-log".to_owned());
+            match thread.spawn(move || Writer::new(shared).run()) {
+                Ok(_) => queue.running = true,
+                Err(error) => self.0.trouble(Some(format!("there is no thread to write it: {error}"))),
+            }
+        }
+        drop(queue);
+        wanted.notify_all();
+    }
+
+    /// What is followed.
+    pub fn config(&self) -> Option<Arc<DecisionLogConfig>> {
+        self.0.config.load_full()
+    }
+
+    /// Whether this review is logged. Those that are denied, or would be, always are, and those in which a policy failed.
+    pub fn wants(&self, reviewed: &Reviewed) -> bool {
+        let config = self.0.config.load();
+        let Some(config) = config.as_ref() else { return false };
+        config.sample >= 1.0
+            || (reviewed.id.lot() as f64) < config.sample * u64::MAX as f64
+            || !matches!(reviewed.disposition(), Disposition::Allowed(_))
+            || reviewed.said().any(|said| said.judgement.is_err())
+    }
+
+    /// Queues the line of a review that is wanted, or counts it as dropped where the queue is full.
+    pub fn log(&self, reviewed: &Reviewed) {
+        let Some(most) = self.0.config.load().as_ref().map(|config| config.queue) else { return };
+        let is_full = |queue: &Queue, bytes: usize| {
+            queue.closing
+                || queue.lines.len() >= most
+                || queue.bytes.saturating_add(bytes) > limits::DECISION_LOG_MEMORY.size()
+        };
+        // A line that finds no place is not made, where that is known before.
+        if is_full(&self.0.queue(), 0) {
+            self.0.counts.dropped.add();
+            return;
+        }
+        let line = Line { id: reviewed.id, bytes: line::of(reviewed).into_boxed_slice() };
+        let bytes = size_of::<Line>() + line.bytes.len();
+        let mut queue = self.0.queue();
+        if is_full(&queue, bytes) {
+            drop(queue);
+            self.0.counts.dropped.add();
+            return;
+        }
+        queue.bytes += bytes;
+        queue.lines.push_back(line);
+        let first = queue.lines.len() == 1;
+        drop(queue);
+        // The others are found by the thread, which is awake by then: waking it takes a call of the system.
+        if first {
+            self.0.wanted.notify_all();
+        }
+    }
+
+    /// How it goes.
+    pub fn state(&self) -> State {
+        let Shared { counts, trouble, .. } = &*self.0;
+        State {
+            written: counts.written.now(),
+            dropped: counts.dropped.now(),
+            failed: counts.failed.now(),
+            waiting: self.0.queue().lines.len(),
+            trouble: trouble.load_full(),
+        }
+    }
+
+    /// Writes what there is and takes no more. Returns whether that was done within `patience`.
+    pub fn close(&self, patience: Duration) -> bool {
+        let mut queue = self.0.queue();
+        queue.closing = true;
+        self.0.wanted.notify_all();
+        let ended = self.0.ended.wait_timeout_while(queue, patience, |queue| queue.running);
+        !ended.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers why nothing can be written, or that all is well, and says so once.
+    fn trouble(&self, trouble: Option<String>) {
+        let before = self.trouble.swap(trouble.clone().map(Arc::new));
+        match (before.as_deref(), trouble) {
+            (None, Some(trouble)) => {
+                tracing::error!("decision log: {trouble} (reviews are answered, and their lines are lost)")
+            }
+            (Some(before), Some(trouble)) if *before != trouble => {
+                tracing::error!("decision log: {trouble} (reviews are answered, and their lines are lost)")
+            }
+            (Some(_), None) => tracing::info!(
+                "decision log: lines are written again; {} were lost",
+                self.counts.failed.now() + self.counts.dropped.now()
+            ),
+            _ => {}
+        }
+    }
+}
+
+/// The thread's side.
+struct Writer {
+    shared: Arc<Shared>,
+    files: Option<Files>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.shared.queue().running = false;
+        self.shared.ended.notify_all();
+    }
+}
+
+impl Writer {
+    fn new(shared: Arc<Shared>) -> Writer {
+        Writer { shared, files: None }
+    }
+
+    fn run(mut self) {
+        loop {
+            let idle = |queue: &mut Queue| queue.lines.is_empty() && !queue.changed && !queue.closing;
+            let queue = self.shared.queue();
+            let queue = self.shared.wanted.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
+            let gathering = |queue: &mut Queue| !queue.changed && !queue.closing;
+            let queue = self.shared.wanted.wait_timeout_while(queue, GATHERING, gathering);
+            let (mut queue, _) = queue.unwrap_or_else(PoisonError::into_inner);
+            queue.changed = false;
+            let bytes = queue.bytes;
+            let (lines, closing) = (std::mem::take(&mut queue.lines), queue.closing);
+            drop(queue);
+            self.write(&lines);
+            drop(lines);
+            self.shared.queue().bytes -= bytes;
+            if closing {
+                return;
+            }
+        }
+    }
+
+    /// Writes these lines, or counts those that cannot be written.
+    fn write(&mut self, lines: &VecDeque<Line>) {
+        let Some(config) = self.shared.config.load_full() else {
+            self.files = None;
+            self.shared.trouble(None);
+            return;
+        };
+        let shared = Arc::clone(&self.shared);
+        let written = self.files(&config).and_then(|files| {
+            for Line { id, bytes } in lines {
+                files.add(&config, *id, bytes)?;
+            }
+            files.flush()
+        });
+        let done = self.files.as_mut().map_or(0, Files::take_written);
+        shared.counts.written.add_many(done);
+        shared.counts.failed.add_many((lines.len() as u64).saturating_sub(done));
+        if written.is_err() {
+            // Whatever it was, the next lines find out whether it still is.
+            self.files = None;
+        }
+        let trouble = |error| format!("{} cannot be written: {error}", text::path(&config.directory));
+        shared.trouble(written.err().map(trouble));
+    }
+
+    fn files(&mut self, config: &DecisionLogConfig) -> std::io::Result<&mut Files> {
+        if let Some(mut files) = self.files.take()
+            && files.stands_in(&config.directory)?
+        {
+            return Ok(self.files.insert(files));
+        }
+        Ok(self.files.insert(Files::open(config)?))
+    }
+}

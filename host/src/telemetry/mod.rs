@@ -1,0 +1,5 @@
+//! What the host tells of itself while it runs: counters, throttled log lines, the decision log.
+
+pub mod counters;
+pub mod decision_log;
+pub mod log_throttle;
