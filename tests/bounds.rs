@@ -2,8 +2,8 @@
 //! `dispatch`; a `.wat` beside it is its policy. A bound that no verdict shows has a test below.
 
 use host::evaluate::{Instances, evaluate, evaluate_with};
-use host::suite::Case;
 use host::review::verdict::Verdict;
+use host::suite::Case;
 use serde_json::json;
 
 use crate::{dispatch, support};
@@ -15,7 +15,12 @@ fn bounds_cases() {
 
 /// What each policy said of each image.
 fn reasons(verdict: &Verdict) -> Vec<String> {
-    verdict.images.iter().flat_map(|image| &image.judged.said).map(host::review::verdict::Said::reason).collect()
+    verdict
+        .images
+        .iter()
+        .flat_map(|image| &image.judged.said)
+        .map(host::review::verdict::Said::reason)
+        .collect()
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use host::config::{self, ClientAuth, Config, HostLimits, PolicyConfig, PolicyLimits, PolicyName};
 use host::config::yaml::{Document, Location};
+use host::config::{self, ClientAuth, Config, HostLimits, PolicyConfig, PolicyLimits, PolicyName};
 use serde_json::{Value, json};
 
 fn parse(text: &str) -> Result<Config, config::ConfigError> {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use host::telemetry::decision_log::{DecisionLog, State};
 use host::evaluate::evaluate;
-use host::review::answered::{Ids, Reviewed};
+use host::telemetry::answered::{Ids, Reviewed};
+use host::telemetry::decision_log::{DecisionLog, State};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::{Value, json};
 

@@ -6,8 +6,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use host::telemetry::answered::{Ids, ReviewId};
 use host::telemetry::decision_log::{DecisionRecord, ReadLimits, Records};
-use host::review::answered::{Ids, ReviewId};
 use serde_json::json;
 
 use crate::decision_files::{files, open, reviewed};

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use host::config::yaml::Document;
 use host::config::{
     FailurePolicy, HostLimits, Mode, NamespacePattern, NamespacePatterns, PolicyName, Rules, Scope, Unjudged,
 };
@@ -13,9 +14,8 @@ use host::evaluate::{Audit, evaluate, expected, is_audited};
 use host::image::Image;
 use host::policy::{Entry, PolicySet};
 use host::review::Review;
-use host::text;
 use host::review::verdict::{DecidedBy, Decision, Disposition, Judged, Malfunction, Outcome, Said, Verdict};
-use host::config::yaml::Document;
+use host::text;
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -6,8 +6,8 @@ use std::thread::{JoinHandle, spawn};
 use std::time::{Duration, Instant};
 
 use host::policy::PolicyReader;
-use host::reload::{StandingReader, Started};
 use host::reload::watch::{StopWatching, Watcher};
+use host::reload::{StandingReader, Started};
 use serde_json::{Value, json};
 
 use crate::reload::{Installation, said, scripted_yaml};

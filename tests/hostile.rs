@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use host::policy::LoadError;
 use host::config::yaml::Document;
+use host::policy::LoadError;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use rand::Rng as _;
 use rustix::process::Signal;

@@ -8,11 +8,11 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use host::telemetry::decision_log::DecisionLog;
 use host::evaluate::evaluate;
 use host::policy::Cache;
-use host::review::answered::{Ids, Reviewed};
 use host::reload::history::StateDirectory;
+use host::telemetry::answered::{Ids, Reviewed};
+use host::telemetry::decision_log::DecisionLog;
 use serde_json::json;
 
 use crate::support;

@@ -3,8 +3,8 @@
 use std::fs;
 
 use host::policy::manifest::{Cause, Change};
-use host::reload::{Command, Started};
 use host::reload::history::Waits;
+use host::reload::{Command, Started};
 
 use serde_json::json;
 

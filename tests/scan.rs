@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use host::limits::{ALL, Bound};
 use host::config::PolicyLimits;
+use host::limits::{ALL, Bound};
 use serde_json::json;
 
 use crate::support;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use host::config::Mode;
 use host::evaluate::evaluate;
-use host::policy::manifest::{Cause, Change};
 use host::policy::digest;
-use host::reload::{Command, Started};
+use host::policy::manifest::{Cause, Change};
 use host::reload::history::Waits;
+use host::reload::{Command, Started};
 
 use crate::reload::{Installation, said};
 use crate::support::process::HOST;

@@ -15,11 +15,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use host::config::{Config, FailurePolicy, HostLimits, Mode, PolicyLimits, Rules, Scope};
-use host::reload::gate::Recent;
 use host::policy::{Cache, Component, Engine, Entry, LoadError, Policy, PolicySet, Preparer, Purpose};
+use host::reload::gate::Recent;
 use host::reload::{Before, Candidate, assemble};
 use host::review::Review;
-use host::review::answered::{Ids, ReviewId};
+use host::telemetry::answered::{Ids, ReviewId};
 use serde_json::{Value, json};
 
 pub(crate) use self::components::{denying, version, wat_policy};

@@ -1,5 +1,6 @@
 //! What must hold of the sources themselves, and can be read off them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -73,7 +74,7 @@ fn unsafe_code_stands_in_one_place() {
     let places: Vec<_> = found.iter().map(|line| line.split(':').next().unwrap()).collect();
     // The expectation and the block.
     assert_eq!(
-        places, ["host/src/policy/native.rs"; 2],
+        places, ["host/src/policy/sandbox/native.rs"; 2],
         "unsafe only where compiled code is loaded: {found:#?}"
     );
     let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
@@ -95,12 +96,12 @@ fn each_library_is_named_in_its_own_part() {
         (["wasmtime", "wasmtime_wasi"], &["policy"][..]),
         (["wasmparser", "wasmtime_wizer"], &["policy"]),
         (["landlock", "seccompiler"], &["policy"]),
-        (["axum", "hyper"], &["server"]),
-        (["notify", "inotify"], &["watch"]),
-        (["rustls", "tokio_rustls"], &["tls", "pki", "server"]),
-        (["rcgen", "x509_parser"], &["tls", "pki"]),
+        (["axum", "hyper"], &["serve"]),
+        (["notify", "inotify"], &["reload/watch"]),
+        (["rustls", "tokio_rustls"], &["tls", "install", "serve"]),
+        (["rcgen", "x509_parser"], &["tls", "install"]),
         (["clap", "tracing_subscriber"], &["cli"]),
-        (["prometheus_client", "tracing_appender"], &["metrics", "cli"]),
+        (["prometheus_client", "tracing_appender"], &["serve", "cli"]),
     ] {
         let inside = |path: &str| {
             parts.iter().any(|part| {
@@ -117,11 +118,9 @@ fn each_library_is_named_in_its_own_part() {
 
 #[test]
 fn the_core_is_pure() {
-    let pure = ["bounds", "review", "verdict", "text"].map(|module| format!("host/src/{module}.rs"));
-    let mut core: Vec<Source> =
-        sources("host/src", "rs").into_iter().filter(|(path, _)| pure.contains(path)).collect();
-    assert_eq!(core.len(), pure.len());
-    core.extend(sources("host/src/verdict", "rs"));
+    let mut core: Vec<Source> = sources("host/src/review", "rs");
+    core.extend(sources("host/src/limits", "rs"));
+    core.extend(sources("host/src", "rs").into_iter().filter(|(path, _)| path == "host/src/text.rs"));
     core.extend(sources("host/image-reference/src", "rs"));
     let io = [
         "async",
@@ -217,4 +216,78 @@ fn cases_are_whole() {
         let case = case.unwrap().path();
         assert!(Path::new(&case).join("command").is_file(), "{}: it has no `command`", case.display());
     }
+}
+
+/// A row of the table in `lib.rs`: a folder, and the folders that it may use.
+type Row = (String, Vec<String>);
+
+/// The table in `lib.rs`: the lines between its head and the end of the block.
+fn table() -> Vec<Row> {
+    let lib = fs::read_to_string(root().join("host/src/lib.rs")).unwrap();
+    let lines = lib.lines().skip_while(|line| !line.starts_with("//! folder ")).skip(1);
+    let rows = lines.take_while(|line| *line != "//! ```").map(|line| {
+        let (folder, uses) = line.trim_start_matches("//! ").split_once(' ').unwrap_or((line, ""));
+        (folder.to_owned(), uses.split_whitespace().filter(|name| *name != "-").map(str::to_owned).collect())
+    });
+    rows.collect()
+}
+
+/// The folders or files at the top of `host/src` that each of them uses.
+fn uses() -> BTreeMap<String, BTreeSet<String>> {
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in sources("host/src", "rs") {
+        let top = path.trim_start_matches("host/src/").split('/').next().unwrap();
+        let used = uses.entry(top.trim_end_matches(".rs").to_owned()).or_default();
+        for line in text.lines() {
+            let code = line.split("//").next().unwrap_or_default();
+            for (at, found) in code.match_indices("crate::") {
+                let rest = &code[at + found.len()..];
+                let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                used.insert(name);
+            }
+        }
+    }
+    uses
+}
+
+#[test]
+fn folders_use_those_above_them_and_no_others() {
+    let table = table();
+    let place = |name: &str| table.iter().position(|(folder, _)| folder == name);
+    let mut wrong = Vec::new();
+    for (number, (folder, may)) in table.iter().enumerate() {
+        for used in may {
+            if place(used).is_none_or(|place| place >= number) {
+                wrong.push(format!("{folder} may use {used}, which is not above it in the table"));
+            }
+        }
+    }
+    let mut arrows = 0;
+    // The longest way down from a folder.
+    let mut levels: BTreeMap<String, usize> = BTreeMap::new();
+    let found = uses();
+    for (folder, may) in &table {
+        let used = found.get(folder).cloned().unwrap_or_default();
+        let others: BTreeSet<_> = used.into_iter().filter(|used| used != folder && used != "image").collect();
+        wrong.extend(
+            others.iter().filter(|used| !may.contains(used)).map(|used| format!("{folder} uses {used}")),
+        );
+        wrong.extend(
+            may.iter()
+                .filter(|used| !others.contains(*used))
+                .map(|used| format!("{folder} does not use {used}")),
+        );
+        arrows += others.len();
+        let below = others.iter().filter_map(|used| levels.get(used)).max().copied().unwrap_or(0);
+        levels.insert(folder.clone(), below + 1);
+    }
+    let unlisted =
+        found.keys().filter(|name| !matches!(name.as_str(), "lib" | "main") && place(name).is_none());
+    wrong.extend(unlisted.map(|name| format!("{name} is not in the table")));
+    none(wrong, "the table in host/src/lib.rs says which folder may use which");
+
+    let entries = fs::read_dir(root().join("host/src")).unwrap().count();
+    let depth = levels.values().max().copied().unwrap_or(0);
+    println!("host/src: {entries} entries, {depth} levels, {arrows} arrows");
+    assert!(entries <= 20 && depth <= 12, "{entries} entries, {depth} levels");
 }

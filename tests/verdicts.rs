@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use host::config::{FailurePolicy, Mode, Rules};
-use host::policy::manifest::Content;
 use host::image::Image;
 use host::policy::PolicySet;
+use host::policy::manifest::Content;
 use host::review::verdict::{DecidedBy, Decision, Disposition, Judged, Malfunction, Outcome, Said, Verdict};
 use proptest::prelude::*;
 use serde_json::{Value, json};

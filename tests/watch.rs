@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use host::config::Unjudged;
 use host::policy::PolicyReader;
-use host::reload::{Problem, Started};
 use host::reload::watch::{Fingerprint, Looks, Wanted, Watcher};
+use host::reload::{Problem, Started};
 
 use crate::reload::{Installation, said};
 use crate::settings_files::says;

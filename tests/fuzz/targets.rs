@@ -4,16 +4,16 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
+use host::config::yaml::{Document, Problem};
 use host::config::{
     Config, ConfigError, FailurePolicy, HostLimits, Mode, PolicyLimits, Rules, Scope, Unjudged,
 };
 use host::evaluate::evaluate;
 use host::image::{Image, refuse_image_id};
 use host::policy::{Engine, Entry, LoadError, Policy, PolicySet, Purpose, check};
+use host::review::verdict::{Decision, Malfunction, Verdict};
 use host::review::{API_VERSION, ImageReviewAnswer, Review, ReviewError};
 use host::text::{cut, image as shown_image, printable};
-use host::review::verdict::{Decision, Malfunction, Verdict};
-use host::config::yaml::{Document, Problem};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use host::config::yaml::Document;
 use host::evaluate::Instances;
 use host::policy::{LoadError, PolicySet};
 use host::review::verdict::{Said, agree};
-use host::config::yaml::Document;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

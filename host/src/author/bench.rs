@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::limits;
 use crate::config::PolicyLimits;
 use crate::image::Image;
+use crate::limits;
 use crate::policy::{Component, Context, Engine, Instance, LoadError, Policy, Preparer, Purpose};
 use crate::review::Review;
-use crate::text;
 use crate::review::verdict::{Decision, Malfunction};
+use crate::text;
 
 /// Evaluations of each kind, at least and at most, however long they take.
 const LEAST: usize = 10;

@@ -10,11 +10,11 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::limits;
 use crate::config::HostLimits;
+use crate::config::yaml::{Document, Location, Problem, documents};
+use crate::limits;
 use crate::review::{Review, ReviewError};
 use crate::text;
-use crate::config::yaml::{Document, Location, Problem, documents};
 
 /// Bytes of a kind or a name in a message. Kubernetes takes no longer names.
 const NAME_SHOWN: usize = 253;

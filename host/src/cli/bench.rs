@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Failure, Format, exit, read, say, settings};
 use crate::author::bench::{BenchError, Question, Report, Times, bench};
-use crate::limits;
 use crate::config::HostLimits;
+use crate::limits;
 use crate::policy::{Cache, Component, Engine, Preparer, Purpose};
 use crate::suite::{self, Case};
 use crate::text;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Failure, Format, exit, preparer, read, say, settings};
-use crate::limits;
 use crate::config::PolicyLimits;
+use crate::limits;
 use crate::policy::{Component, LoadError, Policy, World};
 use crate::text;
 

@@ -21,14 +21,14 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::limits;
+use crate::config::yaml;
 use crate::config::{Config, PolicyConfig, PolicyName};
-use crate::serve::control::{self, Answer, Request};
+use crate::limits;
 use crate::policy::{Cache, Engine, PREPARE, PolicySet, Preparer, Purpose, serve_request};
 use crate::reload::{Before, Done, Problem, assemble};
+use crate::serve::control::{self, Answer, Request};
 use crate::serve::status::warnings;
 use crate::text;
-use crate::config::yaml;
 
 /// A policy host for container images in Kubernetes: the backend of the kube-apiserver's ImagePolicyWebhook, with
 /// policies that are WebAssembly components.

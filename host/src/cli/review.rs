@@ -7,15 +7,15 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{Failure, Format, OnePolicy, exit, load, named, read, say, tell};
-use crate::limits;
-use crate::config::{Config, Mode};
-use crate::install::demo;
-use crate::evaluate::evaluate;
 use crate::author::manifests::{Manifest, Object, Skipped};
+use crate::config::{Config, Mode};
+use crate::evaluate::evaluate;
+use crate::install::demo;
+use crate::limits;
 use crate::policy::PolicySet;
 use crate::review::Review;
-use crate::text;
 use crate::review::verdict::{Decision, Disposition, ImageVerdict, Said, Verdict};
+use crate::text;
 
 const DENIED: u8 = 1;
 const BROKEN: u8 = 2;

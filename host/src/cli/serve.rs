@@ -12,18 +12,18 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::log::{Log, LogFormat};
 use super::{Failure, exit, say};
+use crate::evaluate::turns;
+use crate::install::demo;
+use crate::limits;
+use crate::policy::Preparer;
+use crate::reload::watch::Watcher;
+use crate::reload::{self, Asker, Command, Problem, Started};
 use crate::serve::control::Control;
 use crate::serve::listeners::{ListenError, Sockets};
-use crate::policy::Preparer;
-use crate::reload::{self, Asker, Command, Problem, Started};
-use crate::serve::{self, Host};
 use crate::serve::status::Drain;
 use crate::serve::systemd::{self, State};
+use crate::serve::{self, Host};
 use crate::text;
-use crate::reload::watch::Watcher;
-use crate::limits;
-use crate::install::demo;
-use crate::evaluate::turns;
 
 const CANNOT_START: u8 = 2;
 const NOT_DRAINED: u8 = 1;

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use super::{Failure, Output, RunningHost, exit, say, say_json};
 use crate::config::Mode;
-use crate::serve::control::{Answer, Request};
 use crate::reload::history::{CandidateSummary, Summary, Waits};
+use crate::serve::control::{Answer, Request};
 use crate::serve::status::{PolicyStatus, Status};
 
 const DEGRADED: u8 = 1;

@@ -15,10 +15,10 @@ use super::{
     API_VERSION, ClientAuth, Config, DecisionLogConfig, Gate, HostLimits, ImageScope, KIND, NamespacePattern,
     NamespacePatterns, PolicyConfig, PolicyLimits, PolicyName, Rules, Scope, Serving, TlsConfig,
 };
-use crate::limits::{self, Bound, Set};
-use crate::image::Pattern;
-use crate::text;
 use crate::config::yaml::{Document, Problem, quote};
+use crate::image::Pattern;
+use crate::limits::{self, Bound, Set};
+use crate::text;
 
 /// Checks everything, and reports everything that is wrong.
 pub(super) fn config(path: &Path, document: Document, raw: HostYaml) -> Result<Config, Vec<Problem>> {

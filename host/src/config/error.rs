@@ -4,10 +4,10 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::fs::{self, FileError};
-use crate::text;
-use crate::limits;
 use crate::config::yaml;
+use crate::fs::{self, FileError};
+use crate::limits;
+use crate::text;
 
 /// How many problems are shown: a file with more is not the file that was meant.
 const MAX_SHOWN: usize = 50;

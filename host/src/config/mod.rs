@@ -14,10 +14,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::limits;
-use crate::image::Image;
-use crate::text;
 use crate::config::yaml::Document;
+use crate::image::Image;
+use crate::limits;
+use crate::text;
 pub use error::{ConfigError, Problem};
 pub use images::ImageScope;
 pub use name::{NameError, PolicyName};
@@ -279,7 +279,7 @@ impl Scope {
     }
 }
 
-/// Bounds of one policy; [`bounds`] has the defaults.
+/// Bounds of one policy; [`limits`] has the defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PolicyLimits {
@@ -307,7 +307,7 @@ impl Default for PolicyLimits {
     }
 }
 
-/// Bounds of the host; [`bounds`] has the defaults.
+/// Bounds of the host; [`limits`] has the defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct HostLimits {
@@ -405,7 +405,8 @@ impl Config {
                     serving.is_none().then_some("`tls` is missing: it names `certificate` and `privateKey`");
                 let missing = self.missing.iter().map(String::as_str).chain(tls);
                 let at = self.document.locate("");
-                let problem = |line| crate::config::yaml::Problem::new(at, format!("{line} (`host serve` needs it)"));
+                let problem =
+                    |line| crate::config::yaml::Problem::new(at, format!("{line} (`host serve` needs it)"));
                 Err(ConfigError::invalid(&self.path, missing.map(problem).collect()))
             }
         }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{Config, ConfigError, PolicyConfig};
-use crate::text;
 use crate::config::yaml::{Document, Problem, quote};
+use crate::text;
 
 /// A file of settings that was read, for pointing into it.
 #[derive(Clone, Debug, PartialEq)]

@@ -19,10 +19,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::config::HostLimits;
+use crate::evaluate::turns::{Client, Displaced, Turn, Turns};
 use crate::evaluate::{Audit, evaluate_if_by, evaluate_until, expected, is_audited};
 use crate::policy::PolicySet;
 use crate::review::Review;
-use crate::evaluate::turns::{Client, Displaced, Turn, Turns};
 use crate::review::verdict::Verdict;
 
 /// What may be expected of a review that is evaluated where its request is served: a change of thread and back costs a

@@ -6,13 +6,13 @@ pub mod turns;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use crate::limits;
 use crate::config::Mode;
 use crate::image::{self, Image, ImageError};
+use crate::limits;
 use crate::policy::{Context, Entry, Instance, Policy, PolicySet};
 use crate::review::Review;
-use crate::text;
 use crate::review::verdict::{Decision, Judged, LogLine, Malfunction, Said, Verdict};
+use crate::text;
 
 /// How the instances of a policy are shared among the images of a review. The answer may not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

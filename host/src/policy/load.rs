@@ -9,18 +9,18 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 use wasmtime::component::Component;
 
-use super::bindings::ImagePolicyPre;
-use super::engine::Engine;
-use super::native::{Compiled, digest};
+use super::compile::scan::{Names, ScanError, scan};
 use super::record::Record;
+use super::sandbox::bindings::ImagePolicyPre;
+use super::sandbox::engine::Engine;
+use super::sandbox::native::{Compiled, digest};
+use super::sandbox::store::State;
 use super::sandbox::{Context, Instance, SettingsError, StartError};
-use super::scan::{Names, ScanError, scan};
-use super::store::State;
-use crate::limits;
 use crate::config::PolicyLimits;
 use crate::image::Image;
-use crate::text;
+use crate::limits;
 use crate::review::verdict::{Decision, LogLine, Malfunction, agree};
+use crate::text;
 
 /// The interface that a policy exports.
 const POLICY: &str = "image-policy:host/policy@0.1.0";

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
+use crate::telemetry::timestamp;
 
 /// When and why a generation came into force, and its place in the order of all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +15,7 @@ pub struct Publication {
     /// Numbers only grow, across restarts too; the first is 1, and 0 is of what is not in force.
     pub number: u64,
     /// When it came into force, by the machine's clock.
-    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
+    #[serde(with = "timestamp")]
     pub published: SystemTime,
     /// Why.
     pub cause: Cause,
@@ -193,16 +194,4 @@ impl fmt::Display for Change {
             None => f.write_str(&self.what.join(", ")),
         }
     }
-}
-
-/// A time as people and programs read it (RFC 3339).
-pub(crate) fn write_time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    // The format begins with 1970, whatever a clock says.
-    serializer.collect_str(&humantime::format_rfc3339_millis((*time).max(SystemTime::UNIX_EPOCH)))
-}
-
-/// The inverse of [`write_time`].
-pub(crate) fn read_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)
 }

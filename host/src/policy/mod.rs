@@ -1,19 +1,10 @@
 //! Policies and the set of them that is in force: written at one end, read at the other.
 
+mod compile;
 pub mod manifest;
-mod bindings;
-mod scan;
-mod store;
-mod engine;
 mod sandbox;
-mod native;
 mod record;
 mod load;
-mod snapshot;
-mod confine;
-mod child;
-mod cache;
-mod prepare;
 mod audit_only;
 
 use std::sync::Arc;
@@ -21,23 +12,23 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-pub use self::cache::Cache;
-pub(crate) use self::child::{VERB as PREPARE, serve_request};
-pub use self::confine::{Confinement, Profile, confine, deny_access, filter_calls};
-pub use self::engine::{Engine, EngineError, Purpose};
+pub use self::compile::cache::Cache;
+pub(crate) use self::compile::child::{VERB as PREPARE, serve_request};
+pub use self::compile::confine::{Confinement, Profile, confine, deny_access, filter_calls};
+pub use self::compile::prepare::{Component, Preparer, Wanted};
+pub use self::compile::scan::ScanError;
 pub(crate) use self::load::check_header;
 pub use self::load::{LoadError, Policy, World, check};
-pub use self::native::digest;
-pub use self::prepare::{Component, Preparer, Wanted};
 pub use self::record::{Record, Seen};
 pub use self::sandbox::SettingsError;
+pub use self::sandbox::engine::{Engine, EngineError, Purpose};
+pub use self::sandbox::native::digest;
 pub(crate) use self::sandbox::{Context, Instance};
-pub use self::scan::ScanError;
-use crate::limits;
 use crate::config::{FailurePolicy, HostLimits, Mode, PolicyName, Rules, Scope};
+use crate::limits;
 use crate::policy::manifest::{Content, PolicyContent, Publication, Version};
-use crate::text;
 use crate::review::verdict::Malfunction;
+use crate::text;
 
 /// A policy's place in a set: what it is called, where it applies, what it counts for, and what became of loading it.
 #[derive(Clone, Debug)]

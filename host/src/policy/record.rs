@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::telemetry::counters::Times;
 use crate::review::verdict::{Malfunction, MalfunctionKind};
+use crate::telemetry::counters::Times;
 
 /// What one evaluation weighs in the expectation: an eighth, so that a single slow one shows at once and is forgotten
 /// after some fifty quick ones.

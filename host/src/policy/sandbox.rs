@@ -1,20 +1,25 @@
 //! Fresh instances of a policy: started, configured, asked, and what went wrong told in words.
 
+pub(super) mod engine;
+pub(super) mod bindings;
+pub(super) mod store;
+pub(super) mod native;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use wasmtime::{Store, Trap};
 
-use super::bindings::exports::image_policy::host::policy as wire;
-use super::bindings::image_policy::host::types;
-use super::bindings::{ImagePolicy, ImagePolicyPre};
-use super::engine::{Engine, ticks};
-use super::store::State;
-use crate::limits;
+use self::bindings::exports::image_policy::host::policy as wire;
+use self::bindings::image_policy::host::types;
+use self::bindings::{ImagePolicy, ImagePolicyPre};
+use self::engine::{Engine, ticks};
+use self::store::State;
 use crate::config::PolicyLimits;
 use crate::image::Image;
-use crate::text;
+use crate::limits;
 use crate::review::verdict::{Decision, LogLine, Malfunction, Outcome};
+use crate::text;
 
 const LIST: usize = limits::LIST.size();
 const TEXT_BYTES: usize = limits::TEXT.size();

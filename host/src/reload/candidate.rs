@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use super::before::{Before, Running};
 use super::standing::{because, listed};
 use super::{Problem, settings};
-use crate::limits;
 use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyName, Scope};
 use crate::fs::{self, FileError};
+use crate::limits;
 use crate::policy::{
     Component, Entry, LoadError, Policy, PolicySet, Preparer, SettingsError, Wanted, digest,
 };
 use crate::reload::history::Record;
-use crate::text;
 use crate::review::verdict::{Level, LogLine};
+use crate::text;
 
 /// A set that could be put in force.
 pub struct Candidate {

@@ -17,16 +17,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use self::differences::{Differences, Example, Found};
 pub use self::recent::Recent;
-use crate::limits;
 use crate::config::{self, Config, HostLimits, OnDifference};
-use crate::telemetry::decision_log::{ReadLimits, Records};
 use crate::evaluate::{Instances, evaluate_aside};
+use crate::limits;
 use crate::policy::PolicySet;
 use crate::review::Review;
-use crate::review::answered::ReviewId;
-use crate::suite::{self, Case, SuiteError};
-use crate::text;
 use crate::review::verdict::Verdict;
+use crate::suite::{self, Case, SuiteError};
+use crate::telemetry::answered::ReviewId;
+use crate::telemetry::decision_log::{ReadLimits, Records};
+use crate::text;
 
 /// How much further than the reload a candidate gives way to reviews (nice(2)).
 const NICE: i32 = 10;

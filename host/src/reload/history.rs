@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 
 use self::lock::Lock;
 pub use self::record::{CandidateSummary, Record, Summary, Waits};
-use crate::limits;
 use crate::fs::{Access, FileError, Privacy, PrivateFolder, UNFINISHED};
+use crate::limits;
 use crate::policy::Component;
 use crate::text;
 
@@ -411,8 +411,8 @@ mod tests {
 
     use super::*;
     use crate::config::{HostLimits, PolicyName, Rules};
-    use crate::reload::gate::Differences;
     use crate::policy::manifest::{Cause, Change, Content, PolicyContent, Publication, Version};
+    use crate::reload::gate::Differences;
 
     fn record(number: u64, components: &[&Component]) -> Record {
         let policies = components.iter().enumerate().map(|(index, component)| PolicyContent {

@@ -33,16 +33,16 @@ pub use self::standing::{Problem, Results, Standing, StandingReader};
 pub use self::start::{Started, start};
 use self::stays::{Stays, read_whole};
 use self::waiting::Waiting;
-use crate::limits;
 use crate::config::{Config, ConfigError, PolicyConfig, TlsConfig};
-use crate::telemetry::decision_log::DecisionLog;
-use crate::reload::gate::{Differences, Gate};
+use crate::limits;
 use crate::policy::manifest::{Cause, Content, Publication};
 use crate::policy::{Component, EngineError, PolicySet, PolicyStore, Preparer};
+use crate::reload::gate::{Differences, Gate};
 use crate::reload::history::{Record, StateDirectory, StateError, Summary, Waits};
+use crate::reload::watch::{Wanted, Watcher};
+use crate::telemetry::decision_log::DecisionLog;
 use crate::text;
 use crate::tls::{Material, TlsError, TlsStore};
-use crate::reload::watch::{Wanted, Watcher};
 
 /// Why the host does not start.
 #[derive(Debug, thiserror::Error)]

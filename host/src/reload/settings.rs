@@ -1,9 +1,9 @@
 //! Settings that stand in files of their own, as `settingsFrom` names them.
 
 use super::before::Before;
-use crate::limits;
 use crate::config::{Config, PolicyConfig};
 use crate::fs::{self, FileError};
+use crate::limits;
 use crate::text;
 
 /// Adds to the settings of each policy those of its file. Returns an error for each policy whose file cannot be used.

@@ -13,13 +13,13 @@ use super::{
     Asker, Before, Candidate, Looking, PATIENCE, Problem, Reloader, Results, Standing, StandingReader,
     StartError, assemble, restore,
 };
-use crate::limits;
 use crate::config::Config;
-use crate::telemetry::decision_log::DecisionLog;
-use crate::reload::gate::{Gate, Recent, Ruling};
+use crate::limits;
 use crate::policy::manifest::{Cause, Publication};
 use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
+use crate::reload::gate::{Gate, Recent, Ruling};
 use crate::reload::history::{Damaged, Record, StateDirectory, StateError, is_number};
+use crate::telemetry::decision_log::DecisionLog;
 use crate::text;
 use crate::tls::{Material, TlsReader, TlsStore};
 

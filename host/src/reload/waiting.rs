@@ -4,11 +4,11 @@ use std::time::SystemTime;
 
 use super::standing::because;
 use super::{Next, Problem, Reloader};
-use crate::limits;
 use crate::config::OnDifference;
-use crate::reload::gate::{Differences, Ruling};
-use crate::policy::manifest::Cause;
+use crate::limits;
 use crate::policy::PolicySet;
+use crate::policy::manifest::Cause;
+use crate::reload::gate::{Differences, Ruling};
 use crate::reload::history::{CandidateSummary, Waits};
 use crate::text;
 

@@ -4,7 +4,6 @@
 //! the apiserver's own decoder (unknown fields, `null` for absent, a prefilled `status`) but for what could hide an
 //! image from the policies: a key given twice is refused.
 
-pub mod answered;
 pub mod verdict;
 
 use std::collections::BTreeMap;
@@ -16,10 +15,10 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::limits;
 use crate::config::HostLimits;
-use crate::text;
+use crate::limits;
 use crate::review::verdict::Verdict;
+use crate::text;
 
 /// The `apiVersion` of an ImageReview.
 pub const API_VERSION: &str = "imagepolicy.k8s.io/v1alpha1";

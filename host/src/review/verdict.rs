@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::disposition::{DecidedBy, Disposition};
-use crate::limits;
 use crate::config::{FailurePolicy, Mode, Rules, Unjudged};
 use crate::image::Image;
+use crate::limits;
 use crate::text;
 
 /// What one policy decided of one image.

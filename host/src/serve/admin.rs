@@ -21,12 +21,12 @@ use tokio::time::MissedTickBehavior;
 use super::Host;
 use super::connections::{Shared, Transport, serve_connections};
 use super::pages::Pages;
-use crate::reload::Problem;
-use crate::serve::status::{CertificateStatus, Status};
-use crate::tls::{Nearness, Notices, Role};
 use crate::limits;
+use crate::reload::Problem;
 use crate::serve::metrics;
+use crate::serve::status::{CertificateStatus, Status};
 use crate::text;
+use crate::tls::{Nearness, Notices, Role};
 
 /// How much the admin listener gives way to reviews (nice(2)): any user of the machine can ask there as fast as possible.
 const NICE: i32 = 10;

@@ -1,5 +1,12 @@
 //! Connections: accepted within a bound, through a TLS handshake, served, and drained at the end.
 
+pub(super) mod budget;
+pub(super) mod clients;
+pub(super) mod handshakes;
+pub(super) mod lifetime;
+pub(super) mod registry;
+pub(super) mod stream;
+
 use std::future::{Future, ready};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -23,12 +30,12 @@ use tokio::time::{Instant, sleep_until};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::budget::{Budget, Exhausted, Held, Share};
-use super::clients::client;
-use super::handshakes::{Handshakes, PendingHandshake, Progress};
-use super::lifetime::{Directive, Protocol};
-use super::registry::{Exchange, Registry, Room, Track, Tracked, Trust};
-use super::stream::TrackedStream;
+use self::budget::{Budget, Exhausted, Held, Share};
+use self::clients::client;
+use self::handshakes::{Handshakes, PendingHandshake, Progress};
+use self::lifetime::{Directive, Protocol};
+use self::registry::{Exchange, Registry, Room, Track, Tracked, Trust};
+use self::stream::TrackedStream;
 use super::{Host, NoVerdict, Peer, discard, routes};
 use crate::evaluate::turns::Turns;
 use crate::limits;

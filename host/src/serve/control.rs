@@ -12,10 +12,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits;
 use crate::fs::{Privacy, PrivateFolder};
-use crate::reload::{Asker, Command, Done};
+use crate::limits;
 use crate::reload::history::StateDirectory;
+use crate::reload::{Asker, Command, Done};
 use crate::serve::status::{Sources, Status};
 use crate::text;
 

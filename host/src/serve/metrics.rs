@@ -17,9 +17,9 @@ use serde_json::json;
 pub use self::page::{CONTENT_TYPE, Page};
 pub use self::table::*;
 use crate::limits;
-use crate::telemetry::counters::{Count, Times};
 use crate::policy::PolicySet;
 use crate::review::verdict::{Disposition, Malfunction, MalfunctionKind, Outcome, Said, Verdict};
+use crate::telemetry::counters::{Count, Times};
 
 /// The statuses of requests that got no verdict.
 pub const REJECTIONS: [u16; 4] = [400, 404, 405, 429];

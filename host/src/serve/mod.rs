@@ -7,16 +7,10 @@ pub mod rejections;
 pub mod status;
 pub mod systemd;
 mod admin;
-mod budget;
-mod clients;
 mod connections;
-mod handshakes;
-mod lifetime;
 mod observe;
 mod pages;
-mod registry;
 mod scrape;
-mod stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,22 +27,22 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 pub use self::admin::serve_admin;
-use self::budget::{Exhausted, Held, Share};
 use self::connections::Shared;
+use self::connections::budget::{Exhausted, Held, Share};
 pub use self::connections::serve;
-use crate::limits::{self, Bound};
 use crate::evaluate::lanes::{Dispatcher, Overloaded};
-use crate::reload::gate::Recent;
-use crate::telemetry::log_throttle::{self, Lines};
-use crate::serve::metrics::Metrics;
+use crate::evaluate::turns::Client;
+use crate::limits::{self, Bound};
 use crate::policy::PolicySet;
 use crate::reload::Started;
-use crate::review::{FailureStatus, ImageReviewAnswer, Review, ReviewError};
-use crate::review::answered::{Ids, Reviewed};
-use crate::serve::status::Sources;
-use crate::text;
-use crate::evaluate::turns::Client;
+use crate::reload::gate::Recent;
 use crate::review::verdict::Verdict;
+use crate::review::{FailureStatus, ImageReviewAnswer, Review, ReviewError};
+use crate::serve::metrics::Metrics;
+use crate::serve::status::Sources;
+use crate::telemetry::answered::{Ids, Reviewed};
+use crate::telemetry::log_throttle::{self, Lines};
+use crate::text;
 
 /// What the door works with, and the admin listener tells of.
 pub struct Host {

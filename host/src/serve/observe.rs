@@ -3,13 +3,13 @@
 use tracing::Level as Weight;
 
 use super::Host;
-use crate::limits;
 use crate::config::Mode;
-use crate::telemetry::log_throttle::Kind;
+use crate::limits;
 use crate::policy::PolicySet;
-use crate::review::answered::Reviewed;
-use crate::text;
 use crate::review::verdict::{Disposition, ImageVerdict, Level, Outcome, Said};
+use crate::telemetry::answered::Reviewed;
+use crate::telemetry::log_throttle::Kind;
+use crate::text;
 
 impl Host {
     /// The one place where an answered review is looked at. Nobody waits for it but the connection that asked.

@@ -3,10 +3,10 @@
 use std::time::UNIX_EPOCH;
 
 use super::Host;
-use crate::telemetry::log_throttle;
-use crate::serve::metrics::*;
 use crate::reload::Results;
+use crate::serve::metrics::*;
 use crate::serve::status::failing;
+use crate::telemetry::log_throttle;
 use crate::tls::Role;
 
 impl Host {

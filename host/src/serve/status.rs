@@ -10,15 +10,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::config::{FailurePolicy, Mode, PolicyName};
-use crate::telemetry::decision_log::DecisionLog;
 use crate::evaluate::lanes::Pace;
-use crate::policy::manifest::{Publication, read_time, write_time};
+use crate::policy::manifest::Publication;
 use crate::policy::{Entry, Policy, PolicyReader, PolicySet, Seen};
-use crate::serve::rejections::Rejections;
-use crate::reload::{Problem, StandingReader, Started};
 use crate::reload::history::{CandidateSummary, Summary};
-use crate::tls::{Certificate, Nearness, Role, TlsReader};
+use crate::reload::{Problem, StandingReader, Started};
 use crate::review::verdict::Level;
+use crate::serve::rejections::Rejections;
+use crate::telemetry::decision_log::DecisionLog;
+use crate::telemetry::timestamp;
+use crate::tls::{Certificate, Nearness, Role, TlsReader};
 
 /// How a host is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -94,7 +95,7 @@ pub struct CertificateStatus {
     /// Whose it is.
     pub subject: String,
     /// After that it is good for nothing.
-    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
+    #[serde(with = "timestamp")]
     pub not_after: SystemTime,
     /// Whether that was before.
     pub expired: bool,

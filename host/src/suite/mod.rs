@@ -13,15 +13,15 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use self::find::{find, folders};
-use crate::limits;
+use crate::config::yaml;
 use crate::config::{HostLimits, Mode};
 use crate::evaluate::{Instances, evaluate_aside};
 use crate::fs::{self, FileError};
+use crate::limits;
 use crate::policy::PolicySet;
+use crate::review::verdict::{Outcome, Verdict, agree};
 use crate::review::{Review, ReviewError};
 use crate::text;
-use crate::review::verdict::{Outcome, Verdict, agree};
-use crate::config::yaml;
 
 /// Advice for a file that is no fixture.
 const ONE_REVIEW: &str = "a fixture is one ImageReview with the `status` that you expect; `host review -f FILE` judges \

@@ -18,12 +18,12 @@ use arc_swap::ArcSwapOption;
 use self::files::Files;
 pub use self::read::{ReadLimits, Records};
 pub use self::record::{DecisionRecord, ImageRecord, LeftOut, PolicyRecord};
-use crate::limits;
 use crate::config::DecisionLogConfig;
-use crate::telemetry::counters::Count;
-use crate::review::answered::{ReviewId, Reviewed};
-use crate::text;
+use crate::limits;
 use crate::review::verdict::Disposition;
+use crate::telemetry::answered::{ReviewId, Reviewed};
+use crate::telemetry::counters::Count;
+use crate::text;
 
 /// Lines are written when this much time has passed since the first that waits, so that many go together.
 const GATHERING: Duration = Duration::from_millis(20);

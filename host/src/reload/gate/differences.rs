@@ -4,11 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits;
 use crate::config::{Mode, Rules};
+use crate::limits;
 use crate::review::Review;
-use crate::text;
 use crate::review::verdict::{DecidedBy, Disposition, Malfunction, Verdict};
+use crate::text;
 
 /// What the candidate would have decided otherwise than the set in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::limits;
 use crate::review::Review;
-use crate::review::answered::ReviewId;
+use crate::telemetry::answered::ReviewId;
 
 /// The last reviews. Keeping one costs a short lock, and nothing where none are wanted.
 #[derive(Default)]
@@ -109,7 +109,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::review::answered::Ids;
+    use crate::telemetry::answered::Ids;
 
     fn images(recent: &Recent) -> Vec<String> {
         recent.newest().iter().flat_map(|review| review.images.clone()).collect()

@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::config::PolicyName;
+use crate::policy::manifest::{Change, Content, PolicyContent, Publication};
 use crate::reload::gate::Differences;
-use crate::policy::manifest::{Change, Content, PolicyContent, Publication, read_time, write_time};
+use crate::telemetry::timestamp;
 
 /// What is shown of a generation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,7 +66,7 @@ pub struct CandidateSummary {
     /// Of its content: what `host approve` takes.
     pub digest: String,
     /// Since when it waits.
-    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
+    #[serde(with = "timestamp")]
     pub since: SystemTime,
     /// What it waits for.
     pub state: Waits,

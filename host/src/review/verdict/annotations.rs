@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 
 use super::{Decision, ImageVerdict, Malfunction, Outcome, Said};
-use crate::limits;
 use crate::config::Mode;
+use crate::limits;
 use crate::text;
 
 /// Keys below a policy's name that the host writes.

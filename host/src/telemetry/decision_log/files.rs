@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::DecisionLogConfig;
 use crate::fs::{self, Access, FolderError, Privacy, PrivateFolder};
-use crate::review::answered::ReviewId;
+use crate::telemetry::answered::ReviewId;
 
 /// The file that is written.
 pub(super) const CURRENT: &str = "decisions.jsonl";

@@ -7,7 +7,7 @@ use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::record::{DecisionRecord, LeftOut};
 use crate::limits;
-use crate::review::answered::Reviewed;
+use crate::telemetry::answered::Reviewed;
 use crate::text;
 
 /// Returns the line of a review, its end included. A line over the bound leaves out first the decisions and then the

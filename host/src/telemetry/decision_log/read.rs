@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::files::{CURRENT, folder, rotated};
 use super::record::DecisionRecord;
-use crate::limits;
 use crate::fs::{Access, FileError, PrivateFolder};
+use crate::limits;
 use crate::text;
 
 /// Bytes that are read at a time.

@@ -8,10 +8,10 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::config::Mode;
-use crate::policy::manifest::{read_time, write_time};
 use crate::review::Review;
-use crate::review::answered::{ReviewId, Reviewed};
 use crate::review::verdict::{DecidedBy, ImageVerdict, Malfunction, MalfunctionKind, Outcome, Said};
+use crate::telemetry::answered::{ReviewId, Reviewed};
+use crate::telemetry::timestamp;
 
 /// A review with its decisions and its result. `host/docs/decision-log.md` describes the fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,7 +20,7 @@ pub struct DecisionRecord<'a> {
     /// The id of the review.
     pub id: ReviewId,
     /// The time of the response.
-    #[serde(serialize_with = "write_time", deserialize_with = "read_time")]
+    #[serde(with = "timestamp")]
     pub time: SystemTime,
     /// The generation that judged the review, as `NUMBER-DIGEST`.
     pub generation: Cow<'a, str>,

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::native::digest;
-use crate::limits;
 use crate::fs::{Access, Privacy, PrivateFolder, UNFINISHED};
+use crate::limits;
+use crate::policy::sandbox::native::digest;
 use crate::text;
 
 const FORMAT: &str = "image-policy-host cache 1";
@@ -64,17 +64,17 @@ impl Cache {
     }
 
     /// The folder of a temporary cache, which goes when this is dropped.
-    pub(super) fn take_temporary(&mut self) -> Option<tempfile::TempDir> {
+    pub(in crate::policy) fn take_temporary(&mut self) -> Option<tempfile::TempDir> {
         self.temporary.take()
     }
 
     /// Keeps so many bytes from the next entry on.
-    pub(super) fn limit(&self, bytes: u64) {
+    pub(in crate::policy) fn limit(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// The content of an entry, as it was put.
-    pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
+    pub(in crate::policy) fn get(&self, key: &str) -> Option<Vec<u8>> {
         let file = self.folder.file(key, Access::Read).ok()?;
         let most = self.bytes.load(Ordering::Relaxed);
         let mut bytes = Vec::new();
@@ -96,7 +96,7 @@ impl Cache {
     }
 
     /// Keeps an entry. That this fails is told by [`Cache::trouble`] and does no harm now.
-    pub(super) fn put(&self, key: &str, content: &[u8]) {
+    pub(in crate::policy) fn put(&self, key: &str, content: &[u8]) {
         let kept = self.write(key, content).and_then(|()| self.tidy());
         let trouble = kept.err().map(|error| {
             format!(

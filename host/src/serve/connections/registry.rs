@@ -14,15 +14,15 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::lifetime::{Announced, Directive, Lifetime, Protocol, Step, TooLate};
+use crate::evaluate::turns::{Client, Turns};
 use crate::limits;
 use crate::tls::{Tls, TlsReader};
-use crate::evaluate::turns::{Client, Turns};
 
 /// Time between two attempts to get a place: a connection that has to stay at one moment may go at the next.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// The connections of a listener.
-pub(super) struct Registry {
+pub(in crate::serve) struct Registry {
     limit: Box<dyn Fn() -> usize + Send + Sync>,
     table: Mutex<Table>,
     ended: Notify,
@@ -58,7 +58,7 @@ const GUARANTEED: usize = 64;
 
 /// How a listener makes room for a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Room {
+pub(in crate::serve) enum Room {
     /// The client that has most connections gives one up, if the new connection's client has fewer. Where no client has
     /// more than is guaranteed, a connection goes that is not in use.
     OfMost,
@@ -67,7 +67,7 @@ pub(super) enum Room {
 }
 
 /// A connection, as those that serve it record it.
-pub(super) struct Track {
+pub(in crate::serve) struct Track {
     client: Client,
     lifetime: Mutex<Lifetime>,
     changed: Notify,
@@ -75,20 +75,20 @@ pub(super) struct Track {
 }
 
 /// The client's certificates, and the TLS material by which they were verified.
-pub(super) struct Trust {
+pub(in crate::serve) struct Trust {
     /// The material in force, of which the client's handshake saw an earlier one or this.
-    pub(super) material: TlsReader,
+    pub(in crate::serve) material: TlsReader,
     /// The material that the chain was verified by.
-    pub(super) by: Arc<Tls>,
+    pub(in crate::serve) by: Arc<Tls>,
     /// What the client has shown; nothing where it has to show nothing.
-    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(in crate::serve) chain: Vec<CertificateDer<'static>>,
     /// When the trust ends, if not before.
-    pub(super) until: Option<SystemTime>,
+    pub(in crate::serve) until: Option<SystemTime>,
 }
 
 impl Registry {
     /// With room for as many connections as `limit` says at the time.
-    pub(super) fn new(limit: impl Fn() -> usize + Send + Sync + 'static) -> Arc<Registry> {
+    pub(in crate::serve) fn new(limit: impl Fn() -> usize + Send + Sync + 'static) -> Arc<Registry> {
         Arc::new(Registry {
             limit: Box::new(limit),
             table: Mutex::new(Table {
@@ -107,13 +107,13 @@ impl Registry {
     }
 
     /// Returns how many connections are served.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::serve) fn len(&self) -> usize {
         self.table().connections.len()
     }
 
     /// Waits for a place for a connection, and takes it. While there is none, `waits` is called each time that another
     /// connection was closed for it, or none could be.
-    pub(super) async fn enter(
+    pub(in crate::serve) async fn enter(
         self: &Arc<Self>,
         client: Client,
         protocol: Protocol,
@@ -163,7 +163,7 @@ impl Registry {
     }
 
     /// Instructs all connections, and those that come.
-    pub(super) fn direct(&self, directive: Directive) {
+    pub(in crate::serve) fn direct(&self, directive: Directive) {
         let mut table = self.table();
         table.directive = table.directive.max(directive);
         for entry in table.connections.values() {
@@ -172,7 +172,7 @@ impl Registry {
     }
 
     /// Closes all connections. Returns whether no request was under way.
-    pub(super) fn close(&self) -> bool {
+    pub(in crate::serve) fn close(&self) -> bool {
         let asked = |entry: &Entry| entry.track.lifetime().is_asked();
         let clean = !self.table().connections.values().any(asked);
         self.direct(Directive::Close);
@@ -180,7 +180,7 @@ impl Registry {
     }
 
     /// Waits until a connection has ended.
-    pub(super) async fn ended(&self) {
+    pub(in crate::serve) async fn ended(&self) {
         self.ended.notified().await;
     }
 }
@@ -247,7 +247,7 @@ impl Table {
 
 impl Track {
     /// Returns whose connection this is.
-    pub(super) fn client(&self) -> &Client {
+    pub(in crate::serve) fn client(&self) -> &Client {
         &self.client
     }
 
@@ -261,12 +261,12 @@ impl Track {
     }
 
     /// Records bytes from the client.
-    pub(super) fn received(&self, bytes: &[u8]) {
+    pub(in crate::serve) fn received(&self, bytes: &[u8]) {
         self.lifetime().received(bytes, Instant::now());
     }
 
     /// Records whether bytes for the client wait.
-    pub(super) fn stalled(&self, stalled: bool) {
+    pub(in crate::serve) fn stalled(&self, stalled: bool) {
         self.lifetime().stalled(stalled, Instant::now());
     }
 
@@ -274,14 +274,14 @@ impl Track {
     ///
     /// # Errors
     /// The connection ends, or its client is no longer trusted.
-    pub(super) fn begin(self: &Arc<Self>, headers: &HeaderMap) -> Result<Exchange, TooLate> {
+    pub(in crate::serve) fn begin(self: &Arc<Self>, headers: &HeaderMap) -> Result<Exchange, TooLate> {
         self.check_trust();
         self.lifetime().begin(Instant::now())?;
         Ok(Exchange { track: Arc::clone(self), response: None, announced: Announced::by(headers) })
     }
 
     /// Returns whether a response that is given now is the last of the connection, and has to say so.
-    pub(super) fn is_last(&self) -> bool {
+    pub(in crate::serve) fn is_last(&self) -> bool {
         self.lifetime().is_last()
     }
 
@@ -326,7 +326,7 @@ impl Announced {
 }
 
 /// A request and its response, until the client has taken the response.
-pub(super) struct Exchange {
+pub(in crate::serve) struct Exchange {
     track: Arc<Track>,
     response: Option<u64>,
     announced: Announced,
@@ -334,7 +334,7 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Records the head of the response.
-    pub(super) fn respond(&mut self) {
+    pub(in crate::serve) fn respond(&mut self) {
         self.response = Some(self.track.lifetime().respond(Instant::now()));
     }
 }
@@ -346,7 +346,7 @@ impl Drop for Exchange {
 }
 
 /// A connection in the registry, which it leaves when this is dropped.
-pub(super) struct Tracked {
+pub(in crate::serve) struct Tracked {
     registry: Arc<Registry>,
     number: u64,
     track: Arc<Track>,
@@ -377,12 +377,12 @@ impl Tracked {
     }
 
     /// Returns the record of the connection.
-    pub(super) fn track(&self) -> &Arc<Track> {
+    pub(in crate::serve) fn track(&self) -> &Arc<Track> {
         &self.track
     }
 
     /// Drives `connection` to its end, in turns of its client.
-    pub(super) async fn drive<C: GracefulConnection>(
+    pub(in crate::serve) async fn drive<C: GracefulConnection>(
         mut self,
         connection: C,
         turns: &Arc<Turns>,

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::registry::Track;
 
 /// The stream of a connection.
-pub(super) struct TrackedStream<S> {
+pub(in crate::serve) struct TrackedStream<S> {
     stream: S,
     track: Arc<Track>,
     stalled: bool,
@@ -18,7 +18,7 @@ pub(super) struct TrackedStream<S> {
 
 impl<S> TrackedStream<S> {
     /// Wraps the stream of the connection of `track`.
-    pub(super) fn new(stream: S, track: &Arc<Track>) -> TrackedStream<S> {
+    pub(in crate::serve) fn new(stream: S, track: &Arc<Track>) -> TrackedStream<S> {
         TrackedStream { stream, track: Arc::clone(track), stalled: false }
     }
 

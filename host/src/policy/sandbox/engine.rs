@@ -52,12 +52,12 @@ pub enum Purpose {
 /// The engine with everything that a policy can be linked to.
 #[derive(Clone)]
 pub struct Engine {
-    pub(super) engine: wasmtime::Engine,
-    pub(super) linker: Linker<State>,
+    pub(in crate::policy) engine: wasmtime::Engine,
+    pub(in crate::policy) linker: Linker<State>,
     /// Why there is no pool that instances come out of.
     no_pool: Option<String>,
     /// Stores count instructions, by fuel.
-    pub(super) counts: bool,
+    pub(in crate::policy) counts: bool,
 }
 
 /// The engine could not be made on this machine.
@@ -101,7 +101,7 @@ impl Engine {
     }
 
     /// The same for engines that can load what each other compiles.
-    pub(super) fn compatibility(&self) -> u64 {
+    pub(in crate::policy) fn compatibility(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);
         hasher.finish()
@@ -175,7 +175,7 @@ fn pool(policies: usize) -> PoolingAllocationConfig {
 }
 
 /// Whole ticks of the clock that are no shorter than `duration`.
-pub(super) fn ticks(duration: Duration) -> u64 {
+pub(in crate::policy) fn ticks(duration: Duration) -> u64 {
     let ticks = duration.as_millis() / TICK.as_millis();
     u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(1)
 }

@@ -4,19 +4,19 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::limits;
 use crate::evaluate::turns::Client;
+use crate::limits;
 
 /// Bytes that all clients hold, up to a bound.
 #[derive(Default)]
-pub(super) struct Budget {
+pub(in crate::serve) struct Budget {
     total: AtomicU64,
     shares: Mutex<HashMap<Client, Weak<Share>>>,
 }
 
 /// Bytes that one client holds. A client gets as much as it leaves free, so the more clients hold much, the less each of
 /// them gets, and something is left for every other.
-pub(super) struct Share {
+pub(in crate::serve) struct Share {
     budget: Arc<Budget>,
     client: Client,
     held: AtomicU64,
@@ -24,10 +24,10 @@ pub(super) struct Share {
 
 /// The bound is reached.
 #[derive(Debug)]
-pub(super) struct Exhausted;
+pub(in crate::serve) struct Exhausted;
 
 /// Bytes that are held until this is dropped.
-pub(super) struct Held {
+pub(in crate::serve) struct Held {
     share: Arc<Share>,
     bytes: u64,
 }
@@ -38,7 +38,7 @@ impl Budget {
     }
 
     /// Returns the share of `client`, which is the same on all its connections.
-    pub(super) fn share(self: &Arc<Self>, client: &Client) -> Arc<Share> {
+    pub(in crate::serve) fn share(self: &Arc<Self>, client: &Client) -> Arc<Share> {
         let mut shares = self.shares();
         if let Some(share) = shares.get(client).and_then(Weak::upgrade) {
             return share;
@@ -52,12 +52,12 @@ impl Budget {
 
 impl Share {
     /// Returns whose share this is.
-    pub(super) fn client(&self) -> &Client {
+    pub(in crate::serve) fn client(&self) -> &Client {
         &self.client
     }
 
     /// Holds nothing yet.
-    pub(super) fn hold(self: &Arc<Self>) -> Held {
+    pub(in crate::serve) fn hold(self: &Arc<Self>) -> Held {
         Held { share: Arc::clone(self), bytes: 0 }
     }
 }
@@ -77,7 +77,7 @@ impl Held {
     ///
     /// # Errors
     /// The client holds its share. The bytes count all the same until this is dropped.
-    pub(super) fn more(&mut self, bytes: u64) -> Result<(), Exhausted> {
+    pub(in crate::serve) fn more(&mut self, bytes: u64) -> Result<(), Exhausted> {
         let add = |to: &AtomicU64| to.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let (total, held) = (add(&self.share.budget.total), add(&self.share.held));
         self.bytes = self.bytes.saturating_add(bytes);
@@ -86,7 +86,7 @@ impl Held {
     }
 
     /// Holds at most so many from now on.
-    pub(super) fn shrink(&mut self, bytes: u64) {
+    pub(in crate::serve) fn shrink(&mut self, bytes: u64) {
         let less = self.bytes.saturating_sub(bytes);
         self.bytes -= less;
         self.share.budget.total.fetch_sub(less, Ordering::Relaxed);

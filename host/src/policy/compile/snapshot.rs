@@ -8,10 +8,10 @@ use wasmtime::Store;
 use wasmtime::component::{Component, Instance, Lift, WasmList};
 use wasmtime_wizer::{ComponentInstanceState, Wizer};
 
-use super::bindings::ImagePolicy;
-use super::engine::{Engine, ticks};
-use super::store::State;
 use crate::config::PolicyLimits;
+use crate::policy::sandbox::bindings::ImagePolicy;
+use crate::policy::sandbox::engine::{Engine, ticks};
+use crate::policy::sandbox::store::State;
 
 /// Memory of the functions through which the state is read, beside the policy's own: two pages.
 const ACCESS_BYTES: u64 = 2 * 64 * 1024;
@@ -20,7 +20,7 @@ const ACCESS_BYTES: u64 = 2 * 64 * 1024;
 ///
 /// # Errors
 /// Why there is none: its toolchain does something that a snapshot cannot hold.
-pub(super) fn snapshot(
+pub(in crate::policy) fn snapshot(
     engine: &Engine,
     component: &[u8],
     settings: &str,

@@ -13,21 +13,21 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::bindings::image_policy::host::{log, types};
-use crate::limits;
 use crate::config::PolicyLimits;
-use crate::text;
+use crate::limits;
 use crate::review::verdict::{Level, LogLine};
+use crate::text;
 
 /// What a store holds for its instance.
-pub(super) struct State {
-    pub(super) memory: Memory,
-    pub(super) log: Log,
-    pub(super) table: ResourceTable,
+pub(in crate::policy) struct State {
+    pub(in crate::policy) memory: Memory,
+    pub(in crate::policy) log: Log,
+    pub(in crate::policy) table: ResourceTable,
     wasi: Option<WasiCtx>,
 }
 
 impl State {
-    pub(super) fn new(limits: &PolicyLimits) -> State {
+    pub(in crate::policy) fn new(limits: &PolicyLimits) -> State {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::HANDLES.size());
         State {
@@ -46,14 +46,14 @@ impl State {
 }
 
 /// Counts the bytes of all memories of an instance together.
-pub(super) struct Memory {
+pub(in crate::policy) struct Memory {
     limit: usize,
-    pub(super) used: usize,
+    pub(in crate::policy) used: usize,
     elements: usize,
     /// More was asked for than the limit.
-    pub(super) refused: bool,
+    pub(in crate::policy) refused: bool,
     /// More elements of tables were asked for than there may be.
-    pub(super) elements_refused: bool,
+    pub(in crate::policy) elements_refused: bool,
 }
 
 impl ResourceLimiter for Memory {
@@ -119,7 +119,7 @@ const WORDS: usize = 512;
 
 /// The lines of one instance: what is over a bound is cut and counted.
 #[derive(Clone)]
-pub(super) struct Log(Arc<Mutex<Lines>>);
+pub(in crate::policy) struct Log(Arc<Mutex<Lines>>);
 
 struct Lines {
     kept: Vec<LogLine>,
@@ -165,24 +165,24 @@ impl Log {
     }
 
     /// Forgets what was logged, and takes `room` more lines.
-    pub(super) fn begin(&self, room: u32) {
+    pub(in crate::policy) fn begin(&self, room: u32) {
         self.take();
         self.lines().room = room;
     }
 
     /// How many more lines it takes.
-    pub(super) fn room(&self) -> u32 {
+    pub(in crate::policy) fn room(&self) -> u32 {
         self.lines().room
     }
 
     /// The beginning of what it has written since [`Log::begin`], in one line.
-    pub(super) fn words(&self) -> String {
+    pub(in crate::policy) fn words(&self) -> String {
         let mut lines = self.lines();
         lines.finish();
         lines.words.clone()
     }
 
-    pub(super) fn take(&self) -> Vec<LogLine> {
+    pub(in crate::policy) fn take(&self) -> Vec<LogLine> {
         let mut lines = self.lines();
         lines.finish();
         // They are told of the call that failed, not of one before it.

@@ -42,18 +42,18 @@ impl From<BinaryReaderError> for ScanError {
 
 /// The names at the border of a component, in its order.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Names<'a> {
+pub(in crate::policy) struct Names<'a> {
     /// What it imports.
-    pub(super) imports: Vec<&'a str>,
+    pub(in crate::policy) imports: Vec<&'a str>,
     /// What it exports.
-    pub(super) exports: Vec<&'a str>,
+    pub(in crate::policy) exports: Vec<&'a str>,
 }
 
 /// Reads the names at a component's border, unless it is over a bound.
 ///
 /// # Errors
 /// [`ScanError`]: it would not have been compiled, or not within bounds.
-pub(super) fn scan(component: &[u8]) -> Result<Names<'_>, ScanError> {
+pub(in crate::policy) fn scan(component: &[u8]) -> Result<Names<'_>, ScanError> {
     let mut scan = Scan::default();
     for payload in Parser::new(0).parse_all(component) {
         scan.payload(component, payload?)?;

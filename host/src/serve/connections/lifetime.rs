@@ -10,7 +10,7 @@ use crate::limits;
 
 /// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(in crate::serve) enum Protocol {
     /// HTTP/1.1, where only a response can say that the connection ends.
     Http1,
     /// HTTP/2, where GOAWAY says so at any time, and a refused request is retried elsewhere.
@@ -19,7 +19,7 @@ pub(super) enum Protocol {
 
 /// An instruction to a connection. A later one of this list replaces an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Directive {
+pub(in crate::serve) enum Directive {
     /// Serve.
     Serve,
     /// End with the next response on HTTP/1.1, or when the connection has been idle for long; end at once on HTTP/2.
@@ -34,7 +34,7 @@ pub(super) enum Directive {
 
 /// The next step of a connection's task.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::serve) enum Step {
     /// Tell the client that the connection ends.
     Shutdown,
     /// Drop the connection.
@@ -45,7 +45,7 @@ pub(super) enum Step {
 
 /// The times of a connection.
 #[derive(Debug)]
-pub(super) struct Lifetime {
+pub(in crate::serve) struct Lifetime {
     protocol: Protocol,
     /// Requests that have no response yet.
     requests: usize,
@@ -95,7 +95,7 @@ enum EmptyLine {
 
 /// The body that a request of HTTP/1.1 announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Announced {
+pub(in crate::serve) enum Announced {
     /// So many bytes.
     Length(u64),
     /// Chunks.
@@ -107,10 +107,10 @@ const FLUSH: Duration = Duration::from_millis(100);
 
 /// The connection takes no more requests.
 #[derive(Debug)]
-pub(super) struct TooLate;
+pub(in crate::serve) struct TooLate;
 
 impl Lifetime {
-    pub(super) fn new(protocol: Protocol, now: Instant) -> Lifetime {
+    pub(in crate::serve) fn new(protocol: Protocol, now: Instant) -> Lifetime {
         Lifetime {
             protocol,
             requests: 0,
@@ -130,7 +130,7 @@ impl Lifetime {
     }
 
     /// Records bytes from the client. They may belong to the body of a request.
-    pub(super) fn received(&mut self, bytes: &[u8], now: Instant) {
+    pub(in crate::serve) fn received(&mut self, bytes: &[u8], now: Instant) {
         if self.protocol == Protocol::Http1 && !bytes.is_empty() {
             self.received = self.received.and(bytes);
             if self.is_idle() {
@@ -140,7 +140,7 @@ impl Lifetime {
     }
 
     /// Records that bytes for the client wait, or that they wait no more.
-    pub(super) fn stalled(&mut self, stalled: bool, now: Instant) {
+    pub(in crate::serve) fn stalled(&mut self, stalled: bool, now: Instant) {
         if stalled {
             self.stalled.get_or_insert(now);
         } else if self.stalled.take().is_some() && self.head.is_some() {
@@ -153,7 +153,7 @@ impl Lifetime {
     ///
     /// # Errors
     /// The request comes too late.
-    pub(super) fn begin(&mut self, now: Instant) -> Result<(), TooLate> {
+    pub(in crate::serve) fn begin(&mut self, now: Instant) -> Result<(), TooLate> {
         let farewell = |ending: Instant| now >= ending + limits::FAREWELL_TIME.time();
         if self.closed || self.revoked.is_some() || self.ending.is_some_and(farewell) {
             return Err(TooLate);
@@ -164,7 +164,7 @@ impl Lifetime {
     }
 
     /// Records the head of a response. Returns the number by which [`Lifetime::ended`] knows the response.
-    pub(super) fn respond(&mut self, now: Instant) -> u64 {
+    pub(in crate::serve) fn respond(&mut self, now: Instant) -> u64 {
         self.requests = self.requests.saturating_sub(1);
         self.responded += 1;
         self.responses.insert(self.responded, now);
@@ -173,7 +173,7 @@ impl Lifetime {
 
     /// Records that the client has taken a response, or let go of its request. `response` is None for a request that
     /// ends without a response.
-    pub(super) fn ended(&mut self, response: Option<u64>, announced: Announced, now: Instant) {
+    pub(in crate::serve) fn ended(&mut self, response: Option<u64>, announced: Announced, now: Instant) {
         match response {
             Some(response) => {
                 self.responses.remove(&response);
@@ -191,7 +191,7 @@ impl Lifetime {
     }
 
     /// Follows `directive`.
-    pub(super) fn follow(&mut self, directive: Directive, now: Instant) {
+    pub(in crate::serve) fn follow(&mut self, directive: Directive, now: Instant) {
         let begin = |since: &mut Option<Instant>| _ = since.get_or_insert(now);
         match (directive, self.protocol) {
             (Directive::Serve, _) => {}
@@ -206,32 +206,32 @@ impl Lifetime {
     }
 
     /// Returns whether the next response is the last of its connection, and has to say so.
-    pub(super) fn is_last(&self) -> bool {
+    pub(in crate::serve) fn is_last(&self) -> bool {
         self.protocol == Protocol::Http1 && (self.retired.is_some() || self.ending.is_some())
     }
 
     /// Returns whether a request or its response is under way.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(in crate::serve) fn is_busy(&self) -> bool {
         self.requests > 0 || !self.responses.is_empty()
     }
 
     /// Returns whether a request waits for its response.
-    pub(super) fn is_asked(&self) -> bool {
+    pub(in crate::serve) fn is_asked(&self) -> bool {
         self.requests > 0
     }
 
     /// Returns whether the connection is about to close.
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::serve) fn is_closed(&self) -> bool {
         self.closed
     }
 
     /// Returns when the last request ended.
-    pub(super) fn active(&self) -> Instant {
+    pub(in crate::serve) fn active(&self) -> Instant {
         self.active
     }
 
     /// Returns whether the client has taken a response ever.
-    pub(super) fn is_used(&self) -> bool {
+    pub(in crate::serve) fn is_used(&self) -> bool {
         self.used
     }
 
@@ -240,7 +240,7 @@ impl Lifetime {
     }
 
     /// Decides the next step.
-    pub(super) fn step(&mut self, now: Instant) -> Step {
+    pub(in crate::serve) fn step(&mut self, now: Instant) -> Step {
         let mut due = Due { now, next: now + limits::IDLE_TIME.time() };
         let farewell = limits::FAREWELL_TIME.time();
         let not_taken = self.responses.first_key_value().map(|(_, since)| *since);

@@ -15,10 +15,10 @@ use serde_json::Value;
 use super::cache::Cache;
 use super::child::{self, Bounds, Failure, Task};
 use super::confine::Confinement;
-use super::engine::Engine;
-use super::load::{LoadError, Policy, check_front};
-use super::native::{Compiled, digest};
 use crate::config::{HostLimits, PolicyLimits};
+use crate::policy::load::{LoadError, Policy, check_front};
+use crate::policy::sandbox::engine::Engine;
+use crate::policy::sandbox::native::{Compiled, digest};
 use crate::review::verdict::LogLine;
 
 /// Children at a time. Each has one thread.

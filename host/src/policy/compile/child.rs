@@ -18,25 +18,25 @@ use rustix::process::{
 use serde::{Deserialize, Serialize};
 
 use super::confine::{Confinement, Profile, confine};
-use super::engine::{Engine, Purpose};
-use super::load::{LoadError, compile, in_one_line};
-use super::native::Compiled;
 use super::snapshot::snapshot;
 use crate::config::PolicyLimits;
+use crate::policy::load::{LoadError, compile, in_one_line};
+use crate::policy::sandbox::engine::{Engine, Purpose};
+use crate::policy::sandbox::native::Compiled;
 use crate::text;
 
 /// What the child may use up.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Bounds {
+pub(in crate::policy) struct Bounds {
     /// Of data memory (RLIMIT_DATA, getrlimit(2)).
-    pub(super) memory: u64,
+    pub(in crate::policy) memory: u64,
     /// Of processor time. Twice as much of wall clock: a starved machine is no fault of a component.
-    pub(super) time: Duration,
+    pub(in crate::policy) time: Duration,
 }
 
 /// What is to be made of a component.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Task {
+pub(in crate::policy) enum Task {
     /// Its native code.
     Compile,
     /// Its snapshot, a component again. The process has run code of the component then, so it makes no native code that
@@ -46,7 +46,7 @@ pub(super) enum Task {
 
 /// Why nothing was made.
 #[derive(Clone, Debug)]
-pub(super) enum Failure {
+pub(in crate::policy) enum Failure {
     /// The component is no policy that can be put in force.
     Load(LoadError),
     /// It has no snapshot.
@@ -86,7 +86,7 @@ const MADE_BYTES: u64 = 128 << 20;
 const LINE_BYTES: u64 = 32 << 20;
 
 /// Has `program` (a `host`) do `task`, and calls `confined` with the confinement that the child reached, if it said.
-pub(super) fn run(
+pub(in crate::policy) fn run(
     program: &Path,
     task: Task,
     component: &[u8],

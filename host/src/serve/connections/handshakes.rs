@@ -13,7 +13,7 @@ use crate::limits;
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Progress {
+pub(in crate::serve) enum Progress {
     /// Its client has not sent all that the host needs to answer.
     Begun,
     /// The host has answered.
@@ -24,7 +24,7 @@ pub(super) enum Progress {
 
 /// All pending connections, within a bound.
 #[derive(Default)]
-pub(super) struct Handshakes {
+pub(in crate::serve) struct Handshakes {
     table: Mutex<Table>,
     ended: Notify,
 }
@@ -45,12 +45,12 @@ struct Entry {
 }
 
 /// One pending connection.
-pub(super) struct PendingHandshake {
+pub(in crate::serve) struct PendingHandshake {
     handshakes: Arc<Handshakes>,
     number: u64,
     progress: Arc<AtomicU8>,
     /// Resolves when the connection has to go: for others, or because the host stops.
-    pub(super) given_up: oneshot::Receiver<()>,
+    pub(in crate::serve) given_up: oneshot::Receiver<()>,
 }
 
 impl Handshakes {
@@ -59,17 +59,17 @@ impl Handshakes {
     }
 
     /// Returns how many are pending.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::serve) fn len(&self) -> usize {
         self.table().pending.len()
     }
 
     /// Waits until one is pending no more.
-    pub(super) async fn ended(&self) {
+    pub(in crate::serve) async fn ended(&self) {
         self.ended.notified().await;
     }
 
     /// Gives up all.
-    pub(super) fn give_up_all(&self) {
+    pub(in crate::serve) fn give_up_all(&self) {
         let mut table = self.table();
         table.pending.clear();
         table.of.clear();
@@ -77,7 +77,7 @@ impl Handshakes {
     }
 
     /// Adds a connection of `peer`. Where there are too many, one is given up.
-    pub(super) fn enter(self: &Arc<Self>, peer: SocketAddr) -> PendingHandshake {
+    pub(in crate::serve) fn enter(self: &Arc<Self>, peer: SocketAddr) -> PendingHandshake {
         let (keep, given_up) = oneshot::channel();
         let progress = Arc::new(AtomicU8::new(Progress::Begun as u8));
         let address = clients::network(peer);
@@ -128,7 +128,7 @@ impl Table {
 
 impl PendingHandshake {
     /// Records how far the connection has come.
-    pub(super) fn progress(&self) -> impl Fn(Progress) + use<> {
+    pub(in crate::serve) fn progress(&self) -> impl Fn(Progress) + use<> {
         let progress = Arc::clone(&self.progress);
         move |now| progress.store(now as u8, Ordering::Relaxed)
     }

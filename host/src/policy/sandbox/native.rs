@@ -13,19 +13,19 @@ use super::engine::Engine;
 ///
 /// A component that takes over the compiler, by a fault in it, can still have the child answer with native code of its
 /// choice. Nothing here sees that: wasmtime compares versions and settings, and the same fault forges a second answer too.
-pub(super) struct Compiled(Vec<u8>);
+pub(in crate::policy) struct Compiled(Vec<u8>);
 
 impl Compiled {
     /// Vouches for `bytes`, as above.
-    pub(super) fn vouched(bytes: Vec<u8>) -> Compiled {
+    pub(in crate::policy) fn vouched(bytes: Vec<u8>) -> Compiled {
         Compiled(bytes)
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(in crate::policy) fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(in crate::policy) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 
@@ -37,7 +37,7 @@ impl Compiled {
                   component and can make no memory executable (`confine`); and an entry of the cache, whose folder belongs to this user with mode 0700 and whose digest was compared. Bytes of another version or configuration of wasmtime are \
                   refused by it: https://docs.rs/wasmtime/48/wasmtime/component/struct.Component.html#method.deserialize"
     )]
-    pub(super) fn load(&self, engine: &Engine) -> wasmtime::Result<Component> {
+    pub(in crate::policy) fn load(&self, engine: &Engine) -> wasmtime::Result<Component> {
         // SAFETY: see the reason above.
         unsafe { Component::deserialize(&engine.engine, &self.0) }
     }

@@ -1,0 +1,8 @@
+//! Bytes of a component -> native code: in a confined child process, from the cache, or from a snapshot.
+
+pub(super) mod prepare;
+pub(super) mod child;
+pub(super) mod confine;
+pub(super) mod cache;
+pub(super) mod snapshot;
+pub(super) mod scan;
