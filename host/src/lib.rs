@@ -1,6 +1,6 @@
-//! A policy host for container images in Kubernetes: the backend of the kube-apiserver's `ImagePolicyWebhook`.
+//! Image policy host for Kubernetes: the backend of the kube-apiserver's `ImagePolicyWebhook`.
 //!
-//! Two flows make up the whole. Each names the folders that it passes.
+//! The program consists of two flows. Each flow is shown with the folders that take part in it.
 //!
 //! ```text
 //! a review     bytes -> Review -> policy x image -> Decision -> Verdict -> response
@@ -9,7 +9,8 @@
 //!              reload   config   policy         policy                 policy       reload  reload    policy
 //! ```
 //!
-//! A folder uses those above it in this table, and no others than its row names. A test checks the table.
+//! A folder may use only the folders that its row names. All of these are above it in the table. A test
+//! checks the table.
 //!
 //! ```text
 //! folder     uses
@@ -32,23 +33,28 @@
 //!
 //! Invariants, each held by tests:
 //!
-//! 1. [`evaluate`](evaluate::evaluate) is total: a missing, trapping, late, greedy or lying policy is a decision by its
-//!    `failurePolicy`, by default a denial.
-//! 2. A denial, a malfunction and an exceeded limit are answered 200 with `allowed: false`. Other statuses are for
-//!    requests that are no ImageReview, and for overload.
-//! 3. A reference that does not parse is denied with the parse error; it never means that no rule matched.
+//! 1. [`evaluate`](evaluate::evaluate) is total: a policy that is missing, traps, exceeds its deadline or its
+//!    memory, or breaks the contract yields a decision by its `failurePolicy`, by default a denial.
+//! 2. A denial, a malfunction and an exceeded limit result in status 200 with `allowed: false`. Other
+//!    statuses are for requests that are no ImageReview, and for overload.
+//! 3. A reference that does not parse is denied with the parse error. A parse error never counts as "no rule
+//!    matches".
 //! 4. References are compared field by field in normal form, never by prefix.
-//! 5. A policy set is immutable and a review sees exactly one; a swap waits for no review, nor a review for a swap. No
-//!    review is judged by an older generation than one before it, except after a rollback.
-//! 6. A review gets fresh instances, one a policy. Nothing survives it, and no capability is ambient.
-//! 7. Everything is bounded, by a row of [`limits`]. A limit that an operator may have to change has a key in host.yaml.
-//! 8. A reload never weakens what is in force because of an error, across a restart neither, and every error is visible
-//!    from outside.
-//! 9. `unsafe` stands in one place, where compiled code is loaded.
-//! 10. wasmtime is named in [`policy`] only, axum in [`serve`], inotify in [`reload::watch`], rustls in [`tls`],
-//!     [`install`] and [`serve`]. [`review`] and [`limits`] do no I/O.
-//! 11. `host test` and `host serve` share `evaluate`: a suite that passes predicts the server.
-//! 12. Nothing in a request can switch a policy off, except what host.yaml authorises.
+//! 5. A policy set is immutable, and a review uses exactly one set. A swap waits for no review, and a review
+//!    waits for no swap. No review is judged by an older generation than an earlier review, except after a
+//!    rollback.
+//! 6. A review gets fresh instances, one for each policy. No state outlives the review, and no capability is
+//!    ambient.
+//! 7. Every resource has a limit, a row of [`limits`]. A limit that an operator may need to change has a key
+//!    in host.yaml.
+//! 8. An error never makes a reload weaken the policies in force, not even across a restart. Every error is
+//!    visible from outside.
+//! 9. `unsafe` occurs in one place, which loads compiled code.
+//! 10. Only [`policy`] names wasmtime, only [`serve`] axum, only [`reload::watch`] inotify, and only [`tls`],
+//!     [`install`] and [`serve`] rustls. [`review`] and [`limits`] do no I/O.
+//! 11. `host test` and `host serve` share `evaluate`, so a suite that passes predicts the decisions of the
+//!     server.
+//! 12. No part of a request can switch off a policy, except as host.yaml allows.
 
 pub mod limits;
 pub mod text;

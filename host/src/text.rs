@@ -1,4 +1,4 @@
-//! Text from outside, made safe to print: escaped, and cut at a bound. Pure.
+//! Text from outside, made safe to print: escaped, and cut to a limit. Pure.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -7,11 +7,11 @@ use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
 use crate::limits;
 
-/// Returns `text` on one line that shows what it holds. Control, format (bidirectional marks among them), separating,
-/// private, unassigned and invisible characters are written as `\u{202e}`, so a string from outside can forge neither a
-/// second log line nor another reading of this one.
+/// Returns `text` on one line, with every character visible. Control, format (bidirectional marks among
+/// them), separator, private-use, unassigned and invisible characters are written as `\u{202e}`. A string
+/// from outside can therefore forge neither a second log line nor another reading of the first.
 pub fn printable(text: &str) -> String {
-    // Nearly all of it is, and a pass over bytes costs next to nothing.
+    // Nearly every text is plain ASCII, and a pass over its bytes costs next to nothing.
     if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         return text.to_owned();
     }
@@ -26,7 +26,8 @@ pub fn printable(text: &str) -> String {
     printed
 }
 
-/// Returns a path as [`printable`] text, with bytes that are no UTF-8 as `\xff`. A file's name is text from outside too.
+/// Returns a path as [`printable`] text, with bytes that are not UTF-8 as `\xff`. A file's name is text from
+/// outside too.
 pub fn path(path: &Path) -> String {
     let mut printed = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
@@ -38,10 +39,10 @@ pub fn path(path: &Path) -> String {
     printed
 }
 
-/// Characters that most fonts draw as nothing, besides those of the general categories that [`is_plain`] excludes: the
-/// ranges of `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt of the Unicode Character Database, 17.0), then three
-/// with an empty glyph: U+2800 BRAILLE PATTERN BLANK, U+16FE4 KHITAN SMALL SCRIPT FILLER and U+1D159 MUSICAL SYMBOL NULL
-/// NOTEHEAD.
+/// Characters that most fonts draw as nothing, besides the general categories that [`is_plain`] excludes: the
+/// ranges of `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt of the Unicode Character Database,
+/// 17.0), and three characters with an empty glyph: U+2800 BRAILLE PATTERN BLANK, U+16FE4 KHITAN SMALL SCRIPT
+/// FILLER and U+1D159 MUSICAL SYMBOL NULL NOTEHEAD.
 const INVISIBLE: [RangeInclusive<char>; 20] = [
     '\u{ad}'..='\u{ad}',
     '\u{34f}'..='\u{34f}',
@@ -65,7 +66,7 @@ const INVISIBLE: [RangeInclusive<char>; 20] = [
     '\u{e0000}'..='\u{e0fff}',
 ];
 
-/// Returns whether a character is shown as it is.
+/// Returns whether a character is printed unescaped.
 pub(crate) fn is_plain(character: char) -> bool {
     use GeneralCategory as G;
     character == ' '
@@ -85,8 +86,8 @@ pub(crate) fn is_plain(character: char) -> bool {
             && !INVISIBLE.iter().any(|range| range.contains(&character))
 }
 
-/// The longest beginning of `text` of at most `bytes` bytes that ends on a character boundary; `…` stands for what
-/// was cut and is counted.
+/// Returns the longest prefix of `text` that has at most `bytes` bytes and ends on a character boundary. A
+/// cut text ends in `…`, which counts.
 pub fn cut(text: &str, bytes: usize) -> String {
     const MARK: &str = "…";
     if text.len() <= bytes {
@@ -100,20 +101,21 @@ pub fn cut(text: &str, bytes: usize) -> String {
     kept
 }
 
-/// `text` escaped, of at most so many bytes.
+/// Returns `text` escaped and cut to at most `bytes` bytes.
 pub fn shown(text: &str, bytes: usize) -> String {
-    // What is escaped only gets longer, so the rest of a longer text can never be shown.
+    // Escaping never shortens a text, so text beyond twice the limit is never printed.
     let end = text.floor_char_boundary(bytes.saturating_mul(2));
     let printed = printable(text.get(..end).unwrap_or(text));
     if printed.len() <= bytes { printed } else { cut(&printed, bytes) }
 }
 
-/// The text of an error without the name of the temporary file that it was about, which is another each time.
+/// Returns the text of an error without the name of the temporary file that caused it. The name differs each
+/// time.
 pub fn without_path(error: &str) -> &str {
     error.split_once(" at path ").map_or(error, |(error, _)| error)
 }
 
-/// What a person is shown of an image reference that came in a request: escaped, of bounded length.
+/// Returns an image reference of a request for people: escaped and cut to a limit.
 pub fn image(reference: &str) -> String {
     match reference {
         "" => "\"\"".to_owned(),
@@ -146,7 +148,8 @@ mod tests {
         }
     }
 
-    /// The table of a crate that follows the Unicode Character Database, so that a new version of it shows here.
+    /// Compares with the table of a crate that follows the Unicode Character Database, so that a new version
+    /// of the database fails here.
     #[test]
     fn no_character_is_printed_that_most_fonts_draw_as_nothing() {
         let class = regex_syntax::parse(r"\p{Default_Ignorable_Code_Point}").unwrap();

@@ -1,4 +1,4 @@
-//! Files that others write, read whole: never more than a bound, and never one that a reader would wait for.
+//! Reads of files that others write: whole, up to a size limit, and without waiting for a writer.
 
 mod private;
 
@@ -12,19 +12,20 @@ use rustix::fs::OFlags;
 
 pub use self::private::{Access, FolderError, Privacy, PrivateFolder, UNFINISHED};
 
-/// Why a file was not read.
+/// The reason why a file was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The system says no.
+    /// A system call failed.
     #[error(transparent)]
     Unreadable(#[from] io::Error),
-    /// It is a folder, a pipe, a device: some have no end, and some wait for whoever writes.
+    /// A folder, a pipe or a device. Some devices have no end, and a pipe blocks until another process
+    /// writes.
     #[error("it is no regular file")]
     Irregular,
-    /// It has so many bytes, and may have so many.
+    /// The file's size and the limit, in bytes.
     #[error("it has {0} bytes, the limit is {1}")]
     TooLarge(u64, u64),
-    /// Another user can decide its content.
+    /// Another user may control the file's content.
     #[error("{0}")]
     Insecure(String),
 }
@@ -38,12 +39,12 @@ impl From<FileError> for io::Error {
     }
 }
 
-/// The bytes of a file, in memory: a mapping would not survive that someone truncates it.
+/// Reads a file into memory. A memory mapping would not survive a truncation by another process.
 ///
 /// # Errors
-/// It cannot be read, is no regular file, or has more than `most` bytes.
+/// Returns an error if the file cannot be read, is no regular file, or has more than `most` bytes.
 pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
-    // Asked before it is opened, because that alone does something to some devices.
+    // Checked before the file is opened, because opening alone has effects on some devices.
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
         return Err(FileError::Irregular);
@@ -51,14 +52,14 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
     if metadata.len() > most {
         return Err(FileError::TooLarge(metadata.len(), most));
     }
-    // It may be a pipe by now.
+    // The path may name a pipe by now, and opening a pipe may block.
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
     let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(FileError::Irregular);
     }
     let mut bytes = Vec::new();
-    // One that grows may have more than its size says.
+    // A growing file may hold more bytes than its metadata says.
     file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     match bytes.len() as u64 {
         length if length > most => Err(FileError::TooLarge(length, most)),
@@ -66,14 +67,14 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, FileError> {
     }
 }
 
-/// How long the lock of a process that was killed may outlive the process: a child that it was about to start has the lock
-/// too, for an instant.
+/// Grace period for the lock of a killed process: a child between fork and exec still holds the lock.
 const LETTING_GO: Duration = Duration::from_secs(2);
 
-/// Takes the lock of a file (flock(2)), which is held as long as the file is open.
+/// Takes the lock of a file (flock(2)) and waits up to `LETTING_GO` for it. The lock is held while the file
+/// is open.
 ///
 /// # Errors
-/// Another process holds the lock, or the file system has no locks.
+/// Returns an error if another process holds the lock, or the file system has no locks.
 pub fn lock(file: &File) -> Result<(), TryLockError> {
     let until = Instant::now() + LETTING_GO;
     loop {

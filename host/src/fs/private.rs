@@ -1,8 +1,8 @@
 //! Folders that no other user of the machine can exchange, and the files in them.
 //!
-//! A folder is opened component by component from the root. Each component is checked on the descriptor that was
-//! opened, as sshd does under `StrictModes` (sshd_config(5)), and the folder is used through its descriptor from then
-//! on. A later rename of a parent therefore changes nothing.
+//! A folder is opened component by component from the root. Each component is checked on its open descriptor,
+//! as sshd does under `StrictModes` (sshd_config(5)), and the folder is used only through its descriptor. A
+//! later rename of a parent therefore has no effect.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -22,18 +22,19 @@ use crate::text;
 /// Who else may read a private folder, and who may write its parents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privacy {
-    /// A folder whose content is executed or put in force. Only this user may enter the folder, and no other user but
-    /// root may write a parent.
+    /// A folder whose content is executed or put in force. Only this user may enter the folder, and no other
+    /// user but root may write a parent.
     Closed,
-    /// A folder for records. Others may read the folder, and a group may write a parent that root owns: Ubuntu's
-    /// `/var/log` belongs to the group `syslog`. Such a group can remove the folder but not choose what is written.
+    /// A folder for records. Others may read the folder, and a group may write a parent that root owns:
+    /// Ubuntu's `/var/log` belongs to the group `syslog`. Such a group can remove the folder but not choose
+    /// what is written.
     Readable,
 }
 
 /// The reason why a folder is not private.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// The system refuses an operation.
+    /// A system call failed.
     #[error("{0}: {1}")]
     Io(String, io::Error),
     /// The path names no folder.
@@ -62,10 +63,10 @@ pub enum FolderError {
         path: String,
         /// Its permission bits.
         mode: RawMode,
-        /// The argument of chmod(1) that mends the mode.
+        /// The argument of chmod(1) that corrects the mode.
         remedy: &'static str,
     },
-    /// Symbolic links lead in a circle.
+    /// The path leads over too many symbolic links.
     #[error("{0}: too many symbolic links")]
     Links(String),
 }
@@ -89,25 +90,25 @@ pub struct PrivateFolder {
 /// How a file of a private folder is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// For reading; the file must exist.
+    /// Reading. The file must exist.
     Read,
-    /// For reading and writing; a missing file is made with mode 0600.
+    /// Reading and writing. A missing file is created with mode 0600.
     Write,
-    /// For reading, and for writing at the end; a missing file is made with mode 0600.
+    /// Reading, and writing at the end. A missing file is created with mode 0600.
     Append,
 }
 
-/// Symbolic links followed on one path, as many as Linux follows (path_resolution(7)).
+/// Limit of symbolic links followed on one path, the same as Linux's (path_resolution(7)).
 const LINKS: usize = 40;
-/// The beginning of the name of a file that is not written to its end.
+/// Prefix of the name of a file that is still being written.
 pub const UNFINISHED: &str = ".unfinished-";
 /// Permission bits that let others change something.
 const OTHERS_WRITE: RawMode = 0o022;
 const STICKY: RawMode = 0o1000;
 
 impl PrivateFolder {
-    /// Opens a folder, and makes it and its missing parents with mode 0700. A closed folder that others may only read is
-    /// closed.
+    /// Opens a folder, and creates it and its missing parents with mode 0700. If others may only read a
+    /// folder of [`Privacy::Closed`], its mode becomes 0700.
     ///
     /// # Errors
     /// Returns the first component that another user owns or can write, or that is no folder.
@@ -127,11 +128,11 @@ impl PrivateFolder {
         Ok(opened)
     }
 
-    /// Opens a folder that this process has just made under a name of its own choice. The parents are not checked: a
-    /// temporary folder of a container may be writable by everybody without the sticky bit.
+    /// Opens a folder that this process has just created under a name of its own choice. The parents are not
+    /// checked: everyone may be able to write a container's temporary folder, even without the sticky bit.
     ///
     /// # Errors
-    /// Another user owns the folder or can write it.
+    /// Returns an error if another user owns the folder or can write it.
     pub fn made(path: &Path) -> Result<PrivateFolder, FolderError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let folder = rustix::fs::open(path, flags, Mode::empty())
@@ -141,10 +142,10 @@ impl PrivateFolder {
         Ok(opened)
     }
 
-    /// Opens a folder of this folder, and makes it with mode 0700 where it is missing.
+    /// Opens a subfolder, and creates it with mode 0700 if it is missing.
     ///
     /// # Errors
-    /// As [`PrivateFolder::open`].
+    /// Returns an error under the conditions of [`PrivateFolder::open`].
     pub fn folder(&self, name: &str, privacy: Privacy) -> Result<PrivateFolder, FolderError> {
         let path = self.path.join(name);
         let shown = |error: Errno| match error {
@@ -159,7 +160,8 @@ impl PrivateFolder {
         Ok(opened)
     }
 
-    /// Checks the owner and the mode of the folder itself, and takes the rights of others to read a closed one.
+    /// Checks the owner and the mode of the folder itself, and removes the permissions of others from a
+    /// closed folder.
     fn close_to_others(&self, privacy: Privacy) -> Result<(), FolderError> {
         let shown = text::path(&self.path);
         let stat =
@@ -174,8 +176,8 @@ impl PrivateFolder {
         }
         if privacy == Privacy::Closed && mode & 0o077 != 0 {
             match rustix::fs::fchmod(&self.folder, Mode::RWXU) {
-                // Some file systems have no modes to change, and nobody writes a read-only one. Others cannot write
-                // the folder in either case.
+                // Some file systems have no modes to change, and a read-only one cannot be written. Others
+                // cannot write the folder in either case.
                 Ok(()) | Err(Errno::ROFS | Errno::PERM | Errno::NOTSUP) => {}
                 Err(error) => return Err(FolderError::Io(shown, error.into())),
             }
@@ -188,7 +190,7 @@ impl PrivateFolder {
         &self.path
     }
 
-    /// Returns a path by way of the descriptor (proc(5)), for system calls that take no descriptor.
+    /// Returns a path through the descriptor (proc(5)), for system calls that take no descriptor.
     pub fn by_descriptor(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.folder.as_raw_fd()))
     }
@@ -196,14 +198,14 @@ impl PrivateFolder {
     /// Opens a regular file of this user that nobody else can write and that has no other name.
     ///
     /// # Errors
-    /// Returns the system's error, or the reason why the file is not this user's alone.
+    /// Returns the system's error, or the reason why the file does not belong to this user alone.
     pub fn file(&self, name: &str, access: Access) -> Result<File, FileError> {
         let flags = match access {
             Access::Read => OFlags::RDONLY,
             Access::Write => OFlags::RDWR | OFlags::CREATE,
             Access::Append => OFlags::RDWR | OFlags::APPEND | OFlags::CREATE,
         };
-        // A pipe without a reader must not make the host wait.
+        // A pipe without a peer must not block the host.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR) {
             Ok(file) => file,
@@ -218,10 +220,11 @@ impl PrivateFolder {
         Ok(File::from(file))
     }
 
-    /// Reads a file of this folder as a whole.
+    /// Reads a whole file of this folder.
     ///
     /// # Errors
-    /// As [`PrivateFolder::file`]; or the file has more than `most` bytes.
+    /// Returns an error under the conditions of [`PrivateFolder::file`], or if the file has more than `most`
+    /// bytes.
     pub fn read(&self, name: &str, most: u64) -> Result<Vec<u8>, FileError> {
         let file = self.file(name, Access::Read)?;
         let length = file.metadata()?.len();
@@ -236,10 +239,10 @@ impl PrivateFolder {
         }
     }
 
-    /// Replaces a file as a whole: a reader sees the old content or the new content.
+    /// Replaces a whole file: a reader sees either the old content or the new content.
     ///
     /// # Errors
-    /// The file cannot be written; the old one stays.
+    /// Returns an error if the file cannot be written. The old file stays.
     pub fn replace(&self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
         let (unfinished, mut file) = self.unfinished()?;
         let written = parts
@@ -247,7 +250,7 @@ impl PrivateFolder {
             .try_for_each(|part| file.write_all(part))
             .and_then(|()| self.rename(&unfinished, name));
         if written.is_err() {
-            // An abandoned file is removed at the next start too.
+            // The next start removes an abandoned file too.
             let _ = self.remove(&unfinished);
         }
         written
@@ -261,14 +264,14 @@ impl PrivateFolder {
             let name = format!("{UNFINISHED}{}-{number}", std::process::id());
             match rustix::fs::openat(&self.folder, &name, flags, Mode::RUSR | Mode::WUSR) {
                 Ok(file) => return Ok((name, File::from(file))),
-                // A process of the same number, in another container say, left one.
+                // A process with the same id, for example in another container, left this file.
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Gives a file of this folder another name.
+    /// Renames a file of this folder.
     ///
     /// # Errors
     /// Returns the system's error.
@@ -284,7 +287,7 @@ impl PrivateFolder {
         Ok(rustix::fs::unlinkat(&self.folder, name, AtFlags::empty())?)
     }
 
-    /// Returns the status of an entry, of a symbolic link itself.
+    /// Returns the metadata of an entry. Symbolic links are not followed.
     ///
     /// # Errors
     /// Returns the system's error.
@@ -292,10 +295,11 @@ impl PrivateFolder {
         Ok(rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// Returns the names of all entries but folders. Names that are not UTF-8 are none of this program.
+    /// Returns the names of all entries except folders. Names that are not UTF-8 are skipped: this program
+    /// creates none.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// Returns an error if the folder cannot be read.
     pub fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.folder)? {
@@ -310,7 +314,7 @@ impl PrivateFolder {
         Ok(names)
     }
 
-    /// Waits until the names of the folder's files are on the disk.
+    /// Waits until the names of the folder's files are on disk.
     ///
     /// # Errors
     /// Returns the system's error.
@@ -318,7 +322,7 @@ impl PrivateFolder {
         Ok(rustix::fs::fsync(&self.folder)?)
     }
 
-    /// Whether the folder still stands at the path under which it was opened.
+    /// Returns whether the path under which the folder was opened still leads to the same folder.
     pub fn stands(&self) -> bool {
         let here = rustix::fs::fstat(&self.folder);
         let there = rustix::fs::stat(&self.path);
@@ -343,7 +347,7 @@ fn check_file(stat: &Stat) -> Result<(), FileError> {
     Err(FileError::Insecure(why))
 }
 
-/// The way from the root to a folder.
+/// A walk from the root to a folder.
 struct Walk {
     /// The folder that was reached.
     folder: OwnedFd,
@@ -376,7 +380,8 @@ impl Walk {
         let mode = stat.st_mode & 0o7777;
         let group_of_root = self.privacy == Privacy::Readable && stat.st_uid == 0;
         let forbidden = if group_of_root { 0o002 } else { forbidden(&stat) };
-        // The sticky bit leaves renaming and removing to the owner of an entry, which is checked as well.
+        // With the sticky bit only the owner of an entry can rename or remove it, and that owner is checked
+        // as well.
         if mode & forbidden != 0 && mode & STICKY == 0 {
             return Err(FolderError::Writable { path: shown(), mode, remedy: "go-w" });
         }
@@ -394,7 +399,7 @@ impl Walk {
         }
         let stat = rustix::fs::statat(&self.folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
         check_owner(&stat, || text::path(&at)).or_else(|error| match self.names.is_empty() {
-            // The folder itself is checked when it is open, with its own words.
+            // The folder itself is checked once it is open, with a message of its own.
             true if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => Ok(()),
             _ => Err(error),
         })?;
@@ -444,11 +449,11 @@ fn names(path: &Path) -> VecDeque<OsString> {
         .collect()
 }
 
-/// Makes a folder with mode 0700 unless an entry of the name exists.
+/// Creates a folder with mode 0700 unless an entry of the name exists.
 fn make(folder: impl AsFd, name: &OsStr) -> Result<(), Errno> {
     match rustix::fs::mkdirat(&folder, name, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
-        // An existing entry is reported as read-only, too.
+        // A read-only file system may report an error for an existing entry, too.
         Err(error) => match rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(()),
             Err(_) => Err(error),
@@ -456,9 +461,9 @@ fn make(folder: impl AsFd, name: &OsStr) -> Result<(), Errno> {
     }
 }
 
-/// Returns the permission bits that let another user change an entry. A group with the number of the owner is that
-/// user's private group, with which Debian and Ubuntu make the folders of people group-writable. Root's group is none:
-/// containers run other users in it.
+/// Returns the permission bits that let another user change an entry. A group whose number is the owner's is
+/// the owner's private group: with it, Debian and Ubuntu make people's folders group-writable. Root's group
+/// does not count as private, since containers run other users in it.
 fn forbidden(stat: &Stat) -> RawMode {
     if stat.st_gid == stat.st_uid && stat.st_uid != 0 { 0o002 } else { OTHERS_WRITE }
 }

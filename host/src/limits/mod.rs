@@ -1,7 +1,9 @@
-//! Every bound of the host: one table, which the code reads its limits from and the reference page is made of. Pure.
+//! Table of every limit of the host. The code reads its limits from the table, and the reference page is
+//! generated from it. Pure.
 //!
-//! A row is the constant that enforces it: the constants are visible in this crate alone and [`ALL`] is made of the
-//! same rows without naming them, so a row that no code reads is dead code and refused by the compiler.
+//! A row is the constant that the code enforces. The constants are visible only inside this crate, and
+//! [`ALL`] consists of the same rows without naming the constants. The compiler therefore rejects a row that
+//! no code reads as dead code.
 
 mod page;
 
@@ -16,65 +18,65 @@ const GI: u64 = 1 << 30;
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 
-/// One row.
+/// A limit: one row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// Kebab-case, distinct.
+    /// Name in kebab-case, distinct.
     pub name: &'static str,
-    /// What is bounded, of what.
+    /// The limited quantity and the thing it belongs to.
     pub what: &'static str,
-    /// What is counted.
+    /// The unit of the value.
     pub unit: Unit,
-    /// The limit unless host.yaml says otherwise. 0: as many as the machine has processors.
+    /// The limit unless host.yaml sets another. 0 stands for the number of processors.
     pub default: u64,
-    /// Whether host.yaml may say otherwise.
+    /// Whether host.yaml can change the limit.
     pub set: Set,
-    /// What is seen when there is more.
+    /// The visible effect of exceeding the limit.
     pub over: Over,
 }
 
-/// What a bound counts.
+/// The unit of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// Things.
+    /// A number of items.
     Count,
     /// Bytes.
     Bytes,
-    /// Wall clock, in milliseconds.
+    /// Wall-clock time in milliseconds.
     Time,
 }
 
-/// Whether an operator can change a bound.
+/// Whether an operator can change a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
-    /// By this key of host.yaml.
+    /// Yes, by this key of host.yaml.
     Key {
-        /// Its path from the top, or from the policy's entry.
+        /// Path of the key from the top of the file, or from the policy's entry.
         key: &'static str,
-        /// The least that it can be.
+        /// The minimum.
         least: u64,
-        /// The most that it can be.
+        /// The maximum.
         most: u64,
     },
-    /// Not, for this reason.
+    /// No, for this reason.
     Fixed(&'static str),
 }
 
-/// What is seen of an exceeded bound.
+/// The visible effect of exceeding a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
-    /// A message, with `{found}`, `{limit}` and `{key}` in it.
+    /// A message, which may contain `{found}`, `{limit}` and `{key}`.
     Says(&'static str),
-    /// Something else happens, without a message of the host's own.
+    /// Another effect, without a message of the host's own.
     Does(&'static str),
 }
 
-/// Where a bound holds, and so what becomes of what is over it.
+/// The limits of one part of the host, with the effect of exceeding them.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {
     /// A heading.
     pub title: &'static str,
-    /// What happens over its bounds.
+    /// The effect of exceeding one of the group's limits.
     pub over: &'static str,
     /// Its rows.
     pub bounds: &'static [Bound],
@@ -496,23 +498,24 @@ impl SetRow {
 }
 
 impl Bound {
-    /// The default as a size in memory.
+    /// Returns the default as a size in memory.
     pub(crate) const fn size(&self) -> usize {
-        // The host is built for machines of 64 bits (`default` would be cut on others, which makes it smaller).
+        // The host is built for 64-bit machines. On others the cast would truncate `default`, which only
+        // makes the limit smaller.
         self.default as usize
     }
 
-    /// The default as a duration.
+    /// Returns the default as a duration.
     pub(crate) const fn time(&self) -> Duration {
         Duration::from_millis(self.default)
     }
 
-    /// What it says when `found` is over `limit`.
+    /// Returns the message for a quantity `found` over `limit`.
     pub(crate) fn says(&self, found: impl Display, limit: u64) -> String {
         self.message(&found.to_string(), &limit.to_string())
     }
 
-    /// What it says when something took longer than `limit`.
+    /// Returns the message for an operation that took longer than `limit`.
     pub(crate) fn says_of(&self, limit: Duration) -> String {
         self.message("", &humantime::format_duration(limit).to_string())
     }
@@ -520,11 +523,11 @@ impl Bound {
     fn message(&self, found: &str, limit: &str) -> String {
         let (Over::Says(text) | Over::Does(text)) = self.over;
         let text = text.replace("{limit}", limit).replace("{key}", self.key().unwrap_or_default());
-        // Last, since it may come from a guest.
+        // `{found}` is replaced last, since its text may come from a guest.
         text.replace("{found}", found)
     }
 
-    /// The most that it can be, wherever host.yaml puts it.
+    /// Returns the maximum, whatever value host.yaml sets.
     pub(crate) const fn most(&self) -> u64 {
         match self.set {
             Set::Key { most, .. } => most,
@@ -532,7 +535,7 @@ impl Bound {
         }
     }
 
-    /// The key of host.yaml that changes it.
+    /// Returns the key of host.yaml that changes the limit. Returns None if the limit is fixed.
     pub fn key(&self) -> Option<&'static str> {
         match self.set {
             Set::Key { key, .. } => Some(key),
@@ -540,7 +543,7 @@ impl Bound {
         }
     }
 
-    /// `number` of its unit as host.yaml writes it.
+    /// Returns `number` in the limit's unit, as host.yaml writes it.
     pub fn show(&self, number: u64) -> String {
         match self.unit {
             Unit::Count => number.to_string(),
@@ -558,7 +561,7 @@ impl Bound {
     }
 }
 
-/// The shortest way to write a number of bytes with a binary suffix.
+/// Returns the shortest notation of a number of bytes with a binary suffix.
 pub(crate) fn show_bytes(bytes: u64) -> String {
     let suffixes = [("Gi", GI), ("Mi", MI), ("Ki", KI)];
     let binary = suffixes.iter().find(|(_, scale)| bytes > 0 && bytes.is_multiple_of(*scale));

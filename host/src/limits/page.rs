@@ -1,10 +1,10 @@
-//! The table as people read it: as Markdown, and in columns for a terminal.
+//! The table of limits for people: as Markdown, and in columns for a terminal.
 
 use std::fmt::Write;
 
 use super::{ALL, Bound, Group, Over, Set};
 
-/// The table as Markdown: a heading, what happens and the rows of each group.
+/// Returns the table as Markdown: for each group a heading, the effect of exceeding its limits, and its rows.
 pub fn markdown() -> String {
     let mut page = String::new();
     for Group { title, over, bounds } in ALL {
@@ -32,7 +32,7 @@ pub fn markdown() -> String {
     page
 }
 
-/// The table for a terminal: name, default and key in columns.
+/// Returns the table for a terminal: name, default and key in columns.
 pub fn columns() -> String {
     let mut text = String::new();
     for Group { title, bounds, .. } in ALL {
