@@ -1,8 +1,8 @@
 //! `ImageReview` on the wire and the [`Review`] that policies judge. Pure.
 //!
-//! The wire form is `imagepolicy.k8s.io/v1alpha1` (k8s.io/api/imagepolicy/v1alpha1/types.go). Reading is as lenient as
-//! the apiserver's own decoder (unknown fields, `null` for absent, a prefilled `status`) but for what could hide an
-//! image from the policies: a key given twice is refused.
+//! The wire form is `imagepolicy.k8s.io/v1alpha1` (k8s.io/api/imagepolicy/v1alpha1/types.go). Reading is as
+//! lenient as the apiserver's own decoder (unknown fields, `null` for absent, a prefilled `status`), except
+//! where leniency could hide an image from the policies: a duplicate key is rejected.
 
 pub mod verdict;
 
@@ -23,28 +23,28 @@ use crate::text;
 /// The `apiVersion` of an ImageReview.
 pub const API_VERSION: &str = "imagepolicy.k8s.io/v1alpha1";
 const KIND: &str = "ImageReview";
-/// How much of what is wrong with a body is told, in bytes.
+/// Limit of an error about a body in a message, in bytes.
 const SHOWN: usize = 256;
 
-/// What the apiserver asks: may these images run in this namespace?
+/// The apiserver's question: may these images run in this namespace?
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Review {
     /// The pod's namespace.
     pub namespace: String,
     /// Annotations of the pod, sorted by key, keys distinct.
     pub annotations: Vec<(String, String)>,
-    /// References as the pod spells them, in order, duplicates kept.
+    /// Image references as the pod spells them, in order, with duplicates.
     pub images: Vec<String>,
 }
 
-/// Why a body gives no [`Review`].
+/// The reason why a body is no valid [`Review`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReviewError {
-    /// Something else was sent: an error status tells the sender so.
+    /// The body is no ImageReview. The response has an error status.
     #[error("{0}")]
     NotAnImageReview(String),
-    /// An ImageReview that is malformed or over a bound. It is denied: an error status would let the pod in where the
-    /// apiserver's `defaultAllow` is true.
+    /// An ImageReview that is malformed or over a limit. The review is denied: an error status would admit
+    /// the pod where the apiserver's `defaultAllow` is true.
     #[error("{0}")]
     Refused(String),
 }
@@ -53,7 +53,7 @@ impl Review {
     /// Reads a request's body.
     ///
     /// # Errors
-    /// [`ReviewError`] tells what to answer.
+    /// Returns an error if the body is no valid ImageReview. The kind of error determines the response.
     pub fn parse(body: &[u8], limits: &HostLimits) -> Result<Review, ReviewError> {
         let Object(wire) =
             serde_json::from_slice::<Object<Wire>>(body).map_err(|error| classify(body, &error))?;
@@ -64,12 +64,12 @@ impl Review {
         spec.bounded(limits)
     }
 
-    /// The review that an apiserver would make of a Pod: containers, then initContainers
-    /// (plugin/pkg/admission/imagepolicy/admission.go), and after them ephemeralContainers, which it sends in a review
-    /// of their own. `namespace` is used where the Pod names none.
+    /// Returns the review that an apiserver would make of a Pod: containers, then initContainers
+    /// (plugin/pkg/admission/imagepolicy/admission.go), and then ephemeralContainers, which the apiserver
+    /// sends in a separate review. `namespace` is used if the Pod names none.
     ///
     /// # Errors
-    /// A field of the Pod has the wrong type, or a bound is exceeded.
+    /// Returns an error if a field of the Pod has the wrong type, or a limit is exceeded.
     pub fn of_pod(pod: Value, namespace: &str, limits: &HostLimits) -> Result<Review, ReviewError> {
         let Object(pod) = serde_json::from_value::<Object<Pod>>(pod)
             .map_err(|error| ReviewError::NotAnImageReview(format!("malformed Pod: {}", shown(&error))))?;
@@ -86,7 +86,7 @@ impl Review {
         spec.bounded(limits)
     }
 
-    /// Returns the size of the body that an apiserver sends of this review.
+    /// Returns the size of the body that an apiserver sends for this review.
     pub fn body_bytes(&self) -> u64 {
         let annotations = self.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let sent = Sent {
@@ -104,14 +104,15 @@ impl Review {
             },
             status: BTreeMap::from([("allowed", false)]),
         };
-        // These types cannot fail.
+        // Serialization cannot fail for these types.
         serde_json::to_vec(&sent).map_or(0, |body| body.len() as u64)
     }
 
-    /// Checks the review against the bounds of a configuration, which may be another than the one it came under.
+    /// Checks the review against the limits of a configuration, which may differ from the configuration at
+    /// its arrival.
     ///
     /// # Errors
-    /// It is over one of them: the reason with which it is denied.
+    /// Returns the reason of the denial if the review is over a limit.
     pub fn within(&self, limits: &HostLimits) -> Result<(), String> {
         if self.images.len() > limits.images {
             return Err(limits::IMAGES.says(self.images.len(), limits.images as u64));
@@ -145,7 +146,7 @@ struct SentSpec<'a> {
     namespace: &'a str,
 }
 
-/// What the apiserver is answered.
+/// The response to the apiserver.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageReviewAnswer<'a> {
@@ -165,7 +166,7 @@ struct AnswerStatus<'a> {
 }
 
 impl<'a> ImageReviewAnswer<'a> {
-    /// Returns the response with a verdict, and with these audit annotations.
+    /// Returns the response with a verdict and these audit annotations.
     pub fn new(verdict: &'a Verdict, audit_annotations: BTreeMap<String, String>) -> Self {
         ImageReviewAnswer {
             api_version: API_VERSION,
@@ -179,7 +180,7 @@ impl<'a> ImageReviewAnswer<'a> {
     }
 }
 
-/// A `metav1.Status` that reports a failure: kubectl shows its message.
+/// A `metav1.Status` that reports a failure. kubectl shows its message.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FailureStatus<'a> {
@@ -192,7 +193,7 @@ pub struct FailureStatus<'a> {
 }
 
 impl<'a> FailureStatus<'a> {
-    /// `reason` is one of Kubernetes' `StatusReason`s, such as `BadRequest`.
+    /// Returns a status whose `reason` is one of Kubernetes' `StatusReason`s, such as `BadRequest`.
     pub fn new(code: u16, reason: &'a str, message: &'a str) -> Self {
         FailureStatus { api_version: "v1", kind: "Status", status: "Failure", message, reason, code }
     }
@@ -277,8 +278,8 @@ fn check_kind(kind: Option<&str>, api_version: Option<&str>) -> Result<(), Revie
     )))
 }
 
-/// Tells a malformed ImageReview, which is denied, from a body that is none: by the `kind` and `apiVersion` that can be
-/// read, whatever is wrong with the rest.
+/// Distinguishes a malformed ImageReview, which is denied, from a body that is no ImageReview. Only the
+/// `kind` and `apiVersion` that can be read count, whatever errors the rest has.
 fn classify(body: &[u8], error: &serde_json::Error) -> ReviewError {
     let mut head = Head::default();
     let whole = (&mut head).deserialize(&mut serde_json::Deserializer::from_slice(body));
@@ -293,7 +294,7 @@ fn classify(body: &[u8], error: &serde_json::Error) -> ReviewError {
     }
 }
 
-/// The `kind` and `apiVersion` of an object, kept when a later part of the object cannot be read.
+/// The `kind` and `apiVersion` of an object, kept even if a later part of the object cannot be read.
 #[derive(Default)]
 struct Head {
     kind: Option<String>,
@@ -326,7 +327,7 @@ impl<'de> Visitor<'de> for &mut Head {
                 }
             };
             let Word(word) = map.next_value()?;
-            // Of a field that is given twice the one counts that leads to a denial.
+            // Of a duplicate field, the value that leads to a denial counts.
             if field.as_deref() != Some(wanted) {
                 *field = word;
             }
@@ -335,7 +336,7 @@ impl<'de> Visitor<'de> for &mut Head {
     }
 }
 
-/// A string, or none for any other value.
+/// A string, or None for any other value.
 struct Word(Option<String>);
 
 impl<'de> Deserialize<'de> for Word {
@@ -345,8 +346,8 @@ impl<'de> Deserialize<'de> for Word {
     }
 }
 
-/// A JSON object with the fields of `T`. A derived `Deserialize` alone also takes an array of the fields' values, and
-/// names the Rust type in its errors.
+/// A JSON object with the fields of `T`. A derived `Deserialize` alone would also accept an array of the
+/// fields' values, and name the Rust type in its errors.
 #[derive(Default)]
 struct Object<T>(T);
 
@@ -368,7 +369,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// serde_json repeats what it did not expect, however long that is; the place stands at the end.
+/// Returns the text of an error within its limit, with the position at the end. serde_json repeats an
+/// unexpected value at any length.
 fn shown(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let shown = text::shown(&message, SHOWN);
@@ -378,7 +380,7 @@ fn shown(error: &serde_json::Error) -> String {
     format!("{shown} at line {} column {}", error.line(), error.column())
 }
 
-/// A JSON map of strings as it stands, so that a key given twice is seen.
+/// A JSON map of strings as a list, so that a duplicate key is visible.
 struct Pairs(Vec<(String, String)>);
 
 impl<'de> Deserialize<'de> for Pairs {

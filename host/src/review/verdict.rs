@@ -1,4 +1,4 @@
-//! Decisions and how they become one verdict: deny overrides. Pure.
+//! Decisions of policies, and their combination into one verdict: deny overrides. Pure.
 
 mod annotations;
 mod disposition;
@@ -15,15 +15,15 @@ use crate::image::Image;
 use crate::limits;
 use crate::text;
 
-/// What one policy decided of one image.
+/// The outcome of one policy for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// Its rule applies and is satisfied.
+    /// The policy's rule applies and is satisfied.
     Allow,
-    /// Its rule applies and is violated.
+    /// The policy's rule applies and is violated.
     Deny,
-    /// Its rule does not apply.
+    /// The policy's rule does not apply.
     Abstain,
 }
 
@@ -37,7 +37,7 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// The answer of one policy for one image, within the contract's bounds.
+/// The decision of one policy for one image, within the contract's limits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Decision {
@@ -47,48 +47,48 @@ pub struct Decision {
     pub code: String,
     /// One line, escaped.
     pub reason: String,
-    /// Key and value as the policy gave them, cleaned.
+    /// Keys and values from the policy, cleaned.
     pub audit_annotations: Vec<(String, String)>,
     /// Lines for the client.
     pub warnings: Vec<String>,
 }
 
-/// Why a policy gave no decision.
+/// The reason why a policy gave no decision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malfunction {
-    /// No version of it could be loaded.
+    /// No version of the policy could be loaded.
     #[error("the policy is not loaded: {0}")]
     NotLoaded(String),
-    /// A call took longer than its limit.
+    /// A call exceeded its time limit.
     #[error("{}", limits::DEADLINE.says_of(*.0))]
     Deadline(Duration),
-    /// The review's budget was used up before it could be asked.
+    /// The review's budget was used up before the policy ran.
     #[error("it was not asked: the review's budget of {} was used up", humantime::format_duration(*.0))]
     Budget(Duration),
-    /// It is in mode audit, and others were waiting.
+    /// The policy is in mode audit, and other reviews were waiting.
     #[error(
         "it was not asked: policies in mode audit are asked only while that keeps no other review waiting"
     )]
     LeftOut,
-    /// It asked for more memory than its limit, in bytes.
+    /// The policy needed more memory than its limit, in bytes.
     #[error("{}", limits::MEMORY.says("", *.0))]
     Memory(u64),
-    /// Its answer, or one line for its log, is larger than the limit, in bytes.
+    /// A result of the policy, or one of its log lines, exceeds the limit, in bytes.
     #[error("{}", limits::RESULT.says("", *.0))]
     Result(u64),
-    /// It trapped, or its answer breaks the component model's rules.
+    /// The policy trapped, or its result breaks the component model's rules.
     #[error("it failed: {0}")]
     Trap(String),
-    /// It answered with an error of its own.
+    /// The policy returned an error of its own.
     #[error("it reported: {0}")]
     Reported(String),
-    /// Its answer breaks the contract.
+    /// The policy's result breaks the contract.
     #[error("its answer breaks the contract: {0}")]
     Contract(String),
 }
 
-/// Whether two judgements of one image by one policy are the same. The words of a malfunction may hold addresses, which
-/// are others in another instance.
+/// Returns whether two results of one policy for one image are the same. Of malfunctions only the kind
+/// counts: their messages may hold addresses, which differ from instance to instance.
 pub fn agree(one: &Result<Decision, Malfunction>, other: &Result<Decision, Malfunction>) -> bool {
     match (one, other) {
         (Ok(one), Ok(other)) => one == other,
@@ -97,27 +97,27 @@ pub fn agree(one: &Result<Decision, Malfunction>, other: &Result<Decision, Malfu
     }
 }
 
-/// What kind of malfunction it is: what counts are kept by.
+/// The kind of a malfunction, by which malfunctions are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MalfunctionKind {
-    /// No version of it could be loaded.
+    /// No version of the policy could be loaded.
     NotLoaded,
-    /// A call took too long.
+    /// A call exceeded its time limit.
     Deadline,
     /// The review's budget was used up.
     Budget,
-    /// It was not asked, to keep nobody waiting.
+    /// The policy did not run, so that no other review waits.
     LeftOut,
-    /// It asked for too much memory.
+    /// The policy needed too much memory.
     Memory,
-    /// It said too much.
+    /// A result or a log line was too large.
     Result,
-    /// It trapped.
+    /// The policy trapped.
     Trap,
-    /// It answered with an error.
+    /// The policy returned an error.
     Reported,
-    /// Its answer breaks the contract.
+    /// The policy's result breaks the contract.
     Contract,
 }
 
@@ -130,7 +130,7 @@ impl MalfunctionKind {
 }
 
 impl Malfunction {
-    /// Its kind.
+    /// Returns the kind.
     pub fn kind(&self) -> MalfunctionKind {
         match self {
             Malfunction::NotLoaded(_) => MalfunctionKind::NotLoaded,
@@ -146,33 +146,33 @@ impl Malfunction {
     }
 }
 
-/// What one policy said of one image.
+/// The result of one policy for one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     /// The policy's name.
     pub policy: String,
-    /// Whether it takes part in the verdict.
+    /// Whether the result takes part in the verdict.
     pub mode: Mode,
-    /// What its malfunction counts as.
+    /// The effect of a malfunction.
     pub failure_policy: FailurePolicy,
-    /// The message of its entry in host.yaml, escaped.
+    /// The message of the policy's entry in host.yaml, escaped.
     pub message: Option<Arc<str>>,
-    /// The decision, or why there is none.
+    /// The decision, or the reason why there is none.
     pub judgement: Result<Decision, Malfunction>,
-    /// What it wrote to its log while it was asked, escaped and within its bounds.
+    /// The log lines of the run, escaped and within their limits.
     pub log: Vec<LogLine>,
 }
 
 /// One line of a policy's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
-    /// Its weight.
+    /// The severity.
     pub level: Level,
-    /// Its text, escaped.
+    /// The text, escaped.
     pub message: String,
 }
 
-/// The weight of a log line, in order.
+/// The severity of a log line, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -180,14 +180,14 @@ pub enum Level {
     Debug,
     /// For the record.
     Info,
-    /// Something to look at.
+    /// A condition to look at.
     Warn,
-    /// Something is wrong.
+    /// An error.
     Error,
 }
 
 impl Said {
-    /// What this counts as, once `failurePolicy` has been applied to a malfunction.
+    /// Returns the outcome that counts, after `failurePolicy` has been applied to a malfunction.
     pub fn outcome(&self) -> Outcome {
         match (&self.judgement, self.failure_policy) {
             (Ok(decision), _) => decision.outcome,
@@ -196,7 +196,7 @@ impl Said {
         }
     }
 
-    /// In one line, why it said so.
+    /// Returns the reason of the result, on one line.
     pub fn reason(&self) -> String {
         match &self.judgement {
             Ok(decision) if decision.reason.is_empty() => decision.code.clone(),
@@ -210,8 +210,8 @@ impl Said {
         self.message.as_deref().filter(|_| self.outcome() == Outcome::Deny)
     }
 
-    /// Returns the reason with the policy's name and the message of its entry, for people. The reason is cut, and the message
-    /// is whole.
+    /// Returns the reason with the policy's name and the message of its entry, for people. Only the reason is
+    /// cut to fit.
     fn line(&self) -> String {
         let message = self.message_of_denial().map_or(String::new(), |message| format!(": {message}"));
         let room = limits::REASON_PART.size().saturating_sub(message.len());
@@ -219,40 +219,41 @@ impl Said {
     }
 }
 
-/// All that is known of one distinct image of a review before the verdict.
+/// One distinct image of a review and the results of its policies, before the verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
     /// The reference as the pod spells it.
     pub original: String,
-    /// Its fields, or the parse error.
+    /// The parsed reference, or the parse error.
     pub image: Result<Image, String>,
-    /// What each policy that applies said, in the order of the policy set. Empty where the image did not parse.
+    /// The result of each policy that applies, in the order of the policy set. Empty if the reference does
+    /// not parse.
     pub said: Vec<Said>,
-    /// The review's budget was used up before every policy had spoken.
+    /// The review's budget, if it was used up before every policy had run.
     pub exhausted: Option<Duration>,
 }
 
-/// One image's part of a verdict.
+/// The verdict on one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageVerdict {
     /// The decisions that the verdict was made from.
     pub judged: Judged,
     /// Whether this image may run, before the host's `mode` is applied.
     pub allowed: bool,
-    /// The basis of that.
+    /// The basis of `allowed`.
     pub decided_by: DecidedBy,
     /// The review's namespace, escaped and cut.
     namespace: Arc<str>,
 }
 
-/// All decisions of a review together.
+/// The verdict on a review, with all decisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The result, with its basis.
     pub disposition: Disposition,
-    /// Why the review is denied, or would be in mode `enforce`. Empty if it is allowed.
+    /// The reason why the review is denied, or would be in mode `enforce`. Empty if the review is allowed.
     pub reason: String,
-    /// The generation that judged it.
+    /// The generation that judged the review.
     pub generation: String,
     /// Each distinct image, in the order of the review.
     pub images: Vec<ImageVerdict>,
@@ -279,7 +280,7 @@ impl Verdict {
             (Some(by), Mode::Enforce) => Disposition::Denied(by),
             (Some(by), Mode::Audit) => Disposition::WouldDeny(by),
             (None, _) => {
-                // A review without images has nothing to be judged.
+                // A review without images has no image to judge.
                 let by = images.iter().map(|image| image.decided_by).max().unwrap_or(DecidedBy::Policies);
                 Disposition::Allowed(by)
             }
@@ -287,7 +288,8 @@ impl Verdict {
         Verdict { disposition, reason, generation: generation.to_owned(), images }
     }
 
-    /// Returns a denial of the review as a whole, for a `reason` that no policy gave: a limit, or a malformed ImageReview.
+    /// Returns a denial of the whole review, for a `reason` that no policy gave: an exceeded limit, or a
+    /// malformed ImageReview.
     pub fn refuse(rules: &Rules, generation: &str, reason: &str) -> Verdict {
         Verdict {
             disposition: match rules.mode {
@@ -320,7 +322,8 @@ impl Verdict {
         annotations::of_policies(&self.images)
     }
 
-    /// Returns all audit annotations: keys without `/`, at most 63 bytes. Those of the host have no `.`.
+    /// Returns all audit annotations. Keys have no `/` and at most 63 bytes, and the host's own keys have no
+    /// `.`.
     pub fn audit_annotations(&self) -> BTreeMap<String, String> {
         let mut annotations = self.policy_annotations();
         annotations.insert("generation".to_owned(), self.generation.clone());
@@ -356,7 +359,7 @@ fn by_policies(rules: &Rules, said: &[Said]) -> (bool, DecidedBy) {
     let allowed = any(Outcome::Allow);
     let audit_only = !said.is_empty() && in_force().next().is_none();
     match rules.unjudged {
-        // A malfunction that would deny under `Fail`.
+        // A malfunction was ignored that denies under `Fail`.
         _ if allowed && failed => (true, DecidedBy::FailurePolicy),
         _ if allowed => (true, DecidedBy::Policies),
         _ if audit_only => (true, DecidedBy::AuditOnly),
@@ -367,8 +370,8 @@ fn by_policies(rules: &Rules, said: &[Said]) -> (bool, DecidedBy) {
 }
 
 impl ImageVerdict {
-    /// Returns why the image is denied, an item for each denial (`reason (policy NAME)`), or in one item why it is allowed.
-    /// Each is made when it is taken.
+    /// Returns the reasons of a denied image, an item for each denial (`reason (policy NAME)`), or one item
+    /// with the reason why the image is allowed. An item is built when the iterator reaches it.
     pub fn because(&self) -> Box<dyn Iterator<Item = String> + '_> {
         let Judged { image, said, exhausted, .. } = &self.judged;
         let namespace = &self.namespace;
@@ -404,7 +407,7 @@ impl ImageVerdict {
         }
     }
 
-    /// Returns why, in one line within the bound of a reason.
+    /// Returns the reasons on one line, within the limit of a reason.
     pub fn reason(&self) -> String {
         annotations::join(self.because(), self.count(), limits::REASON.size())
     }

@@ -20,17 +20,18 @@ use super::{TlsError, unusable};
 use crate::limits;
 use crate::text;
 
-/// The clients with a certificate of an authority and, where names are configured, one of those names.
+/// Verifier of clients: a client needs a certificate of an authority and, where names are configured, one of
+/// those names.
 #[derive(Debug)]
 pub(super) struct Clients {
-    /// The authorities, as webpki wants them: their validity is not among what it looks at.
+    /// The authorities in the form that webpki takes. webpki does not check their validity.
     anchors: Vec<TrustAnchor<'static>>,
-    /// The same, in the same order.
+    /// The same authorities, in the same order.
     authorities: Vec<Authority>,
     names: Vec<String>,
     hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
-    /// Explains in rustls' errors why a chain leads to no authority, and verifies signatures.
+    /// rustls' own verifier: it explains why a chain leads to no authority, and verifies signatures.
     inner: Arc<dyn ClientCertVerifier>,
 }
 
@@ -42,7 +43,7 @@ struct Authority {
     not_after: i64,
 }
 
-/// The reason why a client of a valid chain is refused.
+/// The reason why a client with a valid chain is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refused {
     #[error("the client's certificate is for {0}, which is not among tls.clientNames")]
@@ -69,7 +70,7 @@ impl Clients {
     /// Reads the authorities of the file `path`.
     ///
     /// # Errors
-    /// One of the certificates can verify no client.
+    /// Returns an error if one of the certificates cannot verify clients.
     pub(super) fn new(
         path: &Path,
         certificates: &[CertificateDer<'static>],
@@ -95,7 +96,7 @@ impl Clients {
         Ok(Clients { anchors, authorities, names: names.to_vec(), hints, algorithms, inner })
     }
 
-    /// Returns the second, since 1970, from which on a client with this chain is no longer trusted.
+    /// Returns the last second, since 1970, at which a client with this chain is trusted.
     pub(super) fn trusted_until(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -135,8 +136,8 @@ impl Clients {
         }
     }
 
-    /// Returns the authority of `anchor` that is valid for longest. An authority that was renewed with its old key is
-    /// there twice.
+    /// Returns the authority of `anchor` that is valid for longest. A renewed authority with its old key
+    /// occurs twice.
     fn authority(&self, anchor: &TrustAnchor<'_>, now: i64) -> Result<&Authority, Refused> {
         let all = self.anchors.iter().zip(&self.authorities);
         let same = || all.clone().filter(|(other, _)| *other == anchor).map(|(_, authority)| authority);
@@ -171,7 +172,8 @@ impl Authority {
     }
 }
 
-/// Checks that signatures of an authority's key can be verified: otherwise its clients would be refused one by one.
+/// Checks that signatures of an authority's key can be verified. Otherwise the host would reject each client
+/// of the authority.
 fn check_key(
     certificate: &X509Certificate<'_>,
     algorithms: &WebPkiSupportedAlgorithms,
@@ -179,7 +181,7 @@ fn check_key(
     const WANTED: &str = "can verify no client: this host takes RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, \
                           and Ed25519";
     let key = certificate.public_key();
-    // An AlgorithmIdentifier without its own tag and length, of which the latter is one byte.
+    // The AlgorithmIdentifier without its tag and its length, which has one byte.
     let identifier = key.raw.get(header_length(key.raw)..).and_then(|inner| {
         let length = usize::from(*inner.get(1)?);
         inner.get(2..length.checked_add(2)?)
@@ -200,8 +202,8 @@ fn header_length(der: &[u8]) -> usize {
     }
 }
 
-/// Checks that not too many authorities have one name: a client's chain is tried with each of them, and webpki gives up
-/// after a hundred.
+/// Checks the number of authorities with the same name: webpki tries a client's chain with each of them, and
+/// gives up after a hundred.
 fn check_names(anchors: &[TrustAnchor<'_>]) -> Result<(), String> {
     let mut names: Vec<&[u8]> = anchors.iter().map(|anchor| anchor.subject.as_ref()).collect();
     names.sort_unstable();
@@ -210,14 +212,15 @@ fn check_names(anchors: &[TrustAnchor<'_>]) -> Result<(), String> {
     if most > bound.size() { Err(bound.says(most, bound.default)) } else { Ok(()) }
 }
 
-/// Returns the names that a client may choose its certificate by; none where they do not fit into a handshake.
+/// Returns the names of the authorities, by which a client can choose its certificate. The list is empty if
+/// the names do not fit into a handshake.
 fn hints(roots: &RootCertStore) -> Vec<DistinguishedName> {
     let subjects = roots.subjects();
     let bytes: usize = subjects.iter().map(|subject| subject.as_ref().len() + 2).sum();
     if bytes > limits::AUTHORITY_NAMES.size() { Vec::new() } else { subjects }
 }
 
-/// Returns the last second of a certificate's validity; the first of all when it cannot be read.
+/// Returns the last second of a certificate's validity, or 0 if the certificate cannot be read.
 fn not_after(certificate: &CertificateDer<'_>) -> i64 {
     X509Certificate::from_der(certificate).map_or(0, |(_, one)| one.validity().not_after.timestamp())
 }
@@ -268,7 +271,7 @@ impl ClientCertVerifier for Clients {
     }
 }
 
-/// The common name, and the DNS names among the alternative names.
+/// Returns the common name, and the DNS names among the alternative names.
 fn names_of(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
     let common = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok());

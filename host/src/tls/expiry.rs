@@ -1,4 +1,4 @@
-//! When certificates expire, and when that has to be said. The time is given, never asked for.
+//! Expiry of certificates, and the notices about it. The caller passes the current time.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,29 +12,29 @@ use x509_parser::time::ASN1Time;
 use crate::text;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many days ahead it is said, the last one first.
+/// Days before the expiry at which a notice is given, the latest notice first.
 const AHEAD: [u32; 3] = [1, 7, 30];
-/// Certificates that live shorter than so many times that are replaced by a machine, and shortly before they expire: of
-/// those it is not said so early.
+/// If a certificate's lifetime is at most `LIVES` times the days of a notice, that notice is skipped: a
+/// machine is assumed to renew such a certificate shortly before it expires.
 const LIVES: u32 = 3;
 
-/// What the host needs a certificate for.
+/// The purpose of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// The host shows it to clients.
+    /// The certificate that the host presents to clients.
     Serving,
-    /// The host shows it beside its own, for clients that do not have it.
+    /// A certificate that the host presents beside its own, for clients that do not have it.
     ServingChain,
-    /// It is an authority of clients.
+    /// An authority that signs client certificates.
     ClientCa,
 }
 
 impl Role {
-    /// All of them, in order.
+    /// All roles, in order.
     pub const ALL: [Role; 3] = [Role::Serving, Role::ServingChain, Role::ClientCa];
 
-    /// What follows from a certificate of this role that is not valid.
+    /// Returns the consequence of an invalid certificate of this role.
     fn consequence(self) -> &'static str {
         match self {
             Role::Serving => "clients refuse to connect to this host",
@@ -45,7 +45,7 @@ impl Role {
         }
     }
 
-    /// As metrics and `/readyz` call it.
+    /// Returns the name in metrics and in `/readyz`.
     pub fn name(self) -> &'static str {
         match self {
             Role::Serving => "serving",
@@ -55,33 +55,33 @@ impl Role {
     }
 }
 
-/// A certificate that is in force, as far as time is concerned.
+/// A certificate in force, with its validity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Certificate {
-    /// What for.
+    /// The purpose.
     pub role: Role,
-    /// The file that it is in.
+    /// The file that holds the certificate.
     pub file: PathBuf,
-    /// Whose it is, on one line, escaped.
+    /// The subject, escaped, on one line.
     pub subject: String,
     not_before: SystemTime,
-    /// After that it is good for nothing.
+    /// The end of the validity.
     pub not_after: SystemTime,
 }
 
-/// How near the end is.
+/// The state of a certificate for which a notice is due, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Nearness {
-    /// It expired so many whole days ago, counted below zero.
+    /// The certificate has expired. The number of whole days since then is negative or zero.
     Expired(i64),
-    /// Its validity has not begun.
+    /// The validity has not begun.
     NotYet,
-    /// It is at most so many days ahead.
+    /// The certificate expires within this number of days.
     Within(u32),
 }
 
 impl Certificate {
-    /// Reads what matters of a certificate; none where it cannot be read.
+    /// Reads the subject and the validity of a certificate. Returns None if the certificate cannot be read.
     pub(super) fn new(role: Role, file: &Path, certificate: &CertificateDer<'_>) -> Option<Certificate> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let validity = certificate.validity();
@@ -94,7 +94,7 @@ impl Certificate {
         })
     }
 
-    /// How near its end is, where that has to be said.
+    /// Returns the state of the certificate. Returns None if no notice is due.
     pub fn nearness(&self, now: SystemTime) -> Option<Nearness> {
         let left = match self.not_after.duration_since(now) {
             Ok(left) if !left.is_zero() => left,
@@ -111,7 +111,7 @@ impl Certificate {
         (lives > DAY * LIVES * within).then_some(Nearness::Within(within))
     }
 
-    /// What is said of it then, in one line.
+    /// Returns the notice, on one line. Returns None if none is due.
     pub fn notice(&self, now: SystemTime) -> Option<String> {
         let at = humantime::format_rfc3339_seconds(self.not_after);
         let (role, subject) = (self.role.name(), &self.subject);
@@ -149,12 +149,12 @@ fn system_time(time: ASN1Time) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH)
 }
 
-/// What was said already: each thing is said once, and that something has expired once a day.
+/// The notices already given. Each notice is given once, but the notice of an expired certificate once a day.
 #[derive(Default)]
 pub struct Notices(BTreeMap<Certificate, Nearness>);
 
 impl Notices {
-    /// What has to be said `now` of the certificates in force.
+    /// Returns the notices that are due `now` for the certificates in force, and records these as given.
     pub fn due(&mut self, certificates: &[Certificate], now: SystemTime) -> Vec<(Nearness, String)> {
         self.0.retain(|certificate, _| certificates.contains(certificate));
         let mut due = Vec::new();
@@ -187,7 +187,8 @@ mod tests {
         }
     }
 
-    /// What is said of it when someone looks every six hours, from its first day to three days after its last.
+    /// Returns the notices given by checks every six hours, from the first day of the validity to three days
+    /// after its end.
     fn said(certificate: &Certificate, days: u32) -> Vec<String> {
         let mut notices = Notices::default();
         let looks = (0..=4 * (days + 3)).map(|quarter| UNIX_EPOCH + BORN + DAY / 4 * quarter);

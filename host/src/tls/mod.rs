@@ -1,4 +1,4 @@
-//! TLS as the apiserver speaks it: certificates read and checked, clients verified, refusals explained.
+//! TLS for the apiserver: checks certificates, verifies clients and explains failed handshakes.
 
 mod clients;
 mod expiry;
@@ -25,7 +25,7 @@ use crate::fs::{self, FileError};
 use crate::limits;
 use crate::text;
 
-/// Why TLS material cannot serve. Each message names the file and what to do.
+/// The reason why TLS material cannot serve. Each message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file cannot be read.
@@ -33,20 +33,20 @@ pub enum TlsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The file holds something else.
+    /// The file's content cannot be used.
     #[error("{}: {problem}", text::path(path))]
     Unusable {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it and what is wanted.
+        /// The problem, with the content that is expected.
         problem: String,
     },
 }
 
-/// Material that can serve.
+/// TLS material that can serve.
 pub struct Tls {
     config: Arc<ServerConfig>,
     certificates: Vec<Certificate>,
@@ -54,14 +54,14 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Returns the material as a handshake needs it.
+    /// Returns the material in the form that a handshake needs.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
 
-    /// Returns the time from which on a client with this chain, leaf first, is no longer trusted: its certificate, one
-    /// between, or the authority that signed it has expired then. Returns None where clients need no certificate, and
-    /// a time that is over for a chain that is not trusted.
+    /// Returns the time from which on a client with this chain, leaf first, is no longer trusted: its
+    /// certificate, an intermediate, or the authority that signed the chain has expired. Returns None if
+    /// clients need no certificate, and a time in the past if the chain is not trusted.
     pub fn trusted_until(&self, chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
         let clients = self.clients.as_ref()?;
         let until = chain.split_first().and_then(|(leaf, intermediates)| {
@@ -69,12 +69,12 @@ impl Tls {
             clients.verify_client_cert(leaf, intermediates, now).ok()?;
             clients.trusted_until(leaf, intermediates, now).ok()
         });
-        // The last second is valid still.
+        // A certificate is still valid in the last second.
         let seconds = u64::try_from(until.unwrap_or_default().saturating_add(1)).unwrap_or_default();
         Some(UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH))
     }
 
-    /// The certificates that it depends on.
+    /// Returns the certificates that the material depends on.
     pub fn certificates(&self) -> &[Certificate] {
         &self.certificates
     }
@@ -83,44 +83,44 @@ impl Tls {
 /// The writing end of the TLS material in force.
 pub struct TlsStore(watch::Sender<Arc<Tls>>);
 
-/// The reading end: each handshake takes the material in force at its beginning.
+/// The reading end of the TLS material in force. Each handshake uses the material in force at its beginning.
 #[derive(Clone)]
 pub struct TlsReader(watch::Receiver<Arc<Tls>>);
 
 impl TlsStore {
-    /// Puts the first material in force.
+    /// Creates a store with the first material in force, and a reader.
     pub fn new(first: Arc<Tls>) -> (TlsStore, TlsReader) {
         let (store, reader) = watch::channel(first);
         (TlsStore(store), TlsReader(reader))
     }
 
-    /// Puts `tls` in force for every handshake that begins after this.
+    /// Puts `tls` in force for every handshake that begins after this call.
     pub fn publish(&mut self, tls: Arc<Tls>) {
         self.0.send_replace(tls);
     }
 }
 
 impl TlsReader {
-    /// The material in force.
+    /// Returns the material in force.
     pub fn current(&self) -> Arc<Tls> {
         Arc::clone(&self.0.borrow())
     }
 
-    /// The material in force, which [`TlsReader::changed`] takes as seen.
+    /// Returns the material in force, and marks it as seen for [`TlsReader::changed`].
     pub fn see(&mut self) -> Arc<Tls> {
         Arc::clone(&self.0.borrow_and_update())
     }
 
-    /// Waits until other material is in force than was seen.
+    /// Waits until material other than the material last seen is in force.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
-            // Nothing changes without a writer.
+            // Without a store the material never changes.
             std::future::pending().await
         }
     }
 }
 
-/// The material that a [`TlsConfig`] names, as bytes: what it is made of, and how a change is seen.
+/// The bytes of the files that a [`TlsConfig`] names. A comparison of two materials detects a change.
 #[derive(Clone, PartialEq)]
 pub struct Material {
     config: TlsConfig,
@@ -133,7 +133,7 @@ impl Material {
     /// Reads the files.
     ///
     /// # Errors
-    /// A file is missing, unreadable or too large.
+    /// Returns an error if a file is missing, unreadable or too large.
     pub fn read(config: &TlsConfig) -> Result<Material, TlsError> {
         let client_ca = match &config.client_auth {
             ClientAuth::Required { ca, .. } => Some(read(ca)?),
@@ -147,15 +147,15 @@ impl Material {
         })
     }
 
-    /// The files.
+    /// Returns the configuration that names the files.
     pub fn config(&self) -> &TlsConfig {
         &self.config
     }
 
-    /// Checks that it can serve an apiserver, TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
+    /// Builds material that serves an apiserver: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
     ///
     /// # Errors
-    /// The first file that cannot serve, with the reason.
+    /// Returns the first file that cannot serve, with the reason.
     pub fn server_config(&self) -> Result<Arc<Tls>, TlsError> {
         let TlsConfig { certificate, private_key, client_auth } = &self.config;
         let chain = certificates(certificate, &self.certificate)?;
@@ -194,8 +194,8 @@ impl Material {
             other => unusable(private_key, format!("the key cannot be used: {other}")),
         })?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // A resumed session is served without a look at its client's certificate, which may have expired meanwhile.
-        // Connections are kept for long, so nothing is gained by resumption.
+        // A resumed session skips the check of the client's certificate, which may have expired since.
+        // Connections are long-lived, so resumption would gain nothing.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         watched.sort_by_key(|certificate| certificate.not_after);
@@ -249,8 +249,8 @@ fn contains(haystack: &[u8], needle: &str) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle.as_bytes())
 }
 
-/// What Go's client demands of a serving certificate (crypto/x509), so that a certificate that every apiserver would
-/// refuse is found here and not in a pod's denial.
+/// Checks the requirements of Go's client (crypto/x509) for a serving certificate. A certificate that every
+/// apiserver would reject is reported here, instead of in a pod's denial.
 fn check_serving(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), TlsError> {
     let Some(leaf) = chain.first() else { return Ok(()) };
     let (_, leaf) = X509Certificate::from_der(leaf)
@@ -289,7 +289,8 @@ fn check_serving(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), TlsErr
     Ok(())
 }
 
-/// Returns whose a certificate is: its subject, or its alternative names where the subject is empty, as DER.
+/// Returns the identity of a certificate's owner, as DER: the subject, or the alternative names if the
+/// subject is empty. Returns None if the certificate cannot be read or has neither.
 pub fn identity(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     if certificate.subject().iter().next().is_some() {
@@ -299,7 +300,7 @@ pub fn identity(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     Some(names.value.to_vec())
 }
 
-/// Why a handshake failed, for the log: what was wrong and what to do, where that is known.
+/// Returns the cause of a failed handshake for the log, with the remedy if it is known.
 pub fn explain(error: &std::io::Error) -> String {
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return match error.kind() {

@@ -1,7 +1,7 @@
-//! Audit annotations of a verdict, and other texts that are joined from those of many images. Pure.
+//! Audit annotations of a verdict, and other texts that combine those of many images. Pure.
 //!
-//! The host's own keys (`decided-by`, `generation`, `review`, `would-deny`) have no `.`; those of policies always have
-//! one, after the policy's name. So no policy can forge a key of the host.
+//! The host's own keys (`decided-by`, `generation`, `review`, `would-deny`) have no `.`. A policy's key
+//! always has one, after the policy's name, so no policy can forge a key of the host.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ const MALFUNCTION: &str = "malfunction";
 const WARNINGS: &str = "warnings";
 const AUDIT: &str = "audit";
 
-/// A key below a policy's name. The host's come first, so that the bound of annotations never leaves out one of them for
-/// one of a policy.
+/// A key below a policy's name. Keys written by the host sort first, so the limit of annotations never drops
+/// one of these in favour of a policy's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key<'a> {
     /// Written by the host.
@@ -27,7 +27,7 @@ enum Key<'a> {
     Policy { policy: &'a str, key: &'a str },
 }
 
-/// A value as it was given. Texts are made of those alone that are shown.
+/// A value as given. Only the values that are shown are turned into text.
 #[derive(Clone, Copy)]
 enum Value<'a> {
     Text(&'a str),
@@ -68,10 +68,10 @@ impl Value<'_> {
     }
 }
 
-/// All values of one key, each with the place of its image.
+/// All values of one key, each with the index of its image.
 type Values<'a> = Vec<(usize, Value<'a>)>;
 
-/// Returns the annotations and warnings of policies, and what policies in mode `audit` would decide, by key.
+/// Returns the annotations and warnings of policies, and the decisions of policies in mode `audit`, by key.
 pub(super) fn of_policies(images: &[ImageVerdict]) -> BTreeMap<String, String> {
     let mut spelled: BTreeMap<String, Values<'_>> = BTreeMap::new();
     for (key, values) in collected(images) {
@@ -80,14 +80,15 @@ pub(super) fn of_policies(images: &[ImageVerdict]) -> BTreeMap<String, String> {
     spelled.into_iter().map(|(key, values)| (key, in_one(values, images))).collect()
 }
 
-/// Returns the first keys in order, within the bound, with all their values. No more are held at any time.
+/// Returns the first keys in order, within the limit, with all their values. Keys beyond the limit are
+/// dropped at once.
 fn collected(images: &[ImageVerdict]) -> BTreeMap<Key<'_>, Values<'_>> {
     let mut found: BTreeMap<Key<'_>, Values<'_>> = BTreeMap::new();
     for (place, image) in images.iter().enumerate() {
         for said in &image.judged.said {
             for (key, value) in given(said) {
                 found.entry(key).or_default().push((place, value));
-                // A key that is left out never comes back: those before it stay.
+                // A dropped key never returns, because the keys before it stay.
                 if found.len() > limits::AUDIT_ANNOTATIONS.size() {
                     found.pop_last();
                 }
@@ -113,7 +114,8 @@ fn given(said: &Said) -> impl Iterator<Item = (Key<'_>, Value<'_>)> {
         .chain(audit.then(|| host(AUDIT, Value::Audit(said))))
 }
 
-/// Returns one value for all images: alone if every image gave the same, otherwise each with its image.
+/// Returns one value for all images: the value alone if every image has the same, otherwise each value with
+/// its image.
 fn in_one(mut values: Values<'_>, images: &[ImageVerdict]) -> String {
     // Two keys of one policy may have one spelling.
     values.sort_by_key(|(place, _)| *place);
@@ -134,9 +136,10 @@ fn in_one(mut values: Values<'_>, images: &[ImageVerdict]) -> String {
 }
 
 impl Key<'_> {
-    /// Returns `POLICY.key` as the apiserver takes it (`checkKeyFormat` in k8s.io/apiserver/pkg/admission/attributes.go):
-    /// letters, digits, `-`, `_` and `.`, a letter or digit at both ends, at most 63 bytes. A key that is cut, or would be
-    /// one of the host's, ends in a digest of the whole, so that no two policies share a key.
+    /// Returns `POLICY.key` in the form that the apiserver accepts (`checkKeyFormat` in
+    /// k8s.io/apiserver/pkg/admission/attributes.go): letters, digits, `-`, `_` and `.`, a letter or digit at
+    /// both ends, at most 63 bytes. A key that is cut, or that collides with a key of the host, ends in a
+    /// digest of the whole key, so that no two policies share a key.
     fn spelling(&self) -> String {
         let (policy, given) = match *self {
             Key::Host { policy, key } => (policy, key),
@@ -156,7 +159,7 @@ impl Key<'_> {
         }
         let digest = Sha256::digest(format!("{policy}.{given}"));
         let digest: String = digest.iter().take(DIGEST / 2).map(|byte| format!("{byte:02x}")).collect();
-        // One `.` and one `-` are between the three.
+        // The three parts are joined by one `.` and one `-`.
         let room = limits::AUDIT_KEY.size() - digest.len() - 2;
         let of_policy = policy.len().min(room.saturating_sub(clean.len()).max(room / 2));
         let of_key = clean.len().min(room - of_policy);
@@ -173,14 +176,14 @@ fn ends_in_digest(key: &str) -> bool {
     end.len() == DIGEST && end.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Returns `parts` joined by `; `, within `bytes`, with the number of those that do not fit. `count` is the number of parts.
-/// Parts after the first that does not fit are not made.
+/// Returns `parts` joined by `; `, within `bytes`, with the number of parts that do not fit. `count` is the
+/// number of all parts. Parts after the first that does not fit are not built.
 pub(super) fn join(parts: impl Iterator<Item = String>, count: usize, bytes: usize) -> String {
     let mut joined = String::new();
     for (index, part) in parts.enumerate() {
         let separator = if index == 0 { "" } else { "; " };
         let left = count.saturating_sub(index + 1);
-        // Room for the number of the rest, should the next part not fit.
+        // Space for the number of the remaining parts, in case the next part does not fit.
         let reserve = if left == 0 { 0 } else { format!("; and {left} more").len() };
         if joined.len() + separator.len() + part.len() + reserve <= bytes {
             joined.push_str(separator);

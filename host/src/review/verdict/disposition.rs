@@ -11,21 +11,22 @@ pub enum Disposition {
     Allowed(DecidedBy),
     /// An image is denied.
     Denied(DecidedBy),
-    /// The review is denied as a whole, before any policy: it is malformed, over a limit, or waited too long.
+    /// The review is denied as a whole, before any policy runs: it is malformed, over a limit, or waited too
+    /// long.
     Refused,
     /// The review is allowed because the host is in mode `audit`, and would be denied otherwise.
     WouldDeny(DecidedBy),
 }
 
-/// The basis of a result. The order is from the most judged to the least judged: a review has that of the least judged
-/// image among those that decide it, which are the denied ones of a denial, and otherwise all.
+/// The basis of a result, ordered from the most judged to the least judged. A review has the basis of its
+/// least judged image. Only the denied images count in a denial, and otherwise all images count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DecidedBy {
     /// Decisions of policies in mode `enforce`.
     Policies,
-    /// A malfunction of a policy in mode `enforce`, and its failurePolicy: `Fail` denies the image, or `Ignore` allows an
-    /// image that `Fail` would deny.
+    /// A malfunction of a policy in mode `enforce`, and its failurePolicy: `Fail` denies the image, or
+    /// `Ignore` allows an image that `Fail` would deny.
     FailurePolicy,
     /// A limit of the host: the policies did not end in time.
     Limit,
@@ -64,7 +65,7 @@ impl fmt::Display for DecidedBy {
 }
 
 impl Disposition {
-    /// All that can occur, in order.
+    /// All dispositions that can occur, in order.
     pub const ALL: [Disposition; 17] = {
         use DecidedBy::*;
         use Disposition::*;
