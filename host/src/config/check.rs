@@ -1,5 +1,5 @@
-//! Raw values -> checked values. After a problem is noted some value is returned all the same, so that the
-//! checks go on; a configuration with a problem is never handed out.
+//! Checks that turn the raw values of host.yaml into a [`Config`]. After a problem the checks go on with some
+//! value, and a configuration with a problem is never returned.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use crate::image::Pattern;
 use crate::limits::{self, Bound, Set};
 use crate::text;
 
-/// Checks everything, and reports everything that is wrong.
+/// Checks the whole file, and returns either the configuration or every problem.
 pub(super) fn config(path: &Path, document: Document, raw: HostYaml) -> Result<Config, Vec<Problem>> {
     let parent = path.parent().unwrap_or(Path::new(""));
     let mut checker = Checker { document: &document, parent, problems: Vec::new() };
@@ -187,9 +187,9 @@ impl Checker<'_> {
         })
     }
 
-    /// Returns the message of a policy's entry as it is shown: on one line, escaped.
+    /// Returns the message of a policy's entry as shown to people: on one line, escaped.
     fn message(&mut self, pointer: &str, text: &str) -> String {
-        // A block of YAML ends in a line break.
+        // A YAML block ends in a line break.
         let text = text.trim();
         if text.is_empty() {
             self.problem(pointer, "the message is empty: remove the key, or write where to ask");
@@ -246,7 +246,7 @@ impl Checker<'_> {
         }
         let include = raw.include.as_ref().map(|texts| self.patterns(&at, texts));
         for pattern in include.iter().flatten().filter(|pattern| pattern.is_of_tag()) {
-            // Whoever writes the pod could leave the policy by writing a digest.
+            // A pod that names the image by its digest would escape the policy.
             self.problem(
                 &at,
                 format!("`{pattern}`: an image named by its digest has no tag and would leave the policy: leave the tag out"),
@@ -306,7 +306,8 @@ impl Checker<'_> {
         })
     }
 
-    /// Resolved against the folder of the file, and without `.`, so that one file has one spelling.
+    /// Returns the path resolved against the folder of the file, and without `.`, so that one file has one
+    /// spelling.
     fn path(&mut self, pointer: &str, text: &str) -> PathBuf {
         if text.is_empty() {
             self.problem(pointer, "a path must not be empty");
@@ -314,7 +315,7 @@ impl Checker<'_> {
         self.parent.join(text).components().filter(|component| *component != Component::CurDir).collect()
     }
 
-    /// Reads patterns; `all` says what to write instead of a pattern for all namespaces.
+    /// Reads patterns. `all` is the advice against a pattern for all namespaces.
     fn namespaces(&mut self, pointer: &str, patterns: &[String], all: &str) -> NamespacePatterns {
         let mut read = |(index, text): (usize, &String)| match NamespacePattern::try_from(text.as_str()) {
             Ok(pattern) => Some(pattern),
@@ -327,7 +328,8 @@ impl Checker<'_> {
         patterns.iter().enumerate().filter_map(&mut read).collect()
     }
 
-    /// A bound's value; `at` points to the map that its key starts from.
+    /// Returns the value of a limit, within its range. `at` points to the map that the limit's key starts
+    /// from.
     fn duration(&mut self, at: &str, raw: &raw::DurationText, bound: &Bound) -> Duration {
         let Some(duration) = parse_duration(&raw.0) else {
             let message =
@@ -339,7 +341,7 @@ impl Checker<'_> {
         Duration::from_millis(self.in_range(at, &raw.0, milliseconds, bound))
     }
 
-    /// As `duration`.
+    /// Returns the value of a limit as [`Checker::duration`] does.
     fn quantity(&mut self, at: &str, raw: &Quantity, bound: &Bound) -> u64 {
         let (text, bytes) = match raw {
             Quantity::Number(number) => (number.to_string(), number.as_u64()),
@@ -357,7 +359,7 @@ impl Checker<'_> {
         self.in_range(at, &text, bytes, bound)
     }
 
-    /// As `duration`.
+    /// Returns the value of a limit as [`Checker::duration`] does.
     fn count(&mut self, at: &str, raw: &Number, bound: &Bound) -> usize {
         let count = self.in_range(at, &raw.to_string(), raw.as_u64(), bound);
         usize::try_from(count).unwrap_or(usize::MAX)
@@ -375,7 +377,7 @@ impl Checker<'_> {
     }
 }
 
-/// Where a bound's key stands below `at`.
+/// Returns the JSON Pointer to a limit's key below `at`.
 fn pointer(at: &str, bound: &Bound) -> String {
     format!("{at}/{}", bound.key().unwrap_or_default().replace('.', "/"))
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a host.yaml, one line for each problem.
+//! Errors of host.yaml, one line for each problem.
 
 use std::fmt;
 use std::io;
@@ -9,42 +9,42 @@ use crate::fs::{self, FileError};
 use crate::limits;
 use crate::text;
 
-/// How many problems are shown: a file with more is not the file that was meant.
+/// Limit of the problems shown: a file with more is probably not the intended file.
 const MAX_SHOWN: usize = 50;
 
-/// Why there is no configuration.
+/// The reason why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
     #[error("{}: {source}{}", text::path(path), hint(source))]
     Read {
-        /// The file as it was named.
+        /// The file as named by the user.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// What is there could be no host.yaml.
+    /// The path leads to no possible host.yaml.
     #[error("{}: {reason}", text::path(path))]
     Refused {
-        /// The file as it was named.
+        /// The file as named by the user.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// The file was read and is wrong.
+    /// The file was read, but has errors.
     #[error("{}", lines(problems, *hidden))]
     Invalid {
-        /// In the order of the file.
+        /// The problems shown, in the order of the file.
         problems: Vec<Problem>,
-        /// How many more there are.
+        /// The number of further problems.
         hidden: usize,
     },
 }
 
-/// One thing that is wrong in a file.
+/// One problem in a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
-    /// The file as it was named; empty where there is none.
+    /// The file as named by the user; empty if there is no file.
     pub path: PathBuf,
     /// Line, column and message.
     pub problem: yaml::Problem,
@@ -61,7 +61,7 @@ impl fmt::Display for Problem {
 
 impl ConfigError {
     pub(super) fn invalid(path: &Path, mut problems: Vec<yaml::Problem>) -> Self {
-        // Stable, so that what stands at one place keeps its order.
+        // The sort is stable, so that problems at one position keep their order.
         problems.sort_by_key(|problem| problem.at);
         let hidden = problems.len().saturating_sub(MAX_SHOWN);
         let shown = problems.into_iter().take(MAX_SHOWN);
@@ -85,7 +85,7 @@ fn lines(problems: &[Problem], hidden: usize) -> String {
     lines.join("\n")
 }
 
-/// The bytes of a file of bounded size.
+/// Reads a file within the size limit.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
     let refused = |reason: String| ConfigError::Refused { path: path.to_owned(), reason };

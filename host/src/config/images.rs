@@ -6,8 +6,8 @@ use crate::image::{Image, Pattern, Patterns};
 
 /// The images that a policy applies to. The default is all of them.
 ///
-/// `include` means a registry under every name and port that a runtime is known to reach it by, and `exclude` means it
-/// as written: another spelling of an image takes it out of no policy's reach.
+/// `include` covers a registry under every name and port by which a known runtime reaches it, and `exclude`
+/// covers only the name as written. Another spelling of an image therefore cannot escape a policy.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, try_from = "Texts", into = "Texts")]
 pub struct ImageScope {
@@ -16,7 +16,7 @@ pub struct ImageScope {
 }
 
 impl ImageScope {
-    /// Makes a scope of patterns; without `include` it is all images but those of `exclude`.
+    /// Creates a scope of patterns. Without `include` the scope is all images except those of `exclude`.
     #[must_use]
     pub fn new(include: Option<Vec<Pattern>>, exclude: Vec<Pattern>) -> Self {
         Self { include: include.map(Patterns::denying), exclude: Patterns::new(exclude) }
@@ -30,7 +30,7 @@ impl ImageScope {
             && (self.exclude.all().is_empty() || !self.exclude.matches(&image))
     }
 
-    /// Returns its patterns as they are written. Scopes with the same patterns are equal.
+    /// Returns the patterns as written. Scopes with the same patterns are equal.
     pub(crate) fn written(&self) -> impl Ord {
         self.texts()
     }
@@ -39,7 +39,7 @@ impl ImageScope {
         (self.include.as_ref().map(texts), texts(&self.exclude))
     }
 
-    /// Returns whether it is all images, so that none needs to be looked at.
+    /// Returns whether the scope is all images, so that no image needs a check.
     #[must_use]
     pub fn is_all(&self) -> bool {
         self.include.is_none() && self.exclude.all().is_empty()
@@ -57,7 +57,7 @@ impl Eq for ImageScope {}
 /// The texts of `include` and of `exclude`.
 type Written<'a> = (Option<Vec<&'a str>>, Vec<&'a str>);
 
-/// The patterns of a scope as they are written and recorded.
+/// The patterns of a scope as written and recorded.
 #[derive(Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 struct Texts {

@@ -1,8 +1,8 @@
-//! `host.yaml` -> a checked `Config`.
+//! host.yaml, read into a checked [`Config`].
 //!
-//! `raw` says what may be written, and its JSON Schema says so to editors. `shape` compares a document with
-//! that schema: unknown keys, wrong types. `check` turns the raw values into the types below: ranges, names,
-//! what excludes what. Either reports everything that it finds, each problem with its line.
+//! `raw` has the types of the file as written, and their JSON Schema for editors. `shape` compares a document
+//! with the schema: unknown keys, wrong types. `check` turns the raw values into the types below: ranges,
+//! names, keys that exclude each other. Both report every problem that they find, each with its line.
 
 pub mod yaml;
 
@@ -43,43 +43,44 @@ pub const KIND: &str = "HostConfiguration";
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1234);
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9234);
 
-/// A checked host.yaml. Every path in it is already resolved against `directory`.
+/// A checked host.yaml. Every path is already resolved against `directory`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The file as it was named; empty where there is none.
+    /// The file as named by the user; empty if there is no file.
     pub path: PathBuf,
     /// The folder of the file.
     pub directory: PathBuf,
-    /// How to serve; none where `tls` is absent. Ask [`Config::require_serving`].
+    /// Settings of the webhook; None if `tls` is absent. See [`Config::require_serving`].
     pub serving: Option<Serving>,
-    /// Health and status, plain HTTP; `127.0.0.1:9234`.
+    /// Address of health and status, plain HTTP; default `127.0.0.1:9234`.
     pub admin_listen: SocketAddr,
-    /// The generations of the past, and the control socket.
+    /// Folder of past generations and the control socket.
     pub state_directory: Option<PathBuf>,
-    /// How decisions become a verdict.
+    /// Rules by which decisions become a verdict.
     pub rules: Rules,
-    /// Whether a policy set without policies, or none of a `policyDirectory` that had some, may be published; false.
+    /// Whether an empty policy set, or no policy of a `policyDirectory` that had some, may be published;
+    /// default false.
     pub allow_empty: bool,
-    /// Every `*.wasm` in it is a policy.
+    /// Folder in which every `*.wasm` is a policy.
     pub policy_directory: Option<PathBuf>,
-    /// The entries, in the order of the file; names are distinct.
+    /// The entries, in the order of the file, with distinct names.
     pub policies: Vec<PolicyConfig>,
-    /// Where every review is written; none: nowhere.
+    /// The decision log; None if reviews are not written.
     pub decision_log: Option<DecisionLogConfig>,
-    /// What a changed set of policies has to pass before it is in force; none: nothing.
+    /// Checks of a changed policy set before it is in force; None if there are none.
     pub gate: Option<Gate>,
-    /// Bounds of the host.
+    /// Limits of the host.
     pub limits: HostLimits,
-    /// The file, for pointing into it.
+    /// The file, for the positions of values.
     document: Document,
-    /// The lines that `host serve` needs and the file lacks, besides `tls`.
+    /// Lines that `host serve` needs and the file lacks, besides `tls`.
     missing: Vec<String>,
 }
 
-/// What the webhook needs to serve.
+/// Settings that the webhook needs to serve.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Serving {
-    /// `127.0.0.1:1234`.
+    /// Address; default `127.0.0.1:1234`.
     pub listen: SocketAddr,
     /// Certificates.
     pub tls: TlsConfig,
@@ -88,16 +89,16 @@ pub struct Serving {
 /// Certificates of the webhook, as PEM files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TlsConfig {
-    /// The chain that the host shows, leaf first.
+    /// The certificate chain that the host presents, leaf first.
     pub certificate: PathBuf,
-    /// Its key.
+    /// The key of the certificate.
     pub private_key: PathBuf,
-    /// Who may ask.
+    /// The clients that are accepted.
     pub client_auth: ClientAuth,
 }
 
 impl TlsConfig {
-    /// The files that it names.
+    /// Returns the files that the configuration names.
     pub fn files(&self) -> Vec<&Path> {
         let ca = match &self.client_auth {
             ClientAuth::Required { ca, .. } => Some(ca.as_path()),
@@ -107,17 +108,17 @@ impl TlsConfig {
     }
 }
 
-/// Who may ask for a verdict.
+/// The clients that may request a verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClientAuth {
-    /// Who shows a certificate of this authority.
+    /// Clients with a certificate of this authority.
     Required {
         /// PEM file of the authorities.
         ca: PathBuf,
-        /// The certificate must carry one of these names; empty: any.
+        /// Names of which a client's certificate must carry one; empty: any name.
         names: Vec<String>,
     },
-    /// Anyone who reaches the port. Never a default.
+    /// Everyone who can reach the port. Never a default.
     None,
 }
 
@@ -126,25 +127,25 @@ pub enum ClientAuth {
 pub struct DecisionLogConfig {
     /// The folder of its files.
     pub directory: PathBuf,
-    /// The part, from 0 to 1, that is written of reviews without a denial or a malfunction.
+    /// Fraction, from 0 to 1, of the reviews without a denial or a malfunction that are written.
     pub sample: f64,
-    /// Where a file ends, in bytes.
+    /// Size of a file in bytes, after which a new file begins.
     pub file_size: u64,
-    /// How many files there are at most.
+    /// Maximum number of files.
     pub files: usize,
-    /// Reviews that may wait to be written.
+    /// Maximum number of reviews that wait to be written.
     pub queue: usize,
 }
 
-/// How decisions become a verdict.
+/// Rules by which decisions become a verdict.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Rules {
-    /// Of the whole host.
+    /// Mode of the whole host.
     pub mode: Mode,
     /// What happens to an image that no policy judged.
     pub unjudged: Unjudged,
-    /// Namespaces whose images are allowed unseen.
+    /// Namespaces whose images are allowed without evaluation.
     pub exempt_namespaces: NamespacePatterns,
 }
 
@@ -179,16 +180,16 @@ pub enum FailurePolicy {
     Ignore,
 }
 
-/// What a changed set of policies has to pass before it is in force.
+/// Checks that a changed policy set must pass before it is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gate {
-    /// Folders of fixtures, which must pass.
+    /// Folders of fixtures, all of which must pass.
     pub suites: Vec<PathBuf>,
-    /// Number of the last reviews that both it and the set in force judge.
+    /// Number of recent reviews that both the candidate and the set in force evaluate.
     pub replay: usize,
-    /// What becomes of it when it decides otherwise.
+    /// Effect of a difference between their verdicts.
     pub on_difference: OnDifference,
-    /// Time limit of all its suites, and of the replay.
+    /// Time limit of all suites, and of the replay.
     pub budget: Duration,
 }
 
@@ -202,37 +203,37 @@ pub enum OnDifference {
     Hold,
 }
 
-/// One policy and how it is run.
+/// One policy and its configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicyConfig {
-    /// Distinct in a policy set.
+    /// Name, distinct in a policy set.
     pub name: PolicyName,
     /// The component's file.
     pub module: PathBuf,
-    /// For `configure`; `{}`.
+    /// Settings for `configure`; default `{}`.
     pub settings: Value,
-    /// A file with more settings; none.
+    /// File with more settings, or None.
     pub settings_from: Option<PathBuf>,
-    /// That file, once its settings are added to `settings`.
+    /// The file of `settings_from`, once its settings are added to `settings`.
     pub settings_file: Option<SettingsFile>,
-    /// Where it applies; everywhere.
+    /// Reviews that the policy applies to; default all.
     pub scope: Scope,
-    /// Whether its denials are in force; enforce.
+    /// Whether the policy's denials are in force; default `enforce`.
     pub mode: Mode,
-    /// What its malfunction means; Fail.
+    /// Effect of a malfunction; default `Fail`.
     pub failure_policy: FailurePolicy,
-    /// One line that follows every denial, escaped.
+    /// Line that follows every denial, escaped.
     pub message: Option<String>,
-    /// Its bounds.
+    /// Limits of the policy.
     pub limits: PolicyLimits,
-    /// Imports that it is granted beyond `log`; none.
+    /// Imports granted beyond `log`; default none.
     pub capabilities: Vec<String>,
-    /// JSON Pointer to its entry (`/policies/2`); empty for a bare file of `policyDirectory`.
+    /// JSON Pointer to the entry (`/policies/2`); empty for a bare file of `policyDirectory`.
     pub pointer: String,
 }
 
 impl PolicyConfig {
-    /// A policy with the defaults, as a bare file of `policyDirectory` gets them.
+    /// Returns a policy with the defaults, as a bare file of `policyDirectory` gets them.
     #[must_use]
     pub fn bare(name: PolicyName, module: PathBuf) -> Self {
         Self {
@@ -255,11 +256,11 @@ impl PolicyConfig {
 /// The namespaces and images that a policy applies to. The default is all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
-    /// Only these; none: all.
+    /// Only these namespaces; None: all.
     pub include: Option<NamespacePatterns>,
-    /// But not these, even if included.
+    /// Except these, even if included.
     pub exclude: NamespacePatterns,
-    /// The images. A record from before there was such a scope means all.
+    /// The images. In a record from before this field existed the scope means all images.
     #[serde(default, skip_serializing_if = "ImageScope::is_all")]
     pub images: ImageScope,
 }
@@ -279,15 +280,15 @@ impl Scope {
     }
 }
 
-/// Bounds of one policy; [`limits`] has the defaults.
+/// Limits of one policy; [`limits`] has the defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PolicyLimits {
-    /// Wall clock of one call.
+    /// Wall-clock time of one call.
     pub deadline: Duration,
     /// Linear memory of an instance in bytes.
     pub memory: u64,
-    /// What is lifted from one result, in bytes.
+    /// Size of one lifted result in bytes.
     pub result: u64,
     /// Log lines in a review.
     pub log_lines: u32,
@@ -307,21 +308,22 @@ impl Default for PolicyLimits {
     }
 }
 
-/// Bounds of the host; [`limits`] has the defaults.
+/// Limits of the host; [`limits`] has the defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct HostLimits {
-    /// Request body in bytes: by default more than the 3 Mi that the apiserver takes itself.
+    /// Size of a request body in bytes. The default is more than the 3 Mi that the apiserver itself accepts.
     pub body: u64,
     /// Images of a review.
     pub images: usize,
-    /// Annotations of a review in bytes, keys and values: by default as many as Kubernetes takes of an object.
+    /// Size of a review's annotations in bytes, keys and values. The default is Kubernetes' limit for one
+    /// object.
     pub annotations: u64,
-    /// Wall clock of a review. The apiserver gives up after 30 s.
+    /// Wall-clock time of a review. The apiserver gives up after 30 s.
     pub review_deadline: Duration,
-    /// Reviews evaluated at once; by default as many as processors.
+    /// Reviews evaluated at once; by default the number of processors.
     pub concurrent_reviews: usize,
-    /// Reviews that may wait.
+    /// Reviews that may wait in the queue.
     pub queue: usize,
     /// Open connections.
     pub connections: usize,
@@ -329,11 +331,11 @@ pub struct HostLimits {
     pub module: u64,
     /// Policies in a set.
     pub policies: usize,
-    /// Wall clock of preparing a policy.
+    /// Wall-clock time to prepare a policy.
     pub prepare_time: Duration,
-    /// Memory for preparing a policy, in bytes.
+    /// Memory to prepare a policy, in bytes.
     pub prepare_memory: u64,
-    /// Compiled policies in the state directory, in bytes.
+    /// Size of the compiled policies in the state directory, in bytes.
     pub cache: u64,
 }
 
@@ -360,7 +362,7 @@ impl Default for HostLimits {
 }
 
 impl Config {
-    /// Reads and checks a file. Only a regular file of bounded size is read.
+    /// Reads and checks a file. Only a regular file within the size limit is read.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         Self::parse(path, &error::read(path)?)
     }
@@ -372,7 +374,7 @@ impl Config {
         check::config(path, document, host_yaml).map_err(|problems| ConfigError::invalid(path, problems))
     }
 
-    /// A configuration without a file: these policies and the defaults.
+    /// Returns a configuration without a file: these policies and the defaults.
     #[must_use]
     pub fn for_policies(policies: Vec<PolicyConfig>) -> Self {
         Self {
@@ -396,7 +398,7 @@ impl Config {
         }
     }
 
-    /// What `host serve` needs besides policies; the error names every line that is missing.
+    /// Returns the settings that `host serve` needs besides policies. The error names every missing line.
     pub fn require_serving(&self) -> Result<&Serving, ConfigError> {
         match &self.serving {
             Some(serving) if self.missing.is_empty() => Ok(serving),
@@ -412,8 +414,8 @@ impl Config {
         }
     }
 
-    /// Where the value at a JSON Pointer stands (`host.yaml:12:5`), or its nearest existing parent; the
-    /// pointer itself where there is no file.
+    /// Returns the position of the value at a JSON Pointer (`host.yaml:12:5`), or of its nearest existing
+    /// parent. Returns the pointer itself if there is no file.
     #[must_use]
     pub fn locate(&self, pointer: &str) -> String {
         if self.path.as_os_str().is_empty() {

@@ -1,4 +1,4 @@
-//! Names that are DNS labels (RFC 1123): of policies and of namespaces.
+//! DNS labels (RFC 1123) as names: of policies and of namespaces.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl NameError {
 }
 
 impl PolicyName {
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -56,7 +56,7 @@ impl fmt::Display for PolicyName {
     }
 }
 
-/// Refuses what is no DNS label, with the nearest one where there is one.
+/// Rejects a text that is no DNS label. The error suggests the nearest label, if there is one.
 pub(super) fn check_label(text: &str) -> Result<(), NameError> {
     if is_label(text) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Namespaces as host.yaml names them: one by its name, or all whose names begin alike.
+//! Namespace patterns of host.yaml: a single name, or a common prefix of names.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -8,20 +8,21 @@ use serde::{Deserialize, Serialize};
 use super::name::{MAX_LABEL, NameError, check_label, is_label};
 use crate::config::yaml::quote;
 
-/// What a [`NamespacePattern`] is written like, as a regular expression.
+/// The syntax of a [`NamespacePattern`], as a regular expression.
 pub(super) const NAMESPACE_PATTERN: &str =
     "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$|^[a-z0-9][-a-z0-9]{0,61}[*]$";
 
-/// A namespace, or with a `*` at its end every namespace whose name begins so: `openshift-*`.
+/// A namespace, or with a `*` at its end every namespace whose name begins with the text before:
+/// `openshift-*`.
 ///
-/// Nothing else is a wildcard. `*` alone is no pattern, because every place that takes patterns has a plainer way
-/// to say "all".
+/// No other character is a wildcard. `*` alone is no pattern, because every key that takes patterns has a
+/// plainer way to say "all".
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum NamespacePattern {
     /// One namespace.
     Name(String),
-    /// Every namespace whose name begins so.
+    /// Every namespace whose name begins with this prefix.
     Prefix(String),
 }
 
@@ -40,7 +41,7 @@ impl TryFrom<&str> for NamespacePattern {
                 "`*` is every namespace: name them, or a part of them such as `kube-*`".to_owned(),
             ));
         }
-        // With a letter after it, a prefix such as `kube-` is the beginning of a label.
+        // With a letter appended, a prefix such as `kube-` is a label.
         if prefix.contains(['*', '?', '[']) || !is_label(&format!("{prefix}a")) {
             return Err(wildcard(text));
         }
@@ -78,12 +79,12 @@ impl From<NamespacePattern> for String {
     }
 }
 
-/// A set of namespaces. A look-up takes two searches of a tree, however many patterns there are.
+/// A set of namespaces. A lookup takes two tree searches, whatever the number of patterns.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<NamespacePattern>", into = "Vec<NamespacePattern>")]
 pub struct NamespacePatterns {
     names: BTreeSet<String>,
-    /// None begins with another.
+    /// Prefixes, none of which begins with another.
     prefixes: BTreeSet<String>,
 }
 
@@ -106,8 +107,9 @@ impl NamespacePatterns {
         names.chain(self.prefixes.iter().cloned().map(NamespacePattern::Prefix))
     }
 
-    /// Returns the prefix that a name begins with. Between a prefix and a name that begins with it, every text in the
-    /// order begins with it too; since no prefix begins with another, the last one before the name is the only candidate.
+    /// Returns the prefix that a name begins with. In sorted order, every text between a prefix and a name
+    /// with that prefix has the prefix too. No prefix begins with another, so the last prefix at or before
+    /// the name is the only candidate.
     fn prefix_of(&self, name: &str) -> Option<&String> {
         let mut up_to = self.prefixes.range::<str, _>((Bound::Unbounded, Bound::Included(name)));
         up_to.next_back().filter(|prefix| name.starts_with(prefix.as_str()))
@@ -206,7 +208,7 @@ mod tests {
         assert!(NamespacePattern::try_from(format!("{}*", "a".repeat(MAX_LABEL))).is_err());
     }
 
-    /// Against the plain rule, since the look-up rests on an order.
+    /// Compares with the plain rule, since the lookup relies on an order.
     #[test]
     fn a_look_up_finds_what_a_walk_over_all_patterns_finds() {
         let alphabet = ["a", "ab", "a-", "b", "b-a", "a-b", "ab-", "ba", "a0", "aba"];

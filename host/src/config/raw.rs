@@ -1,4 +1,4 @@
-//! host.yaml as it is written. The doc comments are the descriptions of its JSON Schema.
+//! host.yaml as written. The doc comments are the descriptions in its JSON Schema.
 
 use std::time::Duration;
 
@@ -332,7 +332,7 @@ pub(super) struct Limits {
     pub(super) cache: Quantity,
 }
 
-/// What a bound's key is described with.
+/// Returns the schema's description of a limit's key.
 fn described(bound: &Bound) -> String {
     let mut what = bound.what.to_owned();
     if let Some(first) = what.get_mut(..1) {
@@ -413,14 +413,15 @@ impl JsonSchema for Quantity {
     }
 }
 
-/// The JSON Schema of host.yaml.
+/// Returns the JSON Schema of host.yaml.
 #[must_use]
 pub fn schema() -> Value {
     let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(without_null));
     settings.into_generator().into_root_schema_for::<HostYaml>().to_value()
 }
 
-/// An absent key is the way to say nothing, so null is not offered (though read as one, as Kubernetes does).
+/// Removes null from a schema. Null is read as an absent key, as in Kubernetes, but leaving the key out is
+/// the way to write it.
 fn without_null(schema: &mut Schema) {
     if schema.get("default").is_some_and(Value::is_null) {
         schema.remove("default");

@@ -1,7 +1,8 @@
 //! Settings of a policy: those in its entry of host.yaml, and those in the file that `settingsFrom` names.
 //!
-//! A top-level key stands in one of the two places, unless both hold a list: then the lists are joined, so that lists
-//! of many owners add up. Whatever else is given twice is a mistake, since nobody could tell which of the two counts.
+//! A top-level key stands in one of the two places, unless both hold a list. Two lists are joined, so that
+//! the lists of several owners add up. Any other duplicate is an error, because nothing says which of the two
+//! counts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,20 +13,21 @@ use super::{Config, ConfigError, PolicyConfig};
 use crate::config::yaml::{Document, Problem, quote};
 use crate::text;
 
-/// A file of settings that was read, for pointing into it.
+/// A file of settings that was read, for the positions of its values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SettingsFile {
     path: PathBuf,
     document: Document,
-    /// Top-level keys of the entry's own settings; of a list that the file goes on with, how many items come first.
+    /// Top-level keys of the entry's own settings. If the file continues a list of the entry, the value is
+    /// the number of the entry's own items.
     own: BTreeMap<String, usize>,
 }
 
 impl PolicyConfig {
-    /// Adds the settings of a file to those of the entry. `config` has the entry.
+    /// Adds the settings of a file to those of the entry. `config` contains the entry.
     ///
     /// # Errors
-    /// The file is no YAML, holds no settings, or repeats a key that is no list.
+    /// Returns an error if the file is no YAML, holds no settings, or repeats a key that is no list.
     pub fn add_settings(&mut self, path: &Path, bytes: &[u8], config: &Config) -> Result<(), ConfigError> {
         let mut document =
             Document::parse(bytes).map_err(|error| ConfigError::invalid(path, error.problems))?;
@@ -67,7 +69,7 @@ impl PolicyConfig {
         }
         let lengths = own.iter().map(|(key, value)| (key.clone(), value.as_array().map_or(0, Vec::len)));
         let lengths = lengths.collect();
-        // Only places are asked of the document from here on.
+        // From here on the document serves for positions only.
         match (&mut self.settings, std::mem::take(&mut document.value)) {
             (Value::Object(own), Value::Object(added)) => {
                 for (key, value) in added {
@@ -83,14 +85,14 @@ impl PolicyConfig {
         Ok(())
     }
 
-    /// Returns the files that the policy is made of.
+    /// Returns the files of the policy: its component and its settings file.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         std::iter::once(self.module.as_path()).chain(self.settings_from.as_deref())
     }
 }
 
 impl Config {
-    /// Returns where a setting stands, as the beginning of a message about it: `host.yaml:12:5: settings/allow/0`.
+    /// Returns the position of a setting, as the beginning of a message: `host.yaml:12:5: settings/allow/0`.
     /// `pointer` is a JSON Pointer into the settings of the policy.
     #[must_use]
     pub fn locate_setting(&self, policy: &PolicyConfig, pointer: &str) -> String {
@@ -101,7 +103,7 @@ impl Config {
             return format!("{}:{at}: settings{pointer}", text::path(&file.path));
         }
         match policy.pointer.as_str() {
-            // A policy of the command line stands in no file.
+            // A policy of the command line is in no file.
             "" => format!("settings{pointer}"),
             entry => format!("{}: settings{pointer}", self.locate(&format!("{entry}/settings{pointer}"))),
         }
@@ -109,7 +111,8 @@ impl Config {
 }
 
 impl SettingsFile {
-    /// Translates a JSON Pointer into the joined settings to one into the file. Returns None for what stands in the entry.
+    /// Translates a JSON Pointer into the joined settings to a pointer into the file. Returns None for a
+    /// value of the entry.
     fn pointer(&self, pointer: &str) -> Option<String> {
         let mut tokens = pointer.splitn(4, '/').skip(1);
         let Some(key) = tokens.next() else { return self.own.is_empty().then(String::new) };
@@ -117,14 +120,14 @@ impl SettingsFile {
             return Some(pointer.to_owned());
         };
         let index = tokens.next()?.parse::<usize>().ok()?.checked_sub(*own)?;
-        // An index into a map of the entry's own is no number, or has no list in the file.
+        // A token that follows a map of the entry is no index, or the file has no list for it.
         let rest = tokens.next().map_or(String::new(), |rest| format!("/{rest}"));
         let translated = format!("/{key}/{index}");
         self.document.holds(&translated).then(|| format!("{translated}{rest}"))
     }
 }
 
-/// A key as a token of a JSON Pointer (RFC 6901).
+/// Returns a key as a token of a JSON Pointer (RFC 6901).
 fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }

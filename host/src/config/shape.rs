@@ -1,5 +1,5 @@
-//! Compares a document with the JSON Schema of host.yaml: unknown and missing keys, wrong types, wrong words.
-//! Reading the schema rather than serde's errors finds all at once, and knows each place's valid keys.
+//! Comparison of a document with the JSON Schema of host.yaml: unknown and missing keys, wrong types, wrong
+//! words. Unlike serde's errors, the schema yields all problems at once, and the valid keys of each map.
 
 use std::sync::LazyLock;
 
@@ -8,14 +8,14 @@ use serde_json::{Map, Value};
 use super::raw::{HostYaml, schema};
 use crate::config::yaml::{Document, Problem, quote};
 
-/// Made once: that takes longer than to compare a document with it.
+/// The schema, built once: building takes longer than the comparison with a document.
 static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
-/// How alike a word must be to be suggested: 0 is nothing, 1 the same.
+/// Minimum similarity of a suggested word: 0 is none, 1 is equality.
 const ALIKE: f64 = 0.8;
-/// The longest word, in bytes, that a suggestion is searched for.
+/// Length in bytes of the longest word for which a suggestion is searched.
 const MAX_WORD: usize = 64;
 
-/// The raw values of a document that has the right shape.
+/// Returns the raw values of a document that has the right shape.
 pub(super) fn read(document: &Document) -> Result<HostYaml, Vec<Problem>> {
     let mut value = document.value.clone();
     if value.is_null() {
@@ -26,7 +26,7 @@ pub(super) fn read(document: &Document) -> Result<HostYaml, Vec<Problem>> {
     if !shape.problems.is_empty() {
         return Err(shape.problems);
     }
-    // Not expected: what the schema takes, the types take.
+    // No error is expected: every document that fits the schema fits the types.
     serde_json::from_value(value).map_err(|error| vec![Problem::new(document.locate(""), error.to_string())])
 }
 
@@ -37,7 +37,8 @@ struct Shape<'a> {
 }
 
 impl<'a> Shape<'a> {
-    /// Understands what `schema()` makes of our types and no more: references, words, types, keys and items.
+    /// Checks a value against the parts of JSON Schema that `schema()` generates, and no others: references,
+    /// words, types, keys and items.
     fn check(&mut self, schema: &'a Value, value: &mut Value, pointer: &str) {
         let schema = self.resolve(schema);
         let words = words(schema);
@@ -74,8 +75,8 @@ impl<'a> Shape<'a> {
 
     fn check_map(&mut self, schema: &'a Value, map: &mut Map<String, Value>, pointer: &str) {
         let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
-        // As Kubernetes reads it: a key without a value is absent. But not that of a list: whoever comments out the last
-        // of `clientNames` does not mean everybody.
+        // A key without a value is absent, as in Kubernetes. A list is the exception: commenting out the last
+        // of `clientNames` must not mean everybody.
         map.retain(|key, value| {
             !(value.is_null() && properties.get(key).is_some_and(|schema| !types(schema).contains(&"array")))
         });
@@ -119,7 +120,7 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// A pointer as people write it, to begin a message: `policies[2].limits: `.
+/// Returns a pointer as people write it, to begin a message: `policies[2].limits: `.
 pub(super) fn place(pointer: &str) -> String {
     let mut place = String::new();
     for token in pointer.split('/').skip(1) {
@@ -137,7 +138,7 @@ fn strings(value: Option<&Value>) -> impl Iterator<Item = &str> {
     value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// The words that an enum or a constant allows; empty where the schema is neither.
+/// Returns the words that an enum or a constant allows. The list is empty if the schema is neither.
 fn words(schema: &Value) -> Vec<&str> {
     let described = schema.get("oneOf").and_then(Value::as_array).into_iter().flatten();
     let constants = described.chain([schema]).filter_map(|choice| choice.get("const")?.as_str());
@@ -190,7 +191,7 @@ fn list(words: &[&str], separator: &str) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(separator)
 }
 
-/// The valid word that was probably meant.
+/// Returns a suggestion of the most similar valid word. Returns None if no word is similar enough.
 fn suggestion(word: &str, valid: &[&str]) -> Option<String> {
     if word.len() > MAX_WORD {
         return None;

@@ -1,13 +1,14 @@
-//! Durations (`1s`, `500ms`, `1m30s`) and quantities (`64Mi`), as Kubernetes writes them; whole numbers only.
+//! Durations (`1s`, `500ms`, `1m30s`) and quantities (`64Mi`) in the notation of Kubernetes; whole numbers
+//! only.
 
 use std::time::Duration;
 
-/// What [`parse_duration`] reads, as a regular expression.
+/// The input of [`parse_duration`], as a regular expression.
 pub(super) const DURATION_PATTERN: &str = "^([0-9]+(ms|s|m|h))+$";
-/// What [`parse_quantity`] reads, as a regular expression.
+/// The input of [`parse_quantity`], as a regular expression.
 pub(super) const QUANTITY_PATTERN: &str = "^[0-9]+(Ki|Mi|Gi|k|M|G)?$";
 
-/// Suffix and bytes.
+/// Suffixes, and their factors in bytes.
 const QUANTITIES: [(&str, u64); 7] = [
     ("Gi", 1 << 30),
     ("Mi", 1 << 20),
@@ -18,7 +19,7 @@ const QUANTITIES: [(&str, u64); 7] = [
     ("", 1),
 ];
 
-/// None: not a duration, or none that fits.
+/// Reads a duration. Returns None if the text is no duration, or does not fit into a `u64` of milliseconds.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut milliseconds: u64 = 0;
@@ -39,7 +40,7 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     (rest.is_empty() && !text.is_empty()).then_some(Duration::from_millis(milliseconds))
 }
 
-/// Bytes. None: not a quantity, or none that fits.
+/// Reads a quantity in bytes. Returns None if the text is no quantity, or does not fit into a `u64`.
 pub(super) fn parse_quantity(text: &str) -> Option<u64> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at_checked(unit_at)?;

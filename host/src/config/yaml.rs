@@ -1,8 +1,9 @@
-//! A YAML document in which every value knows its line and column.
+//! YAML documents in which every value has its line and column.
 //!
-//! Reads YAML 1.2 (so JSON too) with the core schema: `no` is a string, `1.0` a float, `0777` is 777. The
-//! bytes may be hostile: the caller bounds their number, this module what they grow into. What JSON cannot
-//! hold (keys that are no strings, tags, merge keys, `.inf`) is refused, never converted.
+//! The module reads YAML 1.2 (and so JSON) with the core schema: `no` is a string, `1.0` a float, `0777` is
+//! 777. The bytes may be hostile: the caller limits their number, and this module limits their expansion.
+//! Values that JSON cannot hold (keys that are no strings, tags, merge keys, `.inf`) are rejected, never
+//! converted.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,22 +12,22 @@ use serde_json::{Number, Value};
 
 use crate::text::printable;
 
-/// How deep lists and maps may nest, aliases expanded: half of what serde_json takes, with which
-/// policies read their settings.
+/// Maximum depth of lists and maps, with aliases expanded: half the limit of serde_json, with which policies
+/// read their settings.
 const MAX_DEPTH: usize = 64;
 
-/// What anchors and aliases may copy in one document: values plus bytes of their strings.
+/// Limit of the copies by anchors and aliases in one document: values plus bytes of their strings.
 const MAX_COPIED: usize = 100_000;
 
-/// How many characters of the document a message repeats.
+/// Limit of the characters of the document that a message quotes.
 const MAX_QUOTED: usize = 64;
 
-/// A place in the text. The default is its beginning.
+/// A position in the text. The default is the beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Location {
-    /// Counted from 1.
+    /// Line, counted from 1.
     pub line: usize,
-    /// Counted from 1, in characters.
+    /// Column in characters, counted from 1.
     pub column: usize,
 }
 
@@ -42,17 +43,17 @@ impl std::fmt::Display for Location {
     }
 }
 
-/// One thing that is wrong in a document.
+/// One problem in a document.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where.
+    /// Position.
     pub at: Location,
-    /// What, in one line.
+    /// Message, on one line.
     pub message: String,
 }
 
 impl Problem {
-    /// A problem at a place.
+    /// Creates a problem at a position.
     pub fn new(at: Location, message: impl Into<String>) -> Self {
         Self { at, message: message.into() }
     }
@@ -64,18 +65,18 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// Why a text is no document.
+/// The reason why a text is no document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; "))]
 pub struct YamlError {
-    /// At least one, in the order of the text.
+    /// The problems, at least one, in the order of the text.
     pub problems: Vec<Problem>,
 }
 
 /// One parsed document. The default is an empty one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Document {
-    /// What it says.
+    /// The content.
     pub value: Value,
     root: Node,
 }
@@ -97,17 +98,18 @@ enum Data {
     /// Null, a boolean, a number or a string.
     Scalar(Value),
     List(Vec<Node>),
-    /// With the place of each key.
+    /// A map, with the position of each key.
     Map(BTreeMap<String, (Location, Node)>),
 }
 
 impl Document {
-    /// Parses one document; an empty text is null. A syntax error ends the parse, so it comes last.
+    /// Parses one document. An empty text is null. A syntax error ends parsing and is therefore the last
+    /// problem.
     pub fn parse(bytes: &[u8]) -> Result<Self, YamlError> {
         Self::parse_from(bytes, 1)
     }
 
-    /// Parses one document that is a part of a text and begins in this line of the text, counted from 1.
+    /// Parses one document that is part of a text and begins in this line of the text, counted from 1.
     pub fn parse_from(bytes: &[u8], line: usize) -> Result<Self, YamlError> {
         let above = line.saturating_sub(1);
         let text = std::str::from_utf8(bytes)
@@ -133,19 +135,20 @@ impl Document {
         }
     }
 
-    /// Returns an empty document that stands at a place.
+    /// Returns an empty document at a position.
     #[must_use]
     pub fn at(at: Location) -> Self {
         Self { value: Value::Null, root: Node { at, ..Node::default() } }
     }
 
-    /// Where the value at an RFC 6901 JSON Pointer begins; where there is none, its nearest existing parent.
+    /// Returns the position of the value at an RFC 6901 JSON Pointer, or of its nearest existing parent.
     #[must_use]
     pub fn locate(&self, pointer: &str) -> Location {
         self.find(pointer).1
     }
 
-    /// Where the key that ends an RFC 6901 JSON Pointer stands; for a list item, the item.
+    /// Returns the position of the key at the end of an RFC 6901 JSON Pointer. A list item has the position
+    /// of its value.
     #[must_use]
     pub fn locate_key(&self, pointer: &str) -> Location {
         self.find(pointer).0
@@ -162,7 +165,8 @@ impl Document {
         (key, value)
     }
 
-    /// Returns where the key and the value at a pointer stand, or the nearest parent, and whether the value is there.
+    /// Returns the positions of the key and of the value at a pointer, or those of the nearest parent, and
+    /// whether the value exists.
     fn resolve(&self, pointer: &str) -> (Location, Location, bool) {
         let mut found = (self.root.at, self.root.at);
         let mut node = &self.root;
@@ -182,8 +186,8 @@ impl Document {
     }
 }
 
-/// Returns the documents of a text. A document that is broken leaves the others as they are: no text inside a document
-/// can begin a line with `---` or `...` (YAML 1.2.2, section 9.1.2), so these lines alone part them.
+/// Returns the documents of a text. A broken document does not affect the others: inside a document no text
+/// can begin a line with `---` or `...` (YAML 1.2.2, section 9.1.2), so these lines alone separate documents.
 pub fn documents(bytes: &[u8]) -> impl Iterator<Item = Result<Document, YamlError>> {
     let (mut rest, mut first_line) = (Some(bytes), 1);
     std::iter::from_fn(move || {
@@ -196,8 +200,8 @@ pub fn documents(bytes: &[u8]) -> impl Iterator<Item = Result<Document, YamlErro
     })
 }
 
-/// Returns the beginning of a text up to the end of its first document, the number of its lines, and whether nothing
-/// follows.
+/// Returns the beginning of a text up to the end of its first document, the number of its lines, and whether
+/// the rest is empty.
 fn first_part(text: &[u8]) -> (&[u8], usize, bool) {
     let up_to = |end: usize| text.get(..end).unwrap_or_default();
     // Directives and comments belong to the document after them.
@@ -228,7 +232,7 @@ impl Node {
         }
     }
 
-    /// What a copy costs, in values and bytes of strings, and how many levels it has.
+    /// Returns the cost of a copy, in values and bytes of strings, and the number of its levels.
     fn size(&self) -> (usize, usize) {
         let inside = |sizes: &mut dyn Iterator<Item = (usize, usize)>| {
             sizes.fold((1, 1), |(cost, depth), (c, d)| (cost + c, depth.max(d + 1)))
@@ -244,7 +248,7 @@ impl Node {
     }
 }
 
-/// Builds nodes from the parser's events. An `Err` is a problem after which nothing more can be read.
+/// Builder of nodes from the parser's events. An `Err` is a problem that ends the reading.
 struct Loader<'a> {
     text: &'a str,
     /// Lines of the text above the document.
@@ -383,11 +387,12 @@ impl<'a> Loader<'a> {
         };
         let copy = self.copy(&node, at, depth);
         self.anchors.insert(anchor, node);
-        // The copy stands where the alias does; what is inside it stands where it was written.
+        // The copy has the position of the alias. The values inside it keep the positions where they were
+        // written.
         copy.map(|copy| Node { at, ..copy })
     }
 
-    /// Copies within the bounds, which is what stops a few nested aliases from filling the memory.
+    /// Copies a node within the limits, so that a few nested aliases cannot fill the memory.
     fn copy(&mut self, node: &Node, at: Location, depth: usize) -> Result<Node, Problem> {
         let (cost, levels) = node.size();
         check_depth(at, depth + levels)?;
@@ -407,7 +412,7 @@ fn check_depth(at: Location, depth: usize) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A plain scalar by the core schema (YAML 1.2.2, section 10.3.2).
+/// Returns the value of a plain scalar by the core schema (YAML 1.2.2, section 10.3.2).
 fn plain(text: &str) -> Result<Value, &'static str> {
     const NOT_JSON: &str = "is a number that JSON cannot hold: put it in quotes if it is a text";
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -457,10 +462,10 @@ fn location(marker: &saphyr_parser::Marker, above: usize) -> Location {
     Location { line: above + marker.line(), column: marker.col() + 1 }
 }
 
-/// The parser's message, or a clearer one for the mistakes that people make.
+/// Returns a problem with the parser's message, or a clearer one for common mistakes.
 fn syntax_error(text: &str, error: &ScanError, above: usize) -> Problem {
     let at = location(error.marker(), above);
-    // It repeats characters of the document.
+    // The parser's message repeats characters of the document.
     let info = printable(error.info());
     if let Some(at) =
         info.contains("tab").then(|| indenting_tab(text, error.marker().line(), above)).flatten()
@@ -479,7 +484,8 @@ fn syntax_error(text: &str, error: &ScanError, above: usize) -> Problem {
     Problem::new(at, format!("not valid YAML: {info}: {hint}"))
 }
 
-/// The first tab among the spaces that begin a line; the parser points to the value before it, or its line.
+/// Returns the position of the first tab among the spaces that begin a line. The parser reports the value
+/// before the tab, or that value's line.
 fn indenting_tab(text: &str, from_line: usize, above: usize) -> Option<Location> {
     text.lines().enumerate().skip(from_line.saturating_sub(1)).find_map(|(index, line)| {
         let before = line.find(|c| c != ' ')?;
@@ -497,7 +503,8 @@ fn not_utf8(bytes: &[u8], valid: usize, above: usize) -> Problem {
     Problem::new(Location { line, column }, format!("not UTF-8: a byte {byte:#04x}"))
 }
 
-/// A text of the document for a message: in backticks, shortened, on one line, no invisible characters.
+/// Returns a text of the document for a message: in backticks, shortened, on one line, without invisible
+/// characters.
 pub(crate) fn quote(text: &str) -> String {
     let shown: String = text.chars().take(MAX_QUOTED).collect();
     let more = if text.chars().nth(MAX_QUOTED).is_some() { "…" } else { "" };

@@ -1,4 +1,4 @@
-//! Reads of files that others write: whole, up to a size limit, and without waiting for a writer.
+//! Whole reads of files that others write, up to a size limit and without waiting for a writer.
 
 mod private;
 
