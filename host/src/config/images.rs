@@ -6,7 +6,7 @@ use crate::image::{Image, Pattern, Patterns};
 
 /// The images that a policy applies to. The default is all of them.
 ///
-/// `include` covers a registry under every name and port by which a known runtime reaches it, and `exclude`
+/// `include` covers a registry under every name and port by which a runtime is known to reach it. `exclude`
 /// covers only the name as written. Another spelling of an image therefore cannot escape a policy.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, try_from = "Texts", into = "Texts")]

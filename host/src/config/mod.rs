@@ -367,7 +367,7 @@ impl Config {
         Self::parse(path, &error::read(path)?)
     }
 
-    /// Checks the bytes of a file; `path` is for messages and for resolving relative paths.
+    /// Checks the bytes of a file. `path` serves for messages and to resolve relative paths.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
         let document = Document::parse(bytes).map_err(|error| ConfigError::invalid(path, error.problems))?;
         let host_yaml = shape::read(&document).map_err(|problems| ConfigError::invalid(path, problems))?;

@@ -16,7 +16,7 @@ pub(super) const NAMESPACE_PATTERN: &str =
 /// `openshift-*`.
 ///
 /// No other character is a wildcard. `*` alone is no pattern, because every key that takes patterns has a
-/// plainer way to say "all".
+/// plainer notation for "all".
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum NamespacePattern {

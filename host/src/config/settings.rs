@@ -1,8 +1,8 @@
 //! Settings of a policy: those in its entry of host.yaml, and those in the file that `settingsFrom` names.
 //!
-//! A top-level key stands in one of the two places, unless both hold a list. Two lists are joined, so that
-//! the lists of several owners add up. Any other duplicate is an error, because nothing says which of the two
-//! counts.
+//! A top-level key belongs in one of the two places, unless both hold a list. Two lists are joined, so that
+//! the lists of several owners add up. Any other duplicate is an error, because nothing indicates which of
+//! the two counts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -102,7 +102,7 @@ pub enum Access {
 const LINKS: usize = 40;
 /// Prefix of the name of a file that is still being written.
 pub const UNFINISHED: &str = ".unfinished-";
-/// Permission bits that let others change something.
+/// Permission bits that let others change an entry.
 const OTHERS_WRITE: RawMode = 0o022;
 const STICKY: RawMode = 0o1000;
 

@@ -128,7 +128,7 @@ impl Review {
     }
 }
 
-/// A review as an apiserver sends it, to be counted.
+/// A review in the form that an apiserver sends, to compute the size of the body.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Sent<'a> {

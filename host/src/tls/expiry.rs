@@ -72,7 +72,7 @@ pub struct Certificate {
 /// The state of a certificate for which a notice is due, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Nearness {
-    /// The certificate has expired. The number of whole days since then is negative or zero.
+    /// The certificate has expired; the negated number of whole days since then.
     Expired(i64),
     /// The validity has not begun.
     NotYet,
