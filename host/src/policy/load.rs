@@ -22,7 +22,7 @@ use crate::limits;
 use crate::review::verdict::{Decision, LogLine, Malfunction, agree};
 use crate::text;
 
-/// The interface that a policy exports.
+/// Interface that a policy exports.
 const POLICY: &str = "image-policy:host/policy@0.1.0";
 /// Interfaces of the contract that every policy may import. The types hold no function, and the log passes
 /// nothing into the policy.
@@ -377,7 +377,8 @@ impl std::fmt::Debug for Policy {
 }
 
 pub(crate) fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
-    // The preamble: magic, version and layer (component-model/design/mvp/Binary.md). Version 1 in layer 0 is a module.
+    // Preamble: magic, version and layer (component-model/design/mvp/Binary.md). Version 1 in layer 0 is a
+    // module.
     match bytes {
         [] => Err(LoadError::Empty),
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(LoadError::CoreModule),
