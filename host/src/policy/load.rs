@@ -54,7 +54,8 @@ pub enum LoadError {
         "the file is a policy for {0}, not a component of this host: build its rules against `wit/`, world image-policy"
     )]
     OtherHost(&'static str),
-    /// Component that is rejected by its bytes alone, for example because it is over a limit or truncated.
+    /// Component that is rejected by its bytes alone: over a limit, truncated, or with parts that are known
+    /// only at instantiation.
     #[error(transparent)]
     Scan(#[from] ScanError),
     /// Component that is truncated, damaged, or uses a feature that policies may not.
@@ -153,7 +154,7 @@ pub(super) fn compile(engine: &Engine, component: &[u8]) -> Result<Compiled, Loa
     unpanicked(|| engine.engine.precompile_component(component)).map(Compiled::vouched)
 }
 
-/// Returns a panic of the compiler as an error. The compiler has panicked on hostile input before, and
+/// Converts a panic of the compiler into an error. The compiler has panicked on hostile input before, and
 /// wasmtime does not count such a panic as a vulnerability.
 fn unpanicked<T>(compile: impl FnOnce() -> wasmtime::Result<T>) -> Result<T, LoadError> {
     catch_unwind(AssertUnwindSafe(compile))
@@ -198,8 +199,8 @@ impl Policy {
         Policy::configured_each_time(engine, &compiled, digest(component), settings.to_string(), limits)
     }
 
-    /// Links a compiled component and configures it once, to check that it accepts its settings. `digest` is
-    /// the digest of the component.
+    /// Links a compiled component and configures an instance once, to check that the policy accepts its
+    /// settings. `digest` is the digest of the component.
     pub(super) fn configured_each_time(
         engine: &Engine,
         compiled: &Compiled,
@@ -324,12 +325,12 @@ impl Policy {
         &self.settings
     }
 
-    /// Returns the log lines that it wrote when it was configured.
+    /// Returns the log lines that the policy wrote when it was configured.
     pub fn load_log(&self) -> &[LogLine] {
         &self.log
     }
 
-    /// Returns its statistics since it was loaded.
+    /// Returns the statistics of the policy since it was loaded.
     pub fn record(&self) -> &Record {
         &self.record
     }
@@ -367,7 +368,7 @@ const TYPICAL: [&str; 4] = [
     "localhost:5000/a/b/c:latest",
 ];
 
-/// Number of starts of each form, to measure which one is faster.
+/// Starts of each form, to measure which form is faster.
 const STARTS: usize = 10;
 
 impl std::fmt::Debug for Policy {
@@ -387,8 +388,8 @@ pub(crate) fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// Returns the host for which a core module is a policy. The names of its functions, searched in its bytes,
-/// tell the hosts apart.
+/// Returns the host for which a core module is a policy, by function names that occur in its bytes. Returns
+/// None for any other module.
 fn other_host(module: &[u8]) -> Option<&'static str> {
     let hosts = [
         ("__guest_call", "a waPC host such as Kubewarden"),
@@ -420,8 +421,8 @@ impl World {
         Ok(World { imports: shown(names.imports), exports: shown(names.exports) })
     }
 
-    /// Returns true if it imports only `log`, the types, and WASI without access to anything. Its decisions
-    /// then depend on image, context and settings alone.
+    /// Returns true if the component imports only `log`, the types, and WASI without access to anything. Its
+    /// decisions then depend on image, context and settings alone.
     pub fn is_pure(&self) -> bool {
         self.imports.iter().all(|name| is_granted(name))
     }

@@ -32,7 +32,7 @@ impl Publication {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Cause {
-    /// Start of the host, with other content than when it stopped.
+    /// Start of the host, with other content than at its last stop.
     Start,
     /// Change of files while the host ran.
     FilesChanged,
@@ -77,11 +77,11 @@ pub struct Content {
 pub struct PolicyContent {
     /// Name, unique in the content.
     pub name: PolicyName,
-    /// Namespaces and images to which it applies.
+    /// Namespaces and images to which the policy applies.
     pub scope: Scope,
-    /// Whether it takes part in the verdict.
+    /// Whether the policy takes part in the verdict.
     pub mode: Mode,
-    /// Effect of its malfunction on the verdict.
+    /// Effect of a malfunction on the verdict.
     pub failure_policy: FailurePolicy,
     /// Line that follows every denial, escaped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,7 +96,7 @@ pub struct PolicyContent {
 pub struct Version {
     /// SHA-256 of the component, in hexadecimal.
     pub component: String,
-    /// Settings that it accepted.
+    /// Settings that the policy accepted.
     pub settings: Value,
     /// Limits of its instances.
     pub limits: PolicyLimits,

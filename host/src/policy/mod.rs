@@ -35,11 +35,11 @@ use crate::text;
 pub struct Entry {
     /// Name, unique in the set.
     pub name: PolicyName,
-    /// Namespaces and images to which it applies.
+    /// Namespaces and images to which the policy applies.
     pub scope: Scope,
-    /// Whether it takes part in the verdict.
+    /// Whether the policy takes part in the verdict.
     pub mode: Mode,
-    /// Effect of its malfunction on the verdict.
+    /// Effect of a malfunction on the verdict.
     pub failure_policy: FailurePolicy,
     /// Line that follows every denial, escaped.
     pub message: Option<Arc<str>>,
@@ -48,7 +48,7 @@ pub struct Entry {
 }
 
 impl Policy {
-    /// Returns the component, settings and limits from which it was loaded.
+    /// Returns the component, settings and limits from which the policy was loaded.
     pub(crate) fn version(&self) -> Version {
         Version {
             component: self.digest().to_owned(),
@@ -84,8 +84,8 @@ pub struct PolicySet {
 }
 
 impl PolicySet {
-    /// Returns a set that is not in force yet. The reason why a policy is not loaded is cut, because it is
-    /// repeated for every image and kept in records.
+    /// Returns a set that is not in force yet. Reasons why policies are not loaded are cut, because every
+    /// image and record repeats them.
     pub fn new(rules: Rules, limits: HostLimits, mut policies: Vec<Entry>) -> PolicySet {
         for why in policies.iter_mut().filter_map(|entry| entry.loaded.as_mut().err()) {
             *why = text::shown(why, limits::LOAD_ERROR.size());
@@ -103,7 +103,7 @@ impl PolicySet {
         set
     }
 
-    /// Returns the set as the generation that it becomes.
+    /// Returns the set with the publication of the generation that it becomes.
     #[must_use]
     pub fn published(self, publication: Publication) -> PolicySet {
         PolicySet { publication, ..self }
@@ -115,7 +115,7 @@ impl PolicySet {
         format!("{}-{}", self.number(), self.digest)
     }
 
-    /// Returns its number in the order of generations; 0 before it is in force.
+    /// Returns the number of its generation; 0 before the set is in force.
     pub fn number(&self) -> u64 {
         self.publication.number
     }

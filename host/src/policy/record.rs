@@ -1,4 +1,4 @@
-//! Statistics of a policy since it was loaded: the time that an image takes, and malfunctions.
+//! Statistics of a policy since loading: the time that an image takes, and malfunctions.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -59,7 +59,7 @@ impl Record {
         self.times.took(time);
     }
 
-    /// Returns the times of images, each with a fresh instance if one was needed.
+    /// Returns the times of evaluations, each with the start of an instance if one was needed.
     pub fn times(&self) -> &Times {
         &self.times
     }

@@ -1,4 +1,4 @@
-//! Instances of a policy: starting, configuring and evaluating, with malfunctions described in words.
+//! Instances of a policy: starting, configuring and evaluating, and messages for malfunctions.
 
 pub(super) mod engine;
 pub(super) mod bindings;
@@ -131,12 +131,13 @@ impl Instance {
         self.store.data_mut().log.begin(room);
     }
 
-    /// Returns the number of lines that it may still log.
+    /// Returns the number of lines that the instance may still log.
     pub(crate) fn log_room(&self) -> u32 {
         self.store.data().log.room()
     }
 
-    /// Returns the number of instructions since it started. Returns None if its engine does not count.
+    /// Returns the number of instructions since the instance started. Returns None if its engine does not
+    /// count.
     pub(crate) fn instructions(&self) -> Option<u64> {
         self.store.get_fuel().ok().map(|left| u64::MAX - left)
     }
@@ -211,7 +212,7 @@ fn malfunction(
         words => Malfunction::Trap(bounded(&format!("{what} (it wrote: {words})"))),
     };
     match error.downcast_ref::<Trap>() {
-        // Programs in every language end here when they give up.
+        // Programs in every language end with this trap when they give up.
         Some(Trap::UnreachableCodeReached) => return with_words("it panicked or aborted"),
         Some(trap) => return with_words(&trap.to_string()),
         None => {}
@@ -261,7 +262,7 @@ fn checked(decision: wire::Decision) -> Result<Decision, Malfunction> {
     })
 }
 
-/// Returns a guest's text, escaped and cut, so that it may be shown.
+/// Returns a guest's text, escaped and cut for display.
 fn bounded(text: &str) -> String {
     text::shown(text, TEXT_BYTES)
 }

@@ -3,7 +3,7 @@
 //! stays in the child.
 //!
 //! A request is a line of JSON followed by the component. Before the child reads the component, it writes a
-//! line with its confinement. Its response follows: a line of JSON and the bytes that it made.
+//! line with its confinement. The response follows: a line of JSON and the bytes that the child made.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -41,8 +41,8 @@ pub(in crate::policy) struct Bounds {
 pub(in crate::policy) enum Task {
     /// Native code.
     Compile,
-    /// Snapshot, which is a component too. The process has then run code of the component, so it makes no
-    /// native code that other processes execute.
+    /// Snapshot, which is a component too. The process has then run code of the component, so its output is
+    /// no native code for other processes.
     Snapshot { settings: String, limits: PolicyLimits },
 }
 
@@ -89,7 +89,7 @@ const MADE_BYTES: u64 = 128 << 20;
 const LINE_BYTES: u64 = 32 << 20;
 
 /// Runs `task` in a child process of `program` (a `host`). Calls `confined` with the confinement that the
-/// child reports, if it reports one.
+/// child reports, if any.
 pub(in crate::policy) fn run(
     program: &Path,
     task: Task,
@@ -231,8 +231,8 @@ pub(crate) const VERB: &str = "prepare";
 /// which ends afterwards.
 ///
 /// # Errors
-/// Returns an error if there is no request, if the process cannot be limited or confined, or if nobody reads
-/// the response.
+/// Returns an error if there is no request, if the process cannot be limited or confined, or if the response
+/// cannot be written.
 pub(crate) fn serve_request(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     let Request { task, bounds } = serde_json::from_slice(&line(&mut input)?)?;
     limit(bounds)?;

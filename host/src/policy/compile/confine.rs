@@ -1,6 +1,5 @@
-//! Confinement of a process that compiles. Before the process reads a component, it gives up every right that
-//! it does not need, so a component that takes over the compiler finds no file, no network and no other
-//! process.
+//! Confinement of a process that compiles. Before the process reads a component, it drops every right that it
+//! does not need, so a component that takes over the compiler finds no file, no network and no other process.
 //!
 //! Landlock (landlock(7)) and the system call filter (seccomp(2)) each suffice against files and the network.
 //! Some kernels and service managers lack one of the two, so [`Confinement`] says which are in force.
@@ -26,7 +25,7 @@ pub enum Profile {
     Snapshot,
 }
 
-/// Kernel mechanisms that are in force, each with the reason if it is not.
+/// State of the two kernel mechanisms, each with the reason if it is not in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
     /// Landlock, against access to files, TCP and other processes.
@@ -73,10 +72,10 @@ pub fn confine(profile: Profile) -> io::Result<Confinement> {
     Ok(Confinement { landlock, seccomp: filter_calls(profile) })
 }
 
-/// Gives up permanently every right that Landlock controls.
+/// Drops permanently every right that Landlock controls.
 ///
 /// # Errors
-/// Returns the reason if nothing was given up.
+/// Returns the reason if no right was dropped.
 pub fn deny_access() -> Result<(), String> {
     // Newest tested version. A kernel with an older version denies the rights that its version knows.
     let abi = ABI::V7;
@@ -102,7 +101,7 @@ pub fn deny_access() -> Result<(), String> {
 /// # Errors
 /// Returns the reason if the filter is not in force.
 pub fn filter_calls(profile: Profile) -> Result<(), String> {
-    // The calls differ on other processors, where nobody has traced them.
+    // The calls differ on other processors and have not been traced there.
     if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
         return Err(format!("there is no filter for {}", std::env::consts::ARCH));
     }
@@ -154,8 +153,8 @@ fn absent() -> Vec<i64> {
     calls
 }
 
-/// Returns the calls that compiling needs, each with the arguments that it may have. A call without rules may
-/// have any.
+/// Returns the calls that compiling needs, each with its permitted arguments. A call without rules may have
+/// any.
 fn allowed(profile: Profile) -> seccompiler::Result<Vec<(i64, Rules)>> {
     use SeccompCmpOp::{Eq, MaskedEq};
 

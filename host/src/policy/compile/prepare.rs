@@ -23,8 +23,8 @@ use crate::review::verdict::LogLine;
 
 /// Number of child processes at a time. Each compiles on one thread.
 const CHILDREN: usize = 2;
-/// Niceness of preparation (nice(2)), so that reviews come first: of the threads, and of each child from its
-/// first instruction.
+/// Niceness of the threads that prepare, and of each child from its first instruction, so that reviews come
+/// first (nice(2)).
 const NICE: i32 = 10;
 
 /// Bytes of a component and their digest.
@@ -293,7 +293,7 @@ impl Drop for Preparer {
 }
 
 impl Work {
-    /// Returns the job with this key. An unclaimed job thereby becomes claimed.
+    /// Returns the job with this key, and claims it if it was unclaimed.
     fn existing(&mut self, key: &str) -> Option<Arc<Job>> {
         self.unclaimed.remove(key).or_else(|| self.jobs.get(key)?.upgrade())
     }
@@ -427,8 +427,7 @@ impl Shared {
         let key = self.configured_key(policy.digest(), &settings, &limits);
         let (snapshot, code) = match self.compiled_snapshot(settings, limits, component) {
             Ok(compiled) => {
-                // A snapshot that is slow or late now may be neither next time, so this outcome is not
-                // cached.
+                // A slow or late snapshot may be neither next time, so this outcome is not cached.
                 if let Err(why) = policy.adopt(&compiled) {
                     return policy.decide_snapshot(Err(why));
                 }
@@ -474,7 +473,7 @@ impl Shared {
     }
 }
 
-/// Returns a panic as an error, so that every waiting thread gets a result.
+/// Converts a panic into an error, so that every waiting thread gets a result.
 fn unpanicked<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
     catch_unwind(AssertUnwindSafe(load))
         .unwrap_or_else(|_| Err(LoadError::Unprepared("a panic; please report this".to_owned())))

@@ -1,9 +1,9 @@
 //! Scan of a component's bytes before compilation: its imports and exports, and its size in every respect
 //! that costs the compiler or an instance something.
 //!
-//! The scan makes one pass and does not recurse. It allocates for items that it has read, never for a count
-//! that a header announces. The parsers behind it recurse for nested types, so the scan limits the depth of
-//! types first.
+//! The scan makes one pass and does not recurse. Its allocations are for items that were read, never for a
+//! count that a header announces. The parsers behind it recurse for nested types, so the scan limits the
+//! depth of types first.
 
 use wasmparser::{
     BinaryReader, BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentImport,
@@ -111,7 +111,7 @@ impl<'a> Scan<'a> {
     fn payload(&mut self, bytes: &'a [u8], payload: Payload<'a>) -> Result<(), ScanError> {
         match payload {
             Payload::Version { encoding, .. } => {
-                // Enclosing components are counted only when they end, so they are added here.
+                // Enclosing components are counted only at their end, so the open ones are added here.
                 within(limits::COMPONENTS, self.components.saturating_add(self.open.len() as u64))?;
                 self.open.push(Open {
                     component: encoding == Encoding::Component,

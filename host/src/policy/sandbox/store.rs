@@ -171,7 +171,7 @@ impl Log {
         self.lines().room = room;
     }
 
-    /// Returns the number of lines that it still accepts.
+    /// Returns the number of lines that the log still accepts.
     pub(in crate::policy) fn room(&self) -> u32 {
         self.lines().room
     }
