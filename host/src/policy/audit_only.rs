@@ -1,17 +1,18 @@
-//! Where only policies in mode `audit` apply, so that every image is allowed. Pure.
+//! Warning about namespaces where only policies in mode `audit` apply, so that every image is allowed. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Entry;
 use crate::config::{Mode, NamespacePattern, NamespacePatterns, Rules};
 
-/// Patterns of namespaces that are looked at. Further ones are not: this is a warning, and a set is made for every change
-/// of a file.
+/// Limit on the namespace patterns that are examined. Further patterns are skipped: this is only a warning,
+/// and a policy set is made for every change of a file.
 const LOOKED_AT: usize = 1000;
-/// Places and policies that are named.
+/// Number of places and policies that a message names.
 const NAMED: usize = 3;
 
-/// Returns a warning if only policies in mode `audit` apply in some namespace. A host in mode `audit` denies nothing anyway.
+/// Returns a warning if only policies in mode `audit` apply in some namespace. Returns None for a host in
+/// mode `audit`, which denies nothing anyway.
 pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
     let audits = policies.iter().any(|entry| entry.mode == Mode::Audit);
     if rules.mode == Mode::Audit || !audits {
@@ -22,7 +23,7 @@ pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
     let everywhere = all.len() == 1;
     let mut places = Vec::new();
     let mut names: Vec<&str> = Vec::new();
-    // A policy in force that applies to some images leaves the others to those in mode audit.
+    // A policy in force that applies to some images leaves the others to policies in mode `audit`.
     let mut of_images = false;
     for place in all {
         let namespace = place.example();
@@ -43,7 +44,7 @@ pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
         }
         of_images |= !in_force.is_empty();
         for (entry, _) in alone {
-            // One more than is named, so that the words tell of others.
+            // One name over the limit, so that the message mentions others.
             if names.len() <= NAMED && !names.contains(&entry.name.as_str()) {
                 names.push(entry.name.as_str());
             }
@@ -68,7 +69,7 @@ pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
     ))
 }
 
-/// Returns a number for each policy: the same one for those that apply to the same images.
+/// Returns a number for each policy, equal for policies that apply to the same images.
 fn of_same_images(policies: &[Entry]) -> Vec<usize> {
     let mut numbers = BTreeMap::new();
     let number = |images| {
@@ -78,7 +79,7 @@ fn of_same_images(policies: &[Entry]) -> Vec<usize> {
     policies.iter().map(|entry| entry.scope.images.written()).map(number).collect()
 }
 
-/// Returns the first items in words.
+/// Returns the first [`NAMED`] items in words, and mentions others if there are more.
 fn first(items: impl Iterator<Item = String>) -> String {
     let mut items: Vec<_> = items.collect();
     let more = items.len().saturating_sub(NAMED);
@@ -92,7 +93,7 @@ fn first(items: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// Namespaces that the configuration tells apart.
+/// Namespaces that the configuration distinguishes.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Pattern(NamespacePattern),
@@ -100,7 +101,7 @@ enum Place {
 }
 
 impl Place {
-    /// Returns a namespace of this place, which a longer prefix of another entry hardly has.
+    /// Returns a namespace of this place that hardly matches a longer prefix of another entry.
     fn example(&self) -> String {
         match self {
             Place::Pattern(NamespacePattern::Name(name)) => name.clone(),
@@ -118,7 +119,7 @@ impl Place {
     }
 }
 
-/// Returns every pattern of the configuration, in order, and the rest at the end.
+/// Returns the places of the configuration's patterns, in order, and the rest at the end.
 fn places_of(rules: &Rules, policies: &[Entry]) -> Vec<Place> {
     let scopes = policies.iter().flat_map(|entry| entry.scope.include.iter().chain([&entry.scope.exclude]));
     let patterns = scopes.chain([&rules.exempt_namespaces]).flat_map(NamespacePatterns::iter);

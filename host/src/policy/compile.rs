@@ -1,4 +1,4 @@
-//! Bytes of a component -> native code: in a confined child process, from the cache, or from a snapshot.
+//! Compilation of components to native code: in a confined child process, from the cache, or from a snapshot.
 
 pub(super) mod prepare;
 pub(super) mod child;

@@ -1,5 +1,5 @@
-//! From the bytes of a component to its native code, and from that to a [`Policy`]: compiled, checked against the
-//! contract, configured once with its settings, and started afresh for every review.
+//! Loading of a policy. A component's bytes become native code, and the native code a [`Policy`]: checked
+//! against the contract, configured once with its settings, and instantiated afresh for every review.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
@@ -22,91 +22,93 @@ use crate::limits;
 use crate::review::verdict::{Decision, LogLine, Malfunction, agree};
 use crate::text;
 
-/// The interface that a policy exports.
+/// Interface that a policy exports.
 const POLICY: &str = "image-policy:host/policy@0.1.0";
-/// What every policy may import: the types hold no function, and the log carries nothing in.
+/// Interfaces of the contract that every policy may import. The types hold no function, and the log passes
+/// nothing into the policy.
 const GRANTED: [&str; 2] = ["image-policy:host/types@0.1.0", "image-policy:host/log@0.1.0"];
-/// Packages of WASI 0.2 that are satisfied without access to anything.
+/// Packages of WASI 0.2 that the host provides without access to anything.
 const INERT: [&str; 6] =
     ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
 
-/// Why a component is no policy that can be put in force.
+/// Reason why a component cannot be loaded as a policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
-    /// Longer than the limit, in bytes.
+    /// Component over the size limit: its size and the limit, in bytes.
     #[error("{}", limits::MODULE.says(.0, *.1))]
     TooLarge(u64, u64),
-    /// Nothing in it.
+    /// Empty file.
     #[error("the file is empty: is it still being written?")]
     Empty,
-    /// Another format.
+    /// File of another format.
     #[error("the file is no WebAssembly: it does not begin with `\\0asm`")]
     NotWebAssembly,
-    /// A core module.
+    /// Core module instead of a component.
     #[error(
         "the file is a WebAssembly core module, not a component: make it one with \
          `host build MODULE -o POLICY.wasm`"
     )]
     CoreModule,
-    /// A core module that is a policy of another host; holds which.
+    /// Core module that is a policy for another host, with the name of that host.
     #[error(
         "the file is a policy for {0}, not a component of this host: build its rules against `wit/`, world image-policy"
     )]
     OtherHost(&'static str),
-    /// Over a bound, or truncated: refused by its bytes alone.
+    /// Component that is rejected by its bytes alone: over a limit, truncated, or with parts that are known
+    /// only at instantiation.
     #[error(transparent)]
     Scan(#[from] ScanError),
-    /// Truncated, damaged, or using a feature that policies may not.
+    /// Component that is truncated, damaged, or uses a feature that policies may not.
     #[error("the file is no valid component, or not all of it: {0}")]
     Invalid(String),
-    /// A component of another world.
+    /// Component of another world, with the names of its exports.
     #[error(
         "it is a component of another world: it does not export `{POLICY}`, but {0}; build it against `wit/`, world image-policy"
     )]
     World(String),
-    /// An import that is not granted.
+    /// Import that is not granted.
     #[error(
         "it imports `{0}`, which this host does not grant: a policy may import image-policy:host/log and WASI 0.2 \
          without HTTP"
     )]
     Import(String),
-    /// Its exports or imports have the right names and other types.
+    /// Exports or imports with the right names and wrong types.
     #[error("it does not fit the contract of {POLICY}: {0}; build it against this host's `wit/`")]
     Contract(String),
-    /// `configure` refused the settings.
+    /// Settings that `configure` rejected.
     #[error("its settings are refused: {}", settings_errors(.0))]
     Settings(Vec<SettingsError>),
-    /// It failed before it could say what it thinks of the settings.
+    /// Malfunction before `configure` accepted or rejected the settings.
     #[error("it cannot be configured: {0}")]
     Configure(Malfunction),
-    /// Compiling it is under way.
+    /// Compilation that is still in progress.
     #[error("it is still being compiled")]
     Preparing,
-    /// Compiling it took longer than the limit.
+    /// Compilation over the time limit.
     #[error("{}", limits::PREPARE_TIME.says_of(*.0))]
     PrepareTime(Duration),
-    /// Compiling it took more memory than the limit, in bytes.
+    /// Compilation over the memory limit, in bytes.
     #[error("{}", limits::PREPARE_MEMORY.says("", *.0))]
     PrepareMemory(u64),
-    /// The process that compiled it ended without an answer.
+    /// Compiling process that ended without a response.
     #[error("the process that compiled it {0}")]
     PrepareCrashed(String),
-    /// That process was ended by someone else, which is no fault of the component.
+    /// Compiling process that was killed from outside, through no fault of the component.
     #[error(
         "the process that compiled it was killed ({0}): the kernel does that when memory is short; it is tried again"
     )]
     PrepareKilled(String),
-    /// The host could not do its part.
+    /// Failure of the host itself.
     #[error("the host cannot compile it: {0}")]
     Unprepared(String),
 }
 
 impl LoadError {
-    /// Whether the same component may load when it is tried again.
+    /// Returns true if the same component may load on a retry.
     pub fn may_pass(&self) -> bool {
         matches!(
             self,
-            // A busy machine may have been late.
+            // A busy machine may have missed the deadline.
             LoadError::Configure(Malfunction::Deadline(_))
                 | LoadError::Preparing
                 | LoadError::PrepareKilled(_)
@@ -126,10 +128,10 @@ fn settings_errors(errors: &[SettingsError]) -> String {
     lines.join("; ")
 }
 
-/// Checks that a component is a policy, whatever settings it takes.
+/// Checks that a component is a policy. Settings play no part.
 ///
 /// # Errors
-/// What is wrong with it, never with its settings.
+/// Returns an error that describes the component's fault.
 pub fn check(engine: &Engine, component: &[u8]) -> Result<(), LoadError> {
     check_front(component)?;
     let compiled = compile(engine, component)?;
@@ -137,7 +139,7 @@ pub fn check(engine: &Engine, component: &[u8]) -> Result<(), LoadError> {
     link(engine, &component).map(|_| ())
 }
 
-/// All that can be seen without compiling: that it is a component of the world, and within the bounds.
+/// Checks everything that needs no compilation: the component belongs to the world and is within the limits.
 pub(super) fn check_front(component: &[u8]) -> Result<(), LoadError> {
     check_header(component).map_err(|error| match (&error, other_host(component)) {
         (LoadError::CoreModule, Some(host)) => LoadError::OtherHost(host),
@@ -146,24 +148,25 @@ pub(super) fn check_front(component: &[u8]) -> Result<(), LoadError> {
     check_world(&scan(component)?)
 }
 
-/// Compiles a component whose front was checked, without making any of its code executable. Whether its functions have the
-/// contract's types is found out when it is linked.
+/// Compiles a component that passed [`check_front`], without making any of its code executable. Linking finds
+/// out later whether its functions have the contract's types.
 pub(super) fn compile(engine: &Engine, component: &[u8]) -> Result<Compiled, LoadError> {
     unpanicked(|| engine.engine.precompile_component(component)).map(Compiled::vouched)
 }
 
-/// The compiler has panicked on hostile input before, which wasmtime does not count as a vulnerability.
+/// Converts a panic of the compiler into an error. The compiler has panicked on hostile input before, and
+/// wasmtime does not count such a panic as a vulnerability.
 fn unpanicked<T>(compile: impl FnOnce() -> wasmtime::Result<T>) -> Result<T, LoadError> {
     catch_unwind(AssertUnwindSafe(compile))
         .map_err(|_| LoadError::Invalid("the compiler panicked on it".to_owned()))?
         .map_err(|error| LoadError::Invalid(in_one_line(&error)))
 }
 
-/// A loaded policy: every review starts a fresh instance of it.
+/// Loaded policy. Every review starts a fresh instance of it.
 pub struct Policy {
     engine: Engine,
     form: ArcSwap<Form>,
-    /// What became of its snapshot; unset while that is open.
+    /// Outcome of its snapshot; unset while undecided.
     snapshot: OnceLock<Result<(), String>>,
     settings: String,
     limits: PolicyLimits,
@@ -172,19 +175,19 @@ pub struct Policy {
     record: Record,
 }
 
-/// What instances are made of.
+/// Linked component from which instances start.
 struct Form {
     pre: ImagePolicyPre<State>,
-    /// Instances begin configured.
+    /// Whether instances begin in a configured state.
     configured: bool,
 }
 
 impl Policy {
-    /// Compiles and loads a component in this process, whatever that costs: for one that is known to be harmless. All
-    /// others go through a [`Preparer`](super::Preparer).
+    /// Compiles and loads a component in this process, without a limit on the cost. Use it only for a
+    /// component that is known to be harmless. All others go through a [`Preparer`](super::Preparer).
     ///
     /// # Errors
-    /// As [`Preparer::load`](super::Preparer::load).
+    /// Returns the errors of [`Preparer::load`](super::Preparer::load).
     pub fn compile(
         engine: &Engine,
         component: &[u8],
@@ -196,8 +199,8 @@ impl Policy {
         Policy::configured_each_time(engine, &compiled, digest(component), settings.to_string(), limits)
     }
 
-    /// Links a compiled component and configures it once, to see that it takes its settings. `digest` is that of the
-    /// component.
+    /// Links a compiled component and configures an instance once, to check that the policy accepts its
+    /// settings. `digest` is the digest of the component.
     pub(super) fn configured_each_time(
         engine: &Engine,
         compiled: &Compiled,
@@ -230,7 +233,8 @@ impl Policy {
         })
     }
 
-    /// Links the compiled snapshot of a policy that was configured before, and wrote `log` then.
+    /// Links the compiled snapshot of a policy. `log` holds the lines that the policy wrote when it was
+    /// configured.
     pub(super) fn of_snapshot(
         engine: &Engine,
         compiled: &Compiled,
@@ -245,16 +249,17 @@ impl Policy {
         Ok(Policy { engine, form, snapshot, settings, limits, digest, log, record: Record::default() })
     }
 
-    /// The size of its native code, in bytes, with all that is mapped beside it.
+    /// Returns the size of its native code in bytes, with everything that is mapped along with the code.
     pub(crate) fn native_bytes(&self) -> usize {
         let mapped = self.form.load().pre.instance_pre().component().image_range();
         (mapped.end as usize).saturating_sub(mapped.start as usize)
     }
 
-    /// Puts a compiled snapshot in the place of configuring each instance, if that makes them start faster.
+    /// Replaces configuring each instance by a compiled snapshot, if instances then start faster.
     ///
     /// # Errors
-    /// Why all stays as it is.
+    /// Returns the reason if the policy stays as it is: the snapshot does not link or start, decides
+    /// differently on a typical image, or starts no faster.
     pub(super) fn adopt(&self, compiled: &Compiled) -> Result<(), String> {
         let in_words = |error: &wasmtime::Error| in_one_line(error);
         let component = compiled.load(&self.engine).map_err(|error| in_words(&error))?;
@@ -282,13 +287,14 @@ impl Policy {
         Ok(())
     }
 
-    /// Records what became of the snapshot.
+    /// Records the outcome of the snapshot.
     pub(super) fn decide_snapshot(&self, decision: Result<(), String>) {
-        // Whoever comes second has prepared the same.
+        // A second caller has prepared the same snapshot, so the first outcome stays.
         let _ = self.snapshot.set(decision);
     }
 
-    /// Whether instances begin in a configured state, and why they do not; none while that is being found out.
+    /// Returns whether instances begin in a configured state, or the reason why they do not. Returns None
+    /// while the snapshot is undecided.
     pub fn snapshot(&self) -> Option<Result<(), &str>> {
         self.snapshot.get().map(|decision| decision.as_ref().copied().map_err(String::as_str))
     }
@@ -299,7 +305,7 @@ impl Policy {
         Ok(started.elapsed())
     }
 
-    /// What a fresh instance says of an image.
+    /// Evaluates an image with a fresh instance.
     fn ask(&self, form: &Form, image: &str) -> Result<Result<Decision, Malfunction>, String> {
         let image = Image::parse(image).map_err(|error| error.to_string())?;
         let deadline = self.limits.deadline;
@@ -309,32 +315,32 @@ impl Policy {
         Ok(decision)
     }
 
-    /// SHA-256 of the component, in hexadecimal.
+    /// Returns the SHA-256 of the component, in hexadecimal.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// Its settings, as JSON.
+    /// Returns its settings, as JSON.
     pub fn settings(&self) -> &str {
         &self.settings
     }
 
-    /// What it wrote to its log when it was configured.
+    /// Returns the log lines that the policy wrote when it was configured.
     pub fn load_log(&self) -> &[LogLine] {
         &self.log
     }
 
-    /// What it has done since it was loaded.
+    /// Returns the statistics of the policy since it was loaded.
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// Bounds that its instances keep.
+    /// Returns the limits of its instances.
     pub fn limits(&self) -> &PolicyLimits {
         &self.limits
     }
 
-    /// A fresh instance, configured, within `deadline`.
+    /// Starts a fresh, configured instance within `deadline`.
     pub(crate) fn start(&self, deadline: Duration) -> Result<Instance, Malfunction> {
         self.start_as(&self.form.load(), deadline)
     }
@@ -354,7 +360,7 @@ impl Policy {
     }
 }
 
-/// Images that both forms are asked about.
+/// Images on which the snapshot and a configured instance must agree.
 const TYPICAL: [&str; 4] = [
     "nginx",
     "ghcr.io/acme/app:1.2.3",
@@ -362,7 +368,7 @@ const TYPICAL: [&str; 4] = [
     "localhost:5000/a/b/c:latest",
 ];
 
-/// Instances that are started of each form to see which is faster.
+/// Starts of each form, to measure which form is faster.
 const STARTS: usize = 10;
 
 impl std::fmt::Debug for Policy {
@@ -372,7 +378,8 @@ impl std::fmt::Debug for Policy {
 }
 
 pub(crate) fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
-    // The preamble: magic, version and layer (component-model/design/mvp/Binary.md). Version 1 in layer 0 is a module.
+    // Preamble: magic, version and layer (component-model/design/mvp/Binary.md). Version 1 in layer 0 is a
+    // module.
     match bytes {
         [] => Err(LoadError::Empty),
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(LoadError::CoreModule),
@@ -381,7 +388,8 @@ pub(crate) fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// Returns the host that a core module is a policy for, by the names of its functions.
+/// Returns the host for which a core module is a policy, by function names that occur in its bytes. Returns
+/// None for any other module.
 fn other_host(module: &[u8]) -> Option<&'static str> {
     let hosts = [
         ("__guest_call", "a waPC host such as Kubewarden"),
@@ -392,20 +400,20 @@ fn other_host(module: &[u8]) -> Option<&'static str> {
     hosts.into_iter().find(|(name, _)| has(name)).map(|(_, host)| host)
 }
 
-/// The names at the border of a component, whatever it is.
+/// Names of a component's imports and exports, whatever world it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
-    /// What it imports.
+    /// Names of its imports.
     pub imports: Vec<String>,
-    /// What it exports.
+    /// Names of its exports.
     pub exports: Vec<String>,
 }
 
 impl World {
-    /// Reads them off its bytes, which is cheap.
+    /// Reads the names from a component's bytes, without compiling it.
     ///
     /// # Errors
-    /// It is no component, or over a bound.
+    /// Returns an error if the bytes are no component, or if the component is over a limit.
     pub fn of(component: &[u8]) -> Result<World, LoadError> {
         check_header(component)?;
         let names = scan(component)?;
@@ -413,8 +421,8 @@ impl World {
         Ok(World { imports: shown(names.imports), exports: shown(names.exports) })
     }
 
-    /// Whether all that it imports is `log`, types, and WASI that gives access to nothing: then its decisions depend on
-    /// image, context and settings alone.
+    /// Returns true if the component imports only `log`, the types, and WASI without access to anything. Its
+    /// decisions then depend on image, context and settings alone.
     pub fn is_pure(&self) -> bool {
         self.imports.iter().all(|name| is_granted(name))
     }

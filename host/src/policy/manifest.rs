@@ -1,4 +1,5 @@
-//! Generations as they are recorded, shown and compared: what one is made of, when and why it came. Pure.
+//! Generations as they are recorded, shown and compared: their content, and the time and cause of their
+//! publication. Pure.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -9,40 +10,40 @@ use serde_json::Value;
 use crate::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
 use crate::telemetry::timestamp;
 
-/// When and why a generation came into force, and its place in the order of all.
+/// Time and cause of a generation's publication, and its number in the order of all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publication {
-    /// Numbers only grow, across restarts too; the first is 1, and 0 is of what is not in force.
+    /// Number, which only grows, also across restarts. The first is 1; 0 is for a set that is not in force.
     pub number: u64,
-    /// When it came into force, by the machine's clock.
+    /// Time at which the generation came into force, by the machine's clock.
     #[serde(with = "timestamp")]
     pub published: SystemTime,
-    /// Why.
+    /// Cause of the publication.
     pub cause: Cause,
 }
 
 impl Publication {
-    /// Of a set that is not in force.
+    /// Publication of a set that is not in force.
     pub const NONE: Publication =
         Publication { number: 0, published: SystemTime::UNIX_EPOCH, cause: Cause::Start };
 }
 
-/// Why a generation came into force.
+/// Cause of a generation's publication.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Cause {
-    /// The host started, with other content than it had when it stopped.
+    /// Start of the host, with other content than at its last stop.
     Start,
-    /// Files changed while it ran.
+    /// Change of files while the host ran.
     FilesChanged,
-    /// Someone put back what an older generation was made of.
+    /// Rollback to the content of an older generation.
     RolledBack {
-        /// The number of that generation.
+        /// Number of that generation.
         to: u64,
     },
-    /// Someone let the files decide again, after a rollback.
+    /// Release after a rollback: an operator let the files decide again.
     Released,
-    /// Someone approved a candidate that was held.
+    /// Approval of a candidate that was held.
     Approved,
 }
 
@@ -58,51 +59,52 @@ impl fmt::Display for Cause {
     }
 }
 
-/// All that a policy set is made of, but for the components themselves.
+/// Content of a policy set, without the components themselves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Content {
-    /// How decisions become a verdict.
+    /// Rules that turn decisions into a verdict.
     pub rules: Rules,
-    /// Bounds of a review and of the host.
+    /// Limits of a review and of the host.
     pub limits: HostLimits,
-    /// The policies, in order.
+    /// Policies, in order.
     pub policies: Vec<PolicyContent>,
 }
 
-/// A policy of a [`Content`].
+/// Policy of a [`Content`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyContent {
-    /// Distinct in a content.
+    /// Name, unique in the content.
     pub name: PolicyName,
-    /// Where it applies.
+    /// Namespaces and images to which the policy applies.
     pub scope: Scope,
-    /// Whether it takes part in the verdict.
+    /// Whether the policy takes part in the verdict.
     pub mode: Mode,
-    /// What its malfunction counts as.
+    /// Effect of a malfunction on the verdict.
     pub failure_policy: FailurePolicy,
-    /// One line that follows every denial, escaped.
+    /// Line that follows every denial, escaped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// What was loaded, or why nothing could be.
+    /// Version that was loaded, or the reason why none could be.
     pub loaded: Result<Version, String>,
 }
 
-/// What a policy was loaded from.
+/// Component, settings and limits from which a policy was loaded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Version {
     /// SHA-256 of the component, in hexadecimal.
     pub component: String,
-    /// The settings that it took.
+    /// Settings that the policy accepted.
     pub settings: Value,
-    /// Bounds of its instances.
+    /// Limits of its instances.
     pub limits: PolicyLimits,
 }
 
 impl Content {
-    /// All that verdicts depend on, as bytes: the same on every replica, whatever the size of its machine.
+    /// Returns everything that verdicts depend on, as bytes. The bytes are equal on every replica, whatever
+    /// the size of its machine.
     pub(crate) fn identity(&self) -> Vec<u8> {
         #[derive(Serialize)]
         struct Identity<'a>(&'a Rules, (u64, usize, u64, std::time::Duration), Vec<PolicyIdentity<'a>>);
@@ -122,16 +124,17 @@ impl Content {
         });
         let limits = &self.limits;
         let limits = (limits.body, limits.images, limits.annotations, limits.review_deadline);
-        // Serialising these types cannot fail: their maps have string keys. No bytes would still be no lie.
+        // Serialising these types cannot fail: their maps have string keys. An empty result would still state
+        // nothing false.
         serde_json::to_vec(&Identity(&self.rules, limits, policies.collect())).unwrap_or_default()
     }
 
-    /// Whether every policy is loaded.
+    /// Returns true if every policy is loaded.
     pub fn is_whole(&self) -> bool {
         self.policies.iter().all(|policy| policy.loaded.is_ok())
     }
 
-    /// In what it differs from `before`.
+    /// Returns the differences from `before`.
     pub fn changes_since(&self, before: &Content) -> Vec<Change> {
         let named = |content: &Content, name: &PolicyName| {
             content.policies.iter().find(|policy| policy.name == *name).cloned()
@@ -178,12 +181,12 @@ impl Content {
     }
 }
 
-/// In what a generation differs from the one before it.
+/// Difference between a generation and the one before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// The policy that has changed; none: it is of the host.
+    /// Changed policy. None stands for a change of the host's rules or limits.
     pub policy: Option<PolicyName>,
-    /// `added`, `removed`, or the parts that have changed.
+    /// `added`, `removed`, or the changed parts.
     pub what: Vec<String>,
 }
 

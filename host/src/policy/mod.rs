@@ -1,4 +1,4 @@
-//! Policies and the set of them that is in force: written at one end, read at the other.
+//! Policies, and the policy set in force, with a writing end and a reading end.
 
 mod compile;
 pub mod manifest;
@@ -30,29 +30,29 @@ use crate::policy::manifest::{Content, PolicyContent, Publication, Version};
 use crate::review::verdict::Malfunction;
 use crate::text;
 
-/// A policy's place in a set: what it is called, where it applies, what it counts for, and what became of loading it.
+/// Policy of a set: its name, where it applies, how it counts, and the result of loading it.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its name, distinct within the set.
+    /// Name, unique in the set.
     pub name: PolicyName,
-    /// The namespaces where it applies.
+    /// Namespaces and images to which the policy applies.
     pub scope: Scope,
-    /// Whether it takes part in the verdict.
+    /// Whether the policy takes part in the verdict.
     pub mode: Mode,
-    /// What its malfunction counts as.
+    /// Effect of a malfunction on the verdict.
     pub failure_policy: FailurePolicy,
-    /// One line that follows every denial, escaped.
+    /// Line that follows every denial, escaped.
     pub message: Option<Arc<str>>,
-    /// The policy, or why no version of it could be loaded.
+    /// Policy, or the reason why no version of it could be loaded.
     pub loaded: Result<Arc<Policy>, String>,
 }
 
 impl Policy {
-    /// What it was loaded from.
+    /// Returns the component, settings and limits from which the policy was loaded.
     pub(crate) fn version(&self) -> Version {
         Version {
             component: self.digest().to_owned(),
-            // It was written by the same library.
+            // The same library wrote this JSON.
             settings: serde_json::from_str(self.settings()).unwrap_or_default(),
             limits: self.limits().clone(),
         }
@@ -60,7 +60,7 @@ impl Policy {
 }
 
 impl Entry {
-    /// A fresh instance.
+    /// Starts a fresh instance.
     pub(crate) fn start(&self, deadline: Duration) -> Result<Instance, Malfunction> {
         match &self.loaded {
             Ok(policy) => policy.start(deadline),
@@ -69,23 +69,23 @@ impl Entry {
     }
 }
 
-/// An immutable whole: the rules and every policy, with its settings.
+/// Immutable set of the rules and every policy, with its settings.
 #[derive(Debug)]
 pub struct PolicySet {
     publication: Publication,
     digest: String,
     warnings: Vec<String>,
-    /// How decisions become a verdict.
+    /// Rules that turn decisions into a verdict.
     pub rules: Rules,
-    /// Bounds of a review and of the host.
+    /// Limits of a review and of the host.
     pub limits: HostLimits,
-    /// The policies, in the order of the configuration.
+    /// Policies, in the order of the configuration.
     pub policies: Vec<Entry>,
 }
 
 impl PolicySet {
-    /// Returns a set that is not in force yet. Why a policy is not loaded is repeated for every image and kept in records,
-    /// so it is cut.
+    /// Returns a set that is not in force yet. Reasons why policies are not loaded are cut, because every
+    /// image and record repeats them.
     pub fn new(rules: Rules, limits: HostLimits, mut policies: Vec<Entry>) -> PolicySet {
         for why in policies.iter_mut().filter_map(|entry| entry.loaded.as_mut().err()) {
             *why = text::shown(why, limits::LOAD_ERROR.size());
@@ -103,39 +103,39 @@ impl PolicySet {
         set
     }
 
-    /// The set as the generation that it becomes.
+    /// Returns the set with the publication of the generation that it becomes.
     #[must_use]
     pub fn published(self, publication: Publication) -> PolicySet {
         PolicySet { publication, ..self }
     }
 
-    /// `NUMBER-DIGEST`: the how-manieth generation of this host, and the digest of its content, which is the same on
-    /// every replica.
+    /// Returns `NUMBER-DIGEST`: the number of the generation on this host, and the digest of its content,
+    /// which is the same on every replica.
     pub fn generation(&self) -> String {
         format!("{}-{}", self.number(), self.digest)
     }
 
-    /// Its place in the order of generations; 0 as long as it is none.
+    /// Returns the number of its generation; 0 before the set is in force.
     pub fn number(&self) -> u64 {
         self.publication.number
     }
 
-    /// When and why it came into force.
+    /// Returns the time and the cause of its publication.
     pub fn publication(&self) -> &Publication {
         &self.publication
     }
 
-    /// The digest of all that its verdicts depend on.
+    /// Returns the digest of everything that its verdicts depend on.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// Returns what an operator may not have meant, a line each. Nothing of it keeps the set from being in force.
+    /// Returns likely mistakes of the operator, one a line. No warning keeps the set from being in force.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// What it is made of.
+    /// Returns its content, without the components themselves.
     pub fn content(&self) -> Content {
         let policies = self.policies.iter().map(|entry| PolicyContent {
             name: entry.name.clone(),
@@ -149,33 +149,34 @@ impl PolicySet {
     }
 }
 
-/// The writing end: whoever holds it decides what is in force.
+/// Writing end: its owner decides which set is in force.
 pub struct PolicyStore(Arc<ArcSwap<PolicySet>>);
 
-/// The reading end.
+/// Reading end.
 #[derive(Clone)]
 pub struct PolicyReader(Arc<ArcSwap<PolicySet>>);
 
 impl PolicyStore {
-    /// Puts the first set in force.
+    /// Puts the first set in force, and returns both ends.
     pub fn new(first: PolicySet) -> (PolicyStore, PolicyReader) {
         let set = Arc::new(ArcSwap::from_pointee(first));
         (PolicyStore(Arc::clone(&set)), PolicyReader(set))
     }
 
-    /// Puts `set` in force, whole, for every review that begins after this. It waits for no review.
+    /// Puts `set` in force, whole, for every review that begins after this call. The call waits for no
+    /// review.
     pub fn publish(&mut self, set: PolicySet) {
         self.0.store(Arc::new(set));
     }
 
-    /// The set in force.
+    /// Returns the set in force.
     pub fn current(&self) -> Arc<PolicySet> {
         self.0.load_full()
     }
 }
 
 impl PolicyReader {
-    /// The set in force: a review asks once and keeps it to its end.
+    /// Returns the set in force. A review calls this once and keeps the set to its end.
     pub fn current(&self) -> Arc<PolicySet> {
         self.0.load_full()
     }

@@ -1,4 +1,4 @@
-//! What a policy has done since it was loaded: how long an image takes it, and how often it failed.
+//! Statistics of a policy since loading: the time that an image takes, and malfunctions.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,16 +7,16 @@ use std::time::{Duration, SystemTime};
 use crate::review::verdict::{Malfunction, MalfunctionKind};
 use crate::telemetry::counters::Times;
 
-/// What one evaluation weighs in the expectation: an eighth, so that a single slow one shows at once and is forgotten
-/// after some fifty quick ones.
+/// Weight of one evaluation in the expected time: an eighth. A single slow evaluation shows at once, and is
+/// forgotten after some fifty quick ones.
 const WEIGHT: i64 = 8;
-/// What is expected of a policy that has not been asked yet.
+/// Expected time of a policy that has evaluated no image yet.
 const UNKNOWN: Duration = Duration::from_millis(2);
 
-/// Counted while policies run, read by whoever wants to know. No count waits for another.
+/// Counters that are updated while a policy runs and may be read at any time. No count waits for another.
 #[derive(Default)]
 pub struct Record {
-    /// Nanoseconds of an image, a moving average; 0 before the first.
+    /// Moving average of the time of an image, in nanoseconds; 0 before the first.
     expected: AtomicU64,
     times: Times,
     evaluations: AtomicU64,
@@ -25,23 +25,23 @@ pub struct Record {
     last: Mutex<Option<(SystemTime, String)>>,
 }
 
-/// What a record holds.
+/// Values of a [`Record`] at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// How long an image is expected to take.
+    /// Expected time of an image.
     pub expected: Duration,
-    /// Images that it was asked about.
+    /// Number of evaluations, each of one image.
     pub evaluations: u64,
-    /// Evaluations that failed, by kind; only those that there were.
+    /// Failed evaluations by kind, without the kinds that did not occur.
     pub malfunctions: Vec<(MalfunctionKind, u64)>,
-    /// Evaluations that failed since one that did not.
+    /// Failed evaluations since the last success.
     pub in_a_row: u64,
-    /// When it failed last, and how.
+    /// Time and message of the last failure.
     pub last: Option<(SystemTime, String)>,
 }
 
 impl Record {
-    /// How long an image is expected to take, a fresh instance included.
+    /// Returns the expected time of an image, a fresh instance included.
     pub(crate) fn expected(&self) -> Duration {
         match self.expected.load(Ordering::Relaxed) {
             0 => UNKNOWN,
@@ -49,26 +49,26 @@ impl Record {
         }
     }
 
-    /// An evaluation took so long.
+    /// Records the time of an evaluation.
     pub(crate) fn took(&self, time: Duration) {
         let sample = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX).max(1);
         let before = i64::try_from(self.expected.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         let after = if before == 0 { sample } else { before + (sample - before) / WEIGHT };
-        // Of two at once one may be lost: it is an expectation.
+        // Of two concurrent updates one may be lost, which an expectation tolerates.
         self.expected.store(u64::try_from(after).unwrap_or(1).max(1), Ordering::Relaxed);
         self.times.took(time);
     }
 
-    /// How long images took, each with a fresh instance where it needed one.
+    /// Returns the times of evaluations, each with the start of an instance if one was needed.
     pub fn times(&self) -> &Times {
         &self.times
     }
 
-    /// An evaluation came to this end.
+    /// Records the result of an evaluation.
     pub(crate) fn ended(&self, malfunction: Option<&Malfunction>) {
         self.evaluations.fetch_add(1, Ordering::Relaxed);
         let Some(malfunction) = malfunction else {
-            // A store by every thread at every evaluation would be felt.
+            // A store by every thread at every evaluation would cost noticeable time.
             if self.in_a_row.load(Ordering::Relaxed) != 0 {
                 self.in_a_row.store(0, Ordering::Relaxed);
             }
@@ -82,7 +82,7 @@ impl Record {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
     }
 
-    /// All of it, as it is now.
+    /// Returns the current values.
     pub fn seen(&self) -> Seen {
         let counts = MalfunctionKind::ALL.into_iter().zip(&self.malfunctions);
         Seen {

@@ -1,4 +1,4 @@
-//! Fresh instances of a policy: started, configured, asked, and what went wrong told in words.
+//! Instances of a policy: starting, configuring and evaluating, and messages for malfunctions.
 
 pub(super) mod engine;
 pub(super) mod bindings;
@@ -25,34 +25,34 @@ const LIST: usize = limits::LIST.size();
 const TEXT_BYTES: usize = limits::TEXT.size();
 const CODE_BYTES: usize = limits::CODE.size();
 
-/// One running instance of a policy. It is of no use after a malfunction.
+/// Running instance of a policy. An instance is of no use after a malfunction.
 pub(crate) struct Instance {
     store: Store<State>,
     bindings: ImagePolicy,
     limits: PolicyLimits,
 }
 
-/// One thing that is wrong in a policy's settings.
+/// Error in a policy's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingsError {
     /// RFC 6901 JSON Pointer into the settings.
     pub pointer: String,
-    /// What is wrong and what is wanted.
+    /// Description of the error and of the expected value.
     pub message: String,
 }
 
-/// Why an instance did not start.
+/// Reason why an instance did not start.
 pub(super) enum StartError {
-    /// Its functions have the right names and other types.
+    /// Functions with the right names and wrong types.
     Contract(String),
-    /// `configure` refused the settings.
+    /// Settings that `configure` rejected.
     Settings(Vec<SettingsError>),
-    /// It did not get as far.
+    /// Malfunction before `configure` accepted or rejected the settings.
     Malfunction(Malfunction),
 }
 
 impl Instance {
-    /// Starts an instance and configures it with `settings`, where there are any, within `deadline`.
+    /// Starts an instance within `deadline`, and configures it with `settings` if there are any.
     pub(super) fn start(
         engine: &Engine,
         policy: &ImagePolicyPre<State>,
@@ -96,7 +96,7 @@ impl Instance {
         }
     }
 
-    /// Asks for a decision on one image, within `deadline`.
+    /// Evaluates one image within `deadline`.
     pub(crate) fn evaluate(
         &mut self,
         image: &Image,
@@ -117,41 +117,43 @@ impl Instance {
         let policy = bindings.image_policy_host_policy();
         match guarded(|| policy.call_evaluate(&mut *store, image, context.wire())) {
             Ok(Ok(decision)) => checked(decision),
-            // A runtime that makes an exception of it does not say which memory.
+            // A language's runtime that makes an exception of the refused memory does not say which limit it
+            // hit.
             Ok(Err(_)) if store.data().memory.refused => Err(Malfunction::Memory(limits.memory)),
             Ok(Err(message)) => Err(Malfunction::Reported(bounded(&message))),
             Err(error) => Err(malfunction(error, store, limits, deadline)),
         }
     }
 
-    /// Forgets what was logged so far, and leaves room for so many lines: `configure` was written when the policy was
-    /// loaded, and the bound is that of a review, whose images may have had other instances before this one.
+    /// Forgets the log so far and accepts `room` more lines. The lines of `configure` were recorded when the
+    /// policy was loaded. The limit belongs to a review, whose earlier images may have used other instances.
     pub(crate) fn begin_log(&mut self, room: u32) {
         self.store.data_mut().log.begin(room);
     }
 
-    /// How many lines it may still log.
+    /// Returns the number of lines that the instance may still log.
     pub(crate) fn log_room(&self) -> u32 {
         self.store.data().log.room()
     }
 
-    /// Instructions that it has run since it started; none where its engine does not count.
+    /// Returns the number of instructions since the instance started. Returns None if its engine does not
+    /// count.
     pub(crate) fn instructions(&self) -> Option<u64> {
         self.store.get_fuel().ok().map(|left| u64::MAX - left)
     }
 
-    /// The size of all its memories, in bytes.
+    /// Returns the size of all its memories, in bytes.
     pub(crate) fn memory(&self) -> usize {
         self.store.data().memory.used
     }
 
-    /// What the instance has logged since it was last asked for it.
+    /// Returns the lines that the instance has logged since the last call.
     pub(crate) fn take_log(&mut self) -> Vec<LogLine> {
         self.store.data_mut().log.take()
     }
 }
 
-/// What all images of a review share, in the contract's form.
+/// Context that all images of a review share, in the contract's form.
 pub(crate) struct Context<'a> {
     namespace: &'a str,
     annotations: Vec<(&'a str, &'a str)>,
@@ -168,21 +170,23 @@ impl<'a> Context<'a> {
     }
 }
 
-/// A panic in the host's own code below a call is that call's failure and no one else's.
+/// Runs a call. A panic in the host's own code below the call fails this call alone.
 fn guarded<T>(call: impl FnOnce() -> wasmtime::Result<T>) -> wasmtime::Result<T> {
     catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|_| Err(wasmtime::Error::msg("the host panicked in this call")))
 }
 
-/// How `configure` or `evaluate` differs from the contract, which the bindings look at only now. Other errors have none.
+/// Describes how `configure` or `evaluate` differs from the contract, which the bindings check only at
+/// instantiation. Returns None for other errors.
 fn wrong_type(error: &wasmtime::Error) -> Option<String> {
-    // wasmtime 48 has no type for it (runtime/component/instance.rs).
+    // wasmtime 48 has no type for this error (runtime/component/instance.rs).
     let mut causes = error.chain().map(ToString::to_string);
     let how = || bounded(&format!("`configure` or `evaluate` has another type: {}", error.root_cause()));
     causes.any(|cause| cause == "failed to convert function to given type").then(how)
 }
 
-/// Words for the person who reads the denial: which bound, with its figure, or what the guest did.
+/// Describes a failed call for the reader of the denial: the exceeded limit with its figure, or the guest's
+/// action.
 fn malfunction(
     error: wasmtime::Error,
     store: &Store<State>,
@@ -201,14 +205,14 @@ fn malfunction(
         }
         _ => {}
     }
-    // Panics, exceptions and failed assertions say on standard error what is wrong.
+    // Panics, exceptions and failed assertions write their cause to standard error.
     let words = store.data().log.words();
     let with_words = |what: &str| match words.as_str() {
         "" => Malfunction::Trap(bounded(what)),
         words => Malfunction::Trap(bounded(&format!("{what} (it wrote: {words})"))),
     };
     match error.downcast_ref::<Trap>() {
-        // All languages end here when they give up.
+        // Programs in every language end with this trap when they give up.
         Some(Trap::UnreachableCodeReached) => return with_words("it panicked or aborted"),
         Some(trap) => return with_words(&trap.to_string()),
         None => {}
@@ -221,7 +225,7 @@ fn malfunction(
     if cause.contains("fuel allocated for hostcalls has been exhausted") {
         return Malfunction::Result(limits.result);
     }
-    // Of the host's resources, and of its own.
+    // The first text is for the host's resources, the second for the component's own.
     if ["resource table has no free keys", "store handle limit exceeded"]
         .iter()
         .any(|full| cause.contains(full))
@@ -258,7 +262,7 @@ fn checked(decision: wire::Decision) -> Result<Decision, Malfunction> {
     })
 }
 
-/// A guest's text as it may be shown.
+/// Returns a guest's text, escaped and cut for display.
 fn bounded(text: &str) -> String {
     text::shown(text, TEXT_BYTES)
 }

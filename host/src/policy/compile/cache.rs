@@ -1,8 +1,9 @@
-//! What was prepared once, kept in a folder: compiled code under the digest of all that it was made of.
+//! Cache of compiled code in a folder. The key of an entry is the digest of everything that its code was made
+//! from.
 //!
-//! An entry is a line with the format and the digest of what follows, then that. It is written by renaming and compared
-//! with its digest when it is read: one that is damaged, cut short or of another format counts as absent, and what it
-//! held is prepared anew.
+//! An entry is a line with the format and the digest of the content, followed by the content. Entries are
+//! written by renaming and compared with their digest when they are read. An entry that is damaged, truncated
+//! or of another format counts as absent, and its content is prepared again.
 
 use std::fs::{FileTimes, Permissions};
 use std::io::{self, Read};
@@ -19,21 +20,23 @@ use crate::text;
 
 const FORMAT: &str = "image-policy-host cache 1";
 
-/// A folder of entries, bounded in bytes.
+/// Folder of entries, limited in bytes.
 pub struct Cache {
     folder: PrivateFolder,
     bytes: AtomicU64,
-    /// Why nothing can be added, while that is so.
+    /// Reason why nothing can be added at present.
     trouble: Mutex<Option<String>>,
-    /// The folder, where it is to go when nobody prepares any more.
+    /// Folder of a temporary cache, to be deleted when preparation has ended.
     temporary: Option<tempfile::TempDir>,
 }
 
 impl Cache {
-    /// Opens a folder, making it (mode 0700) where it does not exist, for entries of so many bytes together.
+    /// Opens a folder for entries of at most `bytes` bytes together. Makes the folder (mode 0700) if it does
+    /// not exist.
     ///
     /// # Errors
-    /// It cannot be made or written, or someone else owns it or can look into it: what is in there is executed.
+    /// Returns an error if the folder cannot be made or written, or if another user owns it or can look into
+    /// it: its content is executed.
     pub fn open(folder: &Path, bytes: u64) -> io::Result<Cache> {
         Cache::of(PrivateFolder::open(folder, Privacy::Closed)?, bytes)
     }
@@ -45,10 +48,10 @@ impl Cache {
         Ok(cache)
     }
 
-    /// A folder that goes with the process.
+    /// Makes a cache in a temporary folder, which is deleted with the process.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// Returns an error if the folder cannot be made.
     pub fn temporary(bytes: u64) -> io::Result<Cache> {
         let owned = Permissions::from_mode(0o700);
         let folder =
@@ -58,22 +61,23 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Why what is prepared now is not kept; none while it is.
+    /// Returns the reason why newly prepared code is not kept. Returns None if it is kept.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The folder of a temporary cache, which goes when this is dropped.
+    /// Takes the folder of a temporary cache, which is deleted when the returned value is dropped.
     pub(in crate::policy) fn take_temporary(&mut self) -> Option<tempfile::TempDir> {
         self.temporary.take()
     }
 
-    /// Keeps so many bytes from the next entry on.
+    /// Limits the cache to `bytes` bytes from the next entry on.
     pub(in crate::policy) fn limit(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// The content of an entry, as it was put.
+    /// Returns the content of an entry, as it was put. Returns None if the entry is absent, damaged or over
+    /// the limit.
     pub(in crate::policy) fn get(&self, key: &str) -> Option<Vec<u8>> {
         let file = self.folder.file(key, Access::Read).ok()?;
         let most = self.bytes.load(Ordering::Relaxed);
@@ -89,13 +93,13 @@ impl Cache {
             tracing::warn!("{}: damaged, or of another version: it is compiled again", text::path(&path));
             return None;
         }
-        // The oldest go first; an error makes this one look older than it is.
+        // The oldest entries are removed first. An error makes this entry look older than it is.
         let now = FileTimes::new().set_modified(SystemTime::now());
         let _ = file.set_times(now);
         Some(content)
     }
 
-    /// Keeps an entry. That this fails is told by [`Cache::trouble`] and does no harm now.
+    /// Writes an entry. A failure does no harm now, and [`Cache::trouble`] reports it.
     pub(in crate::policy) fn put(&self, key: &str, content: &[u8]) {
         let kept = self.write(key, content).and_then(|()| self.tidy());
         let trouble = kept.err().map(|error| {
@@ -111,7 +115,7 @@ impl Cache {
     fn write(&self, key: &str, content: &[u8]) -> io::Result<()> {
         let (bytes, limit) = (content.len() as u64 + HEADING, self.bytes.load(Ordering::Relaxed));
         if bytes > limit {
-            // It would push out all others, and not be read back.
+            // The entry would push out all others, and could not be read back.
             let key = limits::CACHE.key().unwrap_or_default();
             return Err(io::Error::other(format!(
                 "an entry has {bytes} bytes, the limit is {limit} ({key})"
@@ -120,13 +124,13 @@ impl Cache {
         self.folder.replace(key, &[heading(content).as_bytes(), b"\n", content])
     }
 
-    /// Removes the entries that were not used for longest until the others fit, and what a process left that was
-    /// killed while it wrote.
+    /// Removes the least recently used entries until the others fit, and the files that a process left
+    /// unfinished when it was killed.
     fn tidy(&self) -> io::Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut entries = Vec::new();
         for name in self.folder.names()? {
-            // Another process may have removed it meanwhile.
+            // Another process may have removed the file meanwhile.
             let Ok(stat) = self.folder.stat(&name) else { continue };
             let modified = u64::try_from(stat.st_mtime).unwrap_or_default();
             if !name.starts_with(UNFINISHED) {
@@ -150,9 +154,9 @@ impl Cache {
     }
 }
 
-/// More than the first line of an entry has.
+/// Allowance for the first line of an entry, in bytes; the line is shorter.
 const HEADING: u64 = 256;
-/// Seconds after which the process that wrote an unfinished file counts as gone.
+/// Seconds after which the process that wrote an unfinished file counts as ended.
 const ABANDONED: u64 = 3600;
 
 fn heading(content: &[u8]) -> String {

@@ -1,8 +1,9 @@
-//! Compiling in a process of its own: the same program, bounded by the kernel in memory and processor time, at low
-//! priority, and [confined](mod@super::confine). What a hostile component does to the compiler, it does there.
+//! Compilation in a child process: the same program, limited by the kernel in memory and processor time, at
+//! low priority, and [confined](mod@super::confine). Damage that a hostile component does to the compiler
+//! stays in the child.
 //!
-//! A request is a line of JSON with the component after it. Before the child reads the component it writes a line with
-//! its confinement; then its answer, a line of JSON with the made bytes after it.
+//! A request is a line of JSON followed by the component. Before the child reads the component, it writes a
+//! line with its confinement. The response follows: a line of JSON and the bytes that the child made.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -25,35 +26,37 @@ use crate::policy::sandbox::engine::{Engine, Purpose};
 use crate::policy::sandbox::native::Compiled;
 use crate::text;
 
-/// What the child may use up.
+/// Limits of a child.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(in crate::policy) struct Bounds {
-    /// Of data memory (RLIMIT_DATA, getrlimit(2)).
+    /// Data memory in bytes (RLIMIT_DATA, getrlimit(2)).
     pub(in crate::policy) memory: u64,
-    /// Of processor time. Twice as much of wall clock: a starved machine is no fault of a component.
+    /// Processor time. The limit on wall-clock time is twice this value: a starved machine is no fault of a
+    /// component.
     pub(in crate::policy) time: Duration,
 }
 
-/// What is to be made of a component.
+/// Product to make from a component.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::policy) enum Task {
-    /// Its native code.
+    /// Native code.
     Compile,
-    /// Its snapshot, a component again. The process has run code of the component then, so it makes no native code that
-    /// others execute.
+    /// Snapshot, which is a component too. The process has then run code of the component, so its output is
+    /// no native code for other processes.
     Snapshot { settings: String, limits: PolicyLimits },
 }
 
-/// Why nothing was made.
+/// Reason why a child made nothing.
 #[derive(Clone, Debug)]
 pub(in crate::policy) enum Failure {
-    /// The component is no policy that can be put in force.
+    /// Component that cannot be loaded, or a failure of the host.
     Load(LoadError),
-    /// It has no snapshot.
+    /// Component without a snapshot, with the reason.
     Snapshot(String),
 }
 
-/// The same as a child tells it, which is all that it finds out.
+/// Failure as a child reports it. The parent derives all other failures from the way in which the child
+/// ended.
 #[derive(Serialize, Deserialize)]
 enum Refusal {
     Invalid(String),
@@ -77,15 +80,16 @@ impl Task {
     }
 }
 
-/// What is kept of standard error, in bytes.
+/// Length of the part of standard error that is kept, in bytes.
 const STDERR_BYTES: u64 = 4096;
-/// The most bytes that are made of a policy: CPython's native code is a quarter of it. They are read into the serving
-/// process.
+/// Limit on the bytes that a child makes, which the serving process reads into memory. CPython's native code
+/// is a quarter of it.
 const MADE_BYTES: u64 = 128 << 20;
-/// The longest line of JSON, in bytes: settings are in it.
+/// Limit on a line of JSON, in bytes. The settings are part of the line.
 const LINE_BYTES: u64 = 32 << 20;
 
-/// Has `program` (a `host`) do `task`, and calls `confined` with the confinement that the child reached, if it said.
+/// Runs `task` in a child process of `program` (a `host`). Calls `confined` with the confinement that the
+/// child reports, if any.
 pub(in crate::policy) fn run(
     program: &Path,
     task: Task,
@@ -108,11 +112,11 @@ pub(in crate::policy) fn run(
     else {
         return Err(unprepared(&"no pipe to the process that compiles"));
     };
-    // A descriptor, so that no other process is meant once this one is gone.
+    // Unlike a process number, the descriptor never refers to another process after this one has ended.
     let process = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
         Ok(process) => process,
         Err(error) => {
-            // Nobody could end it when its time is over.
+            // Without the descriptor the timer could not end the child.
             let _ = child.kill();
             let _ = child.wait();
             return Err(unprepared(&error));
@@ -125,7 +129,7 @@ pub(in crate::policy) fn run(
         let timer = scope.spawn(move || {
             let late = ending.recv_timeout(wall) == Err(RecvTimeoutError::Timeout);
             if late {
-                // An error means that it is gone already.
+                // An error means that the child has already ended.
                 let _ = pidfd_send_signal(process, Signal::KILL);
             }
             late
@@ -139,7 +143,7 @@ pub(in crate::policy) fn run(
         });
         let answer = ask(stdin, stdout, &request, component, confined);
         let status = child.wait();
-        // An error means that the timer has gone off.
+        // An error means that the timer has already fired.
         let _ = ended.send(());
         (answer, said.join().unwrap_or_default(), timer.join().unwrap_or_default(), status)
     });
@@ -151,7 +155,7 @@ pub(in crate::policy) fn run(
     }
 }
 
-/// The child's answer, whole.
+/// Sends the request and returns the complete response.
 fn ask(
     mut stdin: impl Write,
     stdout: impl Read,
@@ -159,7 +163,7 @@ fn ask(
     component: &[u8],
     confined: impl FnOnce(Confinement),
 ) -> io::Result<(Result<u64, Refusal>, Vec<u8>)> {
-    // A child that ends early does not read all: how it ended says more than that.
+    // A child that ends early does not read everything. Its exit status says more than this write error.
     let _ = stdin
         .write_all(request)
         .and_then(|()| stdin.write_all(b"\n"))
@@ -191,10 +195,11 @@ fn failure(refusal: Refusal, bounds: Bounds) -> Failure {
     })
 }
 
-/// What ended a child that has not answered.
+/// Returns the error for a child that ended without a response.
 fn crash(status: ExitStatus, late: bool, said: &str, bounds: Bounds) -> LoadError {
     let said = text::cut(&text::printable(said.trim()), 512);
-    // Rust's standard library and C++'s say this of an allocation that failed (std::alloc::handle_alloc_error).
+    // Rust's and C++'s standard libraries report a failed allocation with these texts
+    // (std::alloc::handle_alloc_error).
     if said.contains("memory allocation of") || said.contains("Cannot allocate memory") {
         return LoadError::PrepareMemory(bounds.memory);
     }
@@ -219,17 +224,19 @@ fn crash(status: ExitStatus, late: bool, said: &str, bounds: Bounds) -> LoadErro
     }
 }
 
-/// The verb of the program that [`serve_request`] is behind. It is no part of the command line that people use.
+/// Verb of the program that runs [`serve_request`]. It is no part of the command line for people.
 pub(crate) const VERB: &str = "prepare";
 
-/// Does what the request on `input` asks for. This is the whole work of a child, which ends afterwards.
+/// Executes the request on `input` and writes the response to `output`. This is the whole work of a child,
+/// which ends afterwards.
 ///
 /// # Errors
-/// There is no request, or nobody to answer.
+/// Returns an error if there is no request, if the process cannot be limited or confined, or if the response
+/// cannot be written.
 pub(crate) fn serve_request(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     let Request { task, bounds } = serde_json::from_slice(&line(&mut input)?)?;
     limit(bounds)?;
-    // Said before the component is read, which cannot forge it.
+    // Written before the component is read, so that a component cannot forge it.
     serde_json::to_writer(&mut output, &confine(task.profile())?)?;
     output.write_all(b"\n")?;
     output.flush()?;
@@ -254,14 +261,15 @@ pub(crate) fn serve_request(mut input: impl BufRead, mut output: impl Write) -> 
 
 fn limit(bounds: Bounds) -> io::Result<()> {
     let exactly = |limit: u64| Rlimit { current: Some(limit), maximum: Some(limit) };
-    // Nobody is left to answer when the parent is gone.
+    // Without the parent nobody reads the response.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     setrlimit(Resource::Data, exactly(bounds.memory))?;
-    // At the soft limit comes SIGXCPU, at the hard one SIGKILL, which says less.
+    // The kernel sends SIGXCPU at the soft limit, and SIGKILL, which says less, at the hard limit.
     let seconds = bounds.time.as_secs().max(1);
     setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 1) })?;
     setrlimit(Resource::Core, exactly(0))?;
-    // Where memory is short all the same, this process is the one to go. It works without.
+    // If the machine still runs short of memory, the kernel ends this process first. A failure to set this is
+    // harmless.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
 }
@@ -272,7 +280,7 @@ fn make(task: &Task, component: &[u8]) -> Result<Vec<u8>, Refusal> {
         Task::Snapshot { .. } => Purpose::Snapshot,
     };
     let engine = Engine::new(purpose).map_err(|error| Refusal::Host(error.to_string()))?;
-    // The operating system's word for memory that it does not give (errno(3), ENOMEM).
+    // Text of the operating system for ENOMEM (errno(3)).
     let short = |why: &str| why.contains("Cannot allocate memory");
     match task {
         Task::Compile => compile(&engine, component).map(Compiled::into_bytes).map_err(|error| match error {
@@ -281,7 +289,7 @@ fn make(task: &Task, component: &[u8]) -> Result<Vec<u8>, Refusal> {
             error => Refusal::Host(error.to_string()),
         }),
         Task::Snapshot { settings, limits } => {
-            // WASI's part of wasmtime makes a runtime with descriptors when there is none.
+            // Without a current runtime, wasmtime's WASI would make one, which needs descriptors.
             let runtime = tokio::runtime::Builder::new_current_thread().build();
             let runtime = runtime.map_err(|error| Refusal::Host(error.to_string()))?;
             let _entered = runtime.enter();

@@ -1,8 +1,8 @@
-//! Confinement of a process that compiles: before it reads a component it gives up all that it does not need, so a
-//! component that takes over the compiler finds no file, no network and no other process.
+//! Confinement of a process that compiles. Before the process reads a component, it drops every right that it
+//! does not need, so a component that takes over the compiler finds no file, no network and no other process.
 //!
-//! Landlock (landlock(7)) and the filter of system calls (seccomp(2)) each suffice against files and the network. Kernels
-//! and service managers exist that lack either, so [`Confinement`] says which of the two are in force.
+//! Landlock (landlock(7)) and the system call filter (seccomp(2)) each suffice against files and the network.
+//! Some kernels and service managers lack one of the two, so [`Confinement`] says which are in force.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,26 +16,26 @@ use seccompiler::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What a confined process is still able to do.
+/// Set of rights that a confined process keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// Compiling: no memory can be made executable.
+    /// Compiling. No memory can be made executable.
     Compile,
     /// Compiling and running `configure`, which needs executable memory.
     Snapshot,
 }
 
-/// The means of the kernel that are in force, each with the reason where it is not.
+/// State of the two kernel mechanisms, each with the reason if it is not in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
-    /// Access to files, TCP and other processes.
+    /// Landlock, against access to files, TCP and other processes.
     pub landlock: Result<(), String>,
-    /// The filter of system calls.
+    /// Filter of system calls.
     pub seccomp: Result<(), String>,
 }
 
 impl Confinement {
-    /// Names the means that are missing and what follows. Returns None if both are in force.
+    /// Describes the missing mechanisms and the consequence. Returns None if both are in force.
     pub fn problem(&self) -> Option<String> {
         let cure = "use a kernel with both, Linux 5.13 or later, and allow the system calls landlock_create_ruleset, \
                     landlock_restrict_self and seccomp (`SystemCallFilter=` of systemd)";
@@ -57,26 +57,27 @@ impl Confinement {
     }
 }
 
-/// Confines this process, which must have one thread, for good.
+/// Confines this process permanently. The process must have one thread.
 ///
 /// # Errors
-/// The process cannot be made undumpable or its descriptors bounded, which every kernel allows.
+/// Returns an error if the process cannot be made undumpable or its resources cannot be limited. Every kernel
+/// allows both.
 pub fn confine(profile: Profile) -> io::Result<Confinement> {
     // No process of the same user can attach to this one.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let landlock = deny_access();
-    // Only standard input, output and error are left.
+    // Standard input, output and error are the only descriptors left.
     setrlimit(Resource::Nofile, Rlimit { current: Some(3), maximum: Some(3) })?;
     setrlimit(Resource::Fsize, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(Confinement { landlock, seccomp: filter_calls(profile) })
 }
 
-/// Gives up every right of access that Landlock knows, for good.
+/// Drops permanently every right that Landlock controls.
 ///
 /// # Errors
-/// Why nothing was given up.
+/// Returns the reason if no right was dropped.
 pub fn deny_access() -> Result<(), String> {
-    // The newest that was tested. A kernel with an older one denies what that knows.
+    // Newest tested version. A kernel with an older version denies the rights that its version knows.
     let abi = ABI::V7;
     let restrict = || -> Result<RulesetStatus, RulesetError> {
         let ruleset = Ruleset::default()
@@ -94,13 +95,13 @@ pub fn deny_access() -> Result<(), String> {
     }
 }
 
-/// Restricts this thread and those that it starts to the system calls that `profile` needs, for good. Any other ends the
-/// process.
+/// Restricts this thread and the threads that it starts to the system calls that `profile` needs,
+/// permanently. Any other call ends the process.
 ///
 /// # Errors
-/// Why all system calls are still allowed.
+/// Returns the reason if the filter is not in force.
 pub fn filter_calls(profile: Profile) -> Result<(), String> {
-    // The calls differ on other processors, and nobody has traced them there.
+    // The calls differ on other processors and have not been traced there.
     if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
         return Err(format!("there is no filter for {}", std::env::consts::ARCH));
     }
@@ -109,8 +110,8 @@ pub fn filter_calls(profile: Profile) -> Result<(), String> {
     let allowed = allowed(profile).and_then(|allowed| {
         program(allowed.into_iter().collect(), SeccompAction::KillProcess, SeccompAction::Allow)
     });
-    // The first answers of the two filters count where they are stricter, so the second has to allow what the first
-    // answers.
+    // The kernel takes the stricter action of the two filters, so the second filter must allow the calls that
+    // the first one fails.
     for program in [absent, allowed] {
         program.and_then(|program| apply_filter(&program)).map_err(|error| error.to_string())?;
     }
@@ -128,8 +129,8 @@ fn program(
     Ok(SeccompFilter::new(rules, otherwise, matched, architecture)?.try_into()?)
 }
 
-/// Calls that C libraries make in passing, answered as by a kernel that lacks them. glibc makes a thread with clone(2)
-/// when clone3(2) is missing, whose flags a filter cannot see.
+/// Returns the calls that C libraries make in passing. They fail as on a kernel that lacks them. Without
+/// clone3(2), whose flags a filter cannot see, glibc makes a thread with clone(2).
 fn absent() -> Vec<i64> {
     let mut calls = vec![
         libc::SYS_clone3,
@@ -152,21 +153,23 @@ fn absent() -> Vec<i64> {
     calls
 }
 
-/// Calls that compiling needs, each with the arguments that it may have; without rules, any.
+/// Returns the calls that compiling needs, each with its permitted arguments. A call without rules may have
+/// any.
 fn allowed(profile: Profile) -> seccompiler::Result<Vec<(i64, Rules)>> {
     use SeccompCmpOp::{Eq, MaskedEq};
 
     let whole = |argument, comparison, value| {
         SeccompCondition::new(argument, SeccompCmpArgLen::Qword, comparison, value)
     };
-    // Arguments that are an `int` in C: the upper half of their register is undefined.
+    // For an argument that is an `int` in C: the upper half of its register is undefined.
     let int = |argument, comparison, value: i32| {
         SeccompCondition::new(argument, SeccompCmpArgLen::Dword, comparison, u64::from(value.cast_unsigned()))
     };
     let mask = |bits: i32| u64::from(bits.cast_unsigned());
 
     let executable = MaskedEq(mask(libc::PROT_EXEC));
-    // Shared memory is not in RLIMIT_DATA, and a descriptor may be one that the host was started with.
+    // Only private, anonymous memory: RLIMIT_DATA does not count shared memory, and a descriptor may be one
+    // that the host was started with.
     let private = int(
         3,
         MaskedEq(mask(libc::MAP_TYPE | libc::MAP_ANONYMOUS)),
@@ -182,7 +185,7 @@ fn allowed(profile: Profile) -> seccompiler::Result<Vec<(i64, Rules)>> {
     let written = || -> seccompiler::Result<Rules> {
         Ok(vec![SeccompRule::new(vec![int(0, Eq, 1)?])?, SeccompRule::new(vec![int(0, Eq, 2)?])?])
     };
-    // Those of a thread, as all of glibc and musl (which adds CLONE_DETACHED, of no effect) make one.
+    // Flags with which glibc and musl make a thread. CLONE_DETACHED, which musl adds, has no effect.
     let thread = libc::CLONE_VM
         | libc::CLONE_FS
         | libc::CLONE_FILES
@@ -203,7 +206,7 @@ fn allowed(profile: Profile) -> seccompiler::Result<Vec<(i64, Rules)>> {
         (libc::SYS_mprotect, protect),
         (libc::SYS_clone, vec![SeccompRule::new(vec![thread])?]),
         (libc::SYS_tgkill, vec![SeccompRule::new(vec![int(0, Eq, own)?])?]),
-        // Of this process, and reading alone.
+        // Only of this process, and only to read limits.
         (libc::SYS_prlimit64, vec![SeccompRule::new(vec![int(0, Eq, 0)?, whole(2, Eq, 0)?])?]),
         (
             libc::SYS_prctl,
@@ -232,7 +235,7 @@ fn allowed(profile: Profile) -> seccompiler::Result<Vec<(i64, Rules)>> {
         libc::SYS_getpid,
         libc::SYS_gettid,
         libc::SYS_getrandom,
-        // Where the clock of the machine cannot be read without the kernel.
+        // For machines whose clock cannot be read without a system call.
         libc::SYS_clock_gettime,
         libc::SYS_clock_nanosleep,
         libc::SYS_nanosleep,
@@ -241,7 +244,7 @@ fn allowed(profile: Profile) -> seccompiler::Result<Vec<(i64, Rules)>> {
     ];
     allowed.extend(plain.into_iter().chain(absent()).map(|call| (call, Vec::new())));
     if profile == Profile::Snapshot {
-        // Other processors have to be told of new code.
+        // Other processors need a barrier before they run new code.
         allowed.push((libc::SYS_membarrier, Vec::new()));
     }
     Ok(allowed)

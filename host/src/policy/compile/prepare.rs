@@ -1,5 +1,5 @@
-//! Policies, made ready: from the cache where they are known, else compiled in a child, with the snapshot following
-//! when it is done.
+//! Preparation of policies: taken from the cache if known, else compiled in a child process. The snapshot
+//! follows in the background.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::unix::fs::MetadataExt;
@@ -21,56 +21,57 @@ use crate::policy::sandbox::engine::Engine;
 use crate::policy::sandbox::native::{Compiled, digest};
 use crate::review::verdict::LogLine;
 
-/// Children at a time. Each has one thread.
+/// Number of child processes at a time. Each compiles on one thread.
 const CHILDREN: usize = 2;
-/// How much all of it gives way to reviews (nice(2)): the threads, and from its first instruction each child.
+/// Niceness of the threads that prepare, and of each child from its first instruction, so that reviews come
+/// first (nice(2)).
 const NICE: i32 = 10;
 
-/// The bytes of a component, and their digest.
+/// Bytes of a component and their digest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Component {
-    /// As they stand in the file; shared by all that are made of them.
+    /// Bytes as in the file, shared by everything that is made from them.
     pub bytes: Arc<[u8]>,
-    /// SHA-256 in hexadecimal.
+    /// SHA-256, in hexadecimal.
     pub digest: String,
 }
 
 impl Component {
-    /// Takes the bytes, whatever they are.
+    /// Returns a component of any bytes; nothing is checked.
     pub fn new(bytes: Vec<u8>) -> Component {
         Component { digest: digest(&bytes), bytes: bytes.into() }
     }
 }
 
-/// A policy to be loaded.
+/// Request to load a policy.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {
-    /// Its component.
+    /// Component of the policy.
     pub component: &'a Component,
-    /// What it is configured with.
+    /// Settings to configure the policy with.
     pub settings: &'a Value,
-    /// The bounds of its instances.
+    /// Limits of its instances.
     pub limits: &'a PolicyLimits,
 }
 
-/// Makes policies ready.
+/// Service that compiles and loads policies.
 pub struct Preparer {
     shared: Arc<Shared>,
     snapshots: bool,
-    /// Here and not with the threads, which may outlive it.
+    /// Folder of a temporary cache. The threads do not hold it, because they may outlive the preparer.
     _temporary: Option<tempfile::TempDir>,
 }
 
 struct Shared {
     engine: Engine,
     cache: Cache,
-    /// Of a child.
+    /// Limits of a child.
     bounds: Mutex<Bounds>,
-    /// The confinement of the last child; None before the first.
+    /// Confinement of the last child; None before the first.
     confinement: Mutex<Option<Confinement>>,
-    /// The `host` that children run.
+    /// Path of the `host` program that children run.
     program: PathBuf,
-    /// Of that program and of wasmtime: what another one compiled is of no use.
+    /// Identity of that program's build and of wasmtime. Code from another build is not used.
     build: String,
     work: Mutex<Work>,
     changed: Condvar,
@@ -82,43 +83,44 @@ struct Work {
     queue: VecDeque<Arc<Job>>,
     /// Every job that is queued, running or waited for, by its key.
     jobs: HashMap<String, Weak<Job>>,
-    /// Finished jobs that nobody waited for any more, until the next request for the same component.
+    /// Finished jobs whose waiting threads had given up, kept until the next request for the same component.
     unclaimed: HashMap<String, Arc<Job>>,
-    /// Snapshots to take, each of a policy that was loaded from these bytes.
+    /// Snapshots to take: each policy, with the bytes of its component.
     snapshots: VecDeque<(Weak<Policy>, Arc<[u8]>)>,
-    /// Called when an unclaimed job has finished.
+    /// Callback for the end of an unclaimed job.
     ready: Option<Box<dyn Fn() + Send>>,
     closed: bool,
 }
 
-/// The compilation of one component, shared by all who wait for it.
+/// Compilation of one component, shared by all threads that wait for it.
 struct Job {
     key: String,
     component: Arc<[u8]>,
-    /// Set once, under the lock of `Work`.
+    /// Result, set once, under the lock of `Work`.
     result: OnceLock<Result<Arc<Compiled>, LoadError>>,
-    /// Someone gave up waiting, under the lock of `Work`.
+    /// Whether a waiting thread gave up; set under the lock of `Work`.
     abandoned: AtomicBool,
 }
 
-/// The jobs of one call, by the digest of their component: they live as long as it, so that all its policies share the
-/// result of each, whatever it is.
+/// Jobs of one call, by the digest of their component. They live as long as the call, so all its policies
+/// share the result of each job, success or error.
 type Batch = HashMap<String, OnceLock<Result<Arc<Job>, LoadError>>>;
 
-/// What is known of a component with certain settings: the first line of an entry; the snapshot's code follows.
+/// First line of a cache entry for a component with certain settings. The native code of the snapshot
+/// follows.
 #[derive(Serialize, Deserialize)]
 struct Configured {
     log: Vec<LogLine>,
-    /// Whether there is a snapshot, and why not.
+    /// Whether a snapshot exists, or the reason why none does.
     snapshot: Result<(), String>,
 }
 
 impl Preparer {
-    /// Children run `program`, which is a `host` of the same build. Without `snapshots` every instance is configured:
-    /// for work that is over before a snapshot would be taken.
+    /// Starts the threads that prepare. Children run `program`, which must be a `host` of the same build.
+    /// Without `snapshots` every instance is configured: for work that ends before a snapshot would be taken.
     ///
     /// # Errors
-    /// The system refuses a thread.
+    /// Returns an error if the system refuses a thread.
     pub fn new(
         engine: Engine,
         mut cache: Cache,
@@ -139,10 +141,11 @@ impl Preparer {
         });
         for number in 0..CHILDREN {
             let shared = Arc::clone(&shared);
-            // The other thread is always free to compile.
+            // Only one thread takes snapshots, so the other is always free to compile.
             let snapshots = number == 0;
             std::thread::Builder::new().name("prepare".to_owned()).spawn(move || {
-                // Without it it takes more from reviews, and still not much. On Linux this is of the thread.
+                // A failure costs reviews some more time, but not much. On Linux niceness belongs to the
+                // thread.
                 let _ = rustix::process::nice(NICE);
                 shared.work(snapshots);
             })?;
@@ -150,35 +153,36 @@ impl Preparer {
         Ok(Preparer { shared, snapshots, _temporary: temporary })
     }
 
-    /// The program that this process runs, which an upgrade on disk does not change (proc_pid_exe(5)).
+    /// Returns the path of the program that this process runs. An upgrade on disk does not change that
+    /// program (proc_pid_exe(5)).
     pub fn this_program() -> PathBuf {
         PathBuf::from("/proc/self/exe")
     }
 
-    /// Takes the bounds of children, and of what is kept, from `limits` from now on.
+    /// Applies `limits` to children and to the cache from now on.
     pub fn limit(&self, limits: &HostLimits) {
         *self.shared.bounds.lock().unwrap_or_else(PoisonError::into_inner) = bounds(limits);
         self.shared.cache.limit(limits.cache);
     }
 
-    /// The engine that its policies run on.
+    /// Returns the engine on which its policies run.
     pub fn engine(&self) -> &Engine {
         &self.shared.engine
     }
 
-    /// Where it keeps what it has prepared.
+    /// Returns the cache of its results.
     pub fn cache(&self) -> &Cache {
         &self.shared.cache
     }
 
-    /// Says what is missing in the confinement of the processes that compile. Returns None if nothing is, and before the
-    /// first of them.
+    /// Describes the missing parts of the confinement of the compiling processes. Returns None if nothing is
+    /// missing, and before the first such process.
     pub fn unconfined(&self) -> Option<String> {
         let confinement = self.shared.confinement.lock().unwrap_or_else(PoisonError::into_inner);
         confinement.as_ref().and_then(Confinement::problem)
     }
 
-    /// Forgets queued and unclaimed jobs of components that are not among `wanted`.
+    /// Removes queued and unclaimed jobs of components that are not among `wanted`.
     pub fn retain(&self, wanted: &HashSet<String>) {
         let keys: HashSet<_> = wanted.iter().map(|digest| self.shared.compiled_key(digest)).collect();
         let mut work = self.shared.lock();
@@ -186,8 +190,8 @@ impl Preparer {
         work.unclaimed.retain(|key, _| keys.contains(key));
     }
 
-    /// Loads all of these as [`Preparer::load`] does, on as many threads as there are processors, and compiles each
-    /// component once; the results are in order.
+    /// Loads all policies as [`Preparer::load`] does, on at most as many threads as there are processors.
+    /// Each component is compiled once. The results are in the order of `wanted`.
     pub fn load_all(&self, wanted: &[Wanted<'_>], until: Instant) -> Vec<Result<Arc<Policy>, LoadError>> {
         let batch: Batch =
             wanted.iter().map(|wanted| (wanted.component.digest.clone(), OnceLock::new())).collect();
@@ -209,7 +213,7 @@ impl Preparer {
                 }
             };
             for _ in 1..threads {
-                // Where there is no further thread, the others do its part.
+                // If the system refuses a further thread, the others do its work.
                 let _ = std::thread::Builder::new().spawn_scoped(scope, work);
             }
             work();
@@ -218,10 +222,11 @@ impl Preparer {
         results.into_iter().map(|result| result.into_inner().unwrap_or_else(missing)).collect()
     }
 
-    /// Loads a component with its settings, once it is compiled.
+    /// Waits until a component is compiled, and loads it with its settings.
     ///
     /// # Errors
-    /// [`LoadError`]; [`LoadError::Preparing`] when it is not compiled by `until`, in which case that goes on.
+    /// Returns [`LoadError`]; [`LoadError::Preparing`] if the component is not compiled by `until`.
+    /// Compilation then continues.
     pub fn load(
         &self,
         component: &Component,
@@ -247,7 +252,7 @@ impl Preparer {
                 limits,
                 log.clone(),
             );
-            // An entry that cannot be loaded is one that is not there.
+            // An entry that cannot be loaded counts as absent.
             if let Ok(policy) = policy {
                 return Ok(Arc::new(policy));
             }
@@ -268,12 +273,13 @@ impl Preparer {
         Ok(policy)
     }
 
-    /// Takes the snapshot of a policy now, whether it is faster or not.
+    /// Takes the snapshot of a policy now, on this thread. The policy adopts it only if instances start
+    /// faster.
     pub fn snapshot(&self, policy: &Policy, component: &[u8]) {
         self.shared.snapshot(policy, component);
     }
 
-    /// Calls `ready` whenever something is ready that nobody waited for.
+    /// Registers a callback for the end of every compilation whose waiting threads had given up.
     pub fn when_ready(&self, ready: impl Fn() + Send + 'static) {
         self.shared.lock().ready = Some(Box::new(ready));
     }
@@ -287,7 +293,7 @@ impl Drop for Preparer {
 }
 
 impl Work {
-    /// Returns the job with this key, and takes it where it was unclaimed.
+    /// Returns the job with this key, and claims it if it was unclaimed.
     fn existing(&mut self, key: &str) -> Option<Arc<Job>> {
         self.unclaimed.remove(key).or_else(|| self.jobs.get(key)?.upgrade())
     }
@@ -307,7 +313,8 @@ impl Shared {
         digest(format!("configured\n{}\n{component}\n{limits}\n{settings}", self.build).as_bytes())
     }
 
-    /// Returns the job that compiles `component`: one that exists, one finished by the cache, or a new one.
+    /// Returns the job that compiles `component`: an existing job, a job finished from the cache, or a new
+    /// one.
     fn job(&self, component: &Component) -> Result<Arc<Job>, LoadError> {
         let key = self.compiled_key(&component.digest);
         if let Some(job) = self.lock().existing(&key) {
@@ -325,7 +332,7 @@ impl Shared {
         }
         check_front(&component.bytes)?;
         let mut work = self.lock();
-        // Another thread may have come first.
+        // Another thread may have queued the same job meanwhile.
         if let Some(job) = work.existing(&job.key) {
             return Ok(job);
         }
@@ -336,7 +343,8 @@ impl Shared {
         Ok(job)
     }
 
-    /// Waits until a job has finished. After `until` it goes on for the next request.
+    /// Waits until a job has finished. Returns [`LoadError::Preparing`] after `until`; the job then continues
+    /// for the next request.
     fn wait(&self, job: &Job, until: Instant) -> Result<Arc<Compiled>, LoadError> {
         let mut work = self.lock();
         loop {
@@ -353,8 +361,8 @@ impl Shared {
         }
     }
 
-    /// Queues the snapshot of a policy. Snapshots of policies that are gone leave the queue, so their components do not
-    /// stay in memory.
+    /// Queues the snapshot of a policy. Removes queued snapshots of dropped policies, so their components do
+    /// not stay in memory.
     fn take_later(&self, policy: &Arc<Policy>, component: &Component) {
         let mut work = self.lock();
         work.snapshots.retain(|(policy, _)| policy.strong_count() > 0);
@@ -362,7 +370,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Runs jobs, and snapshots when there is no job, until the preparer is dropped.
+    /// Runs jobs until the preparer is dropped. With `snapshots`, takes snapshots while no job is queued.
     fn work(&self, snapshots: bool) {
         loop {
             let mut work = self.lock();
@@ -403,7 +411,7 @@ impl Shared {
             self.cache.put(&job.key, compiled.bytes());
         }
         let mut work = self.lock();
-        // Nothing else sets it.
+        // No other thread sets the result.
         let _ = job.result.set(result);
         self.changed.notify_all();
         if job.abandoned.load(Ordering::Relaxed) {
@@ -419,7 +427,7 @@ impl Shared {
         let key = self.configured_key(policy.digest(), &settings, &limits);
         let (snapshot, code) = match self.compiled_snapshot(settings, limits, component) {
             Ok(compiled) => {
-                // What is slow or late now may be neither next time: that is not kept.
+                // A slow or late snapshot may be neither next time, so this outcome is not cached.
                 if let Err(why) = policy.adopt(&compiled) {
                     return policy.decide_snapshot(Err(why));
                 }
@@ -436,8 +444,9 @@ impl Shared {
         self.cache.put(&key, &entry);
     }
 
-    /// Returns the native code of a snapshot. One child runs `configure` and answers with a component; another compiles
-    /// that and runs nothing of it. So no native code comes from a process that has executed code of a component.
+    /// Returns the native code of a snapshot. One child runs `configure` and returns a component. Another
+    /// child compiles that component and runs nothing of it. So no native code comes from a process that has
+    /// executed code of a component.
     fn compiled_snapshot(
         &self,
         settings: String,
@@ -464,7 +473,7 @@ impl Shared {
     }
 }
 
-/// Whoever waits for a result has to get one.
+/// Converts a panic into an error, so that every waiting thread gets a result.
 fn unpanicked<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
     catch_unwind(AssertUnwindSafe(load))
         .unwrap_or_else(|_| Err(LoadError::Unprepared("a panic; please report this".to_owned())))
@@ -480,11 +489,12 @@ fn read_configured(entry: &[u8]) -> Option<(Configured, Vec<u8>)> {
     Some((serde_json::from_slice(line).ok()?, code.get(1..)?.to_vec()))
 }
 
-/// Tells one build of the program from another by its file: a fixed compiler compiles anew what a faulty one compiled.
+/// Returns an identity of the program's build, from its file and the engine. A build with a fixed compiler
+/// thus compiles again everything that a faulty compiler made.
 fn build(engine: &Engine, program: &Path) -> String {
     let file = match std::fs::metadata(program) {
         Ok(file) => format!("{} {} {} {}", file.len(), file.mtime(), file.mtime_nsec(), file.ino()),
-        // Like no other, so that nothing of another is taken.
+        // Unique, so that no code of another build is used.
         Err(_) => format!("{:?} {}", SystemTime::now(), std::process::id()),
     };
     format!("{} {:016x} {file}", env!("CARGO_PKG_VERSION"), engine.compatibility())

@@ -1,8 +1,9 @@
-//! What a component is made of, read off its bytes before anything is compiled: its size in every respect that costs
-//! the compiler or an instance something, and what it imports and exports.
+//! Scan of a component's bytes before compilation: its imports and exports, and its size in every respect
+//! that costs the compiler or an instance something.
 //!
-//! One pass that allocates for what it has seen, never for what a header announces, and that does not recurse: the
-//! parsers behind it do, for nested types, so their depth is bounded here first.
+//! The scan makes one pass and does not recurse. Its allocations are for items that were read, never for a
+//! count that a header announces. The parsers behind it recurse for nested types, so the scan limits the
+//! depth of types first.
 
 use wasmparser::{
     BinaryReader, BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentImport,
@@ -13,23 +14,23 @@ use wasmparser::{
 use crate::limits::{self, Bound};
 use crate::text;
 
-/// Why a component is not worth compiling.
+/// Reason why a component is rejected before compilation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScanError {
-    /// More of something than its bound.
+    /// Count over its limit.
     #[error("{}", bound.says(found, bound.default))]
     OverBound {
-        /// Its row.
+        /// Limit that was exceeded.
         bound: Bound,
-        /// How much there is, or more.
+        /// Count at which the scan stopped; the full count may be higher.
         found: u64,
     },
-    /// Modules or components that are known only when it is instantiated, so that its size cannot be told.
+    /// Core module or component that is known only at instantiation, so its size cannot be determined.
     #[error(
         "it is given a core module or a component by another, which policies may not be: link them when it is built"
     )]
     Indirect,
-    /// Truncated or damaged.
+    /// Truncated or damaged bytes.
     #[error("the file is no valid component, or not all of it: {0}")]
     Invalid(String),
 }
@@ -40,19 +41,19 @@ impl From<BinaryReaderError> for ScanError {
     }
 }
 
-/// The names at the border of a component, in its order.
+/// Names of a component's imports and exports, in the component's order.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::policy) struct Names<'a> {
-    /// What it imports.
+    /// Names of the imports.
     pub(in crate::policy) imports: Vec<&'a str>,
-    /// What it exports.
+    /// Names of the exports.
     pub(in crate::policy) exports: Vec<&'a str>,
 }
 
-/// Reads the names at a component's border, unless it is over a bound.
+/// Reads the names of a component's imports and exports, and checks the component against the limits.
 ///
 /// # Errors
-/// [`ScanError`]: it would not have been compiled, or not within bounds.
+/// Returns [`ScanError`] if the component would not compile, or not within limits.
 pub(in crate::policy) fn scan(component: &[u8]) -> Result<Names<'_>, ScanError> {
     let mut scan = Scan::default();
     for payload in Parser::new(0).parse_all(component) {
@@ -61,13 +62,13 @@ pub(in crate::policy) fn scan(component: &[u8]) -> Result<Names<'_>, ScanError> 
     Ok(scan.world)
 }
 
-/// What instantiating something once makes.
+/// Cost of one instantiation.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     instances: u64,
     memories: u64,
     tables: u64,
-    /// That the tables begin with.
+    /// Initial elements of the tables.
     elements: u64,
 }
 
@@ -84,21 +85,21 @@ impl Cost {
     }
 }
 
-/// A module or component whose end was not seen yet.
+/// Module or component whose end has not been read yet.
 #[derive(Debug, Default)]
 struct Open {
     component: bool,
-    /// Of the module, or of all that the component has instantiated.
+    /// Cost of the module, or of everything that the component has instantiated.
     cost: Cost,
-    /// The component's index space of core modules.
+    /// Index space of core modules, in a component.
     modules: Vec<Cost>,
-    /// The component's index space of components.
+    /// Index space of components, in a component.
     components: Vec<Cost>,
 }
 
 #[derive(Debug, Default)]
 struct Scan<'a> {
-    /// From the outermost inwards.
+    /// Open modules and components, outermost first.
     open: Vec<Open>,
     world: Names<'a>,
     functions: u64,
@@ -110,17 +111,17 @@ impl<'a> Scan<'a> {
     fn payload(&mut self, bytes: &'a [u8], payload: Payload<'a>) -> Result<(), ScanError> {
         match payload {
             Payload::Version { encoding, .. } => {
-                // Those around it are counted when they end.
+                // Enclosing components are counted only at their end, so the open ones are added here.
                 within(limits::COMPONENTS, self.components.saturating_add(self.open.len() as u64))?;
                 self.open.push(Open {
                     component: encoding == Encoding::Component,
-                    // A module is an instance each time; a component is what it instantiates.
+                    // A module costs one instance each time. A component costs the sum of its instantiations.
                     cost: Cost { instances: u64::from(encoding == Encoding::Module), ..Cost::default() },
                     ..Open::default()
                 });
             }
             Payload::End(_) => self.close()?,
-            // Of a core module. What it announces must be there, or it is not valid.
+            // Sections of a core module. A module without the functions that it announces is not valid.
             Payload::FunctionSection(section) => {
                 self.functions = self.functions.saturating_add(u64::from(section.count()));
                 within(limits::FUNCTIONS, self.functions)?;
@@ -135,7 +136,7 @@ impl<'a> Scan<'a> {
                     self.made(Cost { elements: table?.ty.initial, ..Cost::default() })?;
                 }
             }
-            // Of a component.
+            // Sections of a component.
             Payload::ComponentTypeSection(section) => type_depth(bytes, &section)?,
             Payload::ComponentImportSection(section) => {
                 for import in section {
@@ -148,7 +149,7 @@ impl<'a> Scan<'a> {
                 for export in section {
                     let export = export?;
                     self.named(|world| world.exports.push(export.name.name))?;
-                    // An export is an item of its index space once more.
+                    // An export adds one more item to its index space.
                     match export.kind {
                         ComponentExternalKind::Module => self.again(Sort::Module, 0, export.index)?,
                         ComponentExternalKind::Component => self.again(Sort::Component, 0, export.index)?,
@@ -189,7 +190,7 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// What ends here is an item of what it stands in.
+    /// Closes the innermost module or component, and adds it as an item to the enclosing component.
     fn close(&mut self) -> Result<(), ScanError> {
         let Some(Open { component, cost, .. }) = self.open.pop() else { return Ok(()) };
         if self.open.is_empty() {
@@ -198,7 +199,7 @@ impl<'a> Scan<'a> {
         self.push(if component { Sort::Component } else { Sort::Module }, cost)
     }
 
-    /// Another item of an index space: what it stands for was seen before.
+    /// Adds another item to an index space, for a module or component that was seen before.
     fn again(&mut self, sort: Sort, outwards: u32, index: u32) -> Result<(), ScanError> {
         self.push(sort, self.item(sort, outwards, index))
     }
@@ -220,7 +221,8 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// What an item costs; nothing where there is none, which is not valid.
+    /// Returns the cost of an item. Returns zero if there is no such item, in which case the component is not
+    /// valid.
     fn item(&self, sort: Sort, outwards: u32, index: u32) -> Cost {
         let at = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let open = self.open.iter().rev().nth(at(outwards));
@@ -235,7 +237,7 @@ impl<'a> Scan<'a> {
         self.open.last_mut().map_or(Ok(()), |open| open.cost.add(cost))
     }
 
-    /// A name, which counts if it is of the outermost component.
+    /// Records a name if it belongs to the outermost component, and checks the limit on names.
     fn named(&mut self, add: impl FnOnce(&mut Names<'a>)) -> Result<(), ScanError> {
         if self.open.len() == 1 {
             add(&mut self.world);
@@ -245,7 +247,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The index spaces that are followed.
+/// Index spaces that the scan follows.
 #[derive(Clone, Copy)]
 enum Sort {
     Module,
@@ -256,7 +258,7 @@ fn within(bound: Bound, found: u64) -> Result<(), ScanError> {
     if found > bound.default { Err(ScanError::OverBound { bound, found }) } else { Ok(()) }
 }
 
-/// What comes from elsewhere must not be something to instantiate.
+/// Rejects a core module or component from elsewhere, because its cost is unknown.
 fn direct(kind: ComponentExternalKind) -> Result<(), ScanError> {
     match kind {
         ComponentExternalKind::Module | ComponentExternalKind::Component => Err(ScanError::Indirect),
@@ -264,7 +266,7 @@ fn direct(kind: ComponentExternalKind) -> Result<(), ScanError> {
     }
 }
 
-/// Walks the declarations of a section of types with a stack of its own.
+/// Checks the depth of a section of types, with an explicit stack.
 fn type_depth(bytes: &[u8], section: &SectionLimited<'_, ComponentType<'_>>) -> Result<(), ScanError> {
     const COMPONENT: u8 = 0x41;
     const INSTANCE: u8 = 0x42;
@@ -272,7 +274,7 @@ fn type_depth(bytes: &[u8], section: &SectionLimited<'_, ComponentType<'_>>) -> 
     const IMPORT: u8 = 0x03;
     let range = section.range();
     let mut reader = BinaryReader::new(bytes.get(range.clone()).unwrap_or_default(), range.start);
-    // How many are still to come: types in the section, then declarations in each type that is open.
+    // Remaining items: types in the section, then declarations in each open type.
     let mut open = vec![reader.read_var_u32()?];
     while let Some(left) = open.last_mut() {
         let Some(fewer) = left.checked_sub(1) else {
@@ -306,7 +308,7 @@ fn type_depth(bytes: &[u8], section: &SectionLimited<'_, ComponentType<'_>>) -> 
     Ok(())
 }
 
-/// The next byte, which stays there.
+/// Returns the next byte without consuming it.
 fn first(reader: &BinaryReader<'_>) -> Result<u8, BinaryReaderError> {
     reader.clone().read_u8()
 }

@@ -1,4 +1,4 @@
-//! A configured instance made into a component, so that the next instance need not be configured.
+//! Snapshot of a configured instance as a component, so that later instances need not be configured.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -13,13 +13,13 @@ use crate::policy::sandbox::bindings::ImagePolicy;
 use crate::policy::sandbox::engine::{Engine, ticks};
 use crate::policy::sandbox::store::State;
 
-/// Memory of the functions through which the state is read, beside the policy's own: two pages.
+/// Memory of the functions that read the state, in addition to the policy's own: two pages, in bytes.
 const ACCESS_BYTES: u64 = 2 * 64 * 1024;
 
-/// Runs `configure` with `settings` and gives the component whose instances begin in the state that it left.
+/// Runs `configure` with `settings`, and returns the component whose instances begin in the resulting state.
 ///
 /// # Errors
-/// Why there is none: its toolchain does something that a snapshot cannot hold.
+/// Returns an error if `configure` fails, or if the toolchain does something that a snapshot cannot hold.
 pub(in crate::policy) fn snapshot(
     engine: &Engine,
     component: &[u8],
@@ -49,7 +49,7 @@ pub(in crate::policy) fn snapshot(
         );
     }
 
-    // Reading the state is the host's work, whatever deadline the policy has.
+    // Reading the state is the host's work, so the policy's deadline does not apply.
     store.set_epoch_deadline(u64::MAX / 2);
     let mut reader = Reader { store, instance, failed: None };
     let snapshot = {
@@ -66,7 +66,8 @@ pub(in crate::policy) fn snapshot(
     }
 }
 
-/// Handles of a component's own resources live in tables of the host too, where nobody looks for them.
+/// Rejects a component that makes resources of its own. Their handles live in tables of the host too, which
+/// the check for WASI handles does not cover.
 fn refuse_own_resources(component: &[u8]) -> wasmtime::Result<()> {
     for payload in Parser::new(0).parse_all(component) {
         if let Payload::ComponentCanonicalSection(functions) = payload? {
@@ -80,7 +81,7 @@ fn refuse_own_resources(component: &[u8]) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Calls the functions that the instrumented component exports for reading its state.
+/// Caller of the functions that the instrumented component exports for reading its state.
 struct Reader {
     store: Store<State>,
     instance: Instance,

@@ -1,8 +1,8 @@
-//! The host's side of the contract in `wit/`, generated.
+//! Host side of the contract in `wit/`, generated.
 
 wasmtime::component::bindgen!({
     path: "../wit",
     world: "image-policy",
-    // What a policy is asked about is copied into its memory, and nowhere else.
+    // Arguments of a call are copied into the policy's memory, and nowhere else.
     ownership: Borrowing { duplicate_if_necessary: false },
 });

@@ -1,4 +1,5 @@
-//! The one wasmtime engine of the process: what policies may contain, what they are linked to, and their clock.
+//! The one wasmtime engine of the process: the features that policies may use, the functions that they link
+//! to, and their clock.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -11,56 +12,59 @@ use super::bindings::ImagePolicy;
 use super::store::State;
 use crate::limits::{self, Bound};
 
-/// The clock that deadlines are counted in ticks like this.
+/// Tick of the clock in which deadlines are counted.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Bytes of a memory that stay mapped for the next instance in its place, zeroed by the host: above what policies in
-/// Rust and C use. Without it each instance costs as many page faults as it has pages.
+/// Bytes of a memory that stay mapped for the next instance in the same pool slot; the host zeroes them. The
+/// value is above the use of policies in Rust and C. Without it each instance costs as many page faults as it
+/// has pages.
 const KEPT_MEMORY: usize = 1 << 20;
-/// The same of a table.
+/// Bytes of a table that stay mapped likewise.
 const KEPT_TABLE: usize = 64 << 10;
-/// Instances at a time, whatever their policies. As many reviews as may be evaluated at once have one each.
+/// Limit on concurrent instances of all policies. Every review that may be evaluated concurrently can have
+/// one.
 pub(crate) const INSTANCES: u32 = 512;
-/// Memories of all instances: each takes 4 GiB of address space, so that no access has to be checked.
+/// Memories of all instances. Each takes 4 GiB of address space, so that no access needs a check.
 const MEMORIES: u32 = 4 * INSTANCES;
-/// Places, at least, that keep what they have mapped for the next instance of the same policy. With more policies in use
-/// than that each instance is mapped anew; each may hold [`KEPT_MEMORY`]. The place of a policy that was replaced is taken
-/// again only when there are as many as this, so it bounds what swaps leave behind.
+/// Minimum number of pool slots kept warm: their memory stays mapped for the next instance of the same
+/// policy. If more policies are in use, each instance is mapped afresh. Each slot may hold [`KEPT_MEMORY`].
+/// Slots of replaced policies are reused only once this many exist, so this number also limits the memory
+/// that swaps leave behind.
 const WARM: u32 = 256;
-/// Of one policy so many instances run at a time, as a rule.
+/// Usual number of concurrent instances of one policy.
 const WARM_EACH: usize = 2;
-/// Core instances and tables of all instances; those of the largest toolchain have about forty.
+/// Core instances, and tables, of all instances. An instance from the largest toolchain has about forty.
 const CORE_INSTANCES: u32 = 40 * INSTANCES;
 
-/// What an engine is for. All compile alike: what one compiles the others load, but for [`Purpose::Snapshot`] and
-/// [`Purpose::Count`].
+/// Purpose of an engine. All engines compile alike and load each other's code, except those for
+/// [`Purpose::Snapshot`] and [`Purpose::Count`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Policies in force, of which so many are expected: instances come out of a pool.
+    /// Policies in force: instances come from a pool.
     Serve {
-        /// With more of them reviews are slower, and as right.
+        /// Expected number of policies. With more of them reviews are slower but still correct.
         policies: usize,
     },
     /// Compiling and configuring once, in a process that ends afterwards.
     Prepare,
-    /// Taking a snapshot, in a process that can open no descriptor. Others cannot load what this one compiles.
+    /// Taking a snapshot, in a process that can open no descriptor. Other engines cannot load its code.
     Snapshot,
     /// Counting instructions.
     Count,
 }
 
-/// The engine with everything that a policy can be linked to.
+/// Engine with everything that a policy can be linked to.
 #[derive(Clone)]
 pub struct Engine {
     pub(in crate::policy) engine: wasmtime::Engine,
     pub(in crate::policy) linker: Linker<State>,
-    /// Why there is no pool that instances come out of.
+    /// Reason why instances do not come from a pool, if a pool was wanted.
     no_pool: Option<String>,
-    /// Stores count instructions, by fuel.
+    /// Whether stores count instructions, by fuel.
     pub(in crate::policy) counts: bool,
 }
 
-/// The engine could not be made on this machine.
+/// Failure to make the engine on this machine.
 #[derive(Debug, thiserror::Error)]
 #[error("the WebAssembly engine does not start on this machine: {0}")]
 pub struct EngineError(String);
@@ -72,11 +76,12 @@ impl From<wasmtime::Error> for EngineError {
 }
 
 impl Engine {
-    /// Starts an engine and its clock, a thread that ends with it. Where there is too little address space for the pool
-    /// (an `ulimit -v`, some sandboxes), instances are made on demand, which is slower and as safe.
+    /// Starts an engine and its clock, a thread that ends with the engine. If the address space is too small
+    /// for the pool (an `ulimit -v`, some sandboxes), instances are made on demand, which is slower but
+    /// equally safe.
     ///
     /// # Errors
-    /// The machine is none that wasmtime compiles for, or refuses a thread.
+    /// Returns an error if wasmtime does not compile for this machine, or if the machine refuses a thread.
     pub fn new(purpose: Purpose) -> Result<Engine, EngineError> {
         let on_demand = config(purpose);
         let (engine, no_pool) = match purpose {
@@ -95,12 +100,12 @@ impl Engine {
         Ok(Engine { engine, linker, no_pool, counts: purpose == Purpose::Count })
     }
 
-    /// Returns why instances are made on demand although a pool is wanted.
+    /// Returns the reason why instances are made on demand although a pool is wanted.
     pub fn no_pool(&self) -> Option<&str> {
         self.no_pool.as_deref()
     }
 
-    /// The same for engines that can load what each other compiles.
+    /// Returns a hash that is equal for engines that can load each other's code.
     pub(in crate::policy) fn compatibility(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);
@@ -129,25 +134,26 @@ fn config(purpose: Purpose) -> wasmtime::Config {
     config
         .epoch_interruption(true)
         .consume_fuel(purpose == Purpose::Count)
-        // An image of a memory is a descriptor.
+        // An image of a memory needs a descriptor.
         .memory_init_cow(purpose != Purpose::Snapshot)
-        // Calls are synchronous: without this each crosses machinery for concurrent tasks.
+        // Calls are synchronous. Concurrency support would send each through machinery for concurrent tasks.
         .concurrency_support(false)
-        // Not multi-memory, whose absence makes wasmtime 48 panic on components of several modules.
+        // Multi-memory stays on: without it wasmtime 48 panics on components of several modules.
         .wasm_features(unused, false)
-        // The same bits on every machine, so that a decision can be replayed.
+        // Results have the same bits on every machine, so that a decision can be replayed.
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
         .max_wasm_stack(limits::STACK.size())
-        // Registering unwind information costs more the more is registered, and nothing here unwinds through policies.
+        // The cost of registering unwind information grows with its amount, and nothing here unwinds through
+        // policies.
         .native_unwind_info(false)
-        // One thread compiles, so that the others serve.
+        // Compilation takes one thread and leaves the others to reviews.
         .parallel_compilation(false);
     config
 }
 
-/// PAGEMAP_SCAN stays off: before wasmtime 50 it does not reset pages that were swapped out
-/// (<https://github.com/bytecodealliance/wasmtime/pull/14357>).
+/// Returns the configuration of the pool. PAGEMAP_SCAN stays off: before wasmtime 50 it does not reset pages
+/// that were swapped out (<https://github.com/bytecodealliance/wasmtime/pull/14357>).
 fn pool(policies: usize) -> PoolingAllocationConfig {
     let warm = u32::try_from(policies.saturating_mul(WARM_EACH)).unwrap_or(u32::MAX).clamp(WARM, MEMORIES);
     let each = |bound: Bound| u32::try_from(bound.default).unwrap_or(u32::MAX);
@@ -161,7 +167,8 @@ fn pool(policies: usize) -> PoolingAllocationConfig {
         .max_core_instance_size(8 << 20)
         .total_memories(MEMORIES)
         .max_memories_per_module(each(limits::MEMORIES))
-        // Any that a component can declare: a policy's own limit says no, with its figure.
+        // Every memory that a component can declare fits the pool. The policy's own limit rejects it, with a
+        // figure.
         .max_memory_size(1 << 32)
         .total_tables(CORE_INSTANCES)
         .max_tables_per_module(each(limits::TABLES))
@@ -174,14 +181,15 @@ fn pool(policies: usize) -> PoolingAllocationConfig {
     pool
 }
 
-/// Whole ticks of the clock that are no shorter than `duration`.
+/// Returns `duration` in clock ticks: its whole milliseconds, and one more because the first tick may be
+/// partly over.
 pub(in crate::policy) fn ticks(duration: Duration) -> u64 {
     let ticks = duration.as_millis() / TICK.as_millis();
     u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(1)
 }
 
-/// An operating system thread, because a task of the runtime would stop with the runtime's threads, which are what it
-/// has to interrupt.
+/// Starts the clock on an operating system thread. A task of the runtime would stop with the runtime's
+/// threads, which the clock has to interrupt.
 fn start_clock(engine: &wasmtime::Engine) -> Result<(), EngineError> {
     let engine = engine.weak();
     let clock = move || {
@@ -198,14 +206,15 @@ fn start_clock(engine: &wasmtime::Engine) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// `log`, and WASI 0.2 without any access: toolchains import it whether the source needs it or not.
+/// Returns a linker with `log` and with WASI 0.2 without any access. Toolchains import WASI whether the
+/// source needs it or not.
 fn linker(engine: &wasmtime::Engine) -> Result<Linker<State>, EngineError> {
     let mut linker = Linker::new(engine);
     ImagePolicy::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
 
-    // The clock that policies see stands still, so a wait would never end: it is over at once. (A wait inside the host
-    // would also escape the deadline, which interrupts only WebAssembly.)
+    // The clock that policies see stands still, so a wait would never end. Every wait is therefore over at
+    // once. (A wait inside the host would also escape the deadline, which interrupts only WebAssembly.)
     linker.allow_shadowing(true);
     let mut clock = linker.instance(MONOTONIC_CLOCK)?;
     for function in ["subscribe-duration", "subscribe-instant"] {

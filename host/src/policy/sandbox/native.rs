@@ -1,22 +1,24 @@
-//! Compiled code: the one place where bytes become something that runs.
+//! Compiled code: the only place where bytes become executable.
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
 use super::engine::Engine;
 
-/// The native code of a component, as wasmtime serialises it.
+/// Native code of a component, as wasmtime serialises it.
 ///
-/// wasmtime executes what it deserialises without checking it, so whoever makes one vouches that these are bytes which
-/// `Engine::precompile_component` gave, whole and unchanged: this process, a child of it that runs the same program, or
-/// the cache, a folder that only this user can write, after it compared their digest.
+/// wasmtime executes deserialised code without checking it. The caller of [`Compiled::vouched`] therefore
+/// vouches that the bytes are output of `Engine::precompile_component`, whole and unchanged. They come from
+/// this process, from a child of it that runs the same program, or from the cache, a folder that only this
+/// user can write, after their digest was compared.
 ///
-/// A component that takes over the compiler, by a fault in it, can still have the child answer with native code of its
-/// choice. Nothing here sees that: wasmtime compares versions and settings, and the same fault forges a second answer too.
+/// A component that takes over the compiler through a fault in it can still make the child respond with
+/// native code of its choice. Nothing here detects such code: wasmtime compares versions and settings, and
+/// the same fault would forge a second response too.
 pub(in crate::policy) struct Compiled(Vec<u8>);
 
 impl Compiled {
-    /// Vouches for `bytes`, as above.
+    /// Returns `bytes` as native code. The caller vouches for them as described above.
     pub(in crate::policy) fn vouched(bytes: Vec<u8>) -> Compiled {
         Compiled(bytes)
     }
@@ -43,7 +45,7 @@ impl Compiled {
     }
 }
 
-/// SHA-256 of `bytes`, in hexadecimal.
+/// Returns the SHA-256 of `bytes`, in hexadecimal.
 pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! What a wasmtime store holds for one instance: how much memory it uses, its log, and WASI that gives access to nothing.
+//! State of a wasmtime store for one instance: its memory use, its log, and WASI without access to anything.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::limits;
 use crate::review::verdict::{Level, LogLine};
 use crate::text;
 
-/// What a store holds for its instance.
+/// State that a store holds for its instance.
 pub(in crate::policy) struct State {
     pub(in crate::policy) memory: Memory,
     pub(in crate::policy) log: Log,
@@ -45,14 +45,14 @@ impl State {
     }
 }
 
-/// Counts the bytes of all memories of an instance together.
+/// Counter and limiter of an instance's memories and tables. The bytes of all memories count together.
 pub(in crate::policy) struct Memory {
     limit: usize,
     pub(in crate::policy) used: usize,
     elements: usize,
-    /// More was asked for than the limit.
+    /// Whether the instance requested more memory than the limit.
     pub(in crate::policy) refused: bool,
-    /// More elements of tables were asked for than there may be.
+    /// Whether the instance requested more table elements than the limit.
     pub(in crate::policy) elements_refused: bool,
 }
 
@@ -114,16 +114,17 @@ impl log::Host for State {
 
 impl types::Host for State {}
 
-/// What a malfunction tells of the words of its policy, in bytes: a panic's place and message, or a short trace.
+/// Limit on a policy's own words in the message of a malfunction, in bytes: room for a panic's place and
+/// message, or for a short trace.
 const WORDS: usize = 512;
 
-/// The lines of one instance: what is over a bound is cut and counted.
+/// Log lines of one instance. Long lines are cut. Lines over the limit are dropped and counted.
 #[derive(Clone)]
 pub(in crate::policy) struct Log(Arc<Mutex<Lines>>);
 
 struct Lines {
     kept: Vec<LogLine>,
-    /// The beginning of what was written, for the message of a malfunction.
+    /// Beginning of the written text, for the message of a malfunction.
     words: String,
     room: u32,
     dropped: u64,
@@ -151,7 +152,7 @@ impl Log {
         self.lines().push(level, message);
     }
 
-    /// Bytes of stdout or stderr: a line at each newline.
+    /// Records bytes of stdout or stderr. Each newline ends a line.
     fn write_bytes(&self, bytes: &[u8]) {
         let mut lines = self.lines();
         for (index, piece) in String::from_utf8_lossy(bytes).split('\n').enumerate() {
@@ -164,18 +165,18 @@ impl Log {
         }
     }
 
-    /// Forgets what was logged, and takes `room` more lines.
+    /// Forgets the lines so far, and accepts `room` more.
     pub(in crate::policy) fn begin(&self, room: u32) {
         self.take();
         self.lines().room = room;
     }
 
-    /// How many more lines it takes.
+    /// Returns the number of lines that the log still accepts.
     pub(in crate::policy) fn room(&self) -> u32 {
         self.lines().room
     }
 
-    /// The beginning of what it has written since [`Log::begin`], in one line.
+    /// Returns the beginning of the text since the lines were last taken, in one line.
     pub(in crate::policy) fn words(&self) -> String {
         let mut lines = self.lines();
         lines.finish();
@@ -185,7 +186,7 @@ impl Log {
     pub(in crate::policy) fn take(&self) -> Vec<LogLine> {
         let mut lines = self.lines();
         lines.finish();
-        // They are told of the call that failed, not of one before it.
+        // A malfunction quotes only the call that failed, not an earlier one.
         lines.words.clear();
         let mut taken = std::mem::take(&mut lines.kept);
         match std::mem::take(&mut lines.dropped) {
@@ -222,15 +223,15 @@ impl Lines {
 }
 
 impl WasiView for State {
-    /// Made when a guest first asks, since most import WASI and never do.
+    /// Returns the WASI context, made on first use: most guests import WASI and never call it.
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let log = &self.log;
         WasiCtxView { ctx: self.wasi.get_or_insert_with(|| inert(log)), table: &mut self.table }
     }
 }
 
-/// WASI that gives access to nothing: no files, environment, arguments or network; the clocks stand still, random
-/// numbers are the same in every instance, and what is printed goes to the policy's log.
+/// Returns WASI without access to anything: no files, environment, arguments or network. The clocks stand
+/// still, random numbers are the same in every instance, and printed text goes to the policy's log.
 fn inert(log: &Log) -> WasiCtx {
     const SEED: u64 = 0x001A_6E90_11C7;
     let random = || StdRng::seed_from_u64(SEED);
@@ -250,7 +251,7 @@ fn inert(log: &Log) -> WasiCtx {
     builder.build()
 }
 
-/// A clock that stands at the beginning of 2026.
+/// Clock that stands still, at the beginning of 2026.
 struct Still;
 
 impl Still {
@@ -272,7 +273,7 @@ impl wasmtime_wasi::HostMonotonicClock for Still {
         1_000_000_000
     }
 
-    /// Not zero, which Go's runtime takes for a broken clock.
+    /// Returns a time other than zero, because Go's runtime takes zero for a broken clock.
     fn now(&self) -> u64 {
         1_000_000_000
     }
