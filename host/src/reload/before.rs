@@ -87,8 +87,8 @@ impl<'a> Before<'a> {
         }
     }
 
-    /// Returns the policies in force that `policies` names neither now nor in the previous pass. They came
-    /// from `policyDirectory`.
+    /// Returns the policies in force that `policies` names neither now nor in the previous pass. Such
+    /// policies came from `policyDirectory`.
     pub(super) fn unmentioned(self, config: &Config) -> Vec<&'a str> {
         let entries =
             |name: &PolicyName, config: &Config| config.policies.iter().any(|policy| policy.name == *name);

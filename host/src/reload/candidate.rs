@@ -161,9 +161,9 @@ pub fn assemble(
 }
 
 /// Returns the part of `in_force` that stays while `configured` is not whole: every rule and every policy,
-/// however it changed. The exception is a policy of which no version was ever loaded. It follows its
-/// configuration, because that is the way out of its denials. The exception applies only while every broken
-/// policy is of this kind: a policy that the same change adds may be meant to replace a broken one.
+/// however it changed. A policy of which no version was ever loaded is an exception and follows its
+/// configuration, because a changed configuration is the way out of its denials. The exception applies only
+/// while every broken policy is of this kind: another broken policy may be the one that replaces it.
 fn stays(
     in_force: PolicySet,
     configured: &PolicySet,

@@ -71,6 +71,7 @@ enum Place {
 
 /// A generation whose record is damaged.
 pub struct Damaged {
+    /// Number of the generation.
     pub number: u64,
     /// Description of the damage.
     pub why: String,
@@ -190,8 +191,8 @@ impl StateDirectory {
         &self.damaged
     }
 
-    /// Returns the last generation if its record is damaged. It is then unknown which set was in force, and
-    /// whether one was pinned or held.
+    /// Returns the last generation if its record is damaged. The policy set in force at that time, a rollback
+    /// and a held candidate are then unknown.
     pub fn lost(&self) -> Option<u64> {
         let newest = self.newest.as_ref().map_or(0, |newest| newest.summary.publication.number);
         let mut damaged = self.damaged.iter().rev().map(|damaged| damaged.number);

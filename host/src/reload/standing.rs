@@ -15,7 +15,7 @@ use crate::text;
 pub struct Problem {
     /// The policy, file or part of the host concerned.
     pub subject: String,
-    /// The error, its place, and the policies or files in force instead. One line.
+    /// The error, its place, and the policies or files in force instead, in one line.
     pub message: String,
 }
 

@@ -43,11 +43,11 @@ pub struct Started {
     pub recent: Arc<Recent>,
 }
 
-/// Reads the configuration and puts the first generation of the process in force. That is the configured set.
-/// The generation of the previous process comes into force instead if a rollback is in force, if there is a
-/// gate, or if the configured set as a whole may not come into force. A policy that cannot be loaded does not
-/// prevent a start: without a listening host the apiserver's `defaultAllow` would decide. `program` is the
-/// `host` binary that compiles policies in a separate process.
+/// Reads the configuration and puts the first generation of the process in force. The first generation is the
+/// configured set. The generation of the previous process comes into force instead if a rollback is in force,
+/// if there is a gate, or if the configured set as a whole may not come into force. A policy that cannot be
+/// loaded does not prevent a start: without a listening host the apiserver's `defaultAllow` would decide.
+/// `program` is the `host` binary that compiles policies in a separate process.
 ///
 /// # Errors
 /// Returns an error if the configuration or the TLS material is wrong, if the machine cannot run or compile

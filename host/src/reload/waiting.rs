@@ -73,8 +73,9 @@ impl Reloader {
         }
     }
 
-    /// Returns the hold recorded for this candidate, if nobody has approved it. The reviews that caused the
-    /// hold may be gone, as after a restart, so the record alone keeps it.
+    /// Returns the hold recorded for this candidate, if nobody has approved it and host.yaml lets differences
+    /// hold candidates. The reviews that caused the hold may be gone, as after a restart, so the record alone
+    /// keeps it.
     fn held(&self, set: &PolicySet) -> Option<CandidateSummary> {
         let held = self.state.as_ref()?.newest()?.held.as_ref()?;
         (held.digest == set.digest() && self.holds()).then(|| held.clone())

@@ -2,11 +2,11 @@
 //! receiver reads the files itself.
 //!
 //! Directories are watched, never files: a file that is replaced by renaming takes its watch away, and a
-//! Kubernetes volume changes by swapping the symbolic link `..data` beside the file. Every directory on a
-//! file's path is watched for the next component of the path if that component can change, including
-//! directories reached through symbolic links. The other directories on the path are watched only for being
-//! moved or deleted. Events get lost, and some file systems have none, so all files are polled from time to
-//! time too.
+//! Kubernetes volume changes by swapping the symbolic link `..data` beside the file. A directory in which a
+//! component of a file's path is looked up is watched for that component if the component is the file itself,
+//! a symbolic link, or missing. This includes directories reached through symbolic links. Every other
+//! directory on the path is watched only for being moved or deleted. Events get lost, and some file systems
+//! have none, so all files are polled from time to time too.
 //!
 //! A file that is open for writing must not be read, and errors in one that has just changed must not be
 //! reported: either may be incomplete.
@@ -142,8 +142,8 @@ impl Watcher {
         let mut files = places.files.clone();
         files.extend(seen.looks.paths());
         let looks: Vec<_> = files.into_iter().map(|path| (fingerprint(&path), path)).collect();
-        // Events for the fingerprints just taken have arrived by now. They may also belong to changes that
-        // only the next pass sees.
+        // Events of the changes before these fingerprints have arrived by now. An event may also belong to a
+        // change that only the next pass sees.
         seen.drain();
         for (fingerprint, path) in looks {
             let kept = places.files.contains(&path);

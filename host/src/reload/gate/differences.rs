@@ -148,8 +148,8 @@ fn was_late(verdict: &Verdict) -> bool {
     })
 }
 
-/// Returns the text of a verdict. It adds those audit annotations that differ from the other verdict's, and
-/// the basis of an allowing verdict if the other's basis differs.
+/// Returns the text of a verdict, with those audit annotations that differ from the other verdict's. An
+/// allowing verdict also has its basis if the other's basis differs.
 fn summary(verdict: &Verdict, other: &Verdict) -> String {
     let reason = &verdict.reason;
     let mut summary = match verdict.disposition {

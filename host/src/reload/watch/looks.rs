@@ -90,8 +90,8 @@ impl Looks {
         self.looks.keys().cloned().collect()
     }
 
-    /// Records the fingerprint of a file. `told` means that the system reported events, so a change was not
-    /// missed. A file that is not `kept` is removed once it has settled.
+    /// Records the fingerprint of a file. The flag `told` means that the system reported events, so the
+    /// system did not miss a change. A file that is not `kept` is removed once it has settled.
     pub fn look(
         &mut self,
         path: PathBuf,
