@@ -32,8 +32,8 @@ use crate::text;
 
 /// Priority reduction of a trial, in addition to that of the reload (nice(2)).
 const NICE: i32 = 10;
-/// Pause before a retry of suites that could not be run, in budgets. The suites thus take at most a tenth of
-/// the time.
+/// Pause before a retry of suites that could not be run, in budgets, so that the suites take at most a tenth
+/// of the time.
 const PAUSES: u32 = 9;
 /// Number of failed cases whose reason is reported.
 const CASES: usize = 3;

@@ -18,8 +18,8 @@ pub struct Differences {
     pub reviews: u64,
     /// Reviews that were skipped because the time budget was used up.
     pub left_out: u64,
-    /// Judged reviews whose verdicts differ, where at least one evaluation ran out of time. Such a difference
-    /// proves nothing.
+    /// Judged reviews whose verdicts differ, where a lack of time affected at least one verdict. Such a
+    /// difference proves nothing.
     pub undecided: u64,
     /// Reviews that the candidate denies and the set in force allows.
     pub newly_denied: Found,
@@ -137,7 +137,7 @@ fn without_addresses(text: &str) -> String {
     without
 }
 
-/// Returns whether a time limit had a part in a verdict. The load of the machine may be the reason then.
+/// Returns whether a lack of time affected a verdict. The load of the machine may be the reason then.
 fn was_late(verdict: &Verdict) -> bool {
     verdict.images.iter().any(|image| {
         let late = |malfunction: &Malfunction| {
