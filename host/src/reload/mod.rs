@@ -145,7 +145,7 @@ impl Reloader {
         self.watcher = Some(watcher);
         loop {
             self.survive(Reloader::look);
-            // Only a candidate that the gate rejected is judged again without a change of files.
+            // The retry time counts only while a candidate is pending that the gate rejected.
             let refused =
                 self.waiting.as_ref().is_some_and(|waiting| waiting.summary.state == Waits::Refused);
             let until = self.gate.take_retry().filter(|_| refused);
