@@ -1,4 +1,4 @@
-//! What a candidate would take the place of.
+//! The set that a candidate would replace, and the fallback for policies that cannot be loaded.
 
 use std::path::Path;
 use std::time::Instant;
@@ -10,29 +10,29 @@ use crate::policy::{PolicySet, Preparer};
 use crate::reload::history::{Record, StateDirectory};
 use crate::reload::watch::Watcher;
 
-/// What stands in for a policy that cannot be loaded.
+/// The fallback for a policy that cannot be loaded.
 #[derive(Clone, Copy)]
 pub enum Before<'a> {
-    /// Nothing: the policies are loaded to be tried, not to serve.
+    /// No fallback: the policies are loaded for a trial, not to serve.
     Nothing,
-    /// The host starts: the last good version, where one was recorded.
+    /// The host starts: the last good version, if one was recorded.
     Start(Option<&'a StateDirectory>),
-    /// The host runs: what is in force.
+    /// The host runs: the set in force.
     Running(Running<'a>),
 }
 
-/// What a candidate of a running host would take the place of.
+/// The state of a running host that a candidate would replace.
 #[derive(Clone, Copy)]
 pub struct Running<'a> {
-    /// What is in force.
+    /// The set in force.
     pub(super) current: &'a PolicySet,
-    /// The configuration of the look before.
+    /// The configuration of the previous pass.
     pub(super) config: &'a Config,
-    /// The policies that the look before has loaded and that are not in force.
+    /// Policies that the previous pass loaded and that are not in force.
     pub(super) prepared: &'a [Prepared],
-    /// The last good versions, where they are recorded.
+    /// The record of the last good versions, if there is a state directory.
     pub(super) state: Option<&'a StateDirectory>,
-    /// What is known of the files.
+    /// The state of the watched files.
     pub(super) watcher: Option<&'a Watcher>,
 }
 
@@ -44,17 +44,17 @@ impl<'a> Before<'a> {
         }
     }
 
-    /// Whether a file is being written.
+    /// Returns whether a file is being written.
     pub(super) fn is_written(self, path: &Path) -> bool {
         self.watcher().is_some_and(|watcher| watcher.is_written(path))
     }
 
-    /// Whether a file may be half of something, so that an error in it is not reported yet.
+    /// Returns whether a file may be incomplete, so that an error in it is not reported yet.
     pub(super) fn is_unfinished(self, path: &Path) -> bool {
         self.watcher().is_some_and(|watcher| watcher.is_written(path) || watcher.is_fresh(path))
     }
 
-    /// The newest generation that is recorded.
+    /// Returns the newest recorded generation.
     pub(super) fn record(self) -> Option<&'a Record> {
         match self {
             Before::Nothing => None,
@@ -62,7 +62,7 @@ impl<'a> Before<'a> {
         }
     }
 
-    /// Returns what is in force, or at a start what was: None where nothing is known.
+    /// Returns the set in force, or at a start the last recorded one. Returns None if no set is known.
     pub(super) fn set(self, preparer: &Preparer, until: Instant) -> Option<PolicySet> {
         match self {
             Before::Nothing => None,
@@ -74,7 +74,7 @@ impl<'a> Before<'a> {
         }
     }
 
-    /// The names of the policies in force, or at a start of those that were.
+    /// Returns the names of the policies in force, or at a start of those in the newest record.
     fn names(self) -> Vec<&'a PolicyName> {
         match self {
             Before::Running(Running { current, .. }) => {
@@ -87,7 +87,8 @@ impl<'a> Before<'a> {
         }
     }
 
-    /// The policies in force of which `policies` says nothing, nor did in the look before: those of `policyDirectory`.
+    /// Returns the policies in force that `policies` names neither now nor in the previous pass. Such
+    /// policies came from `policyDirectory`.
     pub(super) fn unmentioned(self, config: &Config) -> Vec<&'a str> {
         let entries =
             |name: &PolicyName, config: &Config| config.policies.iter().any(|policy| policy.name == *name);
@@ -99,8 +100,8 @@ impl<'a> Before<'a> {
         names.map(PolicyName::as_str).collect()
     }
 
-    /// The policies in force that are configured no more and whose files were there a moment ago: another file may be
-    /// about to take their place.
+    /// Returns the policies in force that are no longer configured and whose files were removed a moment ago.
+    /// Another file may be about to replace such a file.
     pub(super) fn just_removed(self, config: &Config, configured: &[PolicyConfig]) -> Vec<PolicyName> {
         let Some(folder) = config.policy_directory.as_ref().filter(|_| self.watcher().is_some()) else {
             return Vec::new();

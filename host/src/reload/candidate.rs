@@ -1,4 +1,4 @@
-//! A candidate for the next generation: every configured policy loaded, or what stands in for it.
+//! A candidate for the next generation: every configured policy, loaded or replaced by its fallback.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -18,17 +18,18 @@ use crate::reload::history::Record;
 use crate::review::verdict::{Level, LogLine};
 use crate::text;
 
-/// A set that could be put in force.
+/// A policy set that may come into force.
 pub struct Candidate {
-    /// The configured set where it is whole; otherwise what stays in force.
+    /// The configured set if all of it loaded or there is nothing to fall back on; otherwise the set that
+    /// stays in force.
     pub set: PolicySet,
-    /// Whatever is not as configured.
+    /// Every deviation from the configuration.
     pub problems: Vec<Problem>,
-    /// Whether everything that is configured could be loaded.
+    /// Whether `set` is the configured set, not the one that stays in force.
     pub(super) whole: bool,
-    /// The policies whose files are still being written.
+    /// Policies whose files may be incomplete: being written, changed a moment ago, or just removed.
     pub(super) awaited: Vec<PolicyName>,
-    /// The policies that were loaded and are not in force.
+    /// Policies that were loaded and are not in force.
     pub(super) prepared: Vec<Prepared>,
 }
 
@@ -40,12 +41,13 @@ pub(super) struct Prepared {
     pub(super) component: Component,
 }
 
-/// The last refusal of each configured policy, with the digest of what was refused.
+/// The last rejection of each configured policy, with the digest of the rejected attempt.
 #[derive(Default)]
 pub struct Refused(BTreeMap<PolicyName, (String, LoadError)>);
 
 impl Candidate {
-    /// A set that denies everything because of `problem`, for a host that has nothing else to start with.
+    /// Returns a set that denies every image because of `problem`, for a host that has no other set to start
+    /// with.
     pub fn closed(config: &Config, problem: Problem) -> Candidate {
         let stand_in = stand_in(&problem);
         Candidate {
@@ -58,7 +60,7 @@ impl Candidate {
     }
 }
 
-/// An entry that malfunctions on every image.
+/// Returns an entry that malfunctions on every image.
 fn stand_in(problem: &Problem) -> Option<Entry> {
     Some(Entry {
         name: PolicyName::try_from("policies").ok()?,
@@ -70,12 +72,14 @@ fn stand_in(problem: &Problem) -> Option<Entry> {
     })
 }
 
-/// Loads every policy that `config` names, and takes over those that are loaded already. The result is the configured
-/// set if all of it could be loaded. Otherwise it is what `before` has in force: part of a change may be weaker than both
-/// what is in force and the whole change, so a change comes into force whole or not at all.
+/// Loads every policy that `config` names, and reuses those that are already loaded. Returns the configured
+/// set if all of it loaded. Otherwise the candidate keeps the set that `before` has in force: part of a
+/// change may be weaker than both the set in force and the whole change, so a change comes into force whole
+/// or not at all.
 ///
 /// # Errors
-/// The set as a whole may not be put in force: a directory is gone, or no policy would be left.
+/// Returns an error if the set as a whole may not come into force: `policyDirectory` cannot be read, no
+/// policy would be left, or there are more policies than the limit.
 pub fn assemble(
     preparer: &Preparer,
     config: &Config,
@@ -93,7 +97,7 @@ pub fn assemble(
     let until = Instant::now() + patience(before);
     let mut files = Files::default();
     let settings = settings::read(config, &mut configured, before);
-    // The component is read either way, so that its compiled form is kept.
+    // The component is read even if its settings are unusable, so that its compiled form is kept.
     let found = configured.iter().zip(settings).map(|(policy, settings)| {
         let found = find(config, policy, before, refused, &mut files);
         settings.and(found)
@@ -149,16 +153,17 @@ pub fn assemble(
     };
     let stays = stays(in_force, &set, before.record(), &blockers);
     if !blockers.is_empty() {
-        // Not beyond the bound of what is shown, however much cannot be loaded.
+        // The problem stays within the number of problems shown, however many policies fail to load.
         let position = problems.len().min(limits::PROBLEMS.size().saturating_sub(1));
         problems.splice(position..position, held_back(&set, &stays, &blockers));
     }
     Ok(Candidate { set: stays, problems, whole: false, awaited, prepared })
 }
 
-/// Returns what stays in force of `in_force` while `configured` is not whole: everything, whatever a policy or a rule is
-/// made of. A policy of which no version was ever loaded follows its configuration, which is the way out of its denials,
-/// as long as nothing but such policies is broken: what the same change adds may have to take its place.
+/// Returns the part of `in_force` that stays while `configured` is not whole: every rule and every policy,
+/// however it changed. A policy of which no version was ever loaded is an exception and follows its
+/// configuration, because a changed configuration is the way out of its denials. The exception applies only
+/// while every broken policy is of this kind: another broken policy may be the one that replaces it.
 fn stays(
     in_force: PolicySet,
     configured: &PolicySet,
@@ -178,7 +183,8 @@ fn stays(
     PolicySet::new(in_force.rules, in_force.limits, entries.collect())
 }
 
-/// Returns the problem that changes wait for what could not be loaded; none where nothing else has changed.
+/// Returns the problem that changes wait for policies that cannot be loaded. Returns None if nothing else
+/// changed.
 fn held_back(configured: &PolicySet, stays: &PolicySet, blockers: &[String]) -> Option<Problem> {
     let broken = |name: &PolicyName| blockers.iter().any(|blocker| blocker == name.as_str());
     let mut changes = configured.content().changes_since(&stays.content());
@@ -196,13 +202,14 @@ fn held_back(configured: &PolicySet, stays: &PolicySet, blockers: &[String]) -> 
     })
 }
 
-/// The subject of the problem that a change waits.
+/// Subject of the problem that a change waits.
 pub(super) const CHANGE: &str = "change";
 
-/// Length of the changes in a message, in bytes.
+/// Size limit of the changes in a message, in bytes.
 const CHANGES: usize = 512;
 
-/// The policies of `policies`, then the other components in `policyDirectory`, each named after its file.
+/// Returns the policies of `policies`, then the other components in `policyDirectory`, each named after its
+/// file.
 fn configured(
     config: &Config,
     before: Before<'_>,
@@ -310,11 +317,12 @@ fn suggestion(stem: &str) -> String {
     }
 }
 
-/// How long a candidate waits for what is being compiled. That goes on afterwards, and a later candidate has it.
+/// Returns how long a candidate waits for compilation. The compilation continues afterwards, and a later
+/// candidate uses its result.
 fn patience(before: Before<'_>) -> Duration {
     match before {
         Before::Nothing => Duration::from_secs(3600),
-        // Until then the host does not listen, and what comes later malfunctions for a while.
+        // The host does not listen until then. A policy that takes longer malfunctions for a while.
         Before::Start(_) => Duration::from_secs(10),
         Before::Running(_) => Duration::from_secs(10),
     }
@@ -351,22 +359,22 @@ impl Files {
 
 /// A component that was read.
 enum Found {
-    /// It is known what becomes of it.
+    /// A component with a known result.
     Known(Loaded),
-    /// To be loaded.
+    /// A component that has yet to be loaded.
     New(Component),
 }
 
-/// What became of a component.
+/// The result of loading a component.
 struct Loaded {
     policy: Result<Arc<Policy>, LoadError>,
-    /// None where the policy is in force already.
+    /// The component; None if the policy is in force already.
     component: Option<Component>,
-    /// Whether it was loaded just now.
+    /// Whether this pass loaded it.
     new: bool,
 }
 
-/// Reads the component of a policy, and looks whether it is known.
+/// Reads the component of a policy, and looks up whether it was loaded or rejected before.
 fn find(
     config: &Config,
     policy: &PolicyConfig,
@@ -386,7 +394,7 @@ fn find(
     }
 }
 
-/// Loads all that are new.
+/// Loads all new components.
 fn load(
     preparer: &Preparer,
     configured: &[PolicyConfig],
@@ -404,7 +412,7 @@ fn load(
         Ok(match found? {
             Found::Known(loaded) => loaded,
             Found::New(component) => Loaded {
-                // There is one for each.
+                // `load_all` returns one result for each component.
                 policy: policies.next().unwrap_or(Err(LoadError::Preparing)),
                 component: Some(component),
                 new: true,
@@ -414,7 +422,8 @@ fn load(
     loaded.collect()
 }
 
-/// Writes a line that a policy wrote when it was configured. `info` is the least: such lines are few and of the load.
+/// Logs a line that a policy wrote while it was configured. Debug lines are logged as `info`: such lines are
+/// few, and they belong to the load.
 fn log(policy: &PolicyConfig, line: &LogLine) {
     match line.level {
         Level::Debug | Level::Info => {
@@ -425,8 +434,8 @@ fn log(policy: &PolicyConfig, line: &LogLine) {
     }
 }
 
-/// Returns the policy that was loaded, and what to keep of it if it is not in force; or why there is none, which is
-/// remembered.
+/// Returns the loaded policy, with its component if the policy is not in force. Returns the error otherwise,
+/// and records the rejection.
 fn accept(
     config: &Config,
     policy: &PolicyConfig,
@@ -455,7 +464,8 @@ fn accept(
     }
 }
 
-/// Returns the policy that was loaded from the same before, and whether it is in force.
+/// Returns the policy that was loaded before from the same component, settings and limits, and whether it is
+/// in force.
 fn unchanged<'a>(
     policy: &PolicyConfig,
     component: &Component,
@@ -475,7 +485,7 @@ fn unchanged<'a>(
 }
 
 impl Refused {
-    /// Why the same was refused before.
+    /// Returns the error with which the same attempt was rejected before.
     fn of(
         &self,
         config: &Config,
@@ -488,13 +498,14 @@ impl Refused {
     }
 }
 
-/// Of all that a refusal depends on.
+/// Returns the digest of all that a rejection depends on.
 fn attempt_digest(config: &Config, policy: &PolicyConfig, component: &Component, settings: &str) -> String {
     let host = (config.limits.prepare_time, config.limits.prepare_memory);
     digest(format!("{}\n{settings}\n{:?}\n{host:?}", component.digest, policy.limits).as_bytes())
 }
 
-/// Describes an error in the settings with its place in host.yaml or the settings file, and any other with the component.
+/// Describes an error in the settings with its place in host.yaml or the settings file, and any other error
+/// with the path of the component.
 fn describe(config: &Config, policy: &PolicyConfig, error: &LoadError) -> String {
     let LoadError::Settings(errors) = error else {
         return format!("{}: {error}", text::path(&policy.module));

@@ -1,4 +1,4 @@
-//! What people ask of a running host: a way back, and leave for what is held.
+//! Commands to a running host: roll back, release, reload, and approve a held candidate.
 
 use std::fmt;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,41 +11,42 @@ use super::{Next, PATIENCE, Reloader, UNRECORDED, restore};
 use crate::policy::manifest::Cause;
 use crate::reload::history::{Record, Waits};
 
-/// What is asked for.
+/// A command to the reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Put back what an older generation was made of, and keep it in force whatever files change.
+    /// Puts the content of an older generation in force again, and keeps it whatever files change.
     Rollback {
-        /// Its number; none: the one before what is in force.
+        /// Number of the generation. None stands for the generation before the one in force.
         to: Option<u64>,
     },
-    /// Let files decide again.
+    /// Ends a rollback, so that files decide again.
     Release,
-    /// Look at the files now.
+    /// Looks at the files now.
     Look,
-    /// Put the candidate in force that is held.
+    /// Puts the held candidate in force.
     Approve {
-        /// Its digest: a candidate that came after the one that was looked at is not approved with it.
+        /// Digest of the candidate. A candidate that came after the operator looked has another digest, and
+        /// so is not approved by mistake.
         digest: String,
     },
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
-    /// The generation that is in force now.
+    /// The generation in force after the command.
     pub generation: String,
-    /// What was done.
+    /// Description of the effect.
     pub message: String,
 }
 
-/// A command, and where the answer goes.
+/// A command, with the channel for its result.
 pub(super) struct Asked {
     command: Command,
     answer: Sender<Result<Done, String>>,
 }
 
-/// Asks the reload for something: both have one queue, so that one thing happens at a time.
+/// A sender of commands to the reload. All senders share one queue, so the commands run one after another.
 #[derive(Clone)]
 pub struct Asker {
     asked: Sender<Asked>,
@@ -62,10 +63,10 @@ impl Asker {
         *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(wake);
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a command and waits for its result.
     ///
     /// # Errors
-    /// Why nothing was done, or that no answer came in time.
+    /// Returns an error with the reason if the command had no effect, or if no result came in time.
     pub fn ask(&self, command: Command, patience: Duration) -> Result<Done, String> {
         const STOPS: &str = "the host is stopping, or its reload has failed: see `host status`, and its log";
         let (answer, answered) = channel();
@@ -90,14 +91,14 @@ impl fmt::Debug for Asker {
 impl Reloader {
     pub(super) fn answer(&mut self, asked: Asked) {
         let done = self.obey(asked.command);
-        // An error means that nobody waits for the answer any more.
+        // An error means that the sender no longer waits for the result.
         let _ = asked.answer.send(done);
     }
 
-    /// Does what is asked for.
+    /// Executes a command.
     ///
     /// # Errors
-    /// Why nothing was done.
+    /// Returns an error with the reason if the command had no effect.
     pub fn obey(&mut self, command: Command) -> Result<Done, String> {
         let message = match command {
             Command::Rollback { to } => self.roll_back(to)?,
@@ -143,7 +144,7 @@ impl Reloader {
         Ok(format!("what generation {number} was made of is in force again, until `host rollback --release`"))
     }
 
-    /// The generation before what is in force, that is made of something else and whole.
+    /// Returns the last whole generation before the one in force whose content differs from it.
     fn previous(&self) -> Result<u64, String> {
         let current = self.policies.current();
         let now = match current.publication().cause {
@@ -163,7 +164,7 @@ impl Reloader {
         }
         self.pinned = false;
         if let Some(state) = &mut self.state {
-            // The report tells of it.
+            // `report` shows the error.
             let _ = state.amend(|record| record.summary.pinned = false);
         }
         if let Some(last) = self.history.back_mut() {

@@ -1,9 +1,11 @@
-//! Decides whether a candidate may take the place of the set in force. host.yaml names the conditions: suites that the
-//! candidate must pass, and a replay of the last reviews, which the candidate and the set in force both judge.
+//! The gate decides whether a candidate may replace the set in force. host.yaml names the conditions: suites
+//! that the candidate must pass, and a replay of the last reviews, which both the candidate and the set in
+//! force judge.
 //!
-//! The gate runs on the reload's thread and on one of its own, at a low priority and within a budget. The webhook only
-//! keeps its last reviews in memory ([`Recent`]); after a start the decision log fills them up. Evaluations of the gate count neither in the metrics of a policy nor in
-//! the time that a policy is expected to take.
+//! The gate runs on the reload's thread and on a thread of its own, at a low priority and within a time
+//! budget. The webhook only keeps its last reviews in memory ([`Recent`]); after a start, older reviews are
+//! added from the decision log. Evaluations of the gate count neither in the metrics of a policy nor in its
+//! expected duration.
 
 mod differences;
 mod recent;
@@ -28,42 +30,44 @@ use crate::telemetry::answered::ReviewId;
 use crate::telemetry::decision_log::{ReadLimits, Records};
 use crate::text;
 
-/// How much further than the reload a candidate gives way to reviews (nice(2)).
+/// Priority reduction of a trial, in addition to that of the reload (nice(2)).
 const NICE: i32 = 10;
-/// Pause before suites that could not be run are run again, in budgets: they take a tenth of the time at most.
+/// Pause before a retry of suites that could not be run, in budgets, so that the suites take at most a tenth
+/// of the time.
 const PAUSES: u32 = 9;
-/// Cases that fail of which the reason is told.
+/// Number of failed cases whose reason is reported.
 const CASES: usize = 3;
 
-/// What becomes of a candidate.
+/// The gate's ruling on a candidate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ruling {
-    /// It is put in force.
+    /// The candidate comes into force.
     Swap(Differences),
-    /// It waits until someone approves it, for this reason.
+    /// The candidate waits until someone approves it, for this reason.
     Hold(Differences, String),
-    /// It is not put in force, for this reason.
+    /// The candidate is rejected, for this reason.
     Refuse(String),
 }
 
-/// Judges candidates.
+/// The gate: its configuration, its reviews and its last trial.
 #[derive(Default)]
 pub struct Gate {
     config: Option<config::Gate>,
     recent: Arc<Recent>,
     /// The folder of the decision log.
     log: Option<PathBuf>,
-    /// Whether the decision log may hold reviews that belong into memory.
+    /// Whether the decision log may hold reviews that are missing in memory.
     unread: bool,
     trial: Option<Trial>,
-    /// The time at which suites that could not be run are run again.
+    /// Time of the next retry of suites that could not be run.
     retry: Option<Instant>,
 }
 
-/// The result for a candidate, which is kept: the reload asks for it again as long as the candidate waits.
+/// The result of trying a candidate. The gate keeps it, since the reload asks for it on every pass while the
+/// candidate is pending.
 struct Trial {
     of: Subject,
-    /// The cases of its suites that fail.
+    /// The failed cases of the suites.
     failed: Option<String>,
     differences: Differences,
 }
@@ -74,17 +78,17 @@ struct Subject {
     candidate: String,
     current: Option<String>,
     config: config::Gate,
-    /// The suites' files, with their size and when they were changed.
+    /// The files of the suites, with size and modification time.
     fixtures: Vec<(PathBuf, u64, Option<SystemTime>)>,
 }
 
 impl Gate {
-    /// Where the door puts its reviews.
+    /// Returns the recent reviews, to which the webhook adds.
     pub fn recent(&self) -> Arc<Recent> {
         Arc::clone(&self.recent)
     }
 
-    /// Follows a configuration. Without a `gate` in it every candidate is put in force.
+    /// Applies a configuration. Without a `gate` section every candidate comes into force.
     pub fn configure(&mut self, config: &Config) {
         let replay = |gate: &Option<config::Gate>| gate.as_ref().map_or(0, |gate| gate.replay);
         let log = config.decision_log.as_ref().map(|log| &log.directory);
@@ -99,35 +103,37 @@ impl Gate {
         self.config = config.gate.clone();
     }
 
-    /// Whether it may keep a candidate from being put in force.
+    /// Returns whether the gate may keep a candidate from coming into force.
     pub fn asks(&self) -> bool {
         self.config.is_some()
     }
 
-    /// Whether it tries candidates on reviews.
+    /// Returns whether the gate replays reviews.
     pub fn compares(&self) -> bool {
         self.config.as_ref().is_some_and(|config| config.replay > 0)
     }
 
-    /// The folders whose files it judges by.
+    /// Returns the folders of the suites' files.
     pub fn folders(&self) -> BTreeSet<PathBuf> {
         self.config.as_ref().map(|config| suite::folders(&config.suites)).unwrap_or_default()
     }
 
-    /// Returns why no candidate could be judged by its suites as they are now. Nothing is read but the names of their files,
-    /// so this can be told before a change comes.
+    /// Returns why the suites, as they are now, could not judge any candidate. Reads only the names and
+    /// metadata of their files, so that the problem is reported before a change comes.
     pub fn trouble(&self) -> Option<String> {
         fixtures(&self.config.as_ref()?.suites).err()
     }
 
-    /// Takes the time at which a candidate whose suites could not be run is to be judged again although no file has
-    /// changed. A reload that judges nothing then sets no other: a file is wrong, and its change is an event.
+    /// Takes the time at which a candidate whose suites could not be run is to be judged again without a
+    /// change of files. A reload that judges no candidate sets no new time: it waits for a wrong file to
+    /// change, and the change is an event.
     pub fn take_retry(&mut self) -> Option<Instant> {
         self.retry.take()
     }
 
-    /// Rules on a candidate that would take the place of `current`; of nothing, where that denies everything because there was
-    /// no other: then its suites alone count. It is asked again at every hint as long as a candidate waits.
+    /// Decides whether `candidate` may replace `current`. `current` is None while the host denies everything
+    /// because it had no other set; then only the suites count. The reload calls this on every pass while the
+    /// candidate is pending.
     pub fn judge(&mut self, candidate: &PolicySet, current: Option<&PolicySet>) -> Ruling {
         let before = self.trial.take();
         self.retry = None;
@@ -151,7 +157,7 @@ impl Gate {
         });
         match tried {
             Ok(trial) => self.trial.insert(trial).ruling(),
-            // What kept it from being judged may be over next time, so nothing of it is remembered.
+            // The next trial may succeed, so nothing of a failed one is kept.
             Err(why) => {
                 self.retry = Some(Instant::now() + config.budget * PAUSES);
                 Ruling::Refuse(format!("{why}; it is tried again"))
@@ -159,8 +165,8 @@ impl Gate {
         }
     }
 
-    /// Fills the reviews in memory up from the decision log, which has those of the processes before this one. A log that
-    /// cannot be opened is tried again with the next candidate.
+    /// Adds older reviews from the decision log, which has those of earlier processes. A log that cannot be
+    /// opened is tried again with the next candidate.
     fn read_log(&mut self, replay: usize) {
         let Some(folder) = self.log.as_deref().filter(|_| self.unread && replay > 0) else { return };
         let read = aside(|| logged(folder, replay)).and_then(|read| read.map_err(|error| error.to_string()));
@@ -180,7 +186,8 @@ impl Gate {
     }
 }
 
-/// Returns the newest reviews of a decision log, the newest first, as many as memory may hold.
+/// Returns the newest reviews of a decision log, newest first, up to the number and size that memory may
+/// hold.
 fn logged(folder: &Path, most: usize) -> io::Result<Vec<(ReviewId, Arc<Review>)>> {
     let records = Records::open(folder, ReadLimits::default())?;
     let reviews = records.filter_map(|record| Some((record.id, Arc::new(record.review()?))));
@@ -229,7 +236,7 @@ impl Trial {
     }
 }
 
-/// The suites' files.
+/// Returns the files of the suites, with size and modification time.
 fn fixtures(suites: &[PathBuf]) -> Result<Vec<(PathBuf, u64, Option<SystemTime>)>, String> {
     let found = suite::find(suites, true).map_err(cannot_run)?;
     let files = found.into_iter().flat_map(|suite| suite.fixtures).map(|path| {
@@ -249,7 +256,8 @@ fn cannot_run(why: impl fmt::Display) -> String {
     format!("its suites cannot be run: {why}")
 }
 
-/// Runs the cases of suites on a set. Returns which of them fail, if any does.
+/// Runs the cases of the suites on a set. Returns a description of the failed cases, or None if every case
+/// passes.
 fn failing<'a>(
     fixtures: impl Iterator<Item = &'a Path>,
     set: &PolicySet,
@@ -262,7 +270,7 @@ fn failing<'a>(
         false => Err(limits::GATE_BUDGET.says_of(budget)),
     };
     for path in fixtures {
-        // Reading takes its time too.
+        // Reading a case takes time too.
         in_time()?;
         let case = Case::read(path, &set.limits).map_err(cannot_run)?;
         let lines = case.run_until(set, until);
@@ -281,7 +289,8 @@ fn failing<'a>(
     Ok(Some(format!("{} of {run} cases of its suites fail: {}{more}", failed.len(), told.join("; "))))
 }
 
-/// Judges reviews by both sets, each but once however often it was asked, the newest first.
+/// Judges each distinct review once by both sets, newest first. Repeated reviews count as often as they
+/// occurred.
 fn compare(
     reviews: &[Arc<Review>],
     candidate: &PolicySet,
@@ -301,14 +310,14 @@ fn compare(
     }
     let mut differences = Differences::default();
     for (review, times) in distinct {
-        // As the server would: what is over a bound is refused before a policy is asked.
+        // Like the server, reject a review over a limit before any policy runs.
         let judge =
             |set: &PolicySet| match review.within(&set.limits).and_then(|()| fits(review, &set.limits)) {
                 Ok(()) => evaluate_aside(set, review, Instances::Shared, until),
                 Err(reason) => Verdict::refuse(&set.rules, &set.generation(), &reason),
             };
         let (before, after) = (judge(current), judge(candidate));
-        // What was cut short says nothing.
+        // A verdict that may have been cut short proves nothing.
         if Instant::now() >= until {
             differences.left_out += times;
             continue;
@@ -318,7 +327,8 @@ fn compare(
     differences
 }
 
-/// Checks the body that an apiserver would send of a review against its bound; the one that came is not kept.
+/// Checks the size of a review's body against its limit. The original body is not kept, so its size is
+/// computed from the review.
 fn fits(review: &Review, limits: &HostLimits) -> Result<(), String> {
     match review.body_bytes() > limits.body {
         true => Err(limits::BODY.says("", limits.body)),
@@ -326,11 +336,12 @@ fn fits(review: &Review, limits: &HostLimits) -> Result<(), String> {
     }
 }
 
-/// Does something on a thread that gives way to all others.
+/// Runs `act` on a thread of lower priority.
 fn aside<T: Send>(act: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("gate".to_owned()).spawn_scoped(scope, || {
-            // Without it it takes more from others, and still not much. On Linux this is of the thread.
+            // A failure is harmless: the trial then takes more CPU time from reviews, but still little. On
+            // Linux, nice(2) applies to the calling thread.
             let _ = rustix::process::nice(NICE);
             act()
         });

@@ -1,15 +1,15 @@
-//! What outlives the process, in `stateDirectory`: the generations of the past, and all that they are made of.
+//! The state directory, which outlives the process: the last generations and their components.
 //!
 //! ```text
-//! generations/NUMBER.json   a generation: what it is made of, when and why it came
+//! generations/NUMBER.json   a generation: its content, its time and its cause
 //! components/DIGEST.wasm    the components that generations name
 //! cache/                    compiled code, see `policy::Cache`
-//! lock                      held by the host that serves from here, whose process it names
+//! lock                      held by the host that serves from here, with its process id
 //! ```
 //!
-//! Files come by renaming, and a component before the generation that names it: whenever the process ends, every
-//! generation is whole. The newest one has the last good version of each policy. That it outlives the machine's power too
-//! takes longer, and a swap does not wait for that.
+//! Files are written under another name and then renamed, a component before the generation that names it. So
+//! every generation is complete whenever the process ends. The newest one has the last good version of each
+//! policy. A swap does not wait until its files would survive a loss of power.
 
 mod lock;
 mod record;
@@ -25,37 +25,37 @@ use crate::limits;
 use crate::policy::Component;
 use crate::text;
 
-/// Why a state directory is of no use.
+/// Error that makes a state directory unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// Another host serves from it.
+    /// A state directory from which another host serves.
     #[error(
         "{0}: another host serves with this state directory ({1}): stop it first, or give each host a `stateDirectory` of \
          its own"
     )]
     InUse(String, String),
-    /// It cannot be read or written, or someone else can write it.
+    /// A state directory that cannot be read or written, or that another user can write.
     #[error(transparent)]
     Unusable(#[from] io::Error),
 }
 
-/// A folder that only this user can write, and only this host uses.
+/// A folder that only this user can write and only this host uses.
 pub struct StateDirectory {
     path: PathBuf,
     folder: PrivateFolder,
     generations: PrivateFolder,
     components: PrivateFolder,
     lock: Lock,
-    /// The components of each generation that is recorded.
+    /// The components of each recorded generation.
     recorded: BTreeMap<u64, BTreeSet<String>>,
     history: Vec<Summary>,
     newest: Option<Record>,
     damaged: Vec<Damaged>,
     /// Components that are not written yet.
     unwritten: Vec<Component>,
-    /// The newest generation is not recorded yet.
+    /// Whether the newest generation is not recorded yet.
     unrecorded: bool,
-    /// The newest generation is recorded, but for this.
+    /// The parts that the record of the newest generation leaves out.
     left_out: Option<&'static str>,
     /// Files that a loss of power may still damage.
     unsynced: BTreeSet<Place>,
@@ -65,15 +65,15 @@ pub struct StateDirectory {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Generation(u64),
-    /// By its digest.
+    /// A component, by its digest.
     Component(String),
 }
 
 /// A generation whose record is damaged.
 pub struct Damaged {
-    /// Its number.
+    /// Number of the generation.
     pub number: u64,
-    /// What is wrong with it.
+    /// Description of the damage.
     pub why: String,
 }
 
@@ -81,20 +81,20 @@ const GENERATIONS: &str = "generations";
 const COMPONENTS: &str = "components";
 
 impl StateDirectory {
-    /// Opens the folder, making it (mode 0700) where it does not exist.
+    /// Opens the folder, and creates it (mode 0700) if it does not exist.
     ///
     /// # Errors
-    /// Another host uses it; it cannot be made or written; or it belongs to someone else, or others can write it: what is
-    /// kept there decides what runs.
+    /// Returns an error if another host uses the folder, if it cannot be created or written, if it belongs to
+    /// another user, or if other users can write it: its content decides which code runs.
     pub fn open(path: &Path) -> Result<StateDirectory, StateError> {
         let folder = PrivateFolder::open(path, Privacy::Closed).map_err(io::Error::from)?;
         let within = |name| folder.folder(name, Privacy::Closed).map_err(io::Error::from);
         let lock = Lock::take(&folder)?;
         let (generations, components) = (within(GENERATIONS)?, within(COMPONENTS)?);
         for folder in [&generations, &components] {
-            // Whoever was killed while writing left it.
+            // A process that was killed while writing leaves unfinished files.
             for unfinished in folder.names()?.iter().filter(|name| name.starts_with(UNFINISHED)) {
-                // Where nothing can be written, it does no harm.
+                // On a read-only file system the unfinished file does no harm.
                 let _ = folder.remove(unfinished);
             }
         }
@@ -137,17 +137,18 @@ impl StateDirectory {
         Ok(())
     }
 
-    /// The folder.
+    /// Returns the path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The process that serves from a folder; none where no host does.
+    /// Returns the process that serves from a folder, or None if no host does.
     pub fn served_by(path: &Path) -> Option<String> {
         Lock::holder(path)
     }
 
-    /// Why another host could serve from here too, and this one not be found; none where all is well.
+    /// Returns why another host could serve from this folder too, and why this host might not be found.
+    /// Returns None if the folder and its lock are in place.
     pub fn trouble(&self) -> Option<String> {
         (!(self.folder.stands() && self.lock.holds(&self.folder))).then(|| {
             format!(
@@ -159,7 +160,8 @@ impl StateDirectory {
         })
     }
 
-    /// Returns what the record of the newest generation leaves out, because it would not be read back otherwise.
+    /// Returns which parts the record of the newest generation leaves out to stay below the size limit of a
+    /// record.
     pub fn left_out(&self) -> Option<String> {
         let number = self.newest.as_ref()?.summary.publication.number;
         self.left_out.map(|what| {
@@ -169,49 +171,51 @@ impl StateDirectory {
         })
     }
 
-    /// The folder of the generations.
+    /// Returns the folder of the generations.
     fn generations(&self) -> PathBuf {
         self.path.join(GENERATIONS)
     }
 
-    /// The folder for compiled code.
+    /// Returns the folder for compiled code.
     pub fn cache(&self) -> PathBuf {
         self.path.join("cache")
     }
 
-    /// What is shown of each generation, oldest first.
+    /// Returns the summary of each generation, oldest first.
     pub fn history(&self) -> &[Summary] {
         &self.history
     }
 
-    /// The generations that were found damaged, oldest first.
+    /// Returns the generations with damaged records, oldest first.
     pub fn damaged(&self) -> &[Damaged] {
         &self.damaged
     }
 
-    /// The last generation, where it is damaged: what was in force, what was pinned and what was held is not known.
+    /// Returns the last generation if its record is damaged. The policy set in force at that time, a rollback
+    /// and a held candidate are then unknown.
     pub fn lost(&self) -> Option<u64> {
         let newest = self.newest.as_ref().map_or(0, |newest| newest.summary.publication.number);
         let mut damaged = self.damaged.iter().rev().map(|damaged| damaged.number);
         damaged.find(|number| is_number(*number)).filter(|number| *number > newest)
     }
 
-    /// The newest generation.
+    /// Returns the newest generation that can be read.
     pub fn newest(&self) -> Option<&Record> {
         self.newest.as_ref()
     }
 
-    /// The number that the next generation takes: higher than any that was recorded, damaged ones among them.
+    /// Returns the number of the next generation, which is higher than any recorded one, including damaged
+    /// ones.
     pub fn next_number(&self) -> u64 {
         let shown = self.history.iter().map(|summary| summary.publication.number);
         let numbers = shown.chain(self.recorded.keys().copied()).filter(|number| is_number(*number));
         numbers.max().unwrap_or(0).saturating_add(1)
     }
 
-    /// A generation that is recorded.
+    /// Reads a recorded generation.
     ///
     /// # Errors
-    /// There is none of this number, or it is damaged.
+    /// Returns an error if no generation has this number, or if its record is damaged.
     pub fn record(&self, number: u64) -> Result<Record, String> {
         let (name, path) = (generation(number), self.generations().join(generation(number)));
         if !is_number(number) {
@@ -231,18 +235,19 @@ impl StateDirectory {
         })
     }
 
-    /// A component, whole; none where it is missing or damaged.
+    /// Reads a component. Returns None if it is missing or damaged.
     pub fn component(&self, digest: &str) -> Option<Component> {
         let bytes = self.components.read(&component_name(digest), limits::MODULE.most()).ok()?;
         let component = Component::new(bytes);
         (component.digest == digest).then_some(component)
     }
 
-    /// Records the generation that comes into force, made of `components` besides those of generations before: it outlives
-    /// the process. The rest, and what cannot be written now, is for [`StateDirectory::flush`].
+    /// Records the generation that comes into force. `components` holds those of its components that earlier
+    /// generations do not have. The record outlives the process; [`StateDirectory::flush`] waits for the
+    /// disk, and retries writes that failed.
     ///
     /// # Errors
-    /// The folder cannot be written; what was recorded before stays.
+    /// Returns an error if the folder cannot be written. Earlier records stay.
     pub fn keep(&mut self, record: Record, components: Vec<Component>) -> io::Result<()> {
         self.unwritten.extend(components);
         self.history.retain(|summary| summary.publication.number != record.summary.publication.number);
@@ -254,10 +259,10 @@ impl StateDirectory {
         self.write_newest()
     }
 
-    /// Changes what is recorded beside the content of the newest generation.
+    /// Changes the data recorded beside the content of the newest generation.
     ///
     /// # Errors
-    /// As [`StateDirectory::keep`].
+    /// Returns an error under the conditions of [`StateDirectory::keep`].
     pub fn amend(&mut self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
         let Some(newest) = &mut self.newest else { return Ok(()) };
         let before = newest.clone();
@@ -269,11 +274,11 @@ impl StateDirectory {
         self.write_newest()
     }
 
-    /// Writes what could not be written yet, waits until all of it is on the disk, and forgets the oldest generations, and
-    /// components that none names.
+    /// Writes the pending files, waits until all files are on the disk, and removes the oldest generations
+    /// and the components that no generation names.
     ///
     /// # Errors
-    /// As [`StateDirectory::keep`].
+    /// Returns an error under the conditions of [`StateDirectory::keep`].
     pub fn flush(&mut self) -> io::Result<()> {
         self.write_newest()?;
         if self.unsynced.is_empty() {
@@ -298,7 +303,7 @@ impl StateDirectory {
         self.unwritten.retain(|component| named.contains(&component.digest));
         while let Some(component) = self.unwritten.last() {
             let name = component_name(&component.digest);
-            // One that was damaged would be no good version.
+            // A damaged file would be no good version, so it is replaced.
             if !self.components.read(&name, limits::MODULE.most()).is_ok_and(|kept| *kept == *component.bytes)
             {
                 self.components.replace(&name, &[&*component.bytes])?;
@@ -330,7 +335,8 @@ impl StateDirectory {
         Ok(())
     }
 
-    /// The generation that is worth least: a damaged one, or the oldest; never the newest that can be read.
+    /// Returns the generation to remove first: a damaged one, or else the oldest, but never the newest that
+    /// can be read.
     fn least(&self) -> Option<u64> {
         let newest = self.newest.as_ref().map(|newest| newest.summary.publication.number);
         let damaged: BTreeSet<u64> = self.damaged.iter().map(|damaged| damaged.number).collect();
@@ -344,12 +350,12 @@ fn generation(number: u64) -> String {
 }
 
 fn component_name(digest: &str) -> String {
-    // The digest was read from a file: it may not lead out of the folder.
+    // The digest was read from a file, so it must not lead out of the folder.
     let digest: String = digest.chars().filter(char::is_ascii_alphanumeric).collect();
     format!("{digest}.wasm")
 }
 
-/// Reads the record of a generation, as large as [`readable`] makes one.
+/// Parses the record of a generation. Its size limit is the one that [`readable`] keeps.
 fn parse(bytes: &[u8], number: u64) -> Result<Record, String> {
     if bytes.len() as u64 > limits::RECORD.default {
         return Err(FileError::TooLarge(bytes.len() as u64, limits::RECORD.default).to_string());
@@ -361,8 +367,8 @@ fn parse(bytes: &[u8], number: u64) -> Result<Record, String> {
     }
 }
 
-/// Returns a record as it is written, and what that leaves out of it. What could not be read back is not written: the next
-/// start would take it for damaged, and forget a rollback with it.
+/// Returns the bytes of a record, and the parts left out of it. A record that could not be read back is not
+/// written: the next start would treat it as damaged, and forget a rollback with it.
 fn readable(record: &Record) -> io::Result<(Vec<u8>, Option<&'static str>)> {
     let number = record.summary.publication.number;
     let bytes = serde_json::to_vec(record)?;
@@ -389,17 +395,17 @@ fn readable(record: &Record) -> io::Result<(Vec<u8>, Option<&'static str>)> {
     Ok((bytes, Some("its problems, changes and differences")))
 }
 
-/// Of why a policy is not loaded, in a record that leaves out what it can.
+/// Length of a load error in a shortened record, in bytes.
 const LEFT_OF_ERROR: usize = 64;
 
-/// Returns whether a generation can have this number. Numbers above are left out of the count: a file with the highest
-/// of all would leave none for the generations to come.
+/// Returns whether a generation can have this number. Higher numbers are ignored in the count: a file with
+/// the highest number of all would leave none for later generations.
 pub(crate) fn is_number(number: u64) -> bool {
-    // JSON readers keep so many exactly: a thousand generations a second for 285,000 years.
+    // JSON readers keep integers below 2^53 exactly: enough for 1,000 generations a second for 285,000 years.
     number < 1 << 53
 }
 
-/// A file that someone has removed needs no more.
+/// Ignores the error that a file does not exist: a file that someone removed needs no more work.
 fn if_there(result: io::Result<()>) -> io::Result<()> {
     result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }

@@ -1,5 +1,5 @@
-//! From hints that files changed to the next generation: read, load, check, swap; and what cannot be loaded never
-//! makes things worse.
+//! The reload: after a change of files it reads, loads and checks a candidate, and puts it in force. A file
+//! that cannot be loaded never weakens the policies in force.
 
 pub mod gate;
 pub mod history;
@@ -44,104 +44,108 @@ use crate::telemetry::decision_log::DecisionLog;
 use crate::text;
 use crate::tls::{Material, TlsError, TlsStore};
 
-/// Why the host does not start.
+/// Error that prevents the start of the host.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// host.yaml is wrong.
+    /// An error in host.yaml.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The TLS material cannot serve.
+    /// TLS material with which the host cannot serve.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The machine cannot run policies.
+    /// A machine that cannot run policies.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// Another host uses the state directory.
+    /// A state directory that another host uses.
     #[error(transparent)]
     State(StateError),
-    /// The machine cannot compile policies.
+    /// A machine that cannot compile policies.
     #[error("policies cannot be compiled on this machine: {0}")]
     Prepare(std::io::Error),
 }
 
-/// Brings generations about.
+/// The reload: its inputs, the generation in force, and the candidate that is pending.
 pub struct Reloader {
     preparer: Preparer,
-    /// The configuration that the process started with, and is bound to in part.
+    /// The configuration at the start of the process. Its listen addresses and its state directory stay until
+    /// a restart.
     bound: Config,
     config: Config,
     material: Material,
     state: Option<StateDirectory>,
-    /// What is wrong with the machine rather than with the configuration: no state directory though one is configured,
+    /// Problems of the machine, not of the configuration: a state directory that is configured but unusable,
     /// no folder for the cache, no pool of instances.
     lasting: Vec<Problem>,
     policies: PolicyStore,
     tls: TlsStore,
     decision_log: DecisionLog,
     gate: Gate,
-    /// What is known of the files, once they are followed.
+    /// State of the watched files; None until the files are watched.
     watcher: Option<Watcher>,
-    /// No set could be put in force yet but one that denies everything, so the last good versions still count.
+    /// Whether the only set that could come into force denies everything. The last good versions still count
+    /// then.
     closed: bool,
-    /// Someone rolled back: files decide nothing until that is released.
+    /// Whether a rollback is in force: files decide nothing until `host rollback --release`.
     pinned: bool,
-    /// Why nobody knows whether something was held when the process before ended.
+    /// Reason why it is unknown whether a candidate was held when the previous process ended.
     doubt: Option<String>,
     waiting: Option<Waiting>,
-    /// Whether the last look could load everything that is configured.
+    /// Whether the last pass could load everything that is configured.
     whole: bool,
-    /// The policies that the last look has loaded and that are not in force.
+    /// Policies that the last pass loaded and that are not in force.
     prepared: Vec<Prepared>,
     history: VecDeque<Summary>,
-    /// What the last look at the files has found.
+    /// Problems that the last pass over the files found.
     problems: Vec<Problem>,
-    /// That the last look came to no end.
+    /// The problem that the last pass panicked.
     panicked: Option<Problem>,
     results: Results,
     standing: Arc<ArcSwap<Standing>>,
-    /// Whoever shows where it stands sees by this that it is there, and whether it goes on.
+    /// Progress of the reload, shared with status readers. The reload thread lives while this `Arc` lives;
+    /// the content shows since when the current pass has been running.
     looking: Arc<Looking>,
-    /// What has been refused already, so that a file that stays broken is not compiled at every hint.
+    /// Earlier rejections, so that a file that stays broken is not compiled on every pass.
     refused: candidate::Refused,
     asked: Receiver<command::Asked>,
     asker: Asker,
 }
 
-/// A generation that is to come into force.
+/// A generation that is about to come into force.
 struct Next {
     set: PolicySet,
     cause: Cause,
     differences: Option<Differences>,
 }
 
-/// Logs what an operator may not have meant of a set that comes into force.
+/// Logs the properties of a new set that the operator may not have intended.
 fn warn(set: &PolicySet) {
     for warning in set.warnings() {
         tracing::warn!("policies: {warning}");
     }
 }
 
-/// The subject of the problem that the generation in force is not recorded.
+/// Subject of the problem that the generation in force is not recorded.
 const UNRECORDED: &str = "state directory";
 
-/// How much a reload gives way to reviews (nice(2)). As much as policies that take long do, so that these cannot hold up the
-/// reload that takes them away.
+/// Priority reduction of the reload thread relative to reviews (nice(2)). Slow policies run with the same
+/// reduction, so they cannot delay the reload that removes them.
 const NICE: i32 = 5;
 
-/// How long a command or a start waits for what is being compiled.
+/// Timeout of a command or a start that waits for compilation.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Reloader {
-    /// Follows the files, and does what it is asked for, until the watcher is told to stop.
+    /// Follows the files and executes commands until the watcher is stopped.
     pub fn run(mut self, watcher: Watcher) {
-        // Without it it takes more from reviews, and still not much. On Linux this is of the thread.
+        // A failure is harmless: the reload then takes more CPU time from reviews, but still little. On
+        // Linux, nice(2) applies to the calling thread.
         let _ = rustix::process::nice(NICE);
         self.preparer.when_ready(watcher.hinter());
         self.asker.wake_by(watcher.hinter());
         self.watcher = Some(watcher);
         loop {
             self.survive(Reloader::look);
-            // The gate looks again at a candidate that it refused, and at nothing else.
+            // The retry time counts only while a candidate is pending that the gate rejected.
             let refused =
                 self.waiting.as_ref().is_some_and(|waiting| waiting.summary.state == Waits::Refused);
             let until = self.gate.take_retry().filter(|_| refused);
@@ -151,18 +155,19 @@ impl Reloader {
         }
     }
 
-    /// Does what it is asked for, and looks at the files.
+    /// Runs one pass: executes the pending commands, then looks at the files.
     fn look(&mut self) {
         while let Ok(asked) = self.asked.try_recv() {
             self.answer(asked);
         }
         self.watch();
-        // What changed before the watch was there has given no hint.
+        // A change before the watch was set up caused no event.
         self.reload();
         self.watch();
     }
 
-    /// A defect in one look is told, and is no end of all. What is in force is exchanged as a whole, so it is whole still.
+    /// Runs `look` and reports a panic as a problem, so that a defect in one pass does not end the reload.
+    /// The generation in force is swapped as a whole, so a panic leaves it intact.
     fn survive(&mut self, look: impl FnOnce(&mut Reloader)) {
         self.panicked = None;
         let looking = Arc::clone(&self.looking);
@@ -189,18 +194,18 @@ impl Reloader {
         }
     }
 
-    /// The state directory, where one is in use.
+    /// Returns the path of the state directory, or None if none is in use.
     pub fn state_directory(&self) -> Option<&Path> {
         self.state.as_ref().map(StateDirectory::path)
     }
 
-    /// Tells of something that the machine lacks, as long as the process runs.
+    /// Adds a problem of the machine that lasts as long as the process.
     pub fn lacks(&mut self, problem: Problem) {
         self.lasting.push(problem);
         self.report();
     }
 
-    /// Looks at the configuration and all that it names, and puts in force what has changed and is sound.
+    /// Reads the configuration and the files that it names, and puts in force each change that is sound.
     pub fn reload(&mut self) {
         self.reload_for(Cause::FilesChanged);
     }
@@ -224,7 +229,7 @@ impl Reloader {
         self.report();
     }
 
-    /// `found` is what the last look at the files has found.
+    /// Runs the reload. `found` holds the problems of the previous pass.
     fn try_reload(&mut self, cause: Cause, found: &[Problem]) -> Result<(), Stays> {
         let config = match self.read_config() {
             Ok((config, tls)) => {
@@ -232,7 +237,7 @@ impl Reloader {
                 config
             }
             Err(stays) => {
-                // They expire, whatever is wrong with host.yaml.
+                // Certificates expire even while host.yaml is wrong.
                 let in_force = self.material.config().clone();
                 if let Err(Stays::Broken(problem)) = self.follow_tls(&in_force) {
                     self.problems.push(problem);
@@ -274,7 +279,7 @@ impl Reloader {
         Ok(())
     }
 
-    /// Why all stays as it is, for what is wrong with files.
+    /// Returns the reason why nothing changes while `files` are wrong.
     fn stays(&self, files: &[&Path], subject: &Path, error: &dyn std::fmt::Display) -> Stays {
         Stays::unless_finished(self.watcher.as_ref(), files, || Problem {
             subject: text::path(subject),
@@ -282,7 +287,7 @@ impl Reloader {
         })
     }
 
-    /// The configuration that is to come into force, and its TLS material.
+    /// Reads the configuration, and its TLS section.
     fn read_config(&self) -> Result<(Config, TlsConfig), Stays> {
         let path = self.config.path.as_path();
         let wrong = |error: ConfigError| self.stays(&[path], path, &error);
@@ -291,7 +296,8 @@ impl Reloader {
         Ok((config, tls))
     }
 
-    /// Puts TLS material in force. It waits for no policy: a certificate that expires keeps everybody out.
+    /// Puts changed TLS material in force. TLS material does not wait for policies: an expired certificate
+    /// would lock out every client.
     fn follow_tls(&mut self, config: &TlsConfig) -> Result<(), Stays> {
         let files = config.files();
         let wrong = |error: TlsError| self.stays(&files, Path::new("tls"), &error);
@@ -307,7 +313,7 @@ impl Reloader {
         Ok(())
     }
 
-    /// Loads what could not be loaded yet of the generation in force.
+    /// Loads the last good versions of those policies of the generation in force that are not loaded yet.
     fn restore_missing(&mut self) {
         let current = self.policies.current();
         let Some(state) = &self.state else { return };
@@ -328,10 +334,11 @@ impl Reloader {
         }
     }
 
-    /// Puts a generation in force. It is recorded before: what is answered by it is known at the next start.
+    /// Puts a generation in force. The generation is recorded first, so that the next start knows every
+    /// generation that gave a response.
     fn publish(&mut self, next: Next) {
         let before = self.policies.current();
-        // One that is damaged had a number too.
+        // The number of a damaged record is not used again.
         let number = self.state.as_ref().map_or(0, StateDirectory::next_number).max(before.number() + 1);
         if next.cause != Cause::Start {
             self.doubt = None;
@@ -352,7 +359,7 @@ impl Reloader {
         self.waiting = None;
     }
 
-    /// Takes the components of the prepared policies that `set` has.
+    /// Removes the policies of `set` from the prepared policies, and returns their components.
     fn take_components(&mut self, set: &PolicySet) -> Vec<Component> {
         let is_of = |prepared: &Prepared| {
             let mut loaded = set.policies.iter().filter_map(|entry| entry.loaded.as_ref().ok());
@@ -378,7 +385,8 @@ impl Reloader {
             differences,
             problems: problems.iter().map(Problem::to_string).collect(),
         };
-        // Neither a start nor a rollback approves what is held, nor does a change of which a part cannot be loaded.
+        // A held candidate is approved neither by a start, nor by a rollback, nor by a change that is only
+        // partly loaded.
         let held = match set.publication().cause {
             Cause::Approved => None,
             Cause::FilesChanged | Cause::Released if self.whole => None,
@@ -389,7 +397,7 @@ impl Reloader {
         Record { summary, content, remembered, held }
     }
 
-    /// Writes a generation to the history; what could not be recorded is tried again at the next reload.
+    /// Appends a generation to the history. A record that could not be written is retried at the next reload.
     fn keep(&mut self, record: Record, components: Vec<Component>) {
         self.history.retain(|summary| summary.publication.number != record.summary.publication.number);
         self.history.push_back(record.summary.clone());
@@ -397,12 +405,13 @@ impl Reloader {
             self.history.pop_front();
         }
         if let Some(state) = &mut self.state {
-            // The report tells of it.
+            // `report` shows the error.
             let _ = state.keep(record, components);
         }
     }
 
-    /// Addresses and the state directory are bound to the process.
+    /// Returns a problem for each changed setting that needs a restart: the listen addresses and the state
+    /// directory.
     fn needs_restart(&self, new: &Config) -> Vec<Problem> {
         let old = &self.bound;
         let listen = |config: &Config| config.serving.as_ref().map(|serving| serving.listen);
@@ -420,7 +429,7 @@ impl Reloader {
             .collect()
     }
 
-    /// Shows where it stands, and logs the problems that are new.
+    /// Publishes the status, and logs the problems that are new.
     fn report(&mut self) {
         let mut problems = self.problems.clone();
         problems.extend(self.waits());
@@ -475,7 +484,7 @@ impl Reloader {
         }));
     }
 
-    /// The files that a generation is made of and judged by.
+    /// Returns the files of which a generation is made and by which it is judged.
     fn wanted(&self) -> Wanted {
         let config = &self.config;
         let policies = config.policies.iter().flat_map(PolicyConfig::files);

@@ -1,4 +1,4 @@
-//! From a generation that is recorded to a policy set.
+//! Restores a policy set from a recorded generation.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use crate::policy::manifest::{PolicyContent, Version};
 use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, Wanted};
 use crate::reload::history::{Record, StateDirectory};
 
-/// What a generation was made of, as far as that can be loaded; what cannot malfunctions, and says why.
+/// Returns the policy set of a recorded generation. A policy that cannot be loaded malfunctions, with the
+/// reason.
 pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, until: Instant) -> PolicySet {
     let known = |policy: &PolicyContent| record.last_good(&policy.name).unwrap_or(policy).clone();
     let policies: Vec<_> = record.content.policies.iter().map(known).collect();
@@ -24,7 +25,7 @@ pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, 
     let mut loaded = preparer.load_all(&wanted.collect::<Vec<_>>(), until).into_iter();
     let entries = policies.iter().zip(&components).map(|(policy, component)| {
         let loaded = component.as_ref().map_err(String::clone).and_then(|_| {
-            // There is one for each.
+            // `load_all` returns one result for each component.
             let loaded = loaded.next().unwrap_or(Err(LoadError::Preparing));
             loaded.map_err(|error| error.to_string())
         });
@@ -34,7 +35,7 @@ pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, 
     PolicySet::new(record.content.rules.clone(), record.content.limits.clone(), entries)
 }
 
-/// The policies of a set that could not be loaded again.
+/// Returns a problem for each policy of a set that could not be loaded again.
 pub(super) fn problems(set: &PolicySet) -> Vec<Problem> {
     let missing = set.policies.iter().filter_map(|entry| Some((&entry.name, entry.loaded.as_ref().err()?)));
     missing
@@ -45,7 +46,7 @@ pub(super) fn problems(set: &PolicySet) -> Vec<Problem> {
         .collect()
 }
 
-/// One policy as it was recorded.
+/// Returns one policy as it was recorded.
 pub(super) fn restored(
     preparer: &Preparer,
     state: &StateDirectory,
@@ -59,10 +60,10 @@ pub(super) fn restored(
     entry(policy, loaded)
 }
 
-/// The components that were read, by their digests.
+/// The components that were read, by digest.
 type Components = HashMap<String, Option<Component>>;
 
-/// Returns the version of a policy that was recorded, with its component.
+/// Returns the recorded version of a policy, with its component.
 fn recorded<'a>(
     state: &StateDirectory,
     policy: &'a PolicyContent,

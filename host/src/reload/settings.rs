@@ -1,4 +1,4 @@
-//! Settings that stand in files of their own, as `settingsFrom` names them.
+//! Settings in separate files, which `settingsFrom` names.
 
 use super::before::Before;
 use crate::config::{Config, PolicyConfig};
@@ -6,7 +6,7 @@ use crate::fs::{self, FileError};
 use crate::limits;
 use crate::text;
 
-/// Adds to the settings of each policy those of its file. Returns an error for each policy whose file cannot be used.
+/// Adds the settings in its file to each policy. Returns an error for each policy whose file cannot be used.
 pub(super) fn read(
     config: &Config,
     policies: &mut [PolicyConfig],
@@ -31,7 +31,7 @@ fn add(config: &Config, policy: &mut PolicyConfig, before: Before<'_>, left: &mu
         FileError::TooLarge(size, limit) => unreadable(limits::SETTINGS_FILE.says(size, limit)),
         other => unreadable(other.to_string()),
     })?;
-    // A write that began meanwhile may have been read in part.
+    // A write that began during the read may have been read in part.
     is_written()?;
     *left = left
         .checked_sub(bytes.len() as u64)

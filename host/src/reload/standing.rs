@@ -1,4 +1,4 @@
-//! Where the reload stands, for whoever shows it.
+//! The status of the reload, for `host status`, metrics and health checks.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -10,30 +10,32 @@ use crate::limits;
 use crate::reload::history::{CandidateSummary, Summary};
 use crate::text;
 
-/// Something that is not as configured, and what that means.
+/// A deviation from the configuration, and its effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// The policy or file that it is about.
+    /// The policy, file or part of the host concerned.
     pub subject: String,
-    /// What is wrong, where, and what is in force instead. One line.
+    /// The error, its place, and the policies or files in force instead, in one line.
     pub message: String,
 }
 
 impl Problem {
-    /// Returns the problem as it is told: each part one line, escaped, and within its bound.
+    /// Returns the problem as it is shown: each part on one line, escaped, and within its size limit.
     pub(super) fn bounded(&self) -> Problem {
         let part = |text: &str| one_line(text, limits::PROBLEM.size());
         Problem { subject: part(&self.subject), message: part(&self.message) }
     }
 }
 
-/// Returns `error` with what is in force instead, which stays readable however long the error is.
+/// Returns `error` followed by `instead`, the effect. The error is shortened so that the effect stays
+/// readable.
 pub(super) fn because(error: &dyn std::fmt::Display, instead: &str) -> String {
     let room = limits::PROBLEM.size().saturating_sub(instead.len() + " ()".len());
     format!("{} ({instead})", one_line(&error.to_string(), room))
 }
 
-/// Returns the first of many problems, each bounded, and one that tells how many others there are.
+/// Returns the first `most` problems, each within its size limit, and a further problem with the number of
+/// the others.
 pub(super) fn first(problems: &[Problem], most: usize) -> Vec<Problem> {
     let mut first: Vec<_> = problems.iter().take(most).map(Problem::bounded).collect();
     if let Some(more @ 1..) = problems.len().checked_sub(most) {
@@ -43,7 +45,7 @@ pub(super) fn first(problems: &[Problem], most: usize) -> Vec<Problem> {
     first
 }
 
-/// Returns the first few of many names, and how many others there are.
+/// Returns the first few names, and the number of the others.
 pub(super) fn listed(names: &[impl AsRef<str>]) -> String {
     const SHOWN: usize = 8;
     let shown = names.iter().take(SHOWN).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
@@ -70,62 +72,62 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// Where the reload stands: what is not as configured, what waits, and how it came to that.
+/// The status of the reload: deviations from the configuration, the pending candidate, and the history.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
     /// Empty when everything is as configured.
     pub problems: Vec<Problem>,
-    /// A candidate that is not put in force.
+    /// The candidate that is pending.
     pub candidate: Option<CandidateSummary>,
     /// Whether the generation in force stays, whatever files change.
     pub pinned: bool,
-    /// The generations that there were, oldest first; the last one is in force.
+    /// The last generations, oldest first; the last one is in force.
     pub history: Vec<Summary>,
-    /// How the looks at the files came out.
+    /// Number of passes by result.
     pub results: Results,
 }
 
-/// How many looks at the files came out how, since the process started.
+/// Number of passes over the files by result, since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Results {
-    /// A new generation is in force.
+    /// Passes that put a new generation in force.
     pub published: u64,
-    /// All is as it was.
+    /// Passes that changed nothing.
     pub unchanged: u64,
-    /// A candidate waits.
+    /// Passes without a problem after which a candidate is pending.
     pub waiting: u64,
-    /// Something is not as configured, and nothing new is in force.
+    /// Passes with a problem that put nothing new in force.
     pub failed: u64,
 }
 
-/// Where the reload stands, for whoever shows it.
+/// A reader of the reload's status.
 #[derive(Clone)]
 pub struct StandingReader {
     pub(super) standing: Arc<ArcSwap<Standing>>,
     pub(super) looking: Weak<Looking>,
 }
 
-/// What the reload does now, as far as that can be seen from outside.
+/// Progress of the reload, as far as other threads need it.
 #[derive(Default)]
 pub(super) struct Looking(Mutex<Option<Look>>);
 
-/// A look at the files that is under way.
+/// A pass over the files that is running.
 #[derive(Clone, Copy)]
 struct Look {
     began: Instant,
     usual: Duration,
 }
 
-/// What a look takes at most, the gate's budget aside, unless a file system hangs.
+/// Maximum duration of a pass, without the gate's budget, unless a file system hangs.
 const USUAL: Duration = Duration::from_secs(60);
 
 impl Looking {
-    /// A look begins, in which the gate may take so long.
+    /// Records that a pass begins, in which the gate may take the duration `gate`.
     pub(super) fn begin(&self, gate: Duration) {
         self.set(Some(Look { began: Instant::now(), usual: USUAL + gate }));
     }
 
-    /// It has ended.
+    /// Records that the pass has ended.
     pub(super) fn end(&self) {
         self.set(None);
     }
@@ -134,7 +136,7 @@ impl Looking {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = look;
     }
 
-    /// The one under way, where it takes longer than any should.
+    /// Returns the running pass if it takes longer than any pass should.
     fn stuck(&self) -> Option<Look> {
         let look = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         look.filter(|look| look.began.elapsed() > look.usual)
@@ -142,12 +144,12 @@ impl Looking {
 }
 
 impl StandingReader {
-    /// Where it stands now.
+    /// Returns the current status.
     pub fn current(&self) -> Arc<Standing> {
         self.standing.load_full()
     }
 
-    /// All that is not as configured now, the reload itself among it.
+    /// Returns all current problems, including a reload that hangs or has ended.
     pub fn problems(&self) -> Vec<Problem> {
         let message = match self.looking.upgrade().map(|looking| looking.stuck()) {
             Some(None) => None,
@@ -166,7 +168,7 @@ impl StandingReader {
         self.current().problems.iter().cloned().chain(own).collect()
     }
 
-    /// Whether there is a reload that brings the next generation.
+    /// Returns whether the reload is running, so that later generations can come.
     pub fn reload_lives(&self) -> bool {
         self.looking.strong_count() > 0
     }

@@ -1,4 +1,4 @@
-//! A start: what is configured, or what was in force before.
+//! The start of the host: it puts the configured set in force, or the set of the previous process.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -25,31 +25,33 @@ use crate::tls::{Material, TlsReader, TlsStore};
 
 /// A host that is ready to serve.
 pub struct Started {
-    /// What brings the next generations.
+    /// The reload, which brings the next generations.
     pub reloader: Reloader,
-    /// The configuration that it started with.
+    /// The configuration at the start.
     pub config: Config,
-    /// Reads the set in force.
+    /// Reader of the policy set in force.
     pub policies: PolicyReader,
-    /// Reads the TLS material in force.
+    /// Reader of the TLS material in force.
     pub tls: TlsReader,
-    /// Reads where the reload stands.
+    /// Reader of the reload's status.
     pub standing: StandingReader,
-    /// Asks the reload for something.
+    /// Sender of commands to the reload.
     pub asker: Asker,
-    /// Follows the configuration in force.
+    /// The decision log, which follows the configuration in force.
     pub decision_log: DecisionLog,
-    /// Where reviews are kept that candidates are tried on.
+    /// The recent reviews, on which candidates are tried.
     pub recent: Arc<Recent>,
 }
 
-/// Reads the configuration and puts the first generation of the process in force: what is configured, or, where a rollback
-/// or the gate stands in its way or it may not be put in force as a whole, what was in force before. A policy that cannot
-/// be loaded does not prevent a start: not listening would leave the decision to the apiserver's `defaultAllow`. `program`
-/// is the `host` that compiles policies in a process of its own.
+/// Reads the configuration and puts the first generation of the process in force. The first generation is the
+/// configured set. The generation of the previous process comes into force instead if a rollback is in force,
+/// if there is a gate, or if the configured set as a whole may not come into force. A policy that cannot be
+/// loaded does not prevent a start: without a listening host the apiserver's `defaultAllow` would decide.
+/// `program` is the `host` binary that compiles policies in a separate process.
 ///
 /// # Errors
-/// The configuration or the TLS material is wrong, or another host uses the state directory.
+/// Returns an error if the configuration or the TLS material is wrong, if the machine cannot run or compile
+/// policies, or if another host uses the state directory.
 pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     let config = Config::read(path)?;
     let material = Material::read(&config.require_serving()?.tls)?;
@@ -145,10 +147,10 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     Ok(Started { reloader, config, policies, tls, standing, asker, decision_log, recent })
 }
 
-/// What a process starts with.
+/// The first candidate of a process.
 struct First {
     candidate: Candidate,
-    /// There is nothing to start with that may judge, so everything is denied.
+    /// Whether the set denies everything, because no set that may judge was available.
     closed: bool,
 }
 
@@ -175,7 +177,7 @@ impl First {
                 })
             }
         });
-        // The first reload judges what is configured.
+        // The first reload then judges the configured set.
         let waits = newest.is_some_and(|(_, newest)| newest.summary.pinned) || gate.asks();
         match before {
             Some(before) if waits => before(),
@@ -203,7 +205,7 @@ impl First {
     }
 }
 
-/// As many policies as are named, and as there are files that may be some.
+/// Returns the number of policies that are named, plus the number of files that may be policies.
 fn expected_policies(config: &Config) -> usize {
     let files = config.policy_directory.as_ref().and_then(|folder| std::fs::read_dir(folder).ok());
     config.policies.len() + files.map_or(0, |files| files.take(limits::POLICIES.size()).count())
@@ -241,10 +243,10 @@ fn state(config: &Config, lasting: &mut Vec<Problem>) -> Result<Option<StateDire
     }
 }
 
-/// So many damaged records are told of one by one, the newest.
+/// Number of damaged records that are reported one by one: the newest ones.
 const TOLD: usize = 8;
 
-/// What takes the place of a generation whose record is damaged, and what to do.
+/// Describes the replacement of a generation whose record is damaged, and the next step for the operator.
 fn instead(damaged: u64, newest: Option<&Record>) -> String {
     const FORGOTTEN: &str = "if it was a rollback, or held a candidate, that is forgotten: see `host status`, and put back what is to be in \
                              force with `host rollback --to NUMBER`";
@@ -258,7 +260,7 @@ fn instead(damaged: u64, newest: Option<&Record>) -> String {
     }
 }
 
-/// The cache in the state directory; without one, a folder that goes with the process.
+/// Opens the cache in the state directory, or else a temporary folder that is removed with the process.
 fn cache(state: Option<&StateDirectory>, bytes: u64, lasting: &mut Vec<Problem>) -> std::io::Result<Cache> {
     if let Some(state) = state {
         let folder = state.cache();

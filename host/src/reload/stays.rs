@@ -1,20 +1,21 @@
-//! Why a reload leaves all as it is: something is wrong, or not finished.
+//! Reasons why a reload changes nothing: a file is wrong, or incomplete.
 
 use std::path::Path;
 
 use super::Problem;
 use crate::reload::watch::Watcher;
 
-/// Why all stays as it is.
+/// The reason why a reload changes nothing.
 pub(super) enum Stays {
-    /// For what is wrong.
+    /// A file or setting is wrong.
     Broken(Problem),
-    /// A file is waited for.
+    /// A file may be incomplete.
     Unfinished,
 }
 
 impl Stays {
-    /// For what is wrong with files, unless they may be half of something.
+    /// Returns the reason for an error in `files`: `Unfinished` if one of them changed a moment ago and may
+    /// be incomplete, otherwise `Broken`.
     pub(super) fn unless_finished(
         watcher: Option<&Watcher>,
         files: &[&Path],
@@ -27,7 +28,7 @@ impl Stays {
     }
 }
 
-/// Reads files, unless one of them is being written.
+/// Reads files. Returns `Unfinished` if one of them is being written.
 pub(super) fn read_whole<T>(
     watcher: Option<&Watcher>,
     files: &[&Path],
@@ -38,6 +39,6 @@ pub(super) fn read_whole<T>(
         return Err(Stays::Unfinished);
     }
     let content = read();
-    // Whoever began meanwhile may have been read half.
+    // A write that began during the read may have been read in part.
     if is_written() { Err(Stays::Unfinished) } else { Ok(content) }
 }

@@ -1,4 +1,4 @@
-//! What waits: a candidate that is not put in force, and why it is not.
+//! The pending candidate, and why it is not in force.
 
 use std::time::SystemTime;
 
@@ -12,14 +12,14 @@ use crate::reload::gate::{Differences, Ruling};
 use crate::reload::history::{CandidateSummary, Waits};
 use crate::text;
 
-/// A candidate that is not put in force.
+/// A candidate that is not in force.
 pub(super) struct Waiting {
     pub(super) set: PolicySet,
     pub(super) summary: CandidateSummary,
 }
 
-/// Whether anything would change with `new`: its verdicts, the host's limits, or what a denial tells of a policy that is
-/// not loaded.
+/// Returns whether `new` would change anything: the verdicts, the limits of the host, or the error that a
+/// denial states for a policy that is not loaded.
 fn differ(new: &PolicySet, current: &PolicySet) -> bool {
     let errors = |set: &PolicySet| -> Vec<_> {
         set.policies.iter().map(|entry| entry.loaded.as_ref().err().cloned()).collect()
@@ -28,8 +28,8 @@ fn differ(new: &PolicySet, current: &PolicySet) -> bool {
 }
 
 impl Reloader {
-    /// Puts a candidate in force, or keeps it waiting. A file that is `unfinished` says nothing yet about the candidate
-    /// that waits.
+    /// Puts a candidate in force, or keeps it pending. While a file is `unfinished`, the files do not yet
+    /// decide about the candidate that is pending.
     pub(super) fn settle(&mut self, set: PolicySet, unfinished: bool, cause: Cause) {
         let before = self.waiting.take();
         let current = self.policies.current();
@@ -40,7 +40,7 @@ impl Reloader {
             return;
         }
         let held = self.held(&set);
-        // What denies everything, because there was nothing else, judges nothing.
+        // A set that denies everything, because the host had no other, is no basis for a comparison.
         let in_force = Some(&*current).filter(|_| !self.closed);
         let doubt = self.doubt.clone().filter(|_| self.holds() && in_force.is_some());
         let since = match &before {
@@ -73,42 +73,43 @@ impl Reloader {
         }
     }
 
-    /// A candidate that was held for what it was tried on, and that nobody has approved: those reviews may be forgotten, as
-    /// at a restart.
+    /// Returns the hold recorded for this candidate, if nobody has approved it and host.yaml lets differences
+    /// hold candidates. The reviews that caused the hold may be gone, as after a restart, so the record alone
+    /// keeps it.
     fn held(&self, set: &PolicySet) -> Option<CandidateSummary> {
         let held = self.state.as_ref()?.newest()?.held.as_ref()?;
         (held.digest == set.digest() && self.holds()).then(|| held.clone())
     }
 
-    /// Differences of a gate that looks for some, also where there was nothing to find them in.
+    /// Returns the differences if the gate replays reviews, even if there were no reviews to replay.
     fn compared(&self, differences: Differences) -> Option<Differences> {
         self.gate.compares().then_some(differences)
     }
 
-    /// Whether host.yaml wants anything to be held.
+    /// Returns whether host.yaml lets differences hold a candidate.
     fn holds(&self) -> bool {
         self.config.gate.as_ref().is_some_and(|gate| gate.on_difference == OnDifference::Hold)
     }
 
-    /// Records what is held.
+    /// Records the held candidate.
     fn hold(&mut self) {
         let waiting = self.waiting.as_ref().map(|waiting| &waiting.summary);
         let Some(state) = &mut self.state else { return };
         let before = state.newest().and_then(|newest| newest.held.as_ref());
         let held = match waiting {
             Some(summary) if summary.state == Waits::Held => Some(summary),
-            // A moment in which it is refused, or a rollback, is no leave for it.
+            // A hold survives a temporary rejection or a rollback: neither approves the candidate.
             Some(summary) => before.filter(|held| held.digest == summary.digest),
-            // The candidate may come again as soon as the files are whole.
+            // The candidate may return as soon as the files can be loaded.
             None if !self.whole => before,
             None => None,
         };
         let held = held.cloned();
-        // The report tells of it.
+        // `report` shows the error.
         let _ = state.amend(|record| record.held = held);
     }
 
-    /// What keeps files from being in force.
+    /// Returns the problem that keeps the files' content from being in force.
     pub(super) fn waits(&self) -> Option<Problem> {
         let candidate = self.waiting.as_ref().map(|waiting| &waiting.summary);
         let (subject, message) = match candidate {

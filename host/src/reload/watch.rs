@@ -1,12 +1,15 @@
-//! Tells that files may have changed, and which of them are being written. Hints only: whoever gets one looks for himself.
+//! Reports that files may have changed, and which files are being written. A wake-up is only a hint, so its
+//! receiver reads the files itself.
 //!
-//! Directories are watched, never files: a file that is replaced by renaming takes its watch away with it, and a
-//! Kubernetes volume changes by swapping the symbolic link `..data` beside the file. Watched is every directory in which a
-//! part of a file's path is looked up, those that its symbolic links lead to among them; of those above only whether they
-//! are moved or deleted. Since events get lost, and some file systems have none, all is looked at from time to time too.
+//! Directories are watched, never files: a file that is replaced by renaming takes its watch away, and a
+//! Kubernetes volume changes by swapping the symbolic link `..data` beside the file. A directory in which a
+//! component of a file's path is looked up is watched for that component if the component is the file itself,
+//! a symbolic link, or missing. This includes directories reached through symbolic links. Every other
+//! directory on the path is watched only for being moved or deleted. Events get lost, and some file systems
+//! have none, so all files are polled from time to time too.
 //!
-//! A file that is open for writing is not to be read, and what is wrong with one that has just changed not to be told:
-//! it may be half of what it is to become.
+//! A file that is open for writing must not be read, and errors in one that has just changed must not be
+//! reported: either may be incomplete.
 
 mod events;
 mod looks;
@@ -30,53 +33,55 @@ use self::places::Places;
 use crate::limits;
 use crate::text;
 
-/// Changes come in bursts; this much quiet ends one.
+/// Quiet time that ends a burst of changes.
 const QUIET: Duration = Duration::from_millis(30);
-/// After a rename: what is renamed is whole, and only its neighbours may follow.
+/// Quiet time after a rename. A renamed file is complete, and only changes of its neighbours may follow.
 const QUIET_AFTER_RENAME: Duration = Duration::from_millis(10);
-/// A burst that does not end is answered all the same.
+/// Maximum length of a burst. A wake-up follows even if the changes go on.
 const LONGEST: Duration = Duration::from_millis(250);
-/// Events get lost (network and overlay file systems, full queues), so a hint is given this often without any.
+/// Interval of wake-ups without events: events get lost (network and overlay file systems, full queues).
 const POLL: Duration = Duration::from_secs(10);
 
-/// Which files matter.
+/// The files to watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Files, whether they are there or not.
+    /// Files, whether they exist or not.
     pub files: BTreeSet<PathBuf>,
-    /// Folders of which every file matters whose name does not begin with `.`.
+    /// Folders in which every file is watched whose name does not begin with `.`.
     pub folders: BTreeSet<PathBuf>,
 }
 
-/// Watches files.
+/// A watcher of files.
 pub struct Watcher {
-    /// In a cell since a reload asks about the files that it reads, and what has happened to them is read then.
+    /// In a cell because the reload, with a shared reference, asks about the files that it reads, and pending
+    /// events are read then.
     seen: RefCell<Seen>,
     wake: Arc<Wake>,
 }
 
 struct Seen {
-    /// None where the system gives none: then polling alone must do.
+    /// None if the system provides no events. Then only polling finds changes.
     events: Option<Events>,
-    /// Why there are no events, or not from everywhere.
+    /// Why there are no events, or none from some directories.
     trouble: Option<String>,
     looks: Looks,
-    /// Something has been told of since the last look, so what has changed did not do so unseen.
+    /// Whether an event came since the last pass, so that a change seen by the next pass was not missed by
+    /// the system.
     told: bool,
     burst: Option<Burst>,
-    /// When somebody wants to look again who has been told to wait.
+    /// When a reload that was deferred wants another pass.
     again: Option<Instant>,
-    /// When the last hint was given.
+    /// When the last wake-up was given.
     hinted: Instant,
 }
 
-/// Changes that nobody has been told of.
+/// Changes that have caused no wake-up yet.
 struct Burst {
     began: Instant,
     over: Instant,
 }
 
-/// What ends a wait from outside.
+/// Signal that ends a wait from another thread.
 struct Wake {
     event: OwnedFd,
     stop: AtomicBool,
@@ -84,12 +89,12 @@ struct Wake {
 
 impl Wake {
     fn up(&self) {
-        // It fails only when it is full of wake-ups that nobody has taken yet.
+        // The write fails only if the counter is full of wake-ups that nobody has read yet.
         let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
     }
 }
 
-/// Ends the watching when dropped.
+/// Guard that ends the watching when dropped.
 pub struct StopWatching(Arc<Wake>);
 
 impl Drop for StopWatching {
@@ -100,10 +105,10 @@ impl Drop for StopWatching {
 }
 
 impl Watcher {
-    /// A watcher that watches nothing yet.
+    /// Returns a watcher that watches nothing yet.
     ///
     /// # Errors
-    /// The system gives no more file descriptors.
+    /// Returns an error if the system provides no more file descriptors.
     pub fn new() -> io::Result<(Watcher, StopWatching)> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let wake = Arc::new(Wake { event, stop: AtomicBool::new(false) });
@@ -119,14 +124,14 @@ impl Watcher {
         Ok((Watcher { seen: RefCell::new(seen), wake: Arc::clone(&wake) }, StopWatching(wake)))
     }
 
-    /// Gives a hint at once when it is called: something may have changed that is no file.
+    /// Returns a function that causes a wake-up at once, for changes other than of files.
     pub fn hinter(&self) -> impl Fn() + Send + Sync + use<> {
         let wake = Arc::clone(&self.wake);
         move || wake.up()
     }
 
-    /// Watches these and no others, and looks at them. What cannot be watched is left to polling; [`Watcher::trouble`] says
-    /// why.
+    /// Watches these files and no others, and compares them with the last pass. Directories that cannot be
+    /// watched are left to polling; [`Watcher::trouble`] gives the reason.
     pub fn watch(&mut self, wanted: &Wanted) {
         let seen = self.seen.get_mut();
         let places = Places::of(wanted);
@@ -137,7 +142,8 @@ impl Watcher {
         let mut files = places.files.clone();
         files.extend(seen.looks.paths());
         let looks: Vec<_> = files.into_iter().map(|path| (fingerprint(&path), path)).collect();
-        // What has just come is told of by now; what it tells of may also be for the next look.
+        // Events of the changes before these fingerprints have arrived by now. An event may also belong to a
+        // change that only the next pass sees.
         seen.drain();
         for (fingerprint, path) in looks {
             let kept = places.files.contains(&path);
@@ -145,12 +151,13 @@ impl Watcher {
         }
     }
 
-    /// Why changes are found late, and what helps.
+    /// Returns why changes are found late, and the remedy.
     pub fn trouble(&self) -> Option<String> {
         self.seen.borrow().trouble.clone()
     }
 
-    /// Waits until something may have changed and a burst of changes is over, or until then. False when it is time to stop.
+    /// Waits until files may have changed and the burst of changes is over, or until the time `until`.
+    /// Returns false when the watching is to stop.
     pub fn wait(&mut self, until: Option<Instant>) -> bool {
         let seen = self.seen.get_mut();
         seen.wait_until(until);
@@ -170,13 +177,13 @@ impl Watcher {
             descriptors.extend(seen.events.as_ref().map(|events| PollFd::new(events, PollFlags::IN)));
             let timeout =
                 Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-            // What goes wrong here is an interruption by a signal.
+            // The only error here is an interruption by a signal.
             let _ = poll(&mut descriptors, Some(&timeout));
         }
     }
 
-    /// Whether a file is being written, and so is not to be read. There will be a hint when that is over, or has gone on for
-    /// so long that the file counts as it is.
+    /// Returns whether a file is being written and so must not be read. If so, a wake-up follows when the
+    /// writing ends, or when it has lasted so long that the file is read as it is.
     pub fn is_written(&self, path: &Path) -> bool {
         let path = &absolute(path);
         let mut seen = self.seen.borrow_mut();
@@ -187,8 +194,8 @@ impl Watcher {
         seen.wait_until(until)
     }
 
-    /// Whether a file has only just become what it is, and so what is wrong with it is not to be told. There will be a hint
-    /// when it has stayed so for a while.
+    /// Returns whether a file changed so recently that errors in it must not be reported. If so, a wake-up
+    /// follows when it has stayed unchanged for a while.
     pub fn is_fresh(&self, path: &Path) -> bool {
         let path = &absolute(path);
         let mut seen = self.seen.borrow_mut();
@@ -229,7 +236,7 @@ impl Seen {
         }
     }
 
-    /// Takes note of what the system has to tell.
+    /// Reads and records the pending events.
     fn drain(&mut self) {
         let Seen { events: Some(events), .. } = self else { return };
         let now = Instant::now();
@@ -259,14 +266,14 @@ impl Seen {
         burst.over = burst.over.max(now + quiet).min(burst.began + LONGEST);
     }
 
-    /// When the next hint is due, unless something happens before.
+    /// Returns when the next wake-up is due if no event comes before.
     fn next_hint(&self) -> Instant {
         let change = self.burst.as_ref().map(|burst| burst.over).into_iter().chain(self.again).min();
         let change = change.map(|change| change.max(self.hinted + limits::RELOAD_PAUSE.time()));
         change.into_iter().chain([self.hinted + POLL]).min().unwrap_or(self.hinted)
     }
 
-    /// Whether somebody has to wait until then; if so there is a hint.
+    /// Schedules a wake-up for the time `until`. Returns whether there is one.
     fn wait_until(&mut self, until: Option<Instant>) -> bool {
         self.again = self.again.into_iter().chain(until).min();
         until.is_some()
@@ -277,7 +284,7 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// What tells one content of a file from another, as far as it can be told without reading; none where there is no file.
+/// Returns the fingerprint of a file, or None if there is no file.
 fn fingerprint(path: &Path) -> Option<Fingerprint> {
     fs::metadata(path).ok().as_ref().map(Fingerprint::from)
 }

@@ -1,4 +1,4 @@
-//! What a candidate decides otherwise than the set in force. Pure.
+//! Differences between the decisions of a candidate and those of the set in force. Pure.
 
 use std::fmt;
 
@@ -10,21 +10,22 @@ use crate::review::Review;
 use crate::review::verdict::{DecidedBy, Disposition, Malfunction, Verdict};
 use crate::text;
 
-/// What the candidate would have decided otherwise than the set in force.
+/// The reviews that the candidate would have decided differently from the set in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Differences {
-    /// Reviews that both have judged.
+    /// Reviews that both sets have judged.
     pub reviews: u64,
-    /// Reviews that were left out, since the time for it was over.
+    /// Reviews that were skipped because the time budget was used up.
     pub left_out: u64,
-    /// Of those that both have judged, how many one of them was too slow for, so that nothing can be told of them.
+    /// Judged reviews whose verdicts differ, where a lack of time affected at least one verdict. Such a
+    /// difference proves nothing.
     pub undecided: u64,
-    /// What the candidate denies and the set in force allows.
+    /// Reviews that the candidate denies and the set in force allows.
     pub newly_denied: Found,
-    /// What the candidate allows and the set in force denies.
+    /// Reviews that the candidate allows and the set in force denies.
     pub newly_allowed: Found,
-    /// What both allow or both deny, for another reason or with other audit annotations.
+    /// Reviews that both allow or both deny, with another reason or other audit annotations.
     pub changed_reasons: Found,
 }
 
@@ -32,13 +33,13 @@ pub struct Differences {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Found {
-    /// In so many reviews.
+    /// Number of reviews.
     pub reviews: u64,
     /// The first few.
     pub examples: Vec<Example>,
 }
 
-/// A review that comes out otherwise.
+/// A review with a different result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Example {
@@ -46,29 +47,29 @@ pub struct Example {
     pub namespace: String,
     /// The first images, escaped.
     pub images: Vec<String>,
-    /// How often it was asked.
+    /// How often the review occurred.
     pub reviews: u64,
-    /// What the set in force says.
+    /// The verdict of the set in force.
     pub before: String,
-    /// What the candidate says.
+    /// The verdict of the candidate.
     pub after: String,
 }
 
 impl Differences {
-    /// Whether the candidate decides anything otherwise.
+    /// Returns whether the candidate decides every review as the set in force does.
     pub fn is_empty(&self) -> bool {
         [&self.newly_denied, &self.newly_allowed, &self.changed_reasons]
             .iter()
             .all(|found| found.reviews == 0)
     }
 
-    /// Whether reviews were there, and of all of them nothing can be told for lack of time.
+    /// Returns whether there were reviews and none of them could be compared in time.
     pub fn tell_nothing(&self) -> bool {
         self.reviews == self.undecided && self.undecided + self.left_out > 0
     }
 
-    /// Adds a review that was asked so often, as the set in force (`before`) and the candidate (`after`) judge it. Where
-    /// neither may deny, what they would deny counts.
+    /// Adds a review that occurred `times` times, as judged by the set in force (`before`) and by the
+    /// candidate (`after`). If both sets are in mode audit, the denials that they would have given count.
     pub fn add(
         &mut self,
         review: &Review,
@@ -114,17 +115,18 @@ enum Kind {
     Reasons,
 }
 
-/// Images of a review that are shown.
+/// Number of images that an example shows.
 const IMAGES: usize = 3;
 
-/// Returns all that a verdict tells, except its generation.
+/// Returns all parts of a verdict that are compared, which leaves out its generation.
 fn says(verdict: &Verdict) -> (Disposition, String, Vec<(String, String)>) {
     let annotations = verdict.policy_annotations().into_iter();
     let annotations = annotations.map(|(key, value)| (key, without_addresses(&value)));
     (verdict.disposition, without_addresses(&verdict.reason), annotations.collect())
 }
 
-/// The words of a malfunction may hold addresses, which are others in another instance.
+/// Removes hexadecimal addresses from `text`. Messages of malfunctions may hold addresses, which differ
+/// between instances.
 fn without_addresses(text: &str) -> String {
     let mut parts = text.split("0x");
     let mut without = parts.next().unwrap_or_default().to_owned();
@@ -135,7 +137,7 @@ fn without_addresses(text: &str) -> String {
     without
 }
 
-/// Whether a machine that was busy with something else may have made it so.
+/// Returns whether a lack of time affected a verdict. The load of the machine may be the reason then.
 fn was_late(verdict: &Verdict) -> bool {
     verdict.images.iter().any(|image| {
         let late = |malfunction: &Malfunction| {
@@ -146,7 +148,8 @@ fn was_late(verdict: &Verdict) -> bool {
     })
 }
 
-/// Returns what a verdict says, with its audit annotations, and the basis of an allowed one, where the other's differ.
+/// Returns the text of a verdict, with those audit annotations that differ from the other verdict's. An
+/// allowing verdict also has its basis if the other's basis differs.
 fn summary(verdict: &Verdict, other: &Verdict) -> String {
     let reason = &verdict.reason;
     let mut summary = match verdict.disposition {
@@ -154,7 +157,7 @@ fn summary(verdict: &Verdict, other: &Verdict) -> String {
         Disposition::WouldDeny(_) => format!("allowed in mode audit, would deny: {reason}"),
         Disposition::Denied(_) | Disposition::Refused => format!("denied: {reason}"),
     };
-    // The reason of a denial says it already.
+    // The reason of a denial already states its basis.
     if let Disposition::Allowed(by) = verdict.disposition
         && by != DecidedBy::Policies
         && by != other.disposition.decided_by()

@@ -8,10 +8,10 @@ use crate::limits;
 use crate::review::Review;
 use crate::telemetry::answered::ReviewId;
 
-/// The last reviews. Keeping one costs a short lock, and nothing where none are wanted.
+/// The last reviews. Keeping one takes a lock for a short time, or nothing if no reviews are wanted.
 #[derive(Default)]
 pub struct Recent {
-    /// How many are kept.
+    /// Number of reviews to keep.
     wanted: AtomicUsize,
     kept: Mutex<Kept>,
 }
@@ -24,7 +24,7 @@ struct Kept {
 }
 
 impl Recent {
-    /// Keeps as many from now on, within their bound in bytes.
+    /// Sets the number of reviews to keep. The limit on their total size applies as well.
     pub fn keep(&self, reviews: usize) {
         self.wanted.store(reviews, Ordering::Relaxed);
         let mut kept = self.lock();
@@ -32,10 +32,10 @@ impl Recent {
         kept.reviews.shrink_to_fit();
     }
 
-    /// Keeps a review that was answered.
+    /// Keeps a review that has been judged.
     pub fn push(&self, id: ReviewId, review: &Arc<Review>) {
         let wanted = self.wanted.load(Ordering::Relaxed);
-        // Nobody denies a review without images.
+        // A review without images is never denied.
         if wanted == 0 || review.images.is_empty() {
             return;
         }
@@ -50,16 +50,16 @@ impl Recent {
             kept.bytes += bytes;
             kept.drop_over(wanted)
         };
-        // Not while others wait for the lock.
+        // The reviews are freed after the lock is released.
         drop(gone);
     }
 
-    /// Returns the reviews, the newest first.
+    /// Returns the reviews, newest first.
     pub fn newest(&self) -> Vec<Arc<Review>> {
         self.lock().reviews.iter().rev().map(|(_, review)| Arc::clone(review)).collect()
     }
 
-    /// Adds older reviews, the newest first, as far as there is room, and each once.
+    /// Adds older reviews, given newest first, each once and while there is room.
     pub fn fill(&self, older: impl IntoIterator<Item = (ReviewId, Arc<Review>)>) {
         let wanted = self.wanted.load(Ordering::Relaxed);
         let mut kept = self.lock();
@@ -80,7 +80,7 @@ impl Recent {
 }
 
 impl Kept {
-    /// Takes out what is over the bounds: mostly one review.
+    /// Removes the oldest reviews over the limits, in most calls one, and returns them.
     fn drop_over(&mut self, most: usize) -> Vec<Arc<Review>> {
         let mut gone = Vec::new();
         while self.reviews.len() > most || self.bytes > limits::RECENT_BYTES.size() {
@@ -92,7 +92,7 @@ impl Kept {
     }
 }
 
-/// Returns about how much memory a review takes.
+/// Returns the approximate memory use of a review.
 pub(super) fn bytes(review: &Review) -> usize {
     let Review { namespace, annotations, images } = review;
     let strings = annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()

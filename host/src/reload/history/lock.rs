@@ -1,4 +1,5 @@
-//! The lock of a state directory: held by the host that serves from there, whose process it names.
+//! The lock of a state directory. The host that serves from the directory holds it, and writes its process id
+//! there.
 
 use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Read, Write};
@@ -11,26 +12,26 @@ use super::StateError;
 use crate::fs::{self, Access, FileError, PrivateFolder};
 use crate::text;
 
-/// The name of the lock in its folder.
+/// File name of the lock.
 const NAME: &str = "lock";
 
-/// Held as long as the file is open.
+/// A lock that is held as long as its file is open.
 pub(super) struct Lock {
     file: File,
 }
 
 impl Lock {
-    /// Takes the lock, and writes the number of this process into it.
+    /// Takes the lock, and writes the id of this process into it.
     pub(super) fn take(folder: &PrivateFolder) -> Result<Lock, StateError> {
         let file = folder.file(NAME, Access::Write).or_else(|error| match error {
-            // What was recorded there is good for a start all the same.
+            // On a read-only file system the records still serve for a start.
             FileError::Unreadable(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 folder.file(NAME, Access::Read)
             }
             _ => Err(error),
         });
         let mut file = file.map_err(|error| io::Error::other(format!("{NAME}: {error}")))?;
-        // A lock that others can open, they can hold (flock(2)).
+        // A user who can open the file can hold the lock (flock(2)), so only the owner may open it.
         let _ = file.set_permissions(Permissions::from_mode(0o600));
         match fs::lock(&file) {
             Ok(()) => {}
@@ -39,12 +40,12 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(StateError::Unusable(error)),
         }
-        // A full disk must not keep the host from starting, and whose process it is only tells people where to look.
+        // A full disk must not prevent a start: the process id only helps people find the host.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "process {}", std::process::id()));
         Ok(Lock { file })
     }
 
-    /// Whether the file still locks the folder: somebody may have removed it.
+    /// Returns whether the file still locks the folder. Someone may have removed or replaced the file.
     pub(super) fn holds(&self, folder: &PrivateFolder) -> bool {
         let is_same = || -> io::Result<bool> {
             let (one, other) = (self.file.metadata()?, folder.stat(NAME)?);
@@ -53,9 +54,9 @@ impl Lock {
         is_same().unwrap_or(false)
     }
 
-    /// Returns the process whose folder this is, or None where no process holds the lock.
+    /// Returns the process that holds the lock of the folder, or None if no process holds it.
     pub(super) fn holder(folder: &Path) -> Option<String> {
-        // The reader may be another user than the host's, so nothing is asked of the owner.
+        // The reader may run as a user other than the host's, so the owner of the file is not checked.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::open(folder.join(NAME), flags, Mode::empty()).ok()?);
         if !file.metadata().ok()?.is_file() {
@@ -68,7 +69,7 @@ impl Lock {
     }
 }
 
-/// What stands in a lock; it only tells people where to look.
+/// Returns the text in a lock file, which only helps people find the host.
 fn named(file: File) -> String {
     let mut text = String::new();
     let _ = file.take(32).read_to_string(&mut text);

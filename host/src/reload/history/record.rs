@@ -1,4 +1,4 @@
-//! What is recorded of a generation, and shown of it and of what waits to take its place.
+//! The record of a generation, and the summaries of generations and pending candidates.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -10,24 +10,24 @@ use crate::policy::manifest::{Change, Content, PolicyContent, Publication};
 use crate::reload::gate::Differences;
 use crate::telemetry::timestamp;
 
-/// What is shown of a generation.
+/// The part of a generation that `host status` shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
-    /// Its number, when and why it came.
+    /// Its number, time and cause.
     #[serde(flatten)]
     pub publication: Publication,
-    /// Of its content.
+    /// Digest of the content.
     pub digest: String,
-    /// Whether it stays in force whatever files change.
+    /// Whether the generation stays in force whatever files change.
     pub pinned: bool,
     /// Whether all its policies are loaded.
     pub whole: bool,
-    /// In what it differs from the generation before it.
+    /// Changes from the previous generation.
     pub changes: Vec<Change>,
-    /// What the gate has found; none where it was not asked.
+    /// Differences that the gate found. None if the gate compared nothing.
     pub differences: Option<Differences>,
-    /// What was not as configured when it came.
+    /// The deviations from the configuration when the generation came into force.
     pub problems: Vec<String>,
 }
 
@@ -35,19 +35,20 @@ pub struct Summary {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
-    /// What is shown of it.
+    /// The summary of the generation.
     pub summary: Summary,
-    /// What it is made of.
+    /// The content of the generation.
     pub content: Content,
-    /// The last good versions of policies of which it has none.
+    /// Last good versions of those policies that are not loaded in this generation.
     pub remembered: Vec<PolicyContent>,
-    /// The candidate that is held because it decides otherwise: until someone approves it, whatever process runs.
+    /// The candidate that is held because its verdicts differ. The hold lasts until someone approves it, also
+    /// across restarts.
     #[serde(default)]
     pub held: Option<CandidateSummary>,
 }
 
 impl Record {
-    /// The last good version of a policy.
+    /// Returns the last good version of a policy.
     pub fn last_good(&self, name: &PolicyName) -> Option<&PolicyContent> {
         let mut known = self.content.policies.iter().chain(&self.remembered);
         known.find(|policy| policy.name == *name && policy.loaded.is_ok())
@@ -59,33 +60,33 @@ impl Record {
     }
 }
 
-/// What is shown of a candidate that waits.
+/// The part of a pending candidate that `host status` shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CandidateSummary {
-    /// Of its content: what `host approve` takes.
+    /// Digest of the content, the argument of `host approve`.
     pub digest: String,
-    /// Since when it waits.
+    /// Start of the wait.
     #[serde(with = "timestamp")]
     pub since: SystemTime,
-    /// What it waits for.
+    /// The event that ends the wait.
     pub state: Waits,
-    /// Why.
+    /// The reason for the wait.
     pub why: String,
-    /// In what it differs from what is in force.
+    /// Changes from the generation in force.
     pub changes: Vec<Change>,
-    /// What the gate has found; none where it was not asked.
+    /// Differences that the gate found. None if the gate compared nothing.
     pub differences: Option<Differences>,
 }
 
-/// What a candidate waits for.
+/// The event for which a candidate waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Waits {
-    /// For `host rollback --release`.
+    /// `host rollback --release`.
     Pinned,
-    /// For `host approve DIGEST`.
+    /// `host approve DIGEST`.
     Held,
-    /// For other files: the gate refuses these.
+    /// A change of files, because the gate rejects the present ones.
     Refused,
 }

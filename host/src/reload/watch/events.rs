@@ -1,4 +1,4 @@
-//! What the system tells of changes in directories: inotify(7).
+//! Events of changes in directories, from inotify(7).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -12,36 +12,37 @@ use rustix::io::Errno;
 
 use super::places::Names;
 
-/// Room for what is read at once, in bytes: hundreds of events.
+/// Size of the read buffer in bytes: room for hundreds of events.
 const BUFFER: usize = 64 * 1024;
 
-/// What has happened to a file.
+/// A change of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Bytes were written to it, by someone who may go on.
+    /// Bytes were written, and more may follow.
     Written,
-    /// Whoever wrote to it is done, or it is gone.
+    /// The writer closed the file, or the file was deleted or moved away.
     Closed,
-    /// It has come whole, by renaming.
+    /// The file appeared complete, by renaming.
     Renamed,
-    /// Something else, or something to a directory.
+    /// Another change, or a change of a directory.
     Other,
-    /// More has happened than the system keeps.
+    /// The system dropped events, because its queue was full.
     Lost,
 }
 
-/// Reports changes in directories.
+/// A reader of changes in directories.
 pub(super) struct Events {
     inotify: OwnedFd,
     buffer: Vec<MaybeUninit<u8>>,
     watched: HashMap<i32, (PathBuf, Names)>,
 }
 
-/// What became of watching directories.
+/// The result of watching directories.
 pub(super) struct Heard {
-    /// Events may have been missed: a directory is watched that was not before, or one is gone since its place was found.
+    /// Whether events may have been missed: a directory is newly watched, or one disappeared after its path
+    /// was resolved.
     pub(super) missed: bool,
-    /// One that exists and cannot be watched, and why.
+    /// A directory that exists and cannot be watched, with the reason.
     pub(super) refused: Option<(PathBuf, Errno)>,
 }
 
@@ -57,14 +58,15 @@ impl Events {
         Ok(Events { inotify, buffer: vec![MaybeUninit::uninit(); BUFFER], watched: HashMap::new() })
     }
 
-    /// Watches these directories and no others. One that was deleted and made anew is another.
+    /// Watches these directories and no others. A directory that was deleted and created again counts as a
+    /// new one.
     pub(super) fn watch(&mut self, directories: &BTreeMap<PathBuf, Names>) -> Heard {
         let mut watched: HashMap<i32, (PathBuf, Names)> = HashMap::new();
         let mut refused = None;
         let mut gone_meanwhile = false;
         for (directory, names) in directories {
             match self.add(directory, names) {
-                // The same directory at another place has one watch.
+                // Several paths to the same directory share one watch.
                 Ok(number) => {
                     watched
                         .entry(number)
@@ -72,15 +74,16 @@ impl Events {
                         .1
                         .extend(names);
                 }
-                // The directory above was asked for other names only, so it has not told.
+                // The watch on the parent directory covers other names only, so no event reported the
+                // removal.
                 Err(Errno::NOENT | Errno::NOTDIR) => gone_meanwhile = true,
-                // Nothing that matters is in it.
+                // No name in this directory matters.
                 Err(Errno::ACCESS) if names.is_empty() => {}
                 Err(error) => refused = refused.or(Some((directory.clone(), error))),
             }
         }
         for gone in self.watched.keys().filter(|number| !watched.contains_key(number)) {
-            // It may be gone from the file system too, and its watch with it.
+            // A deleted directory has lost its watch already.
             let _ = inotify::remove_watch(&self.inotify, *gone);
         }
         let new = watched.keys().any(|number| !self.watched.contains_key(number));
@@ -89,7 +92,7 @@ impl Events {
     }
 
     fn add(&self, directory: &Path, names: &Names) -> Result<i32, Errno> {
-        // Added, since the same directory may be asked for at another place.
+        // Flags are added, since another path to the same directory may have set flags before.
         let itself =
             WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR | WatchFlags::MASK_ADD;
         let inside = WatchFlags::CREATE
@@ -104,25 +107,25 @@ impl Events {
         inotify::add_watch(&self.inotify, directory, flags)
     }
 
-    /// What has happened since, to what matters.
+    /// Returns the changes since the last call, of the watched names only.
     pub(super) fn read(&mut self) -> Vec<(PathBuf, Change)> {
         let mut changes = Vec::new();
         let mut reader = Reader::new(&self.inotify, &mut self.buffer);
-        // An error means that there is no more.
+        // An error means that no more events are pending.
         while let Ok(event) = reader.next() {
             let flags = event.events();
             if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
                 changes.push((PathBuf::new(), Change::Lost));
                 continue;
             }
-            // Those that were watched before still come.
+            // Events of removed watches may still arrive.
             let Some((directory, names)) = self.watched.get(&event.wd()) else { continue };
             match event.file_name() {
                 Some(name) => {
                     let name = OsStr::from_bytes(name.to_bytes());
                     if names.matters(name) {
                         let change = (directory.join(name), change(flags));
-                        // A file that is written comes with an event for each piece.
+                        // A file that is being written causes an event for each piece.
                         if changes.last() != Some(&change) {
                             changes.push(change);
                         }

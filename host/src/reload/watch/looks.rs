@@ -1,5 +1,5 @@
-//! Which files are being written, and how long the others have been as they are: by what the system tells, and by what
-//! they look like from one look to the next. Pure.
+//! The state of each file: whether it is being written, and how long it has been unchanged. The sources are
+//! the system's events and the fingerprints of successive passes. Pure.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::limits;
 
-/// What has stayed the same for so long is not half of something.
+/// Time without change after which a file counts as complete.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// What tells one content of a file from another, as far as it can be told without reading.
+/// Metadata that distinguishes versions of a file without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     device: u64,
@@ -35,7 +35,7 @@ impl From<&Metadata> for Fingerprint {
     }
 }
 
-/// What is known of files.
+/// The state of the files.
 #[derive(Default)]
 pub struct Looks {
     looks: BTreeMap<PathBuf, Look>,
@@ -44,13 +44,13 @@ pub struct Looks {
 }
 
 struct Look {
-    /// None where there is no file.
+    /// None if there is no file.
     fingerprint: Option<Fingerprint>,
-    /// Since when it has been so.
+    /// When the file took this form.
     since: Instant,
-    /// Since when it has not stayed the same for long enough.
+    /// When the current series of changes began, in which no form lasted for [`SETTLED`].
     restless: Instant,
-    /// It changed and nothing told of it, so nothing will tell that it is whole.
+    /// Whether the file changed without an event. Then no event will report its completion either.
     unseen: bool,
 }
 
@@ -60,7 +60,7 @@ struct Writing {
 }
 
 impl Looks {
-    /// Someone has written to a file, and not closed it yet.
+    /// Records that bytes were written to a file that is not closed yet.
     pub fn wrote(&mut self, file: PathBuf, now: Instant) {
         if self.written.len() >= limits::WRITTEN_FILES.size() {
             self.written.retain(|_, writing| writing.until() > now);
@@ -72,7 +72,7 @@ impl Looks {
         }
     }
 
-    /// Nobody writes to a file any more.
+    /// Records that a file is no longer being written.
     pub fn closed(&mut self, file: &Path) {
         self.written.remove(file);
         if let Some(look) = self.looks.get_mut(file) {
@@ -80,18 +80,18 @@ impl Looks {
         }
     }
 
-    /// It is not known any more who writes to what.
+    /// Forgets which files are being written, after events were lost.
     pub fn all_closed(&mut self) {
         self.written.clear();
     }
 
-    /// The files that were looked at.
+    /// Returns the files whose state is known.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.looks.keys().cloned().collect()
     }
 
-    /// Takes note of what a file looks like. `told`: if it has changed, the system has told of it. One that is not `kept` is
-    /// forgotten after a while.
+    /// Records the fingerprint of a file. The flag `told` means that the system reported events, so the
+    /// system did not miss a change. A file that is not `kept` is removed once it has settled.
     pub fn look(
         &mut self,
         path: PathBuf,
@@ -117,14 +117,16 @@ impl Looks {
         self.looks.insert(path, look);
     }
 
-    /// Until when a file counts as being written at most; none when it is not. `real` is what `path` leads to.
+    /// Returns until when a file counts as being written at the latest, or None if it does not. `real` is the
+    /// path to which `path` resolves.
     pub fn written_until(&self, real: &Path, path: &Path, now: Instant) -> Option<Instant> {
         let open = self.written.get(real).map(Writing::until);
         let unseen = self.looks.get(path).filter(|look| look.unseen).map(Look::settled);
         open.into_iter().chain(unseen).filter(|until| *until > now).max()
     }
 
-    /// Until when a file, which looks so now, counts as having only just become what it is; none when it does not.
+    /// Records the current fingerprint of a file, and returns until when the file counts as freshly changed.
+    /// Returns None if the file has settled.
     pub fn fresh_until(
         &mut self,
         path: &Path,
@@ -132,7 +134,7 @@ impl Looks {
         now: Instant,
     ) -> Option<Instant> {
         let known = self.looks.get(path).is_some_and(|look| look.fingerprint == fingerprint);
-        // What nobody has ever seen has not just gone.
+        // A file that is missing and was never seen has not just been removed.
         if !known && (fingerprint.is_some() || self.looks.contains_key(path)) {
             self.changed(path.to_owned(), fingerprint, false, now);
         }
@@ -141,14 +143,14 @@ impl Looks {
 }
 
 impl Look {
-    /// When it counts as what it is.
+    /// Returns when the file counts as complete.
     fn settled(&self) -> Instant {
         (self.since + SETTLED).min(self.restless + limits::WRITE_TIME.time())
     }
 }
 
 impl Writing {
-    /// When what it writes counts as it is.
+    /// Returns when the file is read as it is, although it is still open for writing.
     fn until(&self) -> Instant {
         (self.last + limits::WRITE_PAUSE.time()).min(self.since + limits::WRITE_TIME.time())
     }

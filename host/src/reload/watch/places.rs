@@ -1,4 +1,4 @@
-//! Where a change of a file shows: the directories in which the parts of its path are looked up.
+//! The directories in which changes of a file show: those in which the components of its path are looked up.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -8,22 +8,23 @@ use std::path::{Path, PathBuf};
 use super::{Wanted, absolute};
 use crate::limits;
 
-/// Bounds of the resolution of one path.
+/// Remaining limits for the resolution of one path.
 #[derive(Clone, Copy)]
 struct Left {
     /// Symbolic links.
     links: usize,
-    /// Names, those of the links' targets among them.
+    /// Path components, including those of link targets.
     names: usize,
 }
 
-/// As many links as Linux follows (path_resolution(7)), and more names than a path of 4096 bytes has for people.
+/// Linux follows at most 40 symbolic links (path_resolution(7)). No path of 4096 bytes that people write has
+/// 1024 components.
 const LEFT: Left = Left { links: 40, names: 1024 };
 
 /// The names in a directory whose changes matter.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
-    /// All that do not begin with `.`.
+    /// Whether all names matter that do not begin with `.`.
     all: bool,
     these: BTreeSet<OsString>,
 }
@@ -33,7 +34,7 @@ impl Names {
         self.these.contains(name) || self.all && !is_hidden(name)
     }
 
-    /// None: then only what happens to the directory itself matters.
+    /// Returns whether no name matters. Then only changes of the directory itself count.
     pub(super) fn is_empty(&self) -> bool {
         !self.all && self.these.is_empty()
     }
@@ -48,14 +49,14 @@ fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-/// Directories to be watched, and the files that are in them now.
+/// The directories to watch, and the files in them.
 #[derive(Default)]
 pub(super) struct Places {
-    /// Without symbolic links in their paths.
+    /// The directories, by paths without symbolic links.
     pub(super) directories: BTreeMap<PathBuf, Names>,
-    /// Those that are wanted, and their folders, in the spelling of who wants them.
+    /// The wanted files and folders and the files in those folders, by the paths of [`Wanted`].
     pub(super) files: BTreeSet<PathBuf>,
-    /// What a path leads to; none where it leads nowhere.
+    /// The real path of each path; None if the path does not resolve.
     resolved: HashMap<PathBuf, Option<PathBuf>>,
 }
 
@@ -75,7 +76,7 @@ impl Places {
         self.files.insert(folder.to_owned());
         let Some(real) = self.resolve(folder, &mut LEFT.clone()) else { return };
         self.names(&real).all = true;
-        // Who wants the folder tells of one with more.
+        // The reader of the folder reports one with more entries.
         for entry in fs::read_dir(&real).into_iter().flatten().flatten().take(limits::DIRECTORY.size()) {
             let (name, kind) = (entry.file_name(), entry.file_type());
             if is_hidden(&name) {
@@ -104,7 +105,7 @@ impl Places {
         self.directories.entry(directory.to_owned()).or_default()
     }
 
-    /// Follows a path as the system does, and notes where each part of it is looked up.
+    /// Resolves a path as the system does, and records the directory in which each component is looked up.
     fn resolve(&mut self, path: &Path, left: &mut Left) -> Option<PathBuf> {
         if let Some(known) = self.resolved.get(path) {
             return known.clone();
@@ -114,7 +115,7 @@ impl Places {
             (None, _) => Some(path.to_owned()),
             (Some(directory), name) => self.resolve(directory, left).and_then(|directory| match name {
                 Some(name) => self.step(directory, name, left),
-                // `..`, which is of the directory that a link led to.
+                // `..` is the parent of the directory to which a link led.
                 None => Some(directory.parent().unwrap_or(&directory).to_owned()),
             }),
         };
@@ -133,7 +134,7 @@ impl Places {
                 self.resolve(&directory.join(target), left)
             }
             Ok(_) => Some(place),
-            // It may come.
+            // The name may appear later.
             Err(_) => {
                 names.these.insert(name.to_owned());
                 None
@@ -146,7 +147,7 @@ impl Places {
 mod tests {
     use super::*;
 
-    /// Each link leads to a path of a thousand names, of which the first is the next link.
+    /// Each link leads to a path of a thousand names, the first of which is the next link.
     #[test]
     fn links_whose_targets_have_many_names_come_to_an_end() {
         let folder = tempfile::tempdir().unwrap();
