@@ -29,7 +29,7 @@ use crate::text;
 use crate::tls::{Nearness, Notices, Role};
 
 /// Increment of the admin thread's nice value (nice(2)), so that reviews take precedence: any user of the machine can
-/// send requests to the admin listener without a rate limit.
+/// send requests to the admin listener as fast as possible.
 const NICE: i32 = 10;
 
 /// Serves `/livez`, `/readyz`, `/status` and `/metrics` on a thread of low priority until the returned future is
@@ -186,7 +186,7 @@ impl Check {
 
 /// Returns the lines of `/readyz?verbose`.
 pub(super) fn checks(status: &Status) -> Vec<Check> {
-    // The name `shutdown` is the apiserver's name of its check.
+    // Named as the check of an apiserver at shutdown.
     let ends = || "it takes no new connections, and ends when the reviews under way are answered".to_owned();
     let shutdown = Check { fatal: true, ..Check::new("shutdown", status.draining.then(ends)) };
     let mut checks = vec![shutdown, Check::new("generation", None)];
@@ -211,7 +211,7 @@ pub(super) fn checks(status: &Status) -> Vec<Check> {
         let invalid = |certificate: &&CertificateStatus| certificate.expired || certificate.not_yet_valid;
         let fatal = match role {
             Role::Serving | Role::ClientCa => certificates.iter().all(invalid),
-            // Clients may not need the chain: they may trust an authority that it only leads to.
+            // Clients may need none of the chain's certificates: each may lead to an authority that clients trust without it.
             Role::ServingChain => false,
         };
         let notices: Vec<_> =

@@ -189,7 +189,7 @@ async fn review(host: &Host, share: &Arc<Share>, mut body: Body) -> Result<Respo
 enum Unread {
     /// The body is too large or arrived too slowly. The text is the reason of the denial.
     Refused(String),
-    /// The body ended early.
+    /// The client ended the body early.
     EndedEarly(String),
     /// The client's requests hold more than its share of memory.
     Exhausted,
@@ -278,7 +278,7 @@ impl NoVerdict {
 
 impl Host {
     /// Returns the response to a request that gets no verdict, and logs the request. Unless the reason is an overload,
-    /// also records the request as a problem.
+    /// also records the request in `rejections`.
     ///
     /// The response to an overload has no Retry-After: with the header the apiserver would retry eleven times as often
     /// (client-go, rest/with_retry.go).

@@ -22,7 +22,7 @@ pub(in crate::serve) enum Protocol {
 pub(in crate::serve) enum Directive {
     /// Serve.
     Serve,
-    /// End with the next response or after [`limits::RETIRE_TIME`] on HTTP/1.1. Same as `End` on HTTP/2.
+    /// On HTTP/1.1, end with the next response, or when idle after [`limits::RETIRE_TIME`]. On HTTP/2, same as `End`.
     Retire,
     /// End when no request is pending. Requests are accepted for another [`limits::FAREWELL_TIME`].
     End,
