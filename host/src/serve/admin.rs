@@ -1,4 +1,5 @@
-//! Health, status and metrics for operators, probes and scrapers: plain HTTP, on loopback unless configured otherwise.
+//! Health, status and metrics for operators, probes and scrapers: plain HTTP, on loopback unless configured
+//! otherwise.
 
 use std::fmt::Write;
 use std::future::pending;
@@ -28,17 +29,18 @@ use crate::serve::status::{CertificateStatus, Status};
 use crate::text;
 use crate::tls::{Nearness, Notices, Role};
 
-/// Increment of the admin thread's nice value (nice(2)), so that reviews take precedence: any user of the machine can
-/// send requests to the admin listener as fast as possible.
+/// Increment of the admin thread's nice value (nice(2)), so that reviews take precedence: any user of the
+/// machine can send requests to the admin listener as fast as possible.
 const NICE: i32 = 10;
 
-/// Serves `/livez`, `/readyz`, `/status` and `/metrics` on a thread of low priority until the returned future is
-/// dropped, so that a draining host can be observed to its end.
+/// Serves `/livez`, `/readyz`, `/status` and `/metrics` on a thread of low priority until the returned future
+/// is dropped, so that a draining host can be observed to its end.
 pub async fn serve_admin(listener: TcpListener, host: Arc<Host>) {
     let (ended, end) = oneshot::channel::<()>();
     let thread = listener.into_std().and_then(|listener| {
         std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-            // Without the lower priority the listener still serves. On Linux, nice(2) changes the thread, not the process.
+            // Without the lower priority the listener still serves. On Linux, nice(2) changes the thread, not
+            // the process.
             let _ = rustix::process::nice(NICE);
             if let Err(error) = serve_here(listener, host, ended) {
                 tracing::error!("admin listener: it cannot serve: {error} (restart the host)");
@@ -66,8 +68,8 @@ fn serve_here(
             .route("/readyz", get(ready))
             .route("/status", get(status))
             .layer(from_fn(move |request, next| own_names(address, request, next)))
-            // Served under any name: a scraper may know the host by another name, and these pages name no namespace and
-            // no image.
+            // Served under any name: a scraper may know the host by another name, and these pages name no
+            // namespace and no image.
             .route("/livez", get(live))
             .route("/metrics", get(metrics_page))
             .fallback(|| async {
@@ -85,8 +87,8 @@ fn serve_here(
     })
 }
 
-/// Rejects requests that do not name this listener. Otherwise a web page in a browser could reach the listener under a
-/// foreign name (DNS rebinding) and read the status.
+/// Rejects requests that name another host. Otherwise a web page in a browser could reach the listener under
+/// a foreign name (DNS rebinding) and read the status.
 async fn own_names(listen: IpAddr, request: Request, next: Next) -> Response {
     let headers = request.headers().get_all(header::HOST).iter().map(|value| value.to_str().unwrap_or("?"));
     let foreign = headers
@@ -103,8 +105,8 @@ async fn own_names(listen: IpAddr, request: Request, next: Next) -> Response {
     }
 }
 
-/// Returns whether `host`, with or without a port, names a listener at `listen`. Accepted are an empty name, localhost, a
-/// loopback address and `listen`. A listener at the unspecified address accepts every address.
+/// Returns whether `host`, with or without a port, names a listener at `listen`. Accepted are an empty name,
+/// localhost, a loopback address and `listen`. A listener at the unspecified address accepts every address.
 fn is_own(host: &str, listen: IpAddr) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -120,7 +122,8 @@ fn is_own(host: &str, listen: IpAddr) -> bool {
     }
 }
 
-/// Handles `/livez`. Fails if the reload thread has ended: files are no longer watched then, and a restart helps.
+/// Handles `/livez`. Fails if the reload thread has ended: files are no longer watched then, and a restart
+/// helps.
 async fn live(State(pages): State<Arc<Pages>>) -> Response {
     match pages.host().sources.standing.reload_lives() {
         true => "ok".into_response(),
@@ -133,9 +136,9 @@ async fn metrics_page(State(pages): State<Arc<Pages>>) -> Response {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], Bytes::clone(&pages.metrics())).into_response()
 }
 
-/// Handles `/readyz`. The host is ready while it can respond to reviews by the policy set in force, even if a newer set
-/// cannot be loaded: taking a host out of service that still denies correctly gains nothing. Other problems are listed as
-/// failed checks.
+/// Handles `/readyz`. The host is ready while it can respond to reviews by the policy set in force, even if a
+/// newer set cannot be loaded: nothing is gained by taking a host out of service that still denies correctly.
+/// Other problems are listed as failed checks.
 async fn ready(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Response {
     let query = query.unwrap_or_default();
     let parameters = || query.split('&').map(|part| part.split_once('=').unwrap_or((part, "")));
@@ -170,7 +173,7 @@ async fn ready(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Re
     }
 }
 
-/// One line of `/readyz?verbose`.
+/// A line of `/readyz?verbose`.
 pub(super) struct Check {
     name: String,
     failed: Option<String>,
@@ -211,7 +214,8 @@ pub(super) fn checks(status: &Status) -> Vec<Check> {
         let invalid = |certificate: &&CertificateStatus| certificate.expired || certificate.not_yet_valid;
         let fatal = match role {
             Role::Serving | Role::ClientCa => certificates.iter().all(invalid),
-            // Clients may need none of the chain's certificates: each may lead to an authority that clients trust without it.
+            // Clients may need none of the chain's certificates: each may lead to an authority that clients
+            // trust without it.
             Role::ServingChain => false,
         };
         let notices: Vec<_> =

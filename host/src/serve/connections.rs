@@ -58,8 +58,8 @@ impl Transport {
         }
     }
 
-    /// Returns how the listener makes room. On a listener without authentication an idle connection never keeps
-    /// another client out.
+    /// Returns how the listener makes room. On a listener without authentication an idle connection never
+    /// keeps another client out.
     fn room(&self) -> Room {
         match self {
             Transport::Tls(_) => Room::OfMost,
@@ -139,8 +139,9 @@ pub(super) async fn serve_connections(
     drain(&shared).await
 }
 
-/// Returns whether an error of accept(2) concerns one connection only, so that the next accept may succeed. Linux
-/// returns the pending network errors of a new socket from accept(2). All other errors last for a while at least.
+/// Returns whether an error of accept(2) concerns one connection only, so that the next accept may succeed.
+/// Linux returns the pending network errors of a new socket from accept(2). All other errors last for a while
+/// at least.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
@@ -274,8 +275,8 @@ impl Connection {
         match protocol {
             Protocol::Http1 => {
                 let mut server = http1::Builder::new();
-                // hyper's timeout for headers also runs while a kept-alive connection is idle; the timeout of `Lifetime`
-                // does not.
+                // hyper's timeout for headers also runs while a kept-alive connection is idle; the timeout of
+                // `Lifetime` does not.
                 server
                     .timer(TokioTimer::new())
                     .header_read_timeout(None)
@@ -303,13 +304,14 @@ struct Answering {
     routes: TowerToHyperService<axum::Router>,
     share: Arc<Share>,
     track: Arc<Track>,
-    /// Turns for HTTP/2, where each request has its own task. On HTTP/1.1 a request runs in the turns of its connection.
+    /// Turns for HTTP/2, where each request has its own task. On HTTP/1.1 a request runs in the turns of its
+    /// connection.
     turns: Option<Arc<Turns>>,
     peer: SocketAddr,
 }
 
-/// The error for a request that arrives too late on its connection. An HTTP/2 client may retry the request on another
-/// connection.
+/// The error for a request that arrives too late on its connection. An HTTP/2 client may retry the request on
+/// another connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection takes no more requests")]
 struct Refused(#[source] h2::Error);
@@ -388,8 +390,9 @@ impl HttpBody for Taken {
     type Data = Bytes;
     type Error = axum::Error;
 
-    /// Returns the last byte in a frame of its own on HTTP/2. That frame leaves only when the client's window has room
-    /// for the whole body. In a single frame, the body would be dropped once the window has room for its first byte.
+    /// Returns the last byte in a frame of its own on HTTP/2. That frame leaves only when the client's window
+    /// has room for the whole body. In a single frame, the body would be dropped once the window has room for
+    /// its first byte.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -423,8 +426,8 @@ impl HttpBody for Taken {
     }
 }
 
-/// Performs the TLS handshake. Returns None, and logs the reason, if the handshake fails or times out: for example if
-/// the client has no certificate that the host trusts.
+/// Performs the TLS handshake. Returns None, and logs the reason, if the handshake fails or times out: for
+/// example if the client has no certificate that the host trusts.
 async fn handshake(
     host: &Host,
     stream: TcpStream,

@@ -1,5 +1,6 @@
-//! The control socket, for commands to a running host. The socket is a file in the state directory that only the host's
-//! user can open, so nothing goes over the network. Request and response are one line of JSON each.
+//! The control socket, for commands to a running host. The socket is a file in the state directory that only
+//! the host's user can open, so nothing goes over the network. Request and response are one line of JSON
+//! each.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -91,8 +92,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Serves the socket in the state directory, on a thread, until the process ends. An existing socket is replaced: the
-    /// directory belongs to one host.
+    /// Serves the socket in the state directory, on a thread, until the process ends. An existing socket is
+    /// replaced: the directory belongs to one host.
     ///
     /// # Errors
     /// Returns an error if the socket cannot be made or the thread cannot be started.
@@ -124,8 +125,8 @@ impl Control {
         Ok(())
     }
 
-    /// Reads a request and writes its response. `_held` is dropped before `stream`, so a client that sees the end of the
-    /// response finds the slot free.
+    /// Reads a request and writes its response. `_held` is dropped before `stream`, so a client that sees the
+    /// end of the response finds the slot free.
     fn converse(&self, mut stream: UnixStream, _held: Arc<()>) -> io::Result<()> {
         let until = Instant::now() + limits::CONTROL_TIME.time();
         let answer = match read_line(&mut stream, limits::CONTROL_REQUEST.size(), until) {
@@ -206,8 +207,8 @@ fn listen(state_directory: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Returns the socket's path through the folder's descriptor. A socket's path is limited to 107 bytes (unix(7)), and a
-/// folder's path may be longer.
+/// Returns the socket's path through the folder's descriptor. A socket's path is limited to 107 bytes
+/// (unix(7)), and a folder's path may be longer.
 fn in_folder(folder: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
 }
@@ -231,7 +232,8 @@ fn read_line(stream: &mut UnixStream, most: usize, until: Instant) -> io::Result
         stream.set_read_timeout(Some(left.ok_or(ErrorKind::TimedOut)?))?;
         let read = match stream.read(&mut chunk) {
             Ok(read) => read,
-            // Interrupted by a signal: the system does not restart a read with a timeout by itself (signal(7)).
+            // Interrupted by a signal: the system does not restart a read with a timeout by itself
+            // (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
             Err(error) => return Err(error),

@@ -35,13 +35,14 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Takes the sockets that the service manager passes (sd_listen_fds(3)): those named `door` and `admin`, or the first
-    /// and the second. Call before any thread starts.
+    /// Takes the sockets that the service manager passes (sd_listen_fds(3)): those named `door` and `admin`,
+    /// or the first and the second. Call before any thread starts.
     ///
     /// # Errors
     /// Returns an error if the service manager passes any other socket.
     pub fn given() -> Result<Sockets, ListenError> {
-        // Read first: `ListenFd::from_env` removes the names from the environment, so that no child process sees them.
+        // Read first: `ListenFd::from_env` removes the names from the environment, so that no child process
+        // sees them.
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let names: Vec<&str> = names.split(':').collect();
         let mut given = ListenFd::from_env();

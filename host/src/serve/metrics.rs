@@ -1,7 +1,8 @@
 //! Metrics for scrapers: the counters of the process, and the page that shows them.
 //!
-//! Counting costs a review some tens of nanoseconds: every counter is found by its index or by the name of its policy,
-//! nothing is formatted, and nothing waits. All other metrics are read when the page is requested.
+//! Counting costs a review some tens of nanoseconds: every counter is found by its index or by the name of
+//! its policy, nothing is formatted, and nothing waits. All other metrics are read when the page is
+//! requested.
 
 mod page;
 mod process;
@@ -122,8 +123,8 @@ impl Metrics {
         }
     }
 
-    /// Adds counters for a policy. At twice the limit of policies, drops the counters of policies that are no longer in
-    /// force.
+    /// Adds counters for a policy. At twice the limit of policies, drops the counters of policies that are no
+    /// longer in force.
     fn meet(&self, set: &PolicySet, name: &str) -> Arc<OfPolicy> {
         let met = Arc::<OfPolicy>::default();
         self.policies.rcu(|policies| {

@@ -57,7 +57,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Creates a host that judges by the policy set in force. `lines_lost` returns the number of lost log lines.
+    /// Creates a host that judges by the policy set in force. `lines_lost` returns the number of lost log
+    /// lines.
     pub fn new(started: &Started, lines_lost: impl Fn() -> u64 + Send + Sync + 'static) -> Arc<Host> {
         let policies = started.policies.clone();
         let dispatcher = Dispatcher::new(&policies.current());
@@ -120,14 +121,15 @@ struct Peer(SocketAddr);
 /// The reason why a request gets no verdict.
 enum NoVerdict {
     NotAnImageReview(String),
-    /// This limit is exceeded.
+    /// The host exceeds this limit.
     Overloaded(Bound),
     NothingToGet,
     WrongMethod,
 }
 
-/// Returns the routes of the webhook, which accepts an ImageReview at any path and query. The path comes from the
-/// kubeconfig's `server`, which was often written for another backend, and the apiserver adds `?timeout=30s`.
+/// Returns the routes of the webhook, which accepts an ImageReview at any path and query. The path comes from
+/// the kubeconfig's `server`, which was often written for another backend, and the apiserver adds
+/// `?timeout=30s`.
 pub fn routes(host: Arc<Host>) -> Router {
     Router::new().fallback(webhook).with_state(host)
 }
@@ -201,15 +203,15 @@ impl From<Exhausted> for Unread {
     }
 }
 
-/// Reads and discards a body that is not needed. Some clients (curl 7.88, over HTTP/2) report an error, and do not show
-/// the response, if the response arrives before the end of the request's body.
+/// Reads and discards a body that is not needed. Some clients (curl 7.88, over HTTP/2) report an error, and
+/// do not show the response, if the response arrives before the end of the request's body.
 async fn discard(share: &Arc<Share>, mut body: Body) {
     // A body over its limit is discarded, so no bytes are held.
     let _ = read(&mut body, 0, &mut share.hold()).await;
 }
 
-/// Reads a body of at most `limit` bytes, which count in `held`. The rest of a longer body is read and discarded, up to
-/// `BODY_DRAIN`.
+/// Reads a body of at most `limit` bytes, which count in `held`. The rest of a longer body is read and
+/// discarded, up to `BODY_DRAIN`.
 async fn read(body: &mut Body, limit: u64, held: &mut Held) -> Result<Bytes, Unread> {
     let mut total = 0;
     let time = limits::BODY_TIME.time();
@@ -277,11 +279,11 @@ impl NoVerdict {
 }
 
 impl Host {
-    /// Returns the response to a request that gets no verdict, and logs the request. Unless the reason is an overload,
-    /// also records the request in `rejections`.
+    /// Returns the response to a request that gets no verdict, and logs the request. Unless the reason is an
+    /// overload, also records the request in `rejections`.
     ///
-    /// The response to an overload has no Retry-After: with the header the apiserver would retry eleven times as often
-    /// (client-go, rest/with_retry.go).
+    /// The response to an overload has no Retry-After: with the header the apiserver would retry eleven times
+    /// as often (client-go, rest/with_retry.go).
     fn reject(&self, parts: &Parts, why: &NoVerdict) -> Response {
         let (code, reason, message) = why.status(parts);
         self.metrics.rejected(code.as_u16());

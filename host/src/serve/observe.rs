@@ -12,8 +12,8 @@ use crate::telemetry::log_throttle::Kind;
 use crate::text;
 
 impl Host {
-    /// Records a review with its verdict, in every place that records reviews. Only the review's own request waits for
-    /// this function.
+    /// Records a review with its verdict, in every place that records reviews. Only the review's own request
+    /// waits for this function.
     pub(super) fn observe(&self, set: &PolicySet, reviewed: Reviewed) {
         self.metrics.reviewed(set, reviewed.took, &reviewed.verdict);
         self.log(&reviewed);
@@ -23,8 +23,9 @@ impl Host {
         }
     }
 
-    /// Logs a line for each denied image, each malfunction and each denial in mode audit, and the policies' own lines. Text
-    /// from the request is escaped. Nothing is formatted for a line that is not written.
+    /// Logs a line for each denied image, each malfunction and each denial in mode audit, and the policies'
+    /// own lines; an allowed review at level debug only. Text from the request is escaped. Nothing is
+    /// formatted for a line that is not written.
     fn log(&self, reviewed: &Reviewed) {
         for image in &reviewed.verdict.images {
             let told =
@@ -133,7 +134,7 @@ impl Host {
     }
 }
 
-/// Returns the names of the policies that deny an image. Returns None if no policy denies the image.
+/// Returns the names of the enforced policies that deny an image. Returns None if no such policy does.
 fn policies(image: &ImageVerdict) -> Option<String> {
     let deny = |said: &&Said| said.mode == Mode::Enforce && said.outcome() == Outcome::Deny;
     let names: Vec<_> = image.judged.said.iter().filter(deny).map(|said| said.policy.as_str()).collect();

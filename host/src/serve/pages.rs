@@ -1,4 +1,5 @@
-//! The pages of the admin listener. Each page is kept for [`KEPT`], so requests at a higher rate render nothing.
+//! The pages of the admin listener. Each page is kept for [`KEPT`], so requests at a higher rate render
+//! nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -34,8 +35,8 @@ pub(super) struct StatusPage {
 /// A cached page, with the time and state at which it was rendered.
 struct Kept<T>(Mutex<Option<(Instant, InForce, Arc<T>)>>);
 
-/// The state that a cached page must match. No request to the admin listener can change this state, so clients cannot
-/// force pages to be rendered.
+/// The state that a cached page must match. No request to the admin listener can change this state, so
+/// clients cannot force pages to be rendered.
 #[derive(Clone)]
 struct InForce {
     policies: Arc<PolicySet>,

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use crate::reload::Problem;
 
-/// Number of rejected requests at which they are a problem. One or two may be a person who tries the host with curl.
+/// Number of rejected requests at which they are a problem. A person who tries the host with curl makes one
+/// or two.
 const REPEATED: u64 = 3;
 
 /// Time without a rejected request after which the earlier ones no longer count.
@@ -28,7 +29,8 @@ struct Run {
 }
 
 impl Rejections {
-    /// Records a rejected request. `example` is a line of limited length: the request, its peer and the reason.
+    /// Records a rejected request. `example` is a line of limited length: the request, its peer and the
+    /// reason.
     pub fn record(&self, example: &str) {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let run = current.take().filter(|run| run.last.elapsed() < QUIET);
@@ -37,7 +39,7 @@ impl Rejections {
         *current = Some(Run { count: count.saturating_add(1), since, last: Instant::now(), example });
     }
 
-    /// Returns the problem if there are at least [`REPEATED`] recent rejected requests.
+    /// Returns the problem if there are at least `REPEATED` recent rejected requests.
     pub fn problem(&self) -> Option<Problem> {
         let current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let run = current.as_ref().filter(|run| run.count >= REPEATED && run.last.elapsed() < QUIET)?;

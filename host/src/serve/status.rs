@@ -29,18 +29,19 @@ pub struct Status {
     pub generation: Generation,
     /// The mode of the host.
     pub mode: Mode,
-    /// Whether something is not as configured, clients repeatedly send requests that are no ImageReview, a policy fails, a
-    /// certificate is not valid or expires within a week, or the decision log cannot be written.
+    /// Whether something is not as configured, clients repeatedly send requests that are no ImageReview, a
+    /// policy fails, a certificate is not valid or expires within a week, or the decision log cannot be
+    /// written.
     pub degraded: bool,
-    /// Whether the host is shutting down: it accepts no new connections, and exits when the pending reviews have their
-    /// responses.
+    /// Whether the host is shutting down: it accepts no new connections, and exits when the pending reviews
+    /// have their responses.
     pub draining: bool,
     /// The policies in force, in order.
     pub policies: Vec<PolicyStatus>,
     /// The problems of the host.
     pub problems: Vec<Problem>,
-    /// Probable mistakes in the configuration: the warnings of the set, and the lines that policies logged with level
-    /// `warn` or `error` while they were configured.
+    /// Probable mistakes in the configuration: the warnings of the set, and the lines that policies logged
+    /// with level `warn` or `error` while they were configured.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// The certificates in force, the first to expire first.
@@ -261,8 +262,8 @@ impl PolicyStatus {
     }
 }
 
-/// Returns probable mistakes in the configuration of a set, a line each: the set's own warnings, and the lines that its
-/// policies logged with level `warn` or `error` while they were configured.
+/// Returns probable mistakes in the configuration of a set, a line each: the set's own warnings, and the
+/// lines that its policies logged with level `warn` or `error` while they were configured.
 pub(crate) fn warnings(set: &PolicySet) -> impl Iterator<Item = String> + '_ {
     let of_policies = set.policies.iter().flat_map(|entry| {
         let lines = entry.loaded.iter().flat_map(|policy| policy.load_log());
@@ -272,10 +273,10 @@ pub(crate) fn warnings(set: &PolicySet) -> impl Iterator<Item = String> + '_ {
     set.warnings().iter().cloned().chain(of_policies)
 }
 
-/// Number of malfunctions in a row at which a policy counts as failing. One or two may have their cause in the machine.
+/// Number of malfunctions in a row at which a policy counts as failing. The machine may cause one or two.
 const FAILING: u64 = 3;
 
-/// Describes the failure of a policy. Returns None unless its last [`FAILING`] evaluations were malfunctions.
+/// Describes the failure of a policy. Returns None unless its last `FAILING` evaluations were malfunctions.
 pub(crate) fn failing(seen: &Seen) -> Option<String> {
     let (_, last) = seen.last.as_ref().filter(|_| seen.in_a_row >= FAILING)?;
     Some(format!("{} malfunctions in a row, the last one: {last}", seen.in_a_row))

@@ -14,8 +14,8 @@ pub(in crate::serve) struct Budget {
     shares: Mutex<HashMap<Client, Weak<Share>>>,
 }
 
-/// The bytes that one client holds. A client may hold as much as it leaves free. So with every client that holds much
-/// the next gets less, and something is left for every other client.
+/// The bytes that one client holds. A client may hold as much as it leaves free. So with every client that
+/// holds much the next gets less, and something is left for every other client.
 pub(in crate::serve) struct Share {
     budget: Arc<Budget>,
     client: Client,
@@ -51,7 +51,6 @@ impl Budget {
 }
 
 impl Share {
-    /// Returns the client of the share.
     pub(in crate::serve) fn client(&self) -> &Client {
         &self.client
     }
@@ -76,8 +75,8 @@ impl Held {
     /// Adds `bytes`.
     ///
     /// # Errors
-    /// Returns an error if the client now holds more than its share. The bytes count all the same until this value is
-    /// dropped.
+    /// Returns an error if the client now holds more than its share. The bytes count all the same until this
+    /// value is dropped.
     pub(in crate::serve) fn more(&mut self, bytes: u64) -> Result<(), Exhausted> {
         let add = |to: &AtomicU64| to.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let (total, held) = (add(&self.share.budget.total), add(&self.share.held));

@@ -1,4 +1,5 @@
-//! Pending connections: those in their TLS handshake, and those that wait for a slot among the serving connections.
+//! Pending connections: those in their TLS handshake, and those that wait for a slot among the serving
+//! connections.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -18,8 +19,8 @@ pub(in crate::serve) enum Progress {
     Begun,
     /// The client's ClientHello is complete, and the handshake goes on.
     Greeted,
-    /// The connection waits for a slot, and none could be freed: its client has at least as many connections as any
-    /// other, or the other connections are in use.
+    /// The connection waits for a slot, and none could be freed: its client has at least as many connections
+    /// as any other, or the other connections are in use.
     Waits,
 }
 
@@ -98,9 +99,9 @@ impl Handshakes {
 }
 
 impl Table {
-    /// Returns the pending connection to close. Candidates are those of the addresses with the most connections: first one
-    /// that waits for a slot, else the oldest at the step of the handshake where most of them are. So a crowd that stalls
-    /// at one step makes room for a client that proceeds.
+    /// Returns the pending connection to close. Candidates are those of the addresses with the most
+    /// connections: first one that waits for a slot, else the oldest at the step of the handshake where most
+    /// of them are. So a crowd that stalls at one step makes room for a client that proceeds.
     fn most_dispensable(&self) -> Option<u64> {
         let most = self.of.values().max()?;
         let candidates = || {

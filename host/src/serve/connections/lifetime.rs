@@ -1,5 +1,5 @@
-//! The lifetime of a connection: the times of its events, and the next step that follows from them. Callers pass the
-//! time, so nothing here waits.
+//! The lifetime of a connection: the times of its events, and the next step that follows from them. Callers
+//! pass the time, so nothing here waits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use crate::limits;
 pub(in crate::serve) enum Protocol {
     /// HTTP/1.1, where only a response can announce the end of the connection.
     Http1,
-    /// HTTP/2, where GOAWAY announces the end at any time, and a client retries a refused request on another connection.
+    /// HTTP/2, where GOAWAY announces the end at any time, and a client retries a refused request on another
+    /// connection.
     Http2,
 }
 
@@ -22,7 +23,8 @@ pub(in crate::serve) enum Protocol {
 pub(in crate::serve) enum Directive {
     /// Serve.
     Serve,
-    /// On HTTP/1.1, end with the next response, or when idle after [`limits::RETIRE_TIME`]. On HTTP/2, same as `End`.
+    /// On HTTP/1.1, end with the next response, or when idle after [`limits::RETIRE_TIME`]. On HTTP/2, same
+    /// as `End`.
     Retire,
     /// End when no request is pending. Requests are accepted for another [`limits::FAREWELL_TIME`].
     End,
@@ -69,8 +71,8 @@ pub(in crate::serve) struct Lifetime {
     closed: bool,
 }
 
-/// The bytes that arrived since the last HTTP/1.1 request, in as much detail as shows whether a part of another request
-/// is among them.
+/// The bytes that arrived since the last HTTP/1.1 request, in as much detail as shows whether a part of
+/// another request is among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Received {
     /// No bytes.
@@ -79,8 +81,8 @@ enum Received {
     Head(EmptyLine),
     /// A head, and the number of bytes after its first empty line.
     After(u64),
-    /// Bytes that the host cannot assign to a request: another request began before the end of the last, or the length
-    /// of a body is unknown.
+    /// Bytes that the host cannot assign to a request: another request began before the end of the last, or
+    /// the length of a body is unknown.
     Unknown,
 }
 
@@ -172,8 +174,8 @@ impl Lifetime {
         self.responded
     }
 
-    /// Records that the client has received a response or abandoned its request. `response` is None for a request that
-    /// ends without a response.
+    /// Records that the client has received a response or abandoned its request. `response` is None for a
+    /// request that ends without a response.
     pub(in crate::serve) fn ended(&mut self, response: Option<u64>, announced: Announced, now: Instant) {
         match response {
             Some(response) => {
@@ -191,7 +193,6 @@ impl Lifetime {
         }
     }
 
-    /// Follows `directive`.
     pub(in crate::serve) fn follow(&mut self, directive: Directive, now: Instant) {
         let begin = |since: &mut Option<Instant>| _ = since.get_or_insert(now);
         match (directive, self.protocol) {
@@ -328,7 +329,8 @@ impl Received {
 mod tests {
     use super::*;
 
-    /// The end found for a head does not depend on the pieces in which the head arrives, and is never after the true end.
+    /// The end found for a head does not depend on the pieces in which the head arrives, and is never after
+    /// the true end.
     #[test]
     fn the_end_of_a_head_is_found_in_any_pieces() {
         for (text, after) in [
@@ -368,7 +370,8 @@ mod tests {
         }
     }
 
-    /// A client that is no longer trusted begins no request. Its connection closes when its pending requests end.
+    /// A client that is no longer trusted begins no request. Its connection closes when its pending requests
+    /// end.
     #[tokio::test(start_paused = true)]
     async fn a_revoked_connection_takes_no_request() {
         let now = Instant::now();

@@ -18,7 +18,8 @@ use crate::evaluate::turns::{Client, Turns};
 use crate::limits;
 use crate::tls::{Tls, TlsReader};
 
-/// Time between two attempts to get a slot: a connection that cannot be closed now may be closable at the next attempt.
+/// Time between two attempts to get a slot: a connection that cannot be closed now may be closable at the
+/// next attempt.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// The connections of a listener.
@@ -52,15 +53,16 @@ struct Entry {
     displaced: bool,
 }
 
-/// Divisor of the limit of connections. Every client is guaranteed that part of the limit: a client with three
-/// connections loses none in use to a crowd of clients with one connection each.
+/// Divisor of the limit of connections. Every client is guaranteed that part of the limit: a client with
+/// three connections loses none in use to a crowd of clients with one connection each.
 const GUARANTEED: usize = 64;
 
-/// How a listener makes room for a new connection.
+/// The way in which a listener makes room for a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::serve) enum Room {
-    /// Closes a connection of the client with the most connections, if the new connection's client has fewer. If the
-    /// difference is one, or no client exceeds its guarantee, only a connection that is not in use is closed.
+    /// Closes a connection of the client with the most connections, if the new connection's client has fewer.
+    /// If the difference is one, or no client exceeds its guarantee, only a connection that is not in use is
+    /// closed.
     OfMost,
     /// Closes the connection that has been idle longest, of any client.
     Idlest,
@@ -111,8 +113,8 @@ impl Registry {
         self.table().connections.len()
     }
 
-    /// Waits for a slot for a connection, and takes the slot. After each attempt to close another connection, calls `waits`
-    /// with whether a connection was closed.
+    /// Waits for a slot for a connection, and takes the slot. After each attempt to close another connection,
+    /// calls `waits` with whether a connection was closed.
     pub(in crate::serve) async fn enter(
         self: &Arc<Self>,
         client: Client,
@@ -199,7 +201,8 @@ impl Drop for Leaves<'_> {
 }
 
 impl Table {
-    /// Closes a connection to make room for a connection of `client`. Returns whether a connection could be closed.
+    /// Closes a connection to make room for a connection of `client`. Returns whether a connection could be
+    /// closed.
     fn make_room(&mut self, client: &Client, room: Room, limit: usize) -> bool {
         let now = Instant::now();
         let counts = |count: usize| count.max(limit / GUARANTEED);
@@ -245,7 +248,6 @@ impl Table {
 }
 
 impl Track {
-    /// Returns the client of the connection.
     pub(in crate::serve) fn client(&self) -> &Client {
         &self.client
     }
@@ -284,8 +286,8 @@ impl Track {
         self.lifetime().is_last()
     }
 
-    /// Ends the connection if its client is no longer trusted, or was verified by TLS material that is no longer in
-    /// force.
+    /// Ends the connection if its client is no longer trusted, or was verified by TLS material that is no
+    /// longer in force.
     fn check_trust(&self) {
         let Some(trust) = &self.trust else { return };
         let mut trust = trust.lock().unwrap_or_else(PoisonError::into_inner);
@@ -296,8 +298,8 @@ impl Track {
 }
 
 impl Trust {
-    /// Returns the directive that follows from the material in force and the time. Returns None if the client is trusted
-    /// as before.
+    /// Returns the directive that follows from the material in force and the time. Returns None if the client
+    /// is trusted as before.
     fn check(&mut self, now: SystemTime) -> Option<Directive> {
         let current = self.material.current();
         let same = Arc::ptr_eq(&self.by, &current);
@@ -376,7 +378,6 @@ impl Tracked {
         Tracked { registry: Arc::clone(registry), number, track, material }
     }
 
-    /// Returns the record of the connection.
     pub(in crate::serve) fn track(&self) -> &Arc<Track> {
         &self.track
     }
@@ -392,8 +393,8 @@ impl Tracked {
         loop {
             let driven = poll_fn(|context| {
                 loop {
-                    // Polled first, so that a request that has already arrived is seen before an idle connection is
-                    // closed.
+                    // Polled first, so that a request that has already arrived is seen before an idle
+                    // connection is closed.
                     if let Poll::Ready(result) = connection.as_mut().poll(context) {
                         return Poll::Ready(result);
                     }
@@ -402,8 +403,8 @@ impl Tracked {
                         Step::Close => return Poll::Ready(Ok(())),
                         Step::Shutdown => connection.as_mut().graceful_shutdown(),
                         Step::Wait(until) => {
-                            // A sleep that ends too early only causes another step, which costs less than a reset for
-                            // each request.
+                            // A sleep that ends too early only causes another step, which costs less than a
+                            // reset for each request.
                             if until < sleep.deadline() || sleep.is_elapsed() {
                                 sleep.as_mut().reset(until);
                             }
@@ -422,7 +423,8 @@ impl Tracked {
     }
 }
 
-/// Waits until TLS material is in force that the connection has not seen. Never returns for a connection without TLS.
+/// Waits until TLS material is in force that the connection has not seen. Never returns for a connection
+/// without TLS.
 async fn changed(material: &mut Option<TlsReader>) {
     match material {
         Some(material) => material.changed().await,

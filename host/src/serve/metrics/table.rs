@@ -1,5 +1,5 @@
-//! Every metric of the host, in one table for the page and its documentation. As with limits, a row that is not used for
-//! the page is dead code, which the compiler rejects.
+//! Every metric of the host, in one table for the page and its documentation. As with limits, a row that is
+//! not used for the page is dead code, which the compiler rejects.
 
 use std::fmt::Write;
 
