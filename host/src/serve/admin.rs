@@ -1,4 +1,5 @@
-//! Health, status and metrics for operators, probes and scrapers: plain HTTP, on loopback unless configured otherwise.
+//! Health, status and metrics for operators, probes and scrapers: plain HTTP, on loopback unless configured
+//! otherwise.
 
 use std::fmt::Write;
 use std::future::pending;
@@ -28,16 +29,18 @@ use crate::serve::status::{CertificateStatus, Status};
 use crate::text;
 use crate::tls::{Nearness, Notices, Role};
 
-/// How much the admin listener gives way to reviews (nice(2)): any user of the machine can ask there as fast as possible.
+/// Increment of the admin thread's nice value (nice(2)), so that reviews take precedence: any user of the
+/// machine can send requests to the admin listener as fast as possible.
 const NICE: i32 = 10;
 
-/// Serves `/livez`, `/readyz`, `/status` and `/metrics` until this is dropped, on one thread of its own with a low
-/// priority: a host that drains is looked at to its end.
+/// Serves `/livez`, `/readyz`, `/status` and `/metrics` on a thread of low priority until the returned future
+/// is dropped, so that a draining host can be observed to its end.
 pub async fn serve_admin(listener: TcpListener, host: Arc<Host>) {
     let (ended, end) = oneshot::channel::<()>();
     let thread = listener.into_std().and_then(|listener| {
         std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-            // Without it the listener still serves. On Linux this is of the thread, not of the process.
+            // Without the lower priority the listener still serves. On Linux, nice(2) changes the thread, not
+            // the process.
             let _ = rustix::process::nice(NICE);
             if let Err(error) = serve_here(listener, host, ended) {
                 tracing::error!("admin listener: it cannot serve: {error} (restart the host)");
@@ -45,13 +48,13 @@ pub async fn serve_admin(listener: TcpListener, host: Arc<Host>) {
         })
     });
     match thread {
-        // The thread ends when this is dropped.
+        // The thread ends when `end` is dropped.
         Ok(_) => _ = end.await,
         Err(error) => tracing::error!("admin listener: it cannot serve: {error} (restart the host)"),
     }
 }
 
-/// Serves on this thread, as long as somebody waits for `ended`.
+/// Serves on the current thread until the receiver of `ended` is dropped.
 fn serve_here(
     listener: std::net::TcpListener,
     host: Arc<Host>,
@@ -65,7 +68,8 @@ fn serve_here(
             .route("/readyz", get(ready))
             .route("/status", get(status))
             .layer(from_fn(move |request, next| own_names(address, request, next)))
-            // A scraper may know the host by any name, and these pages name no namespace and no image.
+            // Served under any name: a scraper may know the host by another name, and these pages name no
+            // namespace and no image.
             .route("/livez", get(live))
             .route("/metrics", get(metrics_page))
             .fallback(|| async {
@@ -83,8 +87,8 @@ fn serve_here(
     })
 }
 
-/// Answers only requests that name this listener. A page of a browser reaches it under a foreign name (DNS rebinding),
-/// and could read the status.
+/// Rejects requests that name another host. Otherwise a web page in a browser could reach the listener under
+/// a foreign name (DNS rebinding) and read the status.
 async fn own_names(listen: IpAddr, request: Request, next: Next) -> Response {
     let headers = request.headers().get_all(header::HOST).iter().map(|value| value.to_str().unwrap_or("?"));
     let foreign = headers
@@ -101,8 +105,8 @@ async fn own_names(listen: IpAddr, request: Request, next: Next) -> Response {
     }
 }
 
-/// Returns whether `host`, with or without a port, names a listener at `listen`: localhost, a loopback address, or the
-/// address itself; any address for a listener at all of them.
+/// Returns whether `host`, with or without a port, names a listener at `listen`. Accepted are an empty name,
+/// localhost, a loopback address and `listen`. A listener at the unspecified address accepts every address.
 fn is_own(host: &str, listen: IpAddr) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -118,7 +122,8 @@ fn is_own(host: &str, listen: IpAddr) -> bool {
     }
 }
 
-/// A restart helps where files are followed no more.
+/// Handles `/livez`. Fails if the reload thread has ended: files are no longer watched then, and a restart
+/// helps.
 async fn live(State(pages): State<Arc<Pages>>) -> Response {
     match pages.host().sources.standing.reload_lives() {
         true => "ok".into_response(),
@@ -131,8 +136,9 @@ async fn metrics_page(State(pages): State<Arc<Pages>>) -> Response {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], Bytes::clone(&pages.metrics())).into_response()
 }
 
-/// Ready as long as clients can be answered by a set, whatever became of newer ones: nothing is gained when nobody asks a
-/// host that still denies what it has to. What else is not as it should be is listed as failed all the same.
+/// Handles `/readyz`. The host is ready while it can respond to reviews by the policy set in force, even if a
+/// newer set cannot be loaded: nothing is gained by taking a host out of service that still denies correctly.
+/// Other problems are listed as failed checks.
 async fn ready(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Response {
     let query = query.unwrap_or_default();
     let parameters = || query.split('&').map(|part| part.split_once('=').unwrap_or((part, "")));
@@ -167,11 +173,11 @@ async fn ready(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Re
     }
 }
 
-/// One line of `/readyz?verbose`.
+/// A line of `/readyz?verbose`.
 pub(super) struct Check {
     name: String,
     failed: Option<String>,
-    /// Nobody can be answered then.
+    /// Whether the host cannot respond to any client if the check fails.
     fatal: bool,
 }
 
@@ -183,7 +189,7 @@ impl Check {
 
 /// Returns the lines of `/readyz?verbose`.
 pub(super) fn checks(status: &Status) -> Vec<Check> {
-    // In the words of an apiserver that ends.
+    // Named as the check of an apiserver at shutdown.
     let ends = || "it takes no new connections, and ends when the reviews under way are answered".to_owned();
     let shutdown = Check { fatal: true, ..Check::new("shutdown", status.draining.then(ends)) };
     let mut checks = vec![shutdown, Check::new("generation", None)];
@@ -194,7 +200,7 @@ pub(super) fn checks(status: &Status) -> Vec<Check> {
     for Problem { subject, message } in &status.problems {
         let name = subject.replacen("policy ", "policy/", 1);
         match checks.iter_mut().find(|check| check.name == name) {
-            // What is in force of it is not what is configured.
+            // The configured version of the policy is not the version in force.
             Some(check) => check.failed = Some(message.clone()),
             None => checks.push(Check::new(name, Some(message.clone()))),
         }
@@ -208,7 +214,8 @@ pub(super) fn checks(status: &Status) -> Vec<Check> {
         let invalid = |certificate: &&CertificateStatus| certificate.expired || certificate.not_yet_valid;
         let fatal = match role {
             Role::Serving | Role::ClientCa => certificates.iter().all(invalid),
-            // Clients may need none of them: one may lead to an authority that they trust without it.
+            // Clients may need none of the chain's certificates: each may lead to an authority that clients
+            // trust without it.
             Role::ServingChain => false,
         };
         let notices: Vec<_> =
@@ -224,11 +231,11 @@ async fn status(State(pages): State<Arc<Pages>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], pages.status().json.clone()).into_response()
 }
 
-/// How often is looked whether a certificate expires.
+/// Interval between two checks whether a certificate expires.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
 
 impl Host {
-    /// Says in time when certificates expire, as long as it is run.
+    /// Logs notices ahead of the expiry of certificates. Never returns.
     async fn watch_certificates(&self) {
         let mut notices = Notices::default();
         let mut looks = tokio::time::interval(BETWEEN_LOOKS);

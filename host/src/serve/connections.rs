@@ -1,4 +1,4 @@
-//! Connections: accepted within a bound, through a TLS handshake, served, and drained at the end.
+//! Connections: accepted within a limit, taken through the TLS handshake, served, and drained at shutdown.
 
 pub(super) mod budget;
 pub(super) mod clients;
@@ -42,12 +42,12 @@ use crate::limits;
 use crate::telemetry::log_throttle;
 use crate::tls;
 
-/// What a connection speaks below HTTP.
+/// The transport below HTTP.
 #[derive(Clone)]
 pub(super) enum Transport {
-    /// TLS with the material in force when it begins.
+    /// TLS with the material in force when the connection begins.
     Tls(Arc<Host>),
-    /// Nothing: clients need not show who they are.
+    /// Plain TCP. Clients do not authenticate.
     Plain(Arc<Host>),
 }
 
@@ -58,7 +58,8 @@ impl Transport {
         }
     }
 
-    /// Where anyone may connect, idle connections keep nobody out.
+    /// Returns how the listener makes room. On a listener without authentication an idle connection never
+    /// keeps another client out.
     fn room(&self) -> Room {
         match self {
             Transport::Tls(_) => Room::OfMost,
@@ -67,7 +68,7 @@ impl Transport {
     }
 }
 
-/// The connections of a listener, and what they share.
+/// The connections of a listener and their shared resources.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) registry: Arc<Registry>,
@@ -77,7 +78,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// With room for as many connections as `limit` says at the time.
+    /// Creates the state of a listener. `limit` is called at every check of the limit.
     pub(super) fn new(limit: impl Fn() -> usize + Send + Sync + 'static) -> Shared {
         Shared {
             registry: Registry::new(limit),
@@ -88,13 +89,15 @@ impl Shared {
     }
 }
 
-/// Serves the door until `stop` completes, then finishes the reviews under way. Returns whether all were finished.
+/// Serves the webhook until `stop` completes, then finishes the pending reviews. Returns whether all were
+/// finished.
 pub async fn serve(listener: TcpListener, host: Arc<Host>, stop: impl Future<Output = ()>) -> bool {
     let (routes, shared) = (routes(Arc::clone(&host)), host.shared.clone());
     serve_connections(listener, Transport::Tls(host), routes, shared, stop).await
 }
 
-/// Serves connections until `stop` completes and what is under way is finished. Returns whether all was.
+/// Serves connections until `stop` completes, then drains them. Returns whether every pending request got its
+/// response.
 pub(super) async fn serve_connections(
     listener: TcpListener,
     transport: Transport,
@@ -103,7 +106,7 @@ pub(super) async fn serve_connections(
     stop: impl Future<Output = ()>,
 ) -> bool {
     let mut stop = pin!(stop);
-    // Of descriptors, or of memory.
+    // True while no file descriptor or no memory is left for a connection.
     let mut out_of = false;
     loop {
         let (stream, peer) = tokio::select! {
@@ -136,8 +139,9 @@ pub(super) async fn serve_connections(
     drain(&shared).await
 }
 
-/// Whether an error of accept(2) is that of one connection, so that the next may be well. Linux gives what went wrong on the way
-/// to a new connection in that place; all others last for a while at least.
+/// Returns whether an error of accept(2) concerns one connection only, so that the next accept may succeed.
+/// Linux returns the pending network errors of a new socket from accept(2). All other errors last for a while
+/// at least.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         Errno::from_io_error(error),
@@ -158,11 +162,11 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Time between two attempts to accept a connection without descriptors or memory for it.
+/// Time between two attempts to accept a connection while file descriptors or memory are short.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
-/// Lets every connection end. Idle ones are kept for a moment, in which those that are in use get their last response.
-/// Returns whether every request under way was answered.
+/// Drains all connections. Idle connections stay open for `LINGER`, so that a connection in use gets its last
+/// response. Returns whether every pending request got its response.
 async fn drain(shared: &Shared) -> bool {
     let Shared { registry, handshakes, .. } = shared;
     let mut until = Instant::now() + limits::LINGER.time();
@@ -173,7 +177,7 @@ async fn drain(shared: &Shared) -> bool {
             () = sleep_until(until) => match mem::replace(&mut ending, true) {
                 false => {
                     until = Instant::now() + limits::STOP_TIME.time();
-                    // No review is under way on those.
+                    // No review is pending on a connection in its handshake.
                     handshakes.give_up_all();
                     registry.direct(Directive::End);
                 }
@@ -209,7 +213,7 @@ impl Connection {
         }
     }
 
-    /// Serves the stream that a handshake results in, when there is a place for it.
+    /// Runs the handshake, waits for a slot and serves the stream.
     async fn run<S>(
         &self,
         handshake: impl Future<Output = Option<(S, Protocol, Option<Trust>)>>,
@@ -236,7 +240,7 @@ impl Connection {
         }
     }
 
-    /// Waits for a place among the connections that serve.
+    /// Waits for a slot among the serving connections.
     async fn enter(&self, protocol: Protocol, trust: Option<Trust>, progress: impl Fn(Progress)) -> Tracked {
         let client = client(self.peer, trust.as_ref().map_or(&[], |trust| trust.chain.as_slice()));
         let waits = |closed: bool| {
@@ -271,7 +275,8 @@ impl Connection {
         match protocol {
             Protocol::Http1 => {
                 let mut server = http1::Builder::new();
-                // Its own time for headers also runs while a kept connection is idle; that of `Lifetime` does not.
+                // hyper's timeout for headers also runs while a kept-alive connection is idle; the timeout of
+                // `Lifetime` does not.
                 server
                     .timer(TokioTimer::new())
                     .header_read_timeout(None)
@@ -293,18 +298,20 @@ impl Connection {
     }
 }
 
-/// The service that answers the requests of a connection.
+/// The service that handles the requests of a connection.
 struct Answering {
     host: Arc<Host>,
     routes: TowerToHyperService<axum::Router>,
     share: Arc<Share>,
     track: Arc<Track>,
-    /// On HTTP/2, where a request has a task of its own. On HTTP/1.1 it has the turns of its connection.
+    /// Turns for HTTP/2, where each request has its own task. On HTTP/1.1 a request runs in the turns of its
+    /// connection.
     turns: Option<Arc<Turns>>,
     peer: SocketAddr,
 }
 
-/// The request came too late to be answered on its connection. A client of HTTP/2 may repeat it on another.
+/// The error for a request that arrives too late on its connection. An HTTP/2 client may retry the request on
+/// another connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection takes no more requests")]
 struct Refused(#[source] h2::Error);
@@ -314,7 +321,7 @@ impl Answering {
         self: Arc<Self>,
         mut request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Taken>, Refused>> {
-        // From here on, and not only when the response is first waited for.
+        // The exchange begins here, not when the returned future is first polled.
         let exchange = self.track.begin(request.headers());
         let mut held = self.share.hold();
         let held_now = held.more(REQUEST + head_bytes(&request));
@@ -357,10 +364,10 @@ impl Answering {
     }
 }
 
-/// Memory of a request besides its bytes: the stream, the task and what they are made of.
+/// Memory of a request besides its bytes: the stream, the task and their parts.
 const REQUEST: u64 = 8 << 10;
 
-/// Returns the memory of a request's head.
+/// Returns the memory held by a request's head.
 fn head_bytes<B>(request: &Request<B>) -> u64 {
     let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD);
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
@@ -370,7 +377,7 @@ fn head_bytes<B>(request: &Request<B>) -> u64 {
 /// Memory of a header field besides its bytes.
 const FIELD: usize = 128;
 
-/// The body of a response. It is dropped when the client has taken it.
+/// The body of a response, dropped when the client has received the response.
 struct Taken {
     body: Body,
     last: Bytes,
@@ -383,8 +390,9 @@ impl HttpBody for Taken {
     type Data = Bytes;
     type Error = axum::Error;
 
-    /// Returns the last byte by itself on HTTP/2. It leaves when the client's window has room for all of the body; in one
-    /// piece with the rest, the body would be dropped as soon as there is room for its first byte.
+    /// Returns the last byte in a frame of its own on HTTP/2. That frame leaves only when the client's window
+    /// has room for the whole body. In a single frame, the body would be dropped once the window has room for
+    /// its first byte.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -418,7 +426,8 @@ impl HttpBody for Taken {
     }
 }
 
-/// Returns the stream of a client with a certificate that the host trusts. For every other the log says why not.
+/// Performs the TLS handshake. Returns None, and logs the reason, if the handshake fails or times out: for
+/// example if the client has no certificate that the host trusts.
 async fn handshake(
     host: &Host,
     stream: TcpStream,

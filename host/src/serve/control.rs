@@ -1,5 +1,6 @@
-//! The control socket: what people ask of a running host. It is a file of the state directory that only the host's user
-//! can open; nothing of it goes over the network. A request is one line of JSON, and so is its answer.
+//! The control socket, for commands to a running host. The socket is a file in the state directory that only
+//! the host's user can open, so nothing goes over the network. Request and response are one line of JSON
+//! each.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -21,16 +22,16 @@ use crate::text;
 
 /// The name of the socket in the state directory.
 const SOCKET: &str = "control.sock";
-/// The name of a socket that is not in its place yet.
+/// The temporary name of a new socket.
 const BESIDE: &str = ".control.sock";
-/// For a reload that is under way: it comes first.
+/// Timeout of a command, which waits until the current reload ends.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is asked for.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// How the host is.
+    /// The status of the host.
     Status,
     /// [`Command::Rollback`].
     Rollback {
@@ -46,85 +47,86 @@ pub enum Request {
     },
 }
 
-/// What is answered.
+/// The response to a request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Answer {
-    /// How the host is.
+    /// The status of the host.
     Status(Box<Status>),
-    /// It is done.
+    /// The command has been executed.
     Done(Done),
-    /// Nothing is done, for this reason.
+    /// The command was rejected, for this reason.
     Refused(String),
 }
 
-/// Why a host gave no answer.
+/// The reason why a host gave no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// The state directory cannot be opened.
     #[error("the state directory {0}: {1}")]
     Directory(String, io::Error),
-    /// Nobody listens.
+    /// No host serves.
     #[error("no host serves with the state directory {0}: start it with `host serve --config FILE`")]
     NoHost(String),
-    /// The host is there, and its socket is not.
+    /// The host serves, but its socket does not exist or does not accept connections.
     #[error(
         "the host of the state directory {0} ({1}) serves, but there is no control socket to ask it by: it is starting, or \
          someone removed the socket (wait a moment, or restart it)"
     )]
     NoSocket(String, String),
-    /// The socket is of another user, or broken.
+    /// The socket belongs to another user, or the connection failed.
     #[error("the host of the state directory {0}: {1}")]
     Failed(String, io::Error),
-    /// It is of another version.
+    /// The response has the format of another version.
     #[error("the host of the state directory {0} gave an answer of another version: {1}")]
     Answer(String, serde_json::Error),
 }
 
-/// What answers requests.
+/// The server of the control socket.
 #[derive(Clone)]
 pub struct Control {
-    /// Asks the reload.
+    /// Sends commands to the reload.
     pub asker: Asker,
-    /// What a status is read from.
+    /// The sources of the status.
     pub sources: Sources,
 }
 
 impl Control {
-    /// Answers on the socket in the state directory until the process ends. A socket that was there before is replaced:
-    /// the directory is of one host.
+    /// Serves the socket in the state directory, on a thread, until the process ends. An existing socket is
+    /// replaced: the directory belongs to one host.
     ///
     /// # Errors
-    /// The socket cannot be made, or the system refuses a thread.
+    /// Returns an error if the socket cannot be made or the thread cannot be started.
     pub fn serve(self, state_directory: &Path) -> io::Result<()> {
         let listener = listen(state_directory)?;
         let under_way = Arc::new(());
         std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else {
-                    // There are no more file descriptors, say: others will be closed.
+                    // For example, no file descriptor is free: others will be closed.
                     std::thread::sleep(Duration::from_millis(100));
                     continue;
                 };
                 if Arc::strong_count(&under_way) > limits::CONTROL_CONNECTIONS.size() {
                     let bound = limits::CONTROL_CONNECTIONS;
-                    // A new connection has room for it, so nobody is waited for.
+                    // The send buffer of a new connection is empty, so the write does not block.
                     let _ = write(&mut stream, &Answer::Refused(bound.says("", bound.default)));
                     continue;
                 }
                 let (control, held) = (self.clone(), Arc::clone(&under_way));
                 let answering = move || {
-                    // An error means that nobody waits for the answer any more.
+                    // An error means that the client no longer waits for the response.
                     let _ = control.converse(stream, held);
                 };
-                // What cannot be answered now is closed.
+                // If no thread can be started, the connection is closed.
                 let _ = std::thread::Builder::new().name("control".to_owned()).spawn(answering);
             }
         })?;
         Ok(())
     }
 
-    /// `_held` goes before the stream does: whoever sees the end of the answer finds the place free.
+    /// Reads a request and writes its response. `_held` is dropped before `stream`, so a client that sees the
+    /// end of the response finds the slot free.
     fn converse(&self, mut stream: UnixStream, _held: Arc<()>) -> io::Result<()> {
         let until = Instant::now() + limits::CONTROL_TIME.time();
         let answer = match read_line(&mut stream, limits::CONTROL_REQUEST.size(), until) {
@@ -154,10 +156,10 @@ impl Control {
     }
 }
 
-/// Asks the host that serves with a state directory.
+/// Sends a request to the host that serves with a state directory, and returns the response.
 ///
 /// # Errors
-/// There is none, or it gave no answer.
+/// Returns an error if no host serves or the host gives no response.
 pub fn ask(state_directory: &Path, request: &Request) -> Result<Answer, ControlError> {
     let mut stream = connect(state_directory, request)?;
     let until = Instant::now() + PATIENCE + limits::CONTROL_TIME.time();
@@ -165,14 +167,14 @@ pub fn ask(state_directory: &Path, request: &Request) -> Result<Answer, ControlE
     serde_json::from_slice(&line).map_err(|error| ControlError::Answer(text::path(state_directory), error))
 }
 
-/// A connection on which `request` was made.
+/// Connects to the host, writes `request` and returns the connection.
 fn connect(state_directory: &Path, request: &Request) -> Result<UnixStream, ControlError> {
     let folder = File::open(state_directory)
         .map_err(|error| ControlError::Directory(text::path(state_directory), error))?;
     let exchange = || {
         let mut stream = UnixStream::connect(in_folder(&folder))?;
         match write(&mut stream, request) {
-            // It has answered already.
+            // The host has already written a response without reading the request.
             Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
             written => written?,
         }
@@ -194,10 +196,10 @@ fn failed(state_directory: &Path, error: io::Error) -> ControlError {
     }
 }
 
-/// Makes the socket under another name, closes it to others, and then puts it into its place.
+/// Creates the socket under a temporary name, restricts it to the host's user, and renames it.
 fn listen(state_directory: &Path) -> io::Result<UnixListener> {
     let folder = PrivateFolder::open(state_directory, Privacy::Closed)?;
-    // A host that was killed meanwhile left it.
+    // A host that was killed at this point left its socket.
     let _ = folder.remove(BESIDE);
     let listener = UnixListener::bind(folder.by_descriptor(BESIDE))?;
     fs::set_permissions(folder.by_descriptor(BESIDE), Permissions::from_mode(0o600))?;
@@ -205,23 +207,23 @@ fn listen(state_directory: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// The socket's path by way of the folder's descriptor: a socket's path may have 107 bytes (unix(7)), and that of a folder
-/// has more.
+/// Returns the socket's path through the folder's descriptor. A socket's path is limited to 107 bytes
+/// (unix(7)), and a folder's path may be longer.
 fn in_folder(folder: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
 }
 
-/// Writes a document as a line.
+/// Writes a document as a line of JSON.
 fn write(stream: &mut UnixStream, document: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(document)?;
     line.push(b'\n');
     stream.write_all(&line)
 }
 
-/// Reads a line of at most `most` bytes, without its end.
+/// Reads a line of at most `most` bytes and returns it without its newline.
 ///
 /// # Errors
-/// There is none until then, or it is longer.
+/// Returns an error if no complete line arrives before `until`, or if the line is longer.
 fn read_line(stream: &mut UnixStream, most: usize, until: Instant) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut chunk = [0; 4096];
@@ -230,7 +232,8 @@ fn read_line(stream: &mut UnixStream, most: usize, until: Instant) -> io::Result
         stream.set_read_timeout(Some(left.ok_or(ErrorKind::TimedOut)?))?;
         let read = match stream.read(&mut chunk) {
             Ok(read) => read,
-            // A signal, which is no reason to give up (signal(7): with a timeout it is not waited on by itself).
+            // Interrupted by a signal: the system does not restart a read with a timeout by itself
+            // (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
             Err(error) => return Err(error),

@@ -1,11 +1,11 @@
-//! The sockets that connections come in by: bound here, or given by the service manager.
+//! The listening sockets: bound here, or passed by the service manager.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
 
-/// Why there is nothing to listen on. Each message says what to do.
+/// The reason why a socket is missing. Each message names the next step.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The address cannot be bound.
@@ -13,19 +13,19 @@ pub enum ListenError {
     Bind {
         /// The address.
         address: SocketAddr,
-        /// The key of host.yaml that names it.
+        /// The key of host.yaml with the address.
         key: &'static str,
-        /// Why not, and what to do.
+        /// The reason and the next step.
         hint: String,
     },
-    /// What the service manager gave cannot be used.
+    /// A socket from the service manager cannot be used.
     #[error(
         "the service manager gave a socket that cannot be used: {0} (`ListenStream=` with ADDRESS:PORT is wanted)"
     )]
     Given(String),
 }
 
-/// One for each listener.
+/// The sockets from the service manager, one for each listener.
 #[derive(Debug, Default)]
 pub struct Sockets {
     /// For reviews.
@@ -35,13 +35,14 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// What the service manager gives (sd_listen_fds(3)): the sockets with the names `door` and `admin`, or the first and
-    /// the second. To be called before there are threads.
+    /// Takes the sockets that the service manager passes (sd_listen_fds(3)): those named `door` and `admin`,
+    /// or the first and the second. Call before any thread starts.
     ///
     /// # Errors
-    /// It is something else than these.
+    /// Returns an error if the service manager passes any other socket.
     pub fn given() -> Result<Sockets, ListenError> {
-        // Before what reads them takes them out of the environment, so that no child process sees them.
+        // Read first: `ListenFd::from_env` removes the names from the environment, so that no child process
+        // sees them.
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let names: Vec<&str> = names.split(':').collect();
         let mut given = ListenFd::from_env();
@@ -66,10 +67,10 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Returns a socket for each listener: the given one, or a new one.
+    /// Returns a socket for each listener: the given socket, or a new one.
     ///
     /// # Errors
-    /// A new one cannot be bound.
+    /// Returns an error if a new socket cannot be bound.
     pub fn or_bind(
         self,
         door: SocketAddr,
@@ -116,7 +117,7 @@ fn one(
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = TcpListener::bind(address)?;
-    // Otherwise it is 128: fewer than the apiservers of a cluster open at once.
+    // The default backlog is 128: fewer connections than the apiservers of a cluster open at once.
     rustix::net::listen(&socket, 1024)?;
     Ok(socket)
 }

@@ -1,7 +1,8 @@
-//! What scrapers are told: counts of the whole process, and the page that they stand on.
+//! Metrics for scrapers: the counters of the process, and the page that shows them.
 //!
-//! Counting costs a review some tens of nanoseconds: every counter is found by its place or by the name of its policy,
-//! nothing is formatted, and nothing waits. All the rest is read when the page is asked for.
+//! Counting costs a review some tens of nanoseconds: every counter is found by its index or by the name of
+//! its policy, nothing is formatted, and nothing waits. All other metrics are read when the page is
+//! requested.
 
 mod page;
 mod process;
@@ -21,31 +22,31 @@ use crate::policy::PolicySet;
 use crate::review::verdict::{Disposition, Malfunction, MalfunctionKind, Outcome, Said, Verdict};
 use crate::telemetry::counters::{Count, Times};
 
-/// The statuses of requests that got no verdict.
+/// The status codes of responses to requests without a verdict.
 pub const REJECTIONS: [u16; 4] = [400, 404, 405, 429];
 
-/// What is counted at the door, since the process started.
+/// The counters of the webhook since the process started.
 pub struct Metrics {
     started: SystemTime,
     reviews: [Count; Disposition::ALL.len()],
     times: Times,
     rejected: [Count; REJECTIONS.len()],
-    /// TLS handshakes that failed.
+    /// The failed TLS handshakes.
     pub handshakes_refused: Count,
-    /// By the policies' names, so that a count goes on when a policy is loaded anew.
+    /// Counters by policy name, so that a counter continues when a policy is reloaded.
     policies: ArcSwap<HashMap<String, Arc<OfPolicy>>>,
 }
 
-/// What is counted of one policy.
+/// The counters of a policy.
 #[derive(Default)]
 struct OfPolicy {
     codes: Codes,
-    /// Decisions with a code above the bound.
+    /// Decisions with a code over the limit, by outcome.
     others: [Count; 3],
     malfunctions: [Count; MalfunctionKind::ALL.len()],
 }
 
-/// A list that grows while it is read, in the order in which codes came up.
+/// An append-only list of codes, in the order of their first use. The list may grow while it is read.
 #[derive(Default)]
 struct Codes(OnceLock<Box<Code>>);
 
@@ -61,7 +62,7 @@ impl Codes {
         std::iter::successors(self.0.get(), |code| code.more.0.get()).map(Box::as_ref)
     }
 
-    /// The count of a code; none where there are too many others.
+    /// Returns the counter of a code. Returns None if the list is full of other codes.
     fn of(&self, outcome: Outcome, name: &str) -> Option<&Count> {
         let mut rest = self;
         for _ in 0..limits::CODES.size() {
@@ -73,7 +74,7 @@ impl Codes {
                     more: Codes::default(),
                 })
             };
-            // Another thread may be first with another one.
+            // Another thread may be first to append, with a different code.
             let code = rest.0.get_or_init(new);
             if code.outcome == outcome && code.name == name {
                 return Some(&code.count);
@@ -98,7 +99,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a review that `set` judged.
+    /// Counts a review that `set` evaluated, and its decisions.
     pub fn reviewed(&self, set: &PolicySet, took: Duration, verdict: &Verdict) {
         let counts = Disposition::ALL.iter().zip(&self.reviews);
         for (_, count) in counts.filter(|(disposition, _)| **disposition == verdict.disposition) {
@@ -114,7 +115,7 @@ impl Metrics {
         }
     }
 
-    /// A request was answered with an error status.
+    /// Counts a request that was rejected with status `code`.
     pub fn rejected(&self, code: u16) {
         let place = REJECTIONS.iter().position(|rejection| *rejection == code);
         if let Some(count) = place.and_then(|place| self.rejected.get(place)) {
@@ -122,7 +123,8 @@ impl Metrics {
         }
     }
 
-    /// Begins to count a policy. Those that are in force no more are forgotten when there are many of them.
+    /// Adds counters for a policy. At twice the limit of policies, drops the counters of policies that are no
+    /// longer in force.
     fn meet(&self, set: &PolicySet, name: &str) -> Arc<OfPolicy> {
         let met = Arc::<OfPolicy>::default();
         self.policies.rcu(|policies| {
@@ -136,7 +138,7 @@ impl Metrics {
         self.policies.load().get(name).map_or(met, Arc::clone)
     }
 
-    /// Adds all that is counted here to the page, of policies those in force.
+    /// Adds all counters to the page; of the policies, those in force.
     pub fn show(&self, page: &mut Page, set: &PolicySet) {
         for (disposition, count) in Disposition::ALL.iter().zip(&self.reviews) {
             page.count(&REVIEWS, &[disposition.name(), disposition.decided_by().name()], count.now());
@@ -193,7 +195,7 @@ impl OfPolicy {
             }
         }
         for (kind, count) in MalfunctionKind::ALL.iter().zip(&self.malfunctions) {
-            // From the beginning, so that a scraper sees the first one too.
+            // Shown from the beginning, at 0, so that a scraper sees the first increase too.
             if let Some(kind) = json!(kind).as_str() {
                 page.count(&MALFUNCTIONS, &[name, kind], count.now());
             }
@@ -201,5 +203,5 @@ impl OfPolicy {
     }
 }
 
-/// What codes above the bound are counted as. No policy's code is told apart from it.
+/// The code that stands for all codes over the limit. A policy's own code `other` is counted with them.
 const OTHER: &str = "other";

@@ -1,4 +1,4 @@
-//! The door for ImageReview over mutual TLS, and the admin listener beside it.
+//! The webhook for ImageReview over mutual TLS, and the admin listener.
 
 pub mod control;
 pub mod listeners;
@@ -44,7 +44,7 @@ use crate::telemetry::answered::{Ids, Reviewed};
 use crate::telemetry::log_throttle::{self, Lines};
 use crate::text;
 
-/// What the door works with, and the admin listener tells of.
+/// The state that the webhook works with and the admin listener reports.
 pub struct Host {
     sources: Sources,
     dispatcher: Dispatcher,
@@ -57,7 +57,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host that judges by what is in force of `started`. `lines_lost` tells how many lines of the log were lost.
+    /// Creates a host that judges by the policy set in force. `lines_lost` returns the number of lost log
+    /// lines.
     pub fn new(started: &Started, lines_lost: impl Fn() -> u64 + Send + Sync + 'static) -> Arc<Host> {
         let policies = started.policies.clone();
         let dispatcher = Dispatcher::new(&policies.current());
@@ -74,12 +75,12 @@ impl Host {
         })
     }
 
-    /// What its status is read from.
+    /// Returns the sources of the status.
     pub fn sources(&self) -> &Sources {
         &self.sources
     }
 
-    /// Writes what is still to be written of the reviews that were answered.
+    /// Logs the counts of suppressed lines, and writes the rest of the decision log.
     pub async fn close(&self) {
         self.lines.tell_all();
         let log = self.sources.decision_log.clone();
@@ -89,7 +90,7 @@ impl Host {
         }
     }
 
-    /// Judges what was read, or denies what cannot be.
+    /// Evaluates a review, or denies a review that is malformed or over a limit.
     async fn judge(
         &self,
         set: &Arc<PolicySet>,
@@ -110,29 +111,30 @@ impl Host {
     }
 }
 
-/// For writing what is still to be written: a disk that works needs a tenth of it.
+/// Timeout of writing the rest of the decision log. A working disk needs a tenth of this time.
 const WRITING: Duration = Duration::from_secs(3);
 
-/// The address of a request's client, an extension of the request.
+/// The address of a request's client, as an extension of the request.
 #[derive(Clone, Copy)]
 struct Peer(SocketAddr);
 
-/// Why a request gets no verdict.
+/// The reason why a request gets no verdict.
 enum NoVerdict {
     NotAnImageReview(String),
-    /// By more than this bound.
+    /// The host exceeds this limit.
     Overloaded(Bound),
     NothingToGet,
     WrongMethod,
 }
 
-/// The webhook. An ImageReview is judged whatever its path and query: the path is of the kubeconfig's `server`, which
-/// was often written for another backend, and the apiserver adds `?timeout=30s`.
+/// Returns the routes of the webhook, which accepts an ImageReview at any path and query. The path comes from
+/// the kubeconfig's `server`, which was often written for another backend, and the apiserver adds
+/// `?timeout=30s`.
 pub fn routes(host: Arc<Host>) -> Router {
     Router::new().fallback(webhook).with_state(host)
 }
 
-/// Paths where GET says what this host is.
+/// Paths at which GET returns [`ABOUT`].
 const ABOUT_AT: [&str; 3] = ["/", "/image-review", "/image-review/"];
 
 const ABOUT: &str = "This is an image policy host: the backend of the kube-apiserver's ImagePolicyWebhook admission \
@@ -161,7 +163,7 @@ async fn webhook(
     response.unwrap_or_else(|why| host.reject(&parts, &why))
 }
 
-/// From bytes to an answer.
+/// Reads, parses and evaluates a review, and returns the response.
 async fn review(host: &Host, share: &Arc<Share>, mut body: Body) -> Result<Response, NoVerdict> {
     let began = Instant::now();
     let mut held = share.hold();
@@ -174,7 +176,7 @@ async fn review(host: &Host, share: &Arc<Share>, mut body: Body) -> Result<Respo
             return Err(NoVerdict::Overloaded(limits::UNDER_WAY));
         }
     };
-    // Only now: a body that comes slowly is judged by what is in force when it is there.
+    // Read after the body, so that a body that arrives slowly is judged by the set in force at its end.
     let set = host.sources.policies.current();
     let review = read.and_then(|bytes| Review::parse(&bytes, &set.limits));
     let (review, verdict) = host.judge(&set, review, share.client()).await?;
@@ -185,13 +187,13 @@ async fn review(host: &Host, share: &Arc<Share>, mut body: Body) -> Result<Respo
     Ok(answer)
 }
 
-/// Why a body could not be read.
+/// The reason why a body could not be read.
 enum Unread {
-    /// It is too large, or arrived too slowly: this is the reason of the denial.
+    /// The body is too large or arrived too slowly. The text is the reason of the denial.
     Refused(String),
-    /// The client gave up.
+    /// The client ended the body early.
     EndedEarly(String),
-    /// All requests under way hold too much.
+    /// The client's requests hold more than its share of memory.
     Exhausted,
 }
 
@@ -201,14 +203,15 @@ impl From<Exhausted> for Unread {
     }
 }
 
-/// Reads and forgets a body that nobody needs: a response that comes before the end of the request's body is an error
-/// to some clients (curl 7.88, over HTTP/2), which then show none of it.
+/// Reads and discards a body that is not needed. Some clients (curl 7.88, over HTTP/2) report an error, and
+/// do not show the response, if the response arrives before the end of the request's body.
 async fn discard(share: &Arc<Share>, mut body: Body) {
-    // A body that is over its bound is forgotten, so nothing is held.
+    // A body over its limit is discarded, so no bytes are held.
     let _ = read(&mut body, 0, &mut share.hold()).await;
 }
 
-/// Reads a body of at most `limit` bytes, which are held. The rest of a longer body is read and forgotten.
+/// Reads a body of at most `limit` bytes, which count in `held`. The rest of a longer body is read and
+/// discarded, up to `BODY_DRAIN`.
 async fn read(body: &mut Body, limit: u64, held: &mut Held) -> Result<Bytes, Unread> {
     let mut total = 0;
     let time = limits::BODY_TIME.time();
@@ -222,7 +225,7 @@ async fn read(body: &mut Body, limit: u64, held: &mut Held) -> Result<Bytes, Unr
 }
 
 async fn arrive(body: &mut Body, limit: u64, total: &mut u64, held: &mut Held) -> Result<Bytes, Unread> {
-    // Most bodies come in one piece, which needs no copy.
+    // Most bodies arrive in a single frame, which needs no copy.
     let (mut whole, mut bytes) = (Bytes::new(), Vec::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
@@ -276,10 +279,11 @@ impl NoVerdict {
 }
 
 impl Host {
-    /// Answers a request that gets no verdict, with a line in the log. A request that is no ImageReview is recorded.
+    /// Returns the response to a request that gets no verdict, and logs the request. Unless the reason is an
+    /// overload, also records the request in `rejections`.
     ///
-    /// The answer to an overload has no Retry-After: with one the apiserver would retry eleven times as often (client-go,
-    /// rest/with_retry.go).
+    /// The response to an overload has no Retry-After: with the header the apiserver would retry eleven times
+    /// as often (client-go, rest/with_retry.go).
     fn reject(&self, parts: &Parts, why: &NoVerdict) -> Response {
         let (code, reason, message) = why.status(parts);
         self.metrics.rejected(code.as_u16());
@@ -294,7 +298,7 @@ impl Host {
         }
         let mut response = json(code, &FailureStatus::new(code.as_u16(), reason, &message));
         if code == StatusCode::METHOD_NOT_ALLOWED {
-            // RFC 9110 §15.5.6 wants it.
+            // RFC 9110 §15.5.6 requires the header.
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
         }
         response
@@ -302,7 +306,7 @@ impl Host {
 }
 
 fn json(code: StatusCode, body: &impl Serialize) -> Response {
-    // Most answers are shorter.
+    // Most responses are shorter.
     let mut bytes = Vec::with_capacity(512);
     if let Err(error) = serde_json::to_writer(&mut bytes, body) {
         tracing::error!(%error, "an answer cannot be written as JSON: please report this");

@@ -1,4 +1,4 @@
-//! What happens once a review has its answer: it is counted, and told to those who look at it afterwards.
+//! The steps after a verdict: metrics, log, recent reviews and decision log.
 
 use tracing::Level as Weight;
 
@@ -12,7 +12,8 @@ use crate::telemetry::log_throttle::Kind;
 use crate::text;
 
 impl Host {
-    /// The one place where an answered review is looked at. Nobody waits for it but the connection that asked.
+    /// Records a review with its verdict, in every place that records reviews. Only the review's own request
+    /// waits for this function.
     pub(super) fn observe(&self, set: &PolicySet, reviewed: Reviewed) {
         self.metrics.reviewed(set, reviewed.took, &reviewed.verdict);
         self.log(&reviewed);
@@ -22,8 +23,9 @@ impl Host {
         }
     }
 
-    /// One line an image that is denied, one a malfunction, and the policies' own lines. What comes from the request is
-    /// escaped, and nothing is formatted for a line that is not written.
+    /// Logs a line for each denied image, each malfunction and each denial in mode audit, and the policies'
+    /// own lines; an allowed review at level debug only. Text from the request is escaped. Nothing is
+    /// formatted for a line that is not written.
     fn log(&self, reviewed: &Reviewed) {
         for image in &reviewed.verdict.images {
             let told =
@@ -126,13 +128,13 @@ impl Host {
         }
     }
 
-    /// Whether a line of this weight is wanted, and within what may be written.
+    /// Returns whether a line of this weight is enabled and within the rate limit of its kind.
     fn writes(&self, weight: Weight, kind: Kind) -> bool {
         weight <= tracing::level_filters::LevelFilter::current() && self.lines.may(kind)
     }
 }
 
-/// The policies that deny an image; none where something else does.
+/// Returns the names of the enforced policies that deny an image. Returns None if no such policy does.
 fn policies(image: &ImageVerdict) -> Option<String> {
     let deny = |said: &&Said| said.mode == Mode::Enforce && said.outcome() == Outcome::Deny;
     let names: Vec<_> = image.judged.said.iter().filter(deny).map(|said| said.policy.as_str()).collect();

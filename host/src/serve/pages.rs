@@ -1,4 +1,5 @@
-//! The pages of the admin listener, each kept for an instant: whoever asks faster gets what was rendered before.
+//! The pages of the admin listener. Each page is kept for [`KEPT`], so requests at a higher rate render
+//! nothing.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,10 +14,10 @@ use crate::reload::Standing;
 use crate::serve::status::Status;
 use crate::tls::Tls;
 
-/// How long a page is kept.
+/// Time for which a page is kept.
 const KEPT: Duration = Duration::from_millis(100);
 
-/// The pages of a host.
+/// The pages of a host, each with its cached version.
 pub(super) struct Pages {
     host: Arc<Host>,
     metrics: Kept<Bytes>,
@@ -25,16 +26,17 @@ pub(super) struct Pages {
 
 /// The status, as its document and as checks.
 pub(super) struct StatusPage {
-    /// JSON; empty if the document cannot be written.
+    /// The document as JSON. Empty if serialization fails.
     pub(super) json: Bytes,
     /// The lines of `/readyz?verbose`.
     pub(super) checks: Vec<Check>,
 }
 
-/// A page and the time and state at which it was rendered.
+/// A cached page, with the time and state at which it was rendered.
 struct Kept<T>(Mutex<Option<(Instant, InForce, Arc<T>)>>);
 
-/// The state that no client can change. A page of another state is never shown.
+/// The state that a cached page must match. No request to the admin listener can change this state, so
+/// clients cannot force pages to be rendered.
 #[derive(Clone)]
 struct InForce {
     policies: Arc<PolicySet>,
@@ -54,7 +56,7 @@ impl Pages {
         self.metrics.get(&self.host, || self.host.metrics_page().into())
     }
 
-    /// Returns the status.
+    /// Returns the status page.
     pub(super) fn status(&self) -> Arc<StatusPage> {
         self.status.get(&self.host, || {
             let status = Status::at(SystemTime::now(), &self.host.sources);
@@ -66,7 +68,7 @@ impl Pages {
         })
     }
 
-    /// Returns the host whose pages these are.
+    /// Returns the host of the pages.
     pub(super) fn host(&self) -> &Host {
         &self.host
     }
@@ -79,7 +81,7 @@ impl<T> Default for Kept<T> {
 }
 
 impl<T> Kept<T> {
-    /// Returns the page that is kept, or else a new one.
+    /// Returns the cached page if it is fresh and its state is in force. Otherwise renders a new page.
     fn get(&self, host: &Host, render: impl FnOnce() -> T) -> Arc<T> {
         let now = InForce::of(host);
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
-//! Requests that were no ImageReview. They are a problem while they repeat: a wrong `server:` in a kubeconfig lets
-//! every pod in where `defaultAllow` is true, and shows nowhere else.
+//! Requests that were no ImageReview. Repeated ones are a problem: with a wrong `server:` in a kubeconfig and
+//! `defaultAllow: true`, every pod is admitted, and the mistake shows nowhere else.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -8,13 +8,14 @@ use tokio::time::Instant;
 
 use crate::reload::Problem;
 
-/// Rejected requests from which on they are a problem: one or two are somebody who tries the host with curl.
+/// Number of rejected requests at which they are a problem. A person who tries the host with curl makes one
+/// or two.
 const REPEATED: u64 = 3;
 
-/// Time without a rejected request after which the requests before are forgotten.
+/// Time without a rejected request after which the earlier ones no longer count.
 const QUIET: Duration = Duration::from_secs(5 * 60);
 
-/// The rejected requests of late.
+/// The recent rejected requests.
 #[derive(Default)]
 pub struct Rejections(Mutex<Option<Run>>);
 
@@ -23,12 +24,13 @@ struct Run {
     count: u64,
     since: SystemTime,
     last: Instant,
-    /// The last request and why it was rejected, on one line.
+    /// The last request and the reason of its rejection, on one line.
     example: String,
 }
 
 impl Rejections {
-    /// Records a rejected request. `example` is one bounded line: the request, its peer and the reason.
+    /// Records a rejected request. `example` is a line of limited length: the request, its peer and the
+    /// reason.
     pub fn record(&self, example: &str) {
         let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let run = current.take().filter(|run| run.last.elapsed() < QUIET);
@@ -37,7 +39,7 @@ impl Rejections {
         *current = Some(Run { count: count.saturating_add(1), since, last: Instant::now(), example });
     }
 
-    /// Returns the problem while requests are rejected again and again.
+    /// Returns the problem if there are at least `REPEATED` recent rejected requests.
     pub fn problem(&self) -> Option<Problem> {
         let current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let run = current.as_ref().filter(|run| run.count >= REPEATED && run.last.elapsed() < QUIET)?;

@@ -1,4 +1,4 @@
-//! What `/metrics` tells: all that the host knows of itself, read when it is asked for.
+//! The page of `/metrics`. All values are read when the page is requested.
 
 use std::time::UNIX_EPOCH;
 
@@ -10,7 +10,7 @@ use crate::telemetry::log_throttle;
 use crate::tls::Role;
 
 impl Host {
-    /// The page as it is now.
+    /// Renders the current page.
     pub(super) fn metrics_page(&self) -> String {
         let mut page = Page::default();
         let (set, standing) = (self.sources.policies.current(), self.sources.standing.current());
@@ -52,7 +52,7 @@ impl Host {
         page.count(&DECISION_QUEUE, &[], log.waiting as u64);
         let tls = self.sources.tls.current();
         for role in Role::ALL {
-            // The one that expires first comes first.
+            // The certificates are sorted by expiry.
             if let Some(first) = tls.certificates().iter().find(|certificate| certificate.role == role) {
                 let at = first.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
                 page.number(&CERTIFICATE, &[role.name()], at.as_secs_f64());
@@ -66,7 +66,7 @@ impl Host {
     }
 }
 
-/// A word as host.yaml has it.
+/// Returns the word for `value` in host.yaml.
 fn word(value: &impl serde::Serialize) -> String {
     serde_json::json!(value).as_str().unwrap_or_default().to_owned()
 }

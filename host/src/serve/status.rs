@@ -1,4 +1,4 @@
-//! The one document that tells how a host is: for `/status`, the control socket and `host status`.
+//! The status document of a host, for `/status`, the control socket and `host status`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,46 +21,48 @@ use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::timestamp;
 use crate::tls::{Certificate, Nearness, Role, TlsReader};
 
-/// How a host is.
+/// The status of a host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The generation in force.
     pub generation: Generation,
-    /// Of the whole host.
+    /// The mode of the host.
     pub mode: Mode,
-    /// Something is not as configured, clients ask for what this host does not do, a policy fails, a certificate expires within a week, or the decision log cannot
-    /// be written.
+    /// Whether something is not as configured, clients repeatedly send requests that are no ImageReview, a
+    /// policy fails, a certificate is not valid or expires within a week, or the decision log cannot be
+    /// written.
     pub degraded: bool,
-    /// It takes no new connections, and ends when the reviews under way are answered.
+    /// Whether the host is shutting down: it accepts no new connections, and exits when the pending reviews
+    /// have their responses.
     pub draining: bool,
     /// The policies in force, in order.
     pub policies: Vec<PolicyStatus>,
-    /// What is not as it should be.
+    /// The problems of the host.
     pub problems: Vec<Problem>,
-    /// What an operator may not have meant, though it is as configured: of the set, and what policies wrote with the
-    /// weight `warn` or `error` when they were configured.
+    /// Probable mistakes in the configuration: the warnings of the set, and the lines that policies logged
+    /// with level `warn` or `error` while they were configured.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// The certificates in force, the first to expire first.
     pub certificates: Vec<CertificateStatus>,
-    /// The decision log, where one is configured.
+    /// The decision log, if configured.
     pub decision_log: Option<DecisionLogStatus>,
-    /// A candidate that is not put in force.
+    /// The candidate that is not in force, if any.
     pub candidate: Option<CandidateSummary>,
-    /// The generations that there were, oldest first; the last one is in force.
+    /// The generations so far, oldest first. The last generation is in force.
     pub history: Vec<Summary>,
 }
 
 /// The generation in force.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Generation {
-    /// Its number, when and why it came.
+    /// The generation's number, and the time and reason of its publication.
     #[serde(flatten)]
     pub publication: Publication,
-    /// Of its content.
+    /// The digest of the generation's content.
     pub digest: String,
-    /// Whether it stays in force whatever files change.
+    /// Whether the generation stays in force even if files change.
     pub pinned: bool,
 }
 
@@ -68,19 +70,19 @@ pub struct Generation {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStatus {
-    /// Its name.
+    /// The policy's name.
     pub name: PolicyName,
-    /// Whether it takes part in the verdict.
+    /// Whether the policy takes part in the verdict.
     pub mode: Mode,
-    /// What its malfunction counts as.
+    /// The decision that counts for a malfunction.
     pub failure_policy: FailurePolicy,
-    /// Of its component; none where none could be loaded.
+    /// The digest of the component. None if the component could not be loaded.
     pub digest: Option<String>,
-    /// Why none could be loaded.
+    /// The reason why the component could not be loaded.
     pub error: Option<String>,
-    /// How it fails, when it gives no answers any more.
+    /// A description of the failure, if the policy now only malfunctions.
     pub failing: Option<String>,
-    /// What it has done.
+    /// The counts and times of the policy's evaluations.
     pub record: Option<Value>,
 }
 
@@ -88,21 +90,21 @@ pub struct PolicyStatus {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateStatus {
-    /// What for.
+    /// The role of the certificate.
     pub role: Role,
-    /// The file that it is in.
+    /// The file of the certificate.
     pub file: PathBuf,
-    /// Whose it is.
+    /// The subject of the certificate.
     pub subject: String,
-    /// After that it is good for nothing.
+    /// The end of the certificate's validity.
     #[serde(with = "timestamp")]
     pub not_after: SystemTime,
-    /// Whether that was before.
+    /// Whether the certificate has expired.
     pub expired: bool,
-    /// Whether its validity has not begun.
+    /// Whether the certificate's validity has not begun.
     #[serde(default)]
     pub not_yet_valid: bool,
-    /// That it is not valid, or expires soon.
+    /// A notice that the certificate is not valid or expires soon.
     pub notice: Option<String>,
 }
 
@@ -110,55 +112,55 @@ pub struct CertificateStatus {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DecisionLogStatus {
-    /// The folder of its files.
+    /// The folder of the log files.
     pub directory: PathBuf,
-    /// Lines that are in the files, since the process started.
+    /// Number of lines written to the files since the process started.
     pub written: u64,
-    /// Reviews that found the queue full.
+    /// Number of reviews dropped because the queue was full.
     pub dropped: u64,
-    /// Lines that could not be written.
+    /// Number of lines that could not be written.
     pub failed: u64,
-    /// Reviews that wait to be written.
+    /// Number of reviews that wait to be written.
     pub waiting: usize,
-    /// Why nothing can be written now.
+    /// The reason why nothing can be written now, if so.
     pub trouble: Option<String>,
 }
 
-/// What a status is read from.
+/// The sources of a status.
 #[derive(Clone)]
 pub struct Sources {
-    /// Reads the set in force.
+    /// Reader of the policy set in force.
     pub policies: PolicyReader,
-    /// Reads where the reload stands.
+    /// Reader of the state of the reload.
     pub standing: StandingReader,
-    /// Reads the TLS material in force.
+    /// Reader of the TLS material in force.
     pub tls: TlsReader,
     /// The decision log.
     pub decision_log: DecisionLog,
-    /// Whether it drains.
+    /// Whether the host drains.
     pub drain: Drain,
-    /// The requests that were no ImageReview.
+    /// The recent requests that were no ImageReview.
     pub rejections: Arc<Rejections>,
 }
 
-/// Whether a host drains, for whoever shows it.
+/// A shared flag: whether the host drains.
 #[derive(Clone, Default)]
 pub struct Drain(Arc<AtomicBool>);
 
 impl Drain {
-    /// From now on it does.
+    /// Records that the host drains.
     pub fn begin(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it does.
+    /// Returns whether the host drains.
     pub fn has_begun(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl Sources {
-    /// Of a host that was started.
+    /// Returns the sources for the host that was started.
     pub fn of(started: &Started) -> Sources {
         Sources {
             policies: started.policies.clone(),
@@ -170,7 +172,7 @@ impl Sources {
         }
     }
 
-    /// Returns all that is not as it should be now: the problems of the reload, and requests that are no ImageReview.
+    /// Returns the current problems: those of the reload, and repeated requests that are no ImageReview.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = self.standing.problems();
         problems.extend(self.rejections.problem());
@@ -178,11 +180,11 @@ impl Sources {
     }
 }
 
-/// From here on a certificate needs somebody who replaces it.
+/// Nearness of its expiry at which a certificate needs attention.
 const SOON: Nearness = Nearness::Within(7);
 
 impl Status {
-    /// How it is at this time.
+    /// Returns the status at time `now`.
     pub fn at(now: SystemTime, sources: &Sources) -> Status {
         let (set, standing) = (sources.policies.current(), sources.standing.current());
         let tls = sources.tls.current();
@@ -245,7 +247,7 @@ impl DecisionLogStatus {
 }
 
 impl PolicyStatus {
-    /// How a policy of the set in force is.
+    /// Returns the status of a policy of the set in force.
     pub fn of(entry: &Entry) -> PolicyStatus {
         let loaded = entry.loaded.as_ref();
         PolicyStatus {
@@ -260,8 +262,8 @@ impl PolicyStatus {
     }
 }
 
-/// Returns what an operator may not have meant of a set, a line each: its own warnings, and what its policies wrote with
-/// weight `warn` or `error` when they were configured.
+/// Returns probable mistakes in the configuration of a set, a line each: the set's own warnings, and the
+/// lines that its policies logged with level `warn` or `error` while they were configured.
 pub(crate) fn warnings(set: &PolicySet) -> impl Iterator<Item = String> + '_ {
     let of_policies = set.policies.iter().flat_map(|entry| {
         let lines = entry.loaded.iter().flat_map(|policy| policy.load_log());
@@ -271,17 +273,16 @@ pub(crate) fn warnings(set: &PolicySet) -> impl Iterator<Item = String> + '_ {
     set.warnings().iter().cloned().chain(of_policies)
 }
 
-/// Malfunctions without an answer between them from which on a policy is told to be failing: one or two may be of the
-/// machine.
+/// Number of malfunctions in a row at which a policy counts as failing. The machine may cause one or two.
 const FAILING: u64 = 3;
 
-/// How a policy fails that gives no answers any more.
+/// Describes the failure of a policy. Returns None unless its last `FAILING` evaluations were malfunctions.
 pub(crate) fn failing(seen: &Seen) -> Option<String> {
     let (_, last) = seen.last.as_ref().filter(|_| seen.in_a_row >= FAILING)?;
     Some(format!("{} malfunctions in a row, the last one: {last}", seen.in_a_row))
 }
 
-/// What a policy has done.
+/// Returns the counts and times of a policy's evaluations.
 fn record(policy: &Policy) -> Value {
     let seen = policy.record().seen();
     let time = |at: &SystemTime| humantime::format_rfc3339_seconds(*at).to_string();

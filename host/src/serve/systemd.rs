@@ -1,4 +1,4 @@
-//! What the service manager is told, where there is one: that the host serves, reloads, stops, and lives (sd_notify(3)).
+//! Notifications to the service manager, if any: ready, reloading, stopping and alive (sd_notify(3)).
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,16 +11,16 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::text;
 
-/// What there is to tell.
+/// A state of the host to notify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It serves.
+    /// The host serves.
     Ready,
-    /// It looks whether files have changed, because it was asked to.
+    /// The host checks for changed files on request.
     Reloading,
-    /// It finishes what is under way.
+    /// The host finishes the pending reviews.
     Stopping,
-    /// It lives.
+    /// The host is alive.
     Alive,
 }
 
@@ -39,7 +39,7 @@ impl State {
     }
 }
 
-/// Tells it, where someone listens. What cannot be told is logged, and changes nothing else.
+/// Notifies the service manager, if `NOTIFY_SOCKET` is set. A failure is logged and has no other effect.
 pub fn tell(state: State) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&socket, &state.message()) {
@@ -56,17 +56,17 @@ fn send(socket: &OsStr, message: &str) -> io::Result<()> {
         _ => SocketAddr::from_pathname(socket)?,
     };
     let sender = UnixDatagram::unbound()?;
-    // Whoever does not read what it is told holds nobody up.
+    // A service manager that does not read its socket must not block the host.
     sender.set_nonblocking(true)?;
     sender.send_to_addr(message.as_bytes(), &address)?;
     Ok(())
 }
 
-/// How often the service manager wants to be told that this process lives; none where it does not ask.
+/// Returns the interval of [`State::Alive`] notifications. Returns None if the service manager requests none.
 pub fn watchdog() -> Option<Duration> {
     let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
     let ours = number("WATCHDOG_PID").is_none_or(|id| id == u64::from(std::process::id()));
     let longest = number("WATCHDOG_USEC").filter(|&microseconds| ours && microseconds > 0)?;
-    // Half of it is what sd_watchdog_enabled(3) asks for.
+    // sd_watchdog_enabled(3) recommends half of the timeout.
     Some(Duration::from_micros(longest) / 2)
 }

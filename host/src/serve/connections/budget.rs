@@ -1,4 +1,4 @@
-//! The memory that requests and responses hold on all connections together, and each client's share of it.
+//! The memory that requests and responses hold on all connections together, and each client's share.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,26 +7,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::evaluate::turns::Client;
 use crate::limits;
 
-/// Bytes that all clients hold, up to a bound.
+/// The bytes that all clients hold, up to a limit.
 #[derive(Default)]
 pub(in crate::serve) struct Budget {
     total: AtomicU64,
     shares: Mutex<HashMap<Client, Weak<Share>>>,
 }
 
-/// Bytes that one client holds. A client gets as much as it leaves free, so the more clients hold much, the less each of
-/// them gets, and something is left for every other.
+/// The bytes that one client holds. A client may hold as much as it leaves free. So with every client that
+/// holds much the next gets less, and something is left for every other client.
 pub(in crate::serve) struct Share {
     budget: Arc<Budget>,
     client: Client,
     held: AtomicU64,
 }
 
-/// The bound is reached.
+/// The error for a client that holds more than its share.
 #[derive(Debug)]
 pub(in crate::serve) struct Exhausted;
 
-/// Bytes that are held until this is dropped.
+/// A number of bytes that count until this value is dropped.
 pub(in crate::serve) struct Held {
     share: Arc<Share>,
     bytes: u64,
@@ -37,7 +37,7 @@ impl Budget {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the share of `client`, which is the same on all its connections.
+    /// Returns the share of `client`. All connections of a client have the same share.
     pub(in crate::serve) fn share(self: &Arc<Self>, client: &Client) -> Arc<Share> {
         let mut shares = self.shares();
         if let Some(share) = shares.get(client).and_then(Weak::upgrade) {
@@ -51,12 +51,11 @@ impl Budget {
 }
 
 impl Share {
-    /// Returns whose share this is.
     pub(in crate::serve) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Holds nothing yet.
+    /// Returns a `Held` of no bytes.
     pub(in crate::serve) fn hold(self: &Arc<Self>) -> Held {
         Held { share: Arc::clone(self), bytes: 0 }
     }
@@ -65,7 +64,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         let mut shares = self.budget.shares();
-        // The client may have another share by now.
+        // The client may have a new share by now.
         if shares.get(&self.client).is_some_and(|share| share.strong_count() == 0) {
             shares.remove(&self.client);
         }
@@ -73,10 +72,11 @@ impl Drop for Share {
 }
 
 impl Held {
-    /// Holds so many more.
+    /// Adds `bytes`.
     ///
     /// # Errors
-    /// The client holds its share. The bytes count all the same until this is dropped.
+    /// Returns an error if the client now holds more than its share. The bytes count all the same until this
+    /// value is dropped.
     pub(in crate::serve) fn more(&mut self, bytes: u64) -> Result<(), Exhausted> {
         let add = |to: &AtomicU64| to.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         let (total, held) = (add(&self.share.budget.total), add(&self.share.held));
@@ -85,7 +85,7 @@ impl Held {
         if held > free { Err(Exhausted) } else { Ok(()) }
     }
 
-    /// Holds at most so many from now on.
+    /// Reduces the held bytes to at most `bytes`.
     pub(in crate::serve) fn shrink(&mut self, bytes: u64) {
         let less = self.bytes.saturating_sub(bytes);
         self.bytes -= less;
@@ -108,7 +108,7 @@ mod tests {
         Client::Subject(Arc::new([number]))
     }
 
-    /// Takes all that `share` gets, in pieces of a mebibyte. Returns how many.
+    /// Takes all that `share` gets, in pieces of a mebibyte. Returns the number of pieces.
     fn take(share: &Arc<Share>) -> (Held, u64) {
         let (mut held, mut pieces) = (share.hold(), 0);
         while held.more(1 << 20).is_ok() {

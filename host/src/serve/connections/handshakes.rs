@@ -1,4 +1,5 @@
-//! Connections before the end of their handshake, and those that wait for a place among the connections that serve.
+//! Pending connections: those in their TLS handshake, and those that wait for a slot among the serving
+//! connections.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -10,19 +11,20 @@ use tokio::sync::{Notify, oneshot};
 use super::clients;
 use crate::limits;
 
-/// How far a connection has come.
+/// The progress of a pending connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(in crate::serve) enum Progress {
-    /// Its client has not sent all that the host needs to answer.
+    /// The client has not yet sent a complete ClientHello.
     Begun,
-    /// The host has answered.
+    /// The client's ClientHello is complete, and the handshake goes on.
     Greeted,
-    /// It waits for a place, because its client has at least as many connections as any other.
+    /// The connection waits for a slot, and none could be freed: its client has at least as many connections
+    /// as any other, or the other connections are in use.
     Waits,
 }
 
-/// All pending connections, within a bound.
+/// All pending connections, within a limit.
 #[derive(Default)]
 pub(in crate::serve) struct Handshakes {
     table: Mutex<Table>,
@@ -32,7 +34,7 @@ pub(in crate::serve) struct Handshakes {
 #[derive(Default)]
 struct Table {
     pending: BTreeMap<u64, Entry>,
-    /// How many are pending of each address.
+    /// Number of pending connections of each address.
     of: HashMap<IpAddr, usize>,
     numbers: u64,
 }
@@ -40,16 +42,16 @@ struct Table {
 struct Entry {
     address: IpAddr,
     progress: Arc<AtomicU8>,
-    /// Dropped to give the connection up.
+    /// Dropped to close the connection.
     _keep: oneshot::Sender<()>,
 }
 
-/// One pending connection.
+/// A pending connection.
 pub(in crate::serve) struct PendingHandshake {
     handshakes: Arc<Handshakes>,
     number: u64,
     progress: Arc<AtomicU8>,
-    /// Resolves when the connection has to go: for others, or because the host stops.
+    /// Resolves when the connection must be closed: to make room for others, or at shutdown.
     pub(in crate::serve) given_up: oneshot::Receiver<()>,
 }
 
@@ -58,17 +60,17 @@ impl Handshakes {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how many are pending.
+    /// Returns the number of pending connections.
     pub(in crate::serve) fn len(&self) -> usize {
         self.table().pending.len()
     }
 
-    /// Waits until one is pending no more.
+    /// Waits until a connection is no longer pending.
     pub(in crate::serve) async fn ended(&self) {
         self.ended.notified().await;
     }
 
-    /// Gives up all.
+    /// Closes all pending connections.
     pub(in crate::serve) fn give_up_all(&self) {
         let mut table = self.table();
         table.pending.clear();
@@ -76,7 +78,7 @@ impl Handshakes {
         self.ended.notify_one();
     }
 
-    /// Adds a connection of `peer`. Where there are too many, one is given up.
+    /// Adds a connection of `peer`. If the limit is exceeded, closes a pending connection.
     pub(in crate::serve) fn enter(self: &Arc<Self>, peer: SocketAddr) -> PendingHandshake {
         let (keep, given_up) = oneshot::channel();
         let progress = Arc::new(AtomicU8::new(Progress::Begun as u8));
@@ -97,8 +99,9 @@ impl Handshakes {
 }
 
 impl Table {
-    /// Returns the connection to give up: of an address that has most, one that waits, else the oldest of those that have
-    /// come as far as most have. So a crowd that stands still at any step makes room for a client that passes.
+    /// Returns the pending connection to close. Candidates are those of the addresses with the most
+    /// connections: first one that waits for a slot, else the oldest at the step of the handshake where most
+    /// of them are. So a crowd that stalls at one step makes room for a client that proceeds.
     fn most_dispensable(&self) -> Option<u64> {
         let most = self.of.values().max()?;
         let candidates = || {
@@ -127,7 +130,7 @@ impl Table {
 }
 
 impl PendingHandshake {
-    /// Records how far the connection has come.
+    /// Returns a function that records the progress of the connection.
     pub(in crate::serve) fn progress(&self) -> impl Fn(Progress) + use<> {
         let progress = Arc::clone(&self.progress);
         move |now| progress.store(now as u8, Ordering::Relaxed)
@@ -145,7 +148,7 @@ impl Drop for PendingHandshake {
 mod tests {
     use super::*;
 
-    /// Returns the position of the connection that is given up when one more comes to those at these steps.
+    /// Returns the position of the connection that is closed when one more is added to `others`.
     fn given_up(others: impl Fn(u16) -> (u8, Progress)) -> Option<usize> {
         let handshakes = Arc::<Handshakes>::default();
         let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 1));
@@ -157,7 +160,7 @@ mod tests {
                 pending
             })
             .collect();
-        // It is of the address with most.
+        // The address of the new connection is the one with the most connections.
         pending.push(handshakes.enter(address(1)));
         let closed = Err(oneshot::error::TryRecvError::Closed);
         pending.iter_mut().position(|pending| pending.given_up.try_recv() == closed)

@@ -1,5 +1,5 @@
-//! How long a connection lives: when each thing on the connection began, and what follows from that. The time is given,
-//! so nothing here waits.
+//! The lifetime of a connection: the times of its events, and the next step that follows from them. Callers
+//! pass the time, so nothing here waits.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,55 +11,58 @@ use crate::limits;
 /// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::serve) enum Protocol {
-    /// HTTP/1.1, where only a response can say that the connection ends.
+    /// HTTP/1.1, where only a response can announce the end of the connection.
     Http1,
-    /// HTTP/2, where GOAWAY says so at any time, and a refused request is retried elsewhere.
+    /// HTTP/2, where GOAWAY announces the end at any time, and a client retries a refused request on another
+    /// connection.
     Http2,
 }
 
-/// An instruction to a connection. A later one of this list replaces an earlier one.
+/// An instruction to a connection. A variant further down replaces one above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::serve) enum Directive {
     /// Serve.
     Serve,
-    /// End with the next response on HTTP/1.1, or when the connection has been idle for long; end at once on HTTP/2.
+    /// On HTTP/1.1, end with the next response, or when idle after [`limits::RETIRE_TIME`]. On HTTP/2, same
+    /// as `End`.
     Retire,
-    /// End when nothing is under way. Requests are accepted for [`limits::FAREWELL_TIME`] more.
+    /// End when no request is pending. Requests are accepted for another [`limits::FAREWELL_TIME`].
     End,
-    /// Accept no request, and close when those under way are answered.
+    /// Accept no request, and close when the pending requests have their responses, at the latest after
+    /// [`limits::FAREWELL_TIME`].
     Revoke,
-    /// Close.
+    /// Close at once.
     Close,
 }
 
 /// The next step of a connection's task.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::serve) enum Step {
-    /// Tell the client that the connection ends.
+    /// Announce the end of the connection to the client.
     Shutdown,
     /// Drop the connection.
     Close,
-    /// Wait for the connection, at most until then.
+    /// Wait for the connection, at most until this time.
     Wait(Instant),
 }
 
-/// The times of a connection.
+/// The state of a connection and the times of its events.
 #[derive(Debug)]
 pub(in crate::serve) struct Lifetime {
     protocol: Protocol,
-    /// Requests that have no response yet.
+    /// Number of requests without a response.
     requests: usize,
-    /// Responses that the client has not taken yet, with the time of their heads.
+    /// Responses that the client has not yet received in full, with the time of their heads.
     responses: BTreeMap<u64, Instant>,
     responded: u64,
-    /// When the last request ended, with or without a response.
+    /// Time at which the last request ended, with or without a response.
     active: Instant,
-    /// Whether a response was taken ever.
+    /// Whether the client has ever received a response.
     used: bool,
-    /// When the first byte came of a head that is not complete. HTTP/1.1 alone.
+    /// Arrival time of the first byte of an incomplete head. HTTP/1.1 only.
     head: Option<Instant>,
     received: Received,
-    /// When the client's side began to take no bytes.
+    /// Time since which the client accepts no bytes.
     stalled: Option<Instant>,
     retired: Option<Instant>,
     ending: Option<Instant>,
@@ -68,22 +71,22 @@ pub(in crate::serve) struct Lifetime {
     closed: bool,
 }
 
-/// The bytes that came since the last request of HTTP/1.1, as far as needed to know whether a part of another request is
-/// among them.
+/// The bytes that arrived since the last HTTP/1.1 request, in as much detail as shows whether a part of
+/// another request is among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Received {
-    /// None.
+    /// No bytes.
     Nothing,
-    /// A part of a head, and how much of the empty line at its end.
+    /// A part of a head, and the part of its final empty line.
     Head(EmptyLine),
-    /// A head, and so many bytes after its first empty line.
+    /// A head, and the number of bytes after its first empty line.
     After(u64),
-    /// Bytes of which the host does not know where they belong: another request has begun before the end of the last,
-    /// or the length of a body is unknown.
+    /// Bytes that the host cannot assign to a request: another request began before the end of the last, or
+    /// the length of a body is unknown.
     Unknown,
 }
 
-/// How much of an empty line has come.
+/// The part of an empty line that has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EmptyLine {
     No,
@@ -96,16 +99,16 @@ enum EmptyLine {
 /// The body that a request of HTTP/1.1 announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::serve) enum Announced {
-    /// So many bytes.
+    /// A body of this number of bytes.
     Length(u64),
-    /// Chunks.
+    /// A chunked body.
     Chunked,
 }
 
 /// Time for the last response to leave the buffers of a connection.
 const FLUSH: Duration = Duration::from_millis(100);
 
-/// The connection takes no more requests.
+/// The error for a request on a connection that accepts no more requests.
 #[derive(Debug)]
 pub(in crate::serve) struct TooLate;
 
@@ -129,7 +132,7 @@ impl Lifetime {
         }
     }
 
-    /// Records bytes from the client. They may belong to the body of a request.
+    /// Records bytes from the client. The bytes may belong to the body of a request.
     pub(in crate::serve) fn received(&mut self, bytes: &[u8], now: Instant) {
         if self.protocol == Protocol::Http1 && !bytes.is_empty() {
             self.received = self.received.and(bytes);
@@ -139,12 +142,12 @@ impl Lifetime {
         }
     }
 
-    /// Records that bytes for the client wait, or that they wait no more.
+    /// Records that bytes for the client are waiting to be sent, or no longer are.
     pub(in crate::serve) fn stalled(&mut self, stalled: bool, now: Instant) {
         if stalled {
             self.stalled.get_or_insert(now);
         } else if self.stalled.take().is_some() && self.head.is_some() {
-            // The next head was not read while the response before it had no place.
+            // The next head could not be read while the client did not accept the response before it.
             self.head = Some(now);
         }
     }
@@ -152,7 +155,7 @@ impl Lifetime {
     /// Records a request with a complete head.
     ///
     /// # Errors
-    /// The request comes too late.
+    /// Returns an error if the connection accepts no more requests.
     pub(in crate::serve) fn begin(&mut self, now: Instant) -> Result<(), TooLate> {
         let farewell = |ending: Instant| now >= ending + limits::FAREWELL_TIME.time();
         if self.closed || self.revoked.is_some() || self.ending.is_some_and(farewell) {
@@ -163,7 +166,7 @@ impl Lifetime {
         Ok(())
     }
 
-    /// Records the head of a response. Returns the number by which [`Lifetime::ended`] knows the response.
+    /// Records the head of a response. Returns the response's number, for [`Lifetime::ended`].
     pub(in crate::serve) fn respond(&mut self, now: Instant) -> u64 {
         self.requests = self.requests.saturating_sub(1);
         self.responded += 1;
@@ -171,8 +174,8 @@ impl Lifetime {
         self.responded
     }
 
-    /// Records that the client has taken a response, or let go of its request. `response` is None for a request that
-    /// ends without a response.
+    /// Records that the client has received a response or abandoned its request. `response` is None for a
+    /// request that ends without a response.
     pub(in crate::serve) fn ended(&mut self, response: Option<u64>, announced: Announced, now: Instant) {
         match response {
             Some(response) => {
@@ -184,13 +187,12 @@ impl Lifetime {
         self.active = now;
         if self.protocol == Protocol::Http1 {
             let whole = matches!((self.received, announced), (Received::After(bytes), Announced::Length(length)) if bytes == length);
-            // The next head may have begun, and then nothing else would limit its time.
+            // The next head may have begun; no other timeout would apply to it.
             (self.received, self.head) =
                 if whole { (Received::Nothing, None) } else { (Received::Unknown, Some(now)) };
         }
     }
 
-    /// Follows `directive`.
     pub(in crate::serve) fn follow(&mut self, directive: Directive, now: Instant) {
         let begin = |since: &mut Option<Instant>| _ = since.get_or_insert(now);
         match (directive, self.protocol) {
@@ -205,12 +207,12 @@ impl Lifetime {
         }
     }
 
-    /// Returns whether the next response is the last of its connection, and has to say so.
+    /// Returns whether the next response is the last of its connection and must announce that. HTTP/1.1 only.
     pub(in crate::serve) fn is_last(&self) -> bool {
         self.protocol == Protocol::Http1 && (self.retired.is_some() || self.ending.is_some())
     }
 
-    /// Returns whether a request or its response is under way.
+    /// Returns whether a request is pending or a response is not yet received in full.
     pub(in crate::serve) fn is_busy(&self) -> bool {
         self.requests > 0 || !self.responses.is_empty()
     }
@@ -225,12 +227,12 @@ impl Lifetime {
         self.closed
     }
 
-    /// Returns when the last request ended.
+    /// Returns the time at which the last request ended.
     pub(in crate::serve) fn active(&self) -> Instant {
         self.active
     }
 
-    /// Returns whether the client has taken a response ever.
+    /// Returns whether the client has ever received a response.
     pub(in crate::serve) fn is_used(&self) -> bool {
         self.used
     }
@@ -254,7 +256,7 @@ impl Lifetime {
         if let Some(ending) = self.ending
             && !self.is_asked()
         {
-            // From the beginning of the end, so that no request makes it longer.
+            // Counted from the time at which the end began, so that no request delays the end.
             let over = match not_taken {
                 Some(since) => since.max(ending) + farewell,
                 None => (ending + farewell).max(self.active + FLUSH),
@@ -273,7 +275,7 @@ impl Lifetime {
                 due.over(self.ending, farewell);
             }
         }
-        // HTTP/1.1 would lose a request of which only a part has come.
+        // On HTTP/1.1 a shutdown would lose a request that has arrived only in part.
         let can_shut_down = self.protocol == Protocol::Http2 || self.is_idle();
         if self.ending.is_some() && can_shut_down && !self.shut_down {
             self.shut_down = true;
@@ -283,14 +285,14 @@ impl Lifetime {
     }
 }
 
-/// The time, and the next time at which something is due.
+/// The current time, and the next time at which a timeout is due.
 struct Due {
     now: Instant,
     next: Instant,
 }
 
 impl Due {
-    /// Returns whether `time` has passed since `since`. If not, that is due later.
+    /// Returns whether `time` has passed since `since`. If not, records when it will have.
     fn over(&mut self, since: Option<Instant>, time: Duration) -> bool {
         let Some(since) = since else { return false };
         let at = since + time;
@@ -327,7 +329,8 @@ impl Received {
 mod tests {
     use super::*;
 
-    /// Where a head ends does not depend on the pieces in which it comes, and never lies behind the true end.
+    /// The end found for a head does not depend on the pieces in which the head arrives, and is never after
+    /// the true end.
     #[test]
     fn the_end_of_a_head_is_found_in_any_pieces() {
         for (text, after) in [
@@ -348,7 +351,7 @@ mod tests {
         }
     }
 
-    /// The end of a connection is bounded from its beginning, whatever the client asks meanwhile.
+    /// The end of a connection has a fixed deadline, whatever requests the client makes meanwhile.
     #[tokio::test(start_paused = true)]
     async fn no_request_makes_the_end_of_a_connection_later() {
         let farewell = limits::FAREWELL_TIME.time();
@@ -367,7 +370,8 @@ mod tests {
         }
     }
 
-    /// A client that is no longer trusted begins no request, and its connection goes with those that it has begun.
+    /// A client that is no longer trusted begins no request. Its connection closes when its pending requests
+    /// end.
     #[tokio::test(start_paused = true)]
     async fn a_revoked_connection_takes_no_request() {
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! The connections that a listener serves: within a limit, by client, and until each one's end.
+//! The connections that a listener serves, within a limit and counted by client.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::{pending, poll_fn};
@@ -18,7 +18,8 @@ use crate::evaluate::turns::{Client, Turns};
 use crate::limits;
 use crate::tls::{Tls, TlsReader};
 
-/// Time between two attempts to get a place: a connection that has to stay at one moment may go at the next.
+/// Time between two attempts to get a slot: a connection that cannot be closed now may be closable at the
+/// next attempt.
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// The connections of a listener.
@@ -30,12 +31,12 @@ pub(in crate::serve) struct Registry {
 
 struct Table {
     connections: BTreeMap<u64, Entry>,
-    /// How many connections each client has, without those that go in favour of others.
+    /// Number of connections of each client, without displaced connections.
     of: HashMap<Client, usize>,
-    /// Connections that wait for a place, in order.
+    /// Connections that wait for a slot, in order of arrival.
     waiting: BTreeMap<u64, Waiting>,
     numbers: u64,
-    /// The instruction to all of them, and to those that come.
+    /// The directive to all connections, present and future.
     directive: Directive,
 }
 
@@ -48,25 +49,26 @@ struct Waiting {
 
 struct Entry {
     track: Arc<Track>,
-    /// The connection goes in favour of another.
+    /// Whether the connection is being closed to free its slot for another.
     displaced: bool,
 }
 
-/// The part of the limit, as its divisor, up to which a client's connections are as good as anybody's: a client with
-/// three gives none up to a crowd of clients with one each.
+/// Divisor of the limit of connections. Every client is guaranteed that part of the limit: a client with
+/// three connections loses none in use to a crowd of clients with one connection each.
 const GUARANTEED: usize = 64;
 
-/// How a listener makes room for a new connection.
+/// The way in which a listener makes room for a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::serve) enum Room {
-    /// The client that has most connections gives one up, if the new connection's client has fewer. Where no client has
-    /// more than is guaranteed, a connection goes that is not in use.
+    /// Closes a connection of the client with the most connections, if the new connection's client has fewer.
+    /// If the difference is one, or no client exceeds its guarantee, only a connection that is not in use is
+    /// closed.
     OfMost,
-    /// The connection that is idle longest goes, whoever it belongs to.
+    /// Closes the connection that has been idle longest, of any client.
     Idlest,
 }
 
-/// A connection, as those that serve it record it.
+/// The record of a connection, written by the tasks that serve it.
 pub(in crate::serve) struct Track {
     client: Client,
     lifetime: Mutex<Lifetime>,
@@ -74,20 +76,20 @@ pub(in crate::serve) struct Track {
     trust: Option<Mutex<Trust>>,
 }
 
-/// The client's certificates, and the TLS material by which they were verified.
+/// The client's certificates, and the TLS material that verified them.
 pub(in crate::serve) struct Trust {
-    /// The material in force, of which the client's handshake saw an earlier one or this.
+    /// Reader of the material in force, which may be newer than the material of the client's handshake.
     pub(in crate::serve) material: TlsReader,
-    /// The material that the chain was verified by.
+    /// The material that verified the chain.
     pub(in crate::serve) by: Arc<Tls>,
-    /// What the client has shown; nothing where it has to show nothing.
+    /// The client's certificate chain. Empty if no client certificate is required.
     pub(in crate::serve) chain: Vec<CertificateDer<'static>>,
-    /// When the trust ends, if not before.
+    /// Time at which the trust ends, unless other TLS material ends it before.
     pub(in crate::serve) until: Option<SystemTime>,
 }
 
 impl Registry {
-    /// With room for as many connections as `limit` says at the time.
+    /// Creates an empty registry. `limit` is called at every check of the limit.
     pub(in crate::serve) fn new(limit: impl Fn() -> usize + Send + Sync + 'static) -> Arc<Registry> {
         Arc::new(Registry {
             limit: Box::new(limit),
@@ -106,13 +108,13 @@ impl Registry {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how many connections are served.
+    /// Returns the number of connections that are served.
     pub(in crate::serve) fn len(&self) -> usize {
         self.table().connections.len()
     }
 
-    /// Waits for a place for a connection, and takes it. While there is none, `waits` is called each time that another
-    /// connection was closed for it, or none could be.
+    /// Waits for a slot for a connection, and takes the slot. After each attempt to close another connection,
+    /// calls `waits` with whether a connection was closed.
     pub(in crate::serve) async fn enter(
         self: &Arc<Self>,
         client: Client,
@@ -136,14 +138,13 @@ impl Registry {
                 return place;
             }
             waits(self.table().make_room(&client, room, (self.limit)()));
-            // What could not go at one moment may go at the next.
             if let Ok(Ok(place)) = tokio::time::timeout(BETWEEN_TRIES, &mut given).await {
                 return place;
             }
         }
     }
 
-    /// Gives free places to connections that wait: first to the client that has fewest.
+    /// Gives free slots to waiting connections, first to the client with the fewest connections.
     fn give_places(self: &Arc<Self>) {
         loop {
             let mut table = self.table();
@@ -157,12 +158,12 @@ impl Registry {
             let Some(waiting) = table.waiting.remove(&number) else { return };
             let place = Tracked::new(self, &mut table, &waiting.client, waiting.protocol, waiting.trust);
             drop(table);
-            // A connection that is gone meanwhile drops the place, which is given to the next.
+            // If the waiting connection is gone meanwhile, the slot is dropped here and given to the next.
             let _ = waiting.place.send(place);
         }
     }
 
-    /// Instructs all connections, and those that come.
+    /// Sends a directive to all connections, present and future.
     pub(in crate::serve) fn direct(&self, directive: Directive) {
         let mut table = self.table();
         table.directive = table.directive.max(directive);
@@ -171,7 +172,7 @@ impl Registry {
         }
     }
 
-    /// Closes all connections. Returns whether no request was under way.
+    /// Closes all connections. Returns whether no request was waiting for its response.
     pub(in crate::serve) fn close(&self) -> bool {
         let asked = |entry: &Entry| entry.track.lifetime().is_asked();
         let clean = !self.table().connections.values().any(asked);
@@ -185,7 +186,7 @@ impl Registry {
     }
 }
 
-/// Takes a connection from those that wait, when dropped.
+/// A guard that removes a connection from the waiting ones when dropped.
 struct Leaves<'r> {
     registry: &'r Registry,
     number: u64,
@@ -193,14 +194,15 @@ struct Leaves<'r> {
 
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
-        // Outside of the lock: what waits may hold a place.
+        // Dropped after the lock is released: the removed entry may hold a slot, whose drop takes the lock.
         let waiting = self.registry.table().waiting.remove(&self.number);
         drop(waiting);
     }
 }
 
 impl Table {
-    /// Closes a connection in favour of one of `client`. Returns whether there is one that can go.
+    /// Closes a connection to make room for a connection of `client`. Returns whether a connection could be
+    /// closed.
     fn make_room(&mut self, client: &Client, room: Room, limit: usize) -> bool {
         let now = Instant::now();
         let counts = |count: usize| count.max(limit / GUARANTEED);
@@ -213,11 +215,11 @@ impl Table {
         let rank = |(number, entry): (&u64, &Entry)| {
             let lifetime = entry.track.lifetime();
             let (busy, active) = (lifetime.is_busy(), lifetime.active());
-            // A connection that never had a response goes first: a crowd cannot make it look fresh by coming again.
+            // A connection that never had a response goes first, so a crowd gains nothing by reconnecting.
             let used = room == Room::OfMost && lifetime.is_used();
             let may_go = match room {
                 Room::Idlest => !busy,
-                // A client with just one connection more loses none on which requests are answered.
+                // A client with only one connection more loses none that is in use.
                 Room::OfMost => {
                     let in_use = (busy || used) && now < active + limits::FAREWELL_TIME.time();
                     counts(has(&entry.track.client)) == most && !(in_use && most == least)
@@ -246,7 +248,6 @@ impl Table {
 }
 
 impl Track {
-    /// Returns whose connection this is.
     pub(in crate::serve) fn client(&self) -> &Client {
         &self.client
     }
@@ -265,27 +266,28 @@ impl Track {
         self.lifetime().received(bytes, Instant::now());
     }
 
-    /// Records whether bytes for the client wait.
+    /// Records whether bytes for the client are waiting to be sent.
     pub(in crate::serve) fn stalled(&self, stalled: bool) {
         self.lifetime().stalled(stalled, Instant::now());
     }
 
-    /// Begins a request, of which the head has come.
+    /// Begins a request whose head is complete.
     ///
     /// # Errors
-    /// The connection ends, or its client is no longer trusted.
+    /// Returns an error if the connection is ending, or if its client is no longer trusted.
     pub(in crate::serve) fn begin(self: &Arc<Self>, headers: &HeaderMap) -> Result<Exchange, TooLate> {
         self.check_trust();
         self.lifetime().begin(Instant::now())?;
         Ok(Exchange { track: Arc::clone(self), response: None, announced: Announced::by(headers) })
     }
 
-    /// Returns whether a response that is given now is the last of the connection, and has to say so.
+    /// Returns whether a response sent now is the last on the connection and must carry `Connection: close`.
     pub(in crate::serve) fn is_last(&self) -> bool {
         self.lifetime().is_last()
     }
 
-    /// Ends the connection if its client is no longer trusted, or was verified by other TLS material than is in force.
+    /// Ends the connection if its client is no longer trusted, or was verified by TLS material that is no
+    /// longer in force.
     fn check_trust(&self) {
         let Some(trust) = &self.trust else { return };
         let mut trust = trust.lock().unwrap_or_else(PoisonError::into_inner);
@@ -296,8 +298,8 @@ impl Track {
 }
 
 impl Trust {
-    /// Returns the instruction to the connection that follows from the material in force and the time; None if the
-    /// client is trusted as before.
+    /// Returns the directive that follows from the material in force and the time. Returns None if the client
+    /// is trusted as before.
     fn check(&mut self, now: SystemTime) -> Option<Directive> {
         let current = self.material.current();
         let same = Arc::ptr_eq(&self.by, &current);
@@ -314,7 +316,7 @@ impl Trust {
 }
 
 impl Announced {
-    /// Returns the body that `headers` announce. Only on HTTP/1.1 it matters how.
+    /// Returns the body that `headers` announce. The kind matters on HTTP/1.1 only.
     fn by(headers: &HeaderMap) -> Announced {
         if headers.contains_key(header::TRANSFER_ENCODING) {
             return Announced::Chunked;
@@ -325,7 +327,7 @@ impl Announced {
     }
 }
 
-/// A request and its response, until the client has taken the response.
+/// A request and its response, until the client has received the response.
 pub(in crate::serve) struct Exchange {
     track: Arc<Track>,
     response: Option<u64>,
@@ -345,7 +347,7 @@ impl Drop for Exchange {
     }
 }
 
-/// A connection in the registry, which it leaves when this is dropped.
+/// A connection in the registry. Dropping this value removes the connection.
 pub(in crate::serve) struct Tracked {
     registry: Arc<Registry>,
     number: u64,
@@ -376,12 +378,11 @@ impl Tracked {
         Tracked { registry: Arc::clone(registry), number, track, material }
     }
 
-    /// Returns the record of the connection.
     pub(in crate::serve) fn track(&self) -> &Arc<Track> {
         &self.track
     }
 
-    /// Drives `connection` to its end, in turns of its client.
+    /// Drives `connection` to its end, in the turns of its client.
     pub(in crate::serve) async fn drive<C: GracefulConnection>(
         mut self,
         connection: C,
@@ -392,7 +393,8 @@ impl Tracked {
         loop {
             let driven = poll_fn(|context| {
                 loop {
-                    // First, so that a request that has come already is seen before an idle connection is closed.
+                    // Polled first, so that a request that has already arrived is seen before an idle
+                    // connection is closed.
                     if let Poll::Ready(result) = connection.as_mut().poll(context) {
                         return Poll::Ready(result);
                     }
@@ -401,7 +403,8 @@ impl Tracked {
                         Step::Close => return Poll::Ready(Ok(())),
                         Step::Shutdown => connection.as_mut().graceful_shutdown(),
                         Step::Wait(until) => {
-                            // A sleep that ends too early only asks again, and costs less than one reset a request.
+                            // A sleep that ends too early only causes another step, which costs less than a
+                            // reset for each request.
                             if until < sleep.deadline() || sleep.is_elapsed() {
                                 sleep.as_mut().reset(until);
                             }
@@ -420,7 +423,8 @@ impl Tracked {
     }
 }
 
-/// Waits until other TLS material is in force than the connection has seen.
+/// Waits until TLS material is in force that the connection has not seen. Never returns for a connection
+/// without TLS.
 async fn changed(material: &mut Option<TlsReader>) {
     match material {
         Some(material) => material.changed().await,

@@ -17,12 +17,12 @@ pub(in crate::serve) struct TrackedStream<S> {
 }
 
 impl<S> TrackedStream<S> {
-    /// Wraps the stream of the connection of `track`.
+    /// Wraps the stream of the connection that `track` records.
     pub(in crate::serve) fn new(stream: S, track: &Arc<Track>) -> TrackedStream<S> {
         TrackedStream { stream, track: Arc::clone(track), stalled: false }
     }
 
-    /// Records whether bytes go out. Only a flush shows that none are left.
+    /// Records whether bytes are stuck in the stream. Only a flush shows that none are left.
     fn written<T>(&mut self, result: Poll<io::Result<T>>, flushed: bool) -> Poll<io::Result<T>> {
         let stalled = result.is_pending() || self.stalled && !flushed;
         if stalled != self.stalled {

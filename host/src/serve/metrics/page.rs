@@ -10,10 +10,10 @@ use prometheus_client::registry::Registry;
 use super::table::{Kind, Metric};
 use crate::telemetry::counters::Times;
 
-/// What the page is.
+/// The content type of the page.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
-/// A page that is being written. What is counted elsewhere is read once, now; nothing is kept.
+/// A page in the making. Each value is read once, when it is added; nothing is kept between pages.
 #[derive(Debug, Default)]
 pub struct Page(Vec<Family>);
 
@@ -30,18 +30,18 @@ enum Value {
 }
 
 impl Page {
-    /// A number; `labels` are values for those that the metric has, in its order.
+    /// Adds a number. `labels` are the values of the metric's labels, in the metric's order.
     pub fn number(&mut self, metric: &'static Metric, labels: &[&str], number: f64) {
         self.push(metric, labels, Value::Number(number));
     }
 
-    /// A number of things.
+    /// Adds a count.
     pub fn count(&mut self, metric: &'static Metric, labels: &[&str], count: u64) {
-        // Exact up to 2^53, and scrapers know no other numbers.
+        // A count is exact up to 2^53, and scrapers know no other numbers than f64.
         self.number(metric, labels, count as f64);
     }
 
-    /// How long things took.
+    /// Adds a histogram of durations.
     pub fn times(&mut self, metric: &'static Metric, labels: &[&str], times: &Times) {
         self.push(metric, labels, Value::Times { sum: times.seconds(), buckets: times.buckets() });
     }
@@ -55,7 +55,7 @@ impl Page {
         }
     }
 
-    /// The page as text.
+    /// Returns the page as text.
     pub fn text(self) -> String {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self));

@@ -1,11 +1,11 @@
-//! What the system says of this process (proc(5)). Where it says nothing, nothing is told.
+//! Metrics of the process from the system (proc(5)). A value that cannot be read is left out.
 
 use std::fs;
 
 use super::page::Page;
 use super::table::{CPU, MOST_FILES, OPEN_FILES, RESIDENT};
 
-/// Ticks a second of the times in `/proc`: 100 on every Linux (USER_HZ).
+/// Ticks per second of the times in `/proc`: 100 on every Linux (USER_HZ).
 const TICKS: f64 = 100.0;
 
 /// Adds memory, CPU time and file descriptors to the page.
@@ -19,7 +19,7 @@ pub(super) fn show(page: &mut Page) {
         page.number(&CPU, &[], seconds);
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // One of them is for reading them.
+        // Without the descriptor of the read directory itself.
         page.count(&OPEN_FILES, &[], (open.count() as u64).saturating_sub(1));
     }
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
@@ -31,7 +31,7 @@ pub(super) fn show(page: &mut Page) {
 
 fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program is in brackets, and may hold anything.
+    // The name of the program is in parentheses and may contain any character.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut ticks = fields.split_whitespace().skip(11).map(str::parse::<u64>);
     let (user, system) = (ticks.next()?.ok()?, ticks.next()?.ok()?);

@@ -1,38 +1,38 @@
-//! Every metric of the host: one table, which the page is written by and its documentation is made of. As with bounds, a
-//! row that nothing is written by is dead code, and refused by the compiler.
+//! Every metric of the host, in one table for the page and its documentation. As with limits, a row that is
+//! not used for the page is dead code, which the compiler rejects.
 
 use std::fmt::Write;
 
-/// One row.
+/// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metric {
-    /// As a scraper sees it, without the `_total` that a counter's name ends in.
+    /// The name as a scraper sees it, without a counter's suffix `_total`.
     pub name: &'static str,
-    /// What is counted.
+    /// The description of the metric.
     pub help: &'static str,
-    /// How it moves.
+    /// The kind of the metric.
     pub kind: Kind,
-    /// What its series are told apart by.
+    /// The labels that distinguish the metric's series.
     pub labels: &'static [&'static str],
 }
 
-/// How a metric moves.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It only goes up, and begins at 0 when the process does.
+    /// A number that only increases, from 0 at the start of the process.
     Counter,
-    /// It goes up and down.
+    /// A number that goes up and down.
     Gauge,
-    /// Counts in buckets, and a sum.
+    /// Counts in buckets and a sum.
     Histogram,
 }
 
-/// Rows that belong together.
+/// A group of rows that belong together.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {
-    /// A heading.
+    /// The heading of the group.
     pub title: &'static str,
-    /// Its rows.
+    /// The rows of the group.
     pub metrics: &'static [Metric],
 }
 
@@ -130,14 +130,14 @@ metrics! {
 }
 
 impl Metric {
-    /// As it stands on the page.
+    /// Returns the name as on the page.
     pub fn full_name(&self) -> String {
         let total = if self.kind == Kind::Counter { "_total" } else { "" };
         format!("{}{total}", self.name)
     }
 }
 
-/// The tables of the documentation, in Markdown.
+/// Returns the tables of the documentation, in Markdown.
 pub fn markdown() -> String {
     let mut text = String::new();
     for Group { title, metrics } in ALL {
