@@ -130,8 +130,8 @@ fn answer(mut stream: UnixStream, request: &[u8]) -> String {
     answer
 }
 
-/// bound: control-request within, control-request breaks, control-connections within, control-connections breaks
-/// bound: control-time within, control-time breaks
+/// bound: control-request within, control-request breaks, control-connections within
+/// bound: control-connections breaks, control-time within, control-time breaks
 #[test]
 fn the_socket_is_bounded() {
     let (installation, _process) = serving();

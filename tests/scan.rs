@@ -74,7 +74,8 @@ fn refusal(bytes: &[u8]) -> String {
     loaded.map_or_else(|error| error.to_string(), |_| "it is loaded".to_owned())
 }
 
-/// At its bound each is refused for what it does not export, before it is compiled; with one more, for the bound.
+/// At its limit each is rejected for its missing exports, before it is compiled; with one more, for the
+/// limit.
 ///
 /// bound: externs within, functions within, function within, core-modules within, components within
 /// bound: core-instances within, memories within, tables within, type-depth within
