@@ -201,7 +201,7 @@ fn where_a_killed_host_made_its_socket_is_removed() {
     assert_eq!(host(&installation, "status").0, 0);
 }
 
-/// A state directory may have a path of any length. That of a socket is limited to 107 bytes.
+/// A state directory may have a path of any length. The path of a socket is limited to 107 bytes.
 #[test]
 fn a_state_directory_may_have_a_long_path() {
     let folder = format!("{}/state", "long-name".repeat(20));

@@ -143,7 +143,7 @@ fn stances() -> Vec<Stance> {
     stances
 }
 
-/// The rules in their shortest form, to compare with: whether an image may run, and the basis of that.
+/// Applies the rules in their shortest form, to compare with: whether an image may run, and the basis of that.
 fn decided(rules: &Rules, stances: [&Stance; 2], image: &str) -> (bool, DecidedBy) {
     if rules.exempt_namespaces.matches("default") {
         return (true, DecidedBy::Exempt);

@@ -49,7 +49,8 @@ fn two_seconds() -> String {
     "2s".to_owned()
 }
 
-/// An instance may have 64, and another one exists while its snapshot is tried beside the reviews.
+/// Returns the default of `growth`: an instance may have 64 MiB, and another one exists while its snapshot is
+/// tried beside the reviews.
 fn usual_growth() -> u64 {
     160
 }

@@ -250,7 +250,8 @@ async fn hold(case: &Case) -> Option<String> {
     Some(last.join("; "))
 }
 
-/// The status names the noisy policies, once they have failed often enough, and the host stays ready.
+/// Checks that the status names the noisy policies, once they have failed often enough, and that the host
+/// stays ready.
 async fn named(host: &Host, case: &Case) {
     let line = |name: &str| format!("[-]policy/{name} failed: ");
     let began = Instant::now();

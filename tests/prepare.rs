@@ -179,7 +179,7 @@ async fn a_child_that_is_killed_is_followed_by_another() {
     let compiled = "endless failed: ";
     until("it says that it compiles", async || problem(&LoadError::Preparing.to_string()).await).await;
 
-    // It is not known yet whether the other change would be weaker without this one.
+    // The host does not know yet whether the other change would be weaker without this one.
     installation.replace("policies/quick.wasm", &version("version2"));
     let waits = "as long as endless cannot be loaded, and these changes wait: quick (component)";
     until("the other change waits", async || problem(waits).await).await;

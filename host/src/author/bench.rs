@@ -205,7 +205,7 @@ pub fn bench(
     let all = time * 3;
     let mut each = questions.iter().cycle();
     while configured_samples.len() < LEAST || (started.elapsed() < all && configured_samples.len() < MOST) {
-        // The rest of the time is divided, so that a slow policy has a few rounds too.
+        // A round takes at most a quarter of `time`, so that a slow policy has a few rounds too.
         let spent = started.elapsed();
         let left = || started.elapsed() < (spent + time / 4).min(all);
         for (count, question) in each.by_ref().take(ROUND).enumerate() {

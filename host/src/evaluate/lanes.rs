@@ -188,8 +188,12 @@ async fn in_free_lane(
     .await
 }
 
-/// Evaluates the review in a lane when its turn comes before `until`. Returns None if the review is too slow
-/// for this lane: by its expected duration when its turn comes, or because the run exceeds `patience`.
+/// Evaluates the review in a lane when its turn comes; a review whose turn does not come by `until` is
+/// denied. Returns None if the review is too slow for this lane: by its expected duration when its turn
+/// comes, or because the run exceeds `patience`.
+///
+/// # Errors
+/// Returns [`Overloaded`] if the queue is full and no client has more reviews in it.
 async fn in_lane(
     lane: &ArcSwap<Lane>,
     set: &Arc<PolicySet>,

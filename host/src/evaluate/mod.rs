@@ -30,9 +30,9 @@ pub enum Instances {
 /// that is left out still counts as one that applies, so the verdict is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audit {
-    /// They run after all others.
+    /// Audit-mode policies run after all others.
     Asked,
-    /// They do not run; their results say so.
+    /// Audit-mode policies do not run; their results say so.
     LeftOut,
 }
 
@@ -89,7 +89,7 @@ pub fn is_audited(set: &PolicySet, review: &Review) -> bool {
     !exempt(set, review) && applying(set, review).any(audits)
 }
 
-/// The images of a review. They are parsed only if a policy applies to some images and not to others.
+/// The images of a review, parsed only if a policy is limited to some images.
 struct Images<'a> {
     review: &'a Review,
     parsed: Option<Vec<Image>>,

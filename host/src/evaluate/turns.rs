@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 pub enum Client {
     /// The holder of certificates with this subject.
     Subject(Arc<[u8]>),
-    /// An unauthenticated peer at this address, or in this IPv6 network.
+    /// A peer at this address, or in this IPv6 network, without a known subject.
     Address(IpAddr),
 }
 

@@ -28,8 +28,8 @@ const MICRO: u64 = 1000;
 const MILLI: u64 = 1000 * MICRO;
 const SECOND: u64 = 1000 * MILLI;
 
-/// Upper ends of the buckets, in nanoseconds: from the duration of the quickest policy to the deadline of a
-/// review. One more bucket follows the last.
+/// Upper ends of the buckets, in nanoseconds: from the duration of the quickest policy to the default
+/// deadline of a review. One more bucket follows the last.
 const ENDS: [u64; 19] = [
     10 * MICRO,
     25 * MICRO,
