@@ -1,5 +1,5 @@
-//! What an instance may use up, and what it gets to see: every `.yaml` of `cases/bounds` is a case as those of
-//! `dispatch`; a `.wat` beside it is its policy. A bound that no verdict shows has a test below.
+//! Limits of an instance's resources and view. Every `.yaml` of `cases/bounds` is a case like those of
+//! `dispatch`; a `.wat` beside it is its policy. Limits that no verdict shows have a test below.
 
 use host::evaluate::{Instances, evaluate, evaluate_with};
 use host::review::verdict::Verdict;
@@ -13,7 +13,7 @@ fn bounds_cases() {
     dispatch::hold("tests/cases/bounds", 40);
 }
 
-/// What each policy said of each image.
+/// Returns the reason of each policy on each image.
 fn reasons(verdict: &Verdict) -> Vec<String> {
     verdict
         .images

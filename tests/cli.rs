@@ -1,12 +1,14 @@
 //! The command line: every folder of `cases/cli` is a test.
 //!
-//! `command` is a shell script, run in a copy of the folder, where `host` is the real binary. What it writes must be
-//! exactly `stdout` and `stderr`, and what it exits with `status`; a file that is not there stands for nothing written,
-//! and 0. In the copy `policies/` holds those of `plugins/dist`, and each `NAME.wat` has been made `NAME.wasm` too.
+//! `command` is a shell script that runs in a copy of the folder, where `host` is the real binary. Its output
+//! must be exactly `stdout` and `stderr`, and its exit status `status`; a missing file stands for no output,
+//! and for 0. In the copy `policies/` holds those of `plugins/dist`, and each `NAME.wat` has been compiled to
+//! `NAME.wasm` too.
 //!
-//! What differs from run to run is replaced: the copy's path by `CASE`, a generation by `GENERATION`, a time by `N ms`.
+//! Parts that differ from run to run are replaced: the copy's path by `CASE`, a generation by `GENERATION`, a
+//! time by `N ms`.
 //!
-//! After a change that is meant, write the expectations anew and look at the difference:
+//! After an intended change, write the expectations again and look at the difference:
 //!
 //! ```text
 //! UPDATE=1 cargo test --test tests cli; git diff tests/cases/cli
@@ -38,7 +40,7 @@ fn cli_cases() {
     assert!(differences.is_empty(), "{}\n\n(UPDATE=1 accepts what was found)", differences.join("\n\n"));
 }
 
-/// What came out otherwise than expected.
+/// Runs a case. Returns the differences from its expectation, or None.
 fn run(case: &Path) -> Option<String> {
     let temporary = tempfile::tempdir().unwrap();
     let copy = temporary.path().canonicalize().unwrap().join("case");
@@ -111,7 +113,7 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// `text` with what depends on the run replaced.
+/// Returns `text` with the parts that differ from run to run replaced.
 fn without_chance(text: &str, place: &str) -> String {
     let text = text.replace(place, "CASE");
     // A generation is `0-` and twelve hexadecimal digits.

@@ -1,4 +1,4 @@
-//! host.yaml: every folder of `cases/config` is a test; `expected.txt` is what is reported (`ok`: nothing).
+//! host.yaml: every folder of `cases/config` is a test. `expected.txt` is the report (`ok` if there is none).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -176,7 +176,7 @@ fn hostile_text_ends_soon() {
     ];
     for text in texts {
         let start = std::time::Instant::now();
-        // An answer of any kind: no panic, no overflow of the stack, no long wait.
+        // Any result is fine: no panic, no overflow of the stack, no long wait.
         let answer = parse(&text).map(|_| ()).map_err(|error| error.to_string());
         let beginning: String = text.chars().take(20).collect();
         assert!(start.elapsed().as_secs() < 20, "{beginning:?} took {:?}", start.elapsed());

@@ -1,4 +1,4 @@
-//! What becomes of host.yaml, and of the certificates that it names, when the reload is asked for.
+//! Reloads of host.yaml, and of the certificates that it names, on request.
 
 use std::fs;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ fn a_settings_error_points_into_host_yaml() {
         [format!("policy s: {expected} (its last good version stays in force, as it was configured)")]
     );
 
-    // At a start without a last good version it is what kubectl shows.
+    // At a start without a last good version, kubectl shows this message.
     let started = installation.start();
     let verdict = evaluate(&started.policies.current(), &support::review("default", &["x.io/a"]));
     assert_eq!(
@@ -96,7 +96,8 @@ fn certificates_are_followed_whole_or_not_at_all() {
     assert!(!Arc::ptr_eq(&first, &second));
     assert_eq!(started.policies.current().number(), 1, "policies are as they were");
 
-    // A key that does not belong to the certificate, and no certificate: as when only a part has been replaced.
+    // A key that does not belong to the certificate, and a file that is no certificate: as when only a part
+    // has been replaced.
     for (file, content) in [("key.pem", key.as_str()), ("cert.pem", "nothing"), ("ca.pem", "nothing")] {
         installation.certificates(&other);
         fs::write(installation.path(file), content).unwrap();
@@ -115,7 +116,7 @@ fn certificates_are_followed_whole_or_not_at_all() {
     assert_eq!(said(&started.policies), ["a: version1", "b: version2"]);
 }
 
-/// They expire, whatever else is wrong.
+/// Certificates expire, so they are followed whatever else is wrong.
 #[test]
 fn certificates_are_followed_while_nothing_else_can_be() {
     let installation = Installation::with_a();
@@ -141,7 +142,7 @@ fn certificates_are_followed_while_nothing_else_can_be() {
         assert!(problems.len() == 1 && problems[0].contains(why), "{problems:?}");
         assert_eq!(said(&started.policies), ["a: version1"]);
     }
-    // Broken ones change nothing then either.
+    // Broken certificates change nothing in this state either.
     installation.host_yaml("unjudgd: Allow");
     let before = started.tls.current();
     fs::write(installation.path("key.pem"), "nothing").unwrap();
@@ -161,7 +162,7 @@ fn what_is_bound_to_the_process_needs_a_restart() {
         .unwrap();
     let expected = ["listen", "admin.listen", "stateDirectory"]
         .map(|key| format!("host.yaml: `{key}` has changed, which needs a restart; the rest is in force"));
-    // For as long as it is so.
+    // The problem stays as long as its cause.
     for _ in 0..2 {
         started.reloader.reload();
         assert_eq!(started.policies.current().number(), 2);

@@ -1,6 +1,6 @@
-//! Confinement of the processes that compile: each thing that a component could try after it has taken over the compiler
-//! is tried in a process that confined itself as those do. Every attempt succeeds in a process that is not confined, so
-//! none is refused for another reason.
+//! Confinement of the processes that compile. Each action that a component could try after it took over the
+//! compiler is tried in a process that confined itself in the same way. Every attempt succeeds in an
+//! unconfined process, so none fails for another reason.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -19,21 +19,21 @@ use crate::support::client::{Protocol, get, post, review_in};
 use crate::support::process::{HOST, Process};
 use crate::support::{Installation, assert_none};
 
-/// Has this test binary, started again, do something in a process of its own.
+/// Environment variable with which this test binary runs a part of a test in a process of its own.
 const PART: &str = "CONFINE_TEST_PART";
-/// Exit status of a process whose attempt was refused with an error.
+/// Exit status of a process whose attempt failed with an error.
 const REFUSED: u8 = 11;
 /// Exit status of a process whose attempt succeeded.
 const SUCCEEDED: u8 = 12;
 
-/// This test binary, to run the one test `name` in the part `part`.
+/// Returns the command that runs the test `name` of this binary in the part `part`.
 fn again(name: &str, part: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([&format!("confine::{name}"), "--exact", "--nocapture", "--test-threads=1"]).env(PART, part);
     command
 }
 
-/// All that an attempt needs and that was there before the process was confined.
+/// State that an attempt needs, from before the confinement.
 struct Before {
     file: File,
     folder: tempfile::TempDir,
@@ -64,7 +64,7 @@ impl Before {
 #[expect(unsafe_code, reason = "these are what code that has taken over a process calls")]
 fn call(number: i64, arguments: [usize; 6]) -> io::Result<usize> {
     let [a, b, c, d, e, f] = arguments;
-    // SAFETY: no attempt gives the kernel memory to write that is not its own.
+    // SAFETY: every attempt gives the kernel only memory of its own to write.
     let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
@@ -75,7 +75,7 @@ fn map(protection: i32, flags: i32, file: i32) -> io::Result<usize> {
     call(libc::SYS_mmap, [0, PAGE, protection as usize, flags as usize, file as usize, 0])
 }
 
-/// Starts a process by clone(2) or clone3(2), which ends at once.
+/// Starts a process with clone(2) or clone3(2) that ends at once.
 fn forked(number: i64, arguments: [usize; 6]) -> io::Result<()> {
     match call(number, arguments)? {
         0 => std::process::abort(),
@@ -86,9 +86,9 @@ fn forked(number: i64, arguments: [usize; 6]) -> io::Result<()> {
 struct Attempt {
     name: &'static str,
     act: fn(&Before) -> io::Result<()>,
-    /// Landlock alone refuses it.
+    /// Whether Landlock alone rejects the attempt.
     landlock: bool,
-    /// A process that takes a snapshot may.
+    /// Whether a process that takes a snapshot may do it.
     snapshot_may: bool,
 }
 
@@ -132,7 +132,7 @@ const ATTEMPTS: &[Attempt] = &[
     denied("read the memory of a process", |before| {
         let mut byte = 0_u8;
         let to = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-        // No such address there: that the process is looked at is enough.
+        // The address does not exist there: the access to the process is the attempt.
         let from = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 1 };
         let (to, from) = (&raw const to as usize, &raw const from as usize);
         match call(libc::SYS_process_vm_readv, [before.other(), to, 1, from, 1, 0]) {
@@ -181,7 +181,7 @@ const ATTEMPTS: &[Attempt] = &[
     }),
 ];
 
-/// Confinements that attempts are made under.
+/// The confinements under which attempts are made.
 const CONFINEMENTS: [&str; 6] =
     ["nothing", "Landlock", "the filter", "the filter of a snapshot", "compiling", "a snapshot"];
 
@@ -201,7 +201,7 @@ fn confined(by: &str) {
     }
 }
 
-/// Whether the attempt must succeed.
+/// Returns whether the attempt must succeed.
 fn may(attempt: &Attempt, confinement: &str) -> bool {
     match confinement {
         "nothing" => true,
@@ -252,12 +252,12 @@ fn a_process_that_compiles_is_refused_all_else() {
     assert_none(&differences.into_inner().unwrap());
 }
 
-/// Whether the attempt of a process succeeded; None if the process came to no attempt.
+/// Returns whether the attempt of a process succeeded. Returns None if the process made no attempt.
 fn outcome(Output { status, .. }: &Output) -> Option<bool> {
     match (status.code(), status.signal()) {
         (Some(code), _) if code == i32::from(SUCCEEDED) => Some(true),
         (Some(code), _) if code == i32::from(REFUSED) => Some(false),
-        // seccomp(2) ends a process so.
+        // seccomp(2) ends a process with this signal.
         (_, Some(libc::SIGSYS)) => Some(false),
         _ => None,
     }
@@ -267,7 +267,7 @@ const LANDLOCK: [i64; 3] =
     [libc::SYS_landlock_create_ruleset, libc::SYS_landlock_add_rule, libc::SYS_landlock_restrict_self];
 const SECCOMP: [i64; 1] = [libc::SYS_seccomp];
 
-/// As under systemd 252 with `SystemCallFilter=@system-service` alone.
+/// The same confinement as of systemd 252 with `SystemCallFilter=@system-service` alone.
 #[tokio::test]
 async fn a_host_that_cannot_confine_its_compiler_serves_and_says_so() {
     let name = "a_host_that_cannot_confine_its_compiler_serves_and_says_so";

@@ -1,5 +1,5 @@
-//! How connections are kept and how they end: slow clients, idle ones, and all of them when the host stops. What is slow
-//! takes no time here: from `pause` on the clock jumps whenever there is nothing else to do.
+//! Life and end of connections: slow clients, idle ones, and the shutdown. Waits take no real time: after
+//! `pause` the clock jumps whenever there is nothing else to do.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::support::client::{Answer, BOTH, Connection, Protocol, full, post, rev
 use crate::support::{Installation, Server};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
-/// How its answer ends.
+/// The end of the response.
 const END: &str = "may run.\n";
 
-/// A host without policies, a client of it that speaks HTTP/1.1 byte by byte, and which port it has.
+/// Starts a host without policies, and opens a TLS connection for HTTP/1.1 byte by byte.
 async fn raw() -> (Installation, Server, TlsStream<TcpStream>) {
     let installation = Installation::bare(json!({}));
     let server = installation.serve().await;
@@ -34,11 +34,11 @@ async fn read_to(stream: &mut TlsStream<TcpStream>, end: &str) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// How long it is until the host closes.
+/// Waits until the host closes the connection. Returns the duration.
 async fn closed_after(stream: &mut TlsStream<TcpStream>) -> Duration {
     let began = Instant::now();
     let mut rest = Vec::new();
-    // Closed, whether with TLS' own farewell or without.
+    // Closed with or without a TLS close_notify.
     let _ = stream.read_to_end(&mut rest).await;
     assert!(!rest.starts_with(b"HTTP"), "an answer to nothing: {}", String::from_utf8_lossy(&rest));
     began.elapsed()
@@ -53,7 +53,7 @@ fn seconds(from: u64, to: u64) -> std::ops::Range<Duration> {
 async fn headers_may_take_their_time() {
     let (_installation, _server, mut stream) = raw().await;
     for _ in 0..2 {
-        // A kept connection is idle for longer than headers may take.
+        // A kept connection may be idle for longer than headers may take.
         pause();
         sleep(Duration::from_secs(60)).await;
         for part in [&GET[..1], &GET[1..20]] {
@@ -69,8 +69,8 @@ async fn headers_may_take_their_time() {
     }
 }
 
-/// Headers that never end, of the first request and of later ones, in one piece with the request before or not, all at
-/// once and byte after byte.
+/// Headers that never end are cut off: of the first request and of later ones, in one piece with the previous
+/// request or not, all at once and byte by byte.
 ///
 /// bound: headers-time breaks
 #[tokio::test]
@@ -109,7 +109,8 @@ async fn headers_that_never_end_are_cut_off() {
             let began = Instant::now();
             let _ = reading.read_u8().await;
             let took = began.elapsed();
-            // The clock may jump before the host has seen the first byte; an idle connection is kept for 180 s.
+            // The clock may jump before the host has read the first byte; an idle connection is kept for 180
+            // s.
             let before = String::from_utf8_lossy(before);
             assert!(seconds(9, 90).contains(&took), "{before:?}, {pipelined}, {trickles}: {took:?}");
             trickling.abort();
@@ -118,7 +119,7 @@ async fn headers_that_never_end_are_cut_off() {
     }
 }
 
-/// Asks without taking answers until the host takes no more. Returns what was asked.
+/// Sends requests without reading responses until the host reads no more. Returns the number of requests.
 async fn fill(stream: &mut TlsStream<TcpStream>) -> usize {
     let requests = GET.repeat(100);
     let mut written = 0;
@@ -153,10 +154,10 @@ async fn who_takes_no_answers_is_cut_off() {
     assert!(answers(stream, asked).await < asked, "all {asked} answers were kept for a minute");
 }
 
-/// Takes answers, until there are so many or the connection ends. Returns how many there were.
+/// Reads responses, until there are `wanted` of them or the connection ends. Returns their number.
 async fn answers(stream: TlsStream<TcpStream>, wanted: usize) -> usize {
     let (mut reading, mut writing) = tokio::io::split(stream);
-    // What is still to be sent; it fails where the connection has ended.
+    // Sends the rest, which fails if the connection has ended.
     let rest = tokio::spawn(async move { writing.flush().await });
     let (mut taken, mut bytes) = (0, Vec::new());
     while taken < wanted {
@@ -170,7 +171,7 @@ async fn answers(stream: TlsStream<TcpStream>, wanted: usize) -> usize {
     taken
 }
 
-/// A connection in use gets its last answer before it is closed, and one that is not is closed soon.
+/// A connection in use gets its last response before it is closed. An idle one is closed soon.
 ///
 /// bound: linger within, linger breaks
 #[tokio::test]
@@ -195,7 +196,7 @@ async fn who_is_idle_when_the_host_stops_is_answered_once_more() {
     }
 }
 
-/// A connection that was accepted before the host stops is served, though its handshake ends later.
+/// A connection that was accepted before the shutdown is served, even if its handshake ends later.
 #[tokio::test]
 async fn who_enters_while_the_host_stops_is_served() {
     for protocol in BOTH {
@@ -215,7 +216,7 @@ async fn who_enters_while_the_host_stops_is_served() {
     }
 }
 
-/// A client of HTTP/2 has to answer before its connection can be closed in order.
+/// An HTTP/2 client has to reply before its connection can be closed gracefully.
 ///
 /// bound: farewell-time within, farewell-time breaks
 #[tokio::test]
@@ -242,7 +243,7 @@ async fn who_does_not_let_go_is_cut_off() {
     }
 }
 
-/// What takes too long is not waited for, and that is told.
+/// A shutdown does not wait for slow reviews beyond its limit, and reports that.
 ///
 /// bound: stop-time breaks
 #[tokio::test]
@@ -258,7 +259,7 @@ async fn stopping_does_not_wait_for_ever() {
     pause();
     let began = Instant::now();
     let stopped = server.stop();
-    // The clock does not jump by itself while something is evaluated.
+    // The clock does not jump by itself during an evaluation.
     while !stopped.is_finished() {
         assert!(began.elapsed() < Duration::from_secs(30), "kubelet kills after 30 s");
         advance(Duration::from_secs(1)).await;
@@ -268,8 +269,8 @@ async fn stopping_does_not_wait_for_ever() {
     assert!(review.await.unwrap().is_err());
 }
 
-/// New TLS material is for new connections, and those of before end. A client of HTTP/2 is told at once. A client of
-/// HTTP/1.1 cannot be told, so its connection is kept until it is used or has been idle for long.
+/// New TLS material is for new connections, and older connections end. An HTTP/2 client gets a GOAWAY at
+/// once. HTTP/1.1 has no such message, so the connection is kept until its next use or a long idle time.
 ///
 /// bound: retire-time within, retire-time breaks
 #[tokio::test]
@@ -298,12 +299,12 @@ async fn connections_of_older_material_are_let_go() {
     last(&older1.review("nginx").await.unwrap());
     let mut newer = client.connect(server.address, Protocol::Http1).await.unwrap();
     assert_eq!(newer.review("nginx").await.unwrap().headers.get("connection"), None);
-    // Certificates that come again meanwhile do not make it longer.
+    // Further new certificates do not extend the time.
     pause();
     let began = Instant::now();
     sleep(Duration::from_secs(60)).await;
     renew(&mut server);
-    // The apiserver's own timer closes after 90.
+    // The apiserver's own timer closes after 90 s.
     sleep(Duration::from_secs(35)).await;
     resume();
     last(&late.review("nginx").await.unwrap());

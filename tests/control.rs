@@ -1,4 +1,4 @@
-//! The control socket, and the verbs that ask a running host.
+//! The control socket, and the verbs that use a running host.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,7 +13,7 @@ use crate::support::client::{Protocol, get};
 use crate::support::process::{HOST, Process};
 use crate::support::{Installation, version};
 
-/// A host whose policy `a` is of `version1`, as the program.
+/// Starts the program with a policy `a` of `version1`.
 fn serving() -> (Installation, Process) {
     let installation = Installation::bare(json!({
         "stateDirectory": "state", "policyDirectory": "more", "unjudged": "Deny",
@@ -25,7 +25,7 @@ fn serving() -> (Installation, Process) {
     (installation, process)
 }
 
-/// What `host ARGUMENTS` in the installation's folder exits with and says.
+/// Runs `host ARGUMENTS` in the installation's folder. Returns the exit status and the output.
 pub(crate) fn host(installation: &Installation, arguments: &str) -> (i32, String) {
     let output =
         Command::new(HOST).args(arguments.split(' ')).current_dir(installation.path(".")).output().unwrap();
@@ -79,7 +79,7 @@ fn a_swap_is_seen_put_back_and_released() {
     let (code, said) = host(&installation, "approve 0123456789ab --state state");
     assert!(code == 1 && said.contains("`host rollback --release` puts it in force"), "{said}");
 
-    // host.yaml may be broken just when a way back is needed.
+    // host.yaml may be broken just when a rollback is needed.
     installation.write("host.yaml", b"policies: [");
     let (code, said) = host(&installation, "rollback --to 2");
     assert!(code == 2 && said.contains("--state DIR asks"), "{said}");
@@ -121,17 +121,17 @@ fn connect(installation: &Installation) -> UnixStream {
     UnixStream::connect(installation.path("state/control.sock")).unwrap()
 }
 
-/// All that is answered to these bytes.
+/// Sends these bytes and returns the whole reply.
 fn answer(mut stream: UnixStream, request: &[u8]) -> String {
-    // It may have closed already.
+    // The host may have closed the socket already.
     let _ = stream.write_all(request);
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);
     answer
 }
 
-/// bound: control-request within, control-request breaks, control-connections within, control-connections breaks
-/// bound: control-time within, control-time breaks
+/// bound: control-request within, control-request breaks, control-connections within
+/// bound: control-connections breaks, control-time within, control-time breaks
 #[test]
 fn the_socket_is_bounded() {
     let (installation, _process) = serving();
@@ -152,7 +152,7 @@ fn the_socket_is_bounded() {
         assert!(answer.starts_with("{\"refused\":") && answer.contains(why), "{answer}");
     }
 
-    // Whoever says nothing is given up, and until then so many may be under way.
+    // A silent client is disconnected after a time; until then connections are limited.
     let begun = Instant::now();
     let silent: Vec<_> = (0..8).map(|_| connect(&installation)).collect();
     let full = "8 requests are under way on this host's control socket: ask again in a moment";
@@ -167,7 +167,7 @@ fn the_socket_is_bounded() {
     assert_eq!(host(&installation, "status").0, 0);
 }
 
-/// Until the last review under way is answered, whoever looks is told.
+/// The status shows a drain until the last review under way is finished.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_drains_says_so() {
     let installation = Installation::never_ending("8s", json!({ "stateDirectory": "state" }));
@@ -201,7 +201,7 @@ fn where_a_killed_host_made_its_socket_is_removed() {
     assert_eq!(host(&installation, "status").0, 0);
 }
 
-/// A path of any length, where that of a socket may have 107 bytes.
+/// A state directory may have a path of any length. The path of a socket is limited to 107 bytes.
 #[test]
 fn a_state_directory_may_have_a_long_path() {
     let folder = format!("{}/state", "long-name".repeat(20));

@@ -1,4 +1,4 @@
-//! The files of the decision log: what keeps them from growing, from holding anyone up, and from being lost in silence.
+//! The files of the decision log: limits of their size, no waiting, and no silent loss.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -19,16 +19,16 @@ use crate::support::client::{Protocol, get, post};
 use crate::support::process::{HOST, Process};
 use crate::support::{self, Installation};
 
-/// The files in a folder, oldest first.
+/// Returns the log's files in a folder, oldest first.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    // The one that is written has the shortest name.
+    // The current file has the shortest name.
     files.sort_by_key(|file| (file.file_name().unwrap().len() == 15, file.clone()));
     files
 }
 
-/// Lines are written by the end of the process, and what the end of another has cut is mended.
+/// All lines are written by the end of the process, and an incomplete line of another process is repaired.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_it_is_stopped() {
     let installation = Installation::bare(json!({ "decisionLog": { "directory": "decisions" } }));
@@ -72,7 +72,7 @@ async fn files_are_rotated_and_the_oldest_goes() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    // Five fit into a file.
+    // Five lines fit into a file.
     ask(15).await;
     assert_eq!(
         files(&installation.path("decisions")).iter().map(|file| lines_of(file).len()).collect::<Vec<_>>(),
@@ -83,7 +83,7 @@ async fn files_are_rotated_and_the_oldest_goes() {
     assert_eq!(found.iter().map(|file| lines_of(file).len()).collect::<Vec<_>>(), [5, 5, 1]);
     assert!(found.iter().all(|file| fs::metadata(file).unwrap().len() <= 1 << 20), "{found:?}");
     assert_eq!(lines_of(&found[0])[0]["images"][0]["original"], "image-5", "the oldest is gone");
-    // A file is called by the review that came next.
+    // A rotated file has the id of the next review in its name.
     for pair in found.windows(2) {
         let next = &lines_of(&pair[1])[0]["id"];
         assert_eq!(
@@ -93,7 +93,7 @@ async fn files_are_rotated_and_the_oldest_goes() {
     }
 }
 
-/// A line that is not whole does not spoil the next.
+/// An incomplete line does not spoil the next one.
 #[tokio::test]
 async fn half_a_line_is_taken_away() {
     let installation = Installation::bare(json!({ "decisionLog": { "directory": "decisions" } }));
@@ -107,7 +107,7 @@ async fn half_a_line_is_taken_away() {
     assert_eq!(lines(&installation, 2).await[1]["images"][0]["original"], "second");
 }
 
-/// A file that is taken away, as logrotate does, is made anew.
+/// A file that is moved away, as logrotate does, is created again.
 #[tokio::test]
 async fn a_file_that_is_moved_away_is_made_anew() {
     let installation = Installation::bare(json!({ "decisionLog": { "directory": "decisions" } }));
@@ -120,7 +120,7 @@ async fn a_file_that_is_moved_away_is_made_anew() {
     assert_eq!(lines(&installation, 1).await[0]["images"][0]["original"], "second");
 }
 
-/// An allowed review with annotations of so many bytes.
+/// Returns an allowed review with annotations of `bytes` bytes.
 pub(crate) fn reviewed(ids: &Ids, bytes: usize) -> Arc<Reviewed> {
     let set = support::set(json!({ "policies": [], "allowEmpty": true, "unjudged": "Allow" }));
     let mut review = support::review("default", &["nginx"]);
@@ -129,14 +129,14 @@ pub(crate) fn reviewed(ids: &Ids, bytes: usize) -> Arc<Reviewed> {
     Arc::new(Reviewed::new(ids, Duration::from_micros(1), Arc::new(review), verdict))
 }
 
-/// A log of its own.
+/// Opens a log of its own.
 pub(crate) fn open(config: Value) -> DecisionLog {
     let log = DecisionLog::default();
     log.configure(support::config(json!({ "decisionLog": config })).decision_log.as_ref());
     log
 }
 
-/// Gives `count` reviews to a log at once: how many lines it then has, and how many were dropped.
+/// Gives `count` reviews to a log at once. Returns the number of written and of dropped lines.
 fn at_once(queue: usize, count: u64, reviewed: &Arc<Reviewed>) -> (u64, u64) {
     let folder = tempfile::tempdir().unwrap();
     let log = open(json!({ "directory": folder.path(), "queue": queue }));
@@ -160,7 +160,8 @@ fn what_finds_the_queue_full_is_dropped_and_counted() {
     assert!(dropped > 5000, "{dropped} of 10,000 were dropped");
 }
 
-/// What waits is counted in bytes, whatever a review says: here while another process has the lock, so nothing is written.
+/// The queue is limited in bytes, whatever the size of a review. Another process has the lock, so nothing is
+/// written.
 ///
 /// bound: decision-log-memory within, decision-log-memory breaks
 #[test]
@@ -187,7 +188,8 @@ fn what_waits_is_bounded_in_bytes() {
     });
 }
 
-/// A folder that others can write, one that is a file, and what is no file: it is said, and everyone is answered.
+/// A folder that others can write, a file instead of a folder, and a folder instead of a file are reported,
+/// and every review gets its response.
 #[tokio::test]
 async fn what_cannot_be_written_is_loud_and_harmless() {
     let installation = Installation::bare(json!({ "decisionLog": { "directory": "decisions" } }));
@@ -227,13 +229,13 @@ async fn what_cannot_be_written_is_loud_and_harmless() {
     }
 }
 
-/// A disk that takes no more, in the middle of a line, and takes more again later. (It is the size of files that is
-/// limited, which fails in the same place.)
+/// A disk that is full in the middle of a line, and has space again later. (The limit is of file sizes, which
+/// fails in the same place.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_loud_and_harmless() {
     let installation = Installation::bare(json!({ "decisionLog": { "directory": "decisions" } }));
     let mut command = std::process::Command::new("sh");
-    // The limit kills who does not ignore its signal.
+    // The signal of the limit kills a process that does not ignore it.
     let script = format!(
         "trap '' XFSZ; exec {HOST} serve --log-format text --config {}",
         installation.path("host.yaml").display()
@@ -271,7 +273,7 @@ async fn a_full_disk_is_loud_and_harmless() {
     assert_eq!(written.last().unwrap()["images"][0]["original"], "after");
 }
 
-/// A log is of one process. Another one is told so, and its reviews wait for nobody.
+/// A log belongs to one process. Another one reports that, and its reviews do not wait.
 #[test]
 fn a_log_is_of_one_process() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The decision log: what a line holds, that a review can be judged again by it, and which reviews have one. Its files are
-//! in `decision_files`.
+//! The decision log: the content of a line, another evaluation of a review by its line, and the selection of
+//! logged reviews. Tests of its files are in `decision_files`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::support::{self, Installation, scripted};
 
 pub(crate) const FILE: &str = "decisions/decisions.jsonl";
 
-/// The lines of a file.
+/// Reads the lines of a file.
 pub(crate) fn lines_of(file: &Path) -> Vec<Value> {
     let text = fs::read_to_string(file).unwrap_or_default();
     assert!(text.is_empty() || text.ends_with('\n'), "{}: the last line is cut", file.display());
@@ -24,7 +24,7 @@ pub(crate) fn lines_of(file: &Path) -> Vec<Value> {
     text.lines().map(parse).collect()
 }
 
-/// Waits until there are so many lines.
+/// Waits until the log has `count` lines.
 pub(crate) async fn lines(installation: &Installation, count: usize) -> Vec<Value> {
     let began = Instant::now();
     loop {
@@ -61,7 +61,7 @@ pub(crate) fn review(namespace: &str, annotations: Value, images: &[&str]) -> St
     .to_string()
 }
 
-/// What differs from run to run, replaced.
+/// Returns the line with the parts that differ from run to run replaced.
 fn steady(mut line: Value) -> Value {
     for (field, is) in [
         ("id", line["id"].as_str().is_some_and(|id| id.len() == 16)),
@@ -130,7 +130,7 @@ async fn a_line_says_all_of_a_review() {
     assert_eq!(written[3]["decidedBy"], "request");
     assert_eq!(written[3]["reason"], answers[3]["status"]["reason"]);
 
-    // The response says the same.
+    // The line and the response agree.
     for (answer, line) in answers.iter().zip(&written) {
         assert_eq!(answer["status"]["auditAnnotations"]["decided-by"], line["decidedBy"]);
         assert_eq!(answer["status"]["auditAnnotations"]["generation"], line["generation"]);
@@ -143,7 +143,7 @@ async fn a_line_says_all_of_a_review() {
     }
     let ids: Vec<_> = written.iter().map(|line| line["id"].as_str().unwrap()).collect();
     assert!(ids.is_sorted(), "{ids:?}");
-    // Nothing in the file deceives who looks at it.
+    // The file has no characters that deceive a reader.
     let text = fs::read_to_string(installation.path(FILE)).unwrap();
     assert!(
         text.contains("yes\\u202e")
@@ -151,7 +151,7 @@ async fn a_line_says_all_of_a_review() {
     );
 }
 
-/// What a later replay needs is in the line: the same set gives the same verdict.
+/// The line has everything that a replay needs: the same set gives the same verdict.
 #[tokio::test]
 async fn a_review_can_be_judged_again_by_its_line() {
     let changes = json!({ "decisionLog": { "directory": "decisions" }, "policies": policies() });
@@ -197,7 +197,7 @@ async fn a_host_in_mode_audit_logs_what_it_would_deny() {
     assert_eq!(line["id"], answer["status"]["auditAnnotations"]["review"]);
 }
 
-/// What is denied, or fails, is always written; of the rest as much as is asked for, changed while the host runs.
+/// Denials and failures are always written. The sampling of other reviews can be changed while the host runs.
 #[tokio::test]
 async fn allowed_reviews_can_be_sampled() {
     let changes =

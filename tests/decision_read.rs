@@ -1,5 +1,5 @@
-//! The decision log as it is read back for a replay: what is written comes again, the newest first, within the limits of a
-//! reading. Lines that hold nothing are cases of `cases/gate`.
+//! Reading the decision log back for a replay: all records come, the newest first, within the limits of a
+//! reading. Lines without a record are cases of `cases/gate`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -14,23 +14,23 @@ use crate::decision_files::{files, open, reviewed};
 use crate::decision_log::lines_of;
 use crate::support::logged;
 
-/// Limits that a busy machine keeps within.
+/// Returns limits that a busy machine can meet.
 fn patient() -> ReadLimits {
     ReadLimits { time: Duration::from_secs(60), ..ReadLimits::default() }
 }
 
-/// The ids of a log, the newest first.
+/// Returns the ids of a log, the newest first.
 fn ids(folder: &Path, limits: ReadLimits) -> Vec<ReviewId> {
     Records::open(folder, limits).unwrap().map(|record| record.id).collect()
 }
 
-/// A line, and the id of its review.
+/// Returns a line, and the id of its review.
 fn line() -> (ReviewId, String) {
     let reviewed = reviewed(&Ids::default(), 10);
     (reviewed.id, serde_json::to_string(&DecisionRecord::new(&reviewed)).unwrap() + "\n")
 }
 
-/// A log of one review and what stands after it in the file.
+/// Writes a log of one review and `rest` after it.
 fn log_before(rest: &str) -> (tempfile::TempDir, ReviewId) {
     let folder = tempfile::tempdir().unwrap();
     let (id, line) = line();
@@ -65,7 +65,7 @@ fn a_log_without_files_has_no_records() {
     assert_eq!(ids(folder.path(), patient()), []);
     fs::write(folder.path().join("decisions.jsonl"), "").unwrap();
     assert_eq!(ids(folder.path(), patient()), []);
-    // Its first line is being written.
+    // The first line of the file is still being written.
     fs::write(folder.path().join("decisions.jsonl"), line().1.trim_end()).unwrap();
     assert_eq!(ids(folder.path(), patient()), []);
 }
@@ -103,7 +103,7 @@ fn reading_ends_in_time() {
     }
 }
 
-/// A line over its bound is garbage, wherever it stands; the lines around it are read.
+/// A line over the limit is skipped, wherever it stands; the lines around it are read.
 #[test]
 fn a_line_over_its_bound_is_skipped() {
     let long = "x".repeat(3 << 20);
@@ -115,7 +115,7 @@ fn a_line_over_its_bound_is_skipped() {
     assert_eq!(ids(folder.path(), patient()), [second, first]);
 }
 
-/// What another user can write, or what is no file, is left out, and the log says so.
+/// A file that another user can write, or a folder instead of a file, is left out and reported in the log.
 #[test]
 fn a_file_that_is_not_the_hosts_alone_is_not_read() {
     let (folder, id) = log_before("");
@@ -141,7 +141,7 @@ fn a_file_that_is_not_the_hosts_alone_is_not_read() {
     assert!(refused.to_string().contains("others can write"), "{refused}");
 }
 
-/// The newest file is the one with the greatest name, after the one that is written.
+/// The newest file is the current one, and then the one with the greatest name.
 #[test]
 fn files_are_read_in_the_order_of_time() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The files of `host/deploy`: what they name exists, and the host starts as they start it.
+//! The files of `host/deploy`: everything that they name exists, and the host starts with their commands.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -17,7 +17,7 @@ fn deployed(file: &str) -> String {
     std::fs::read_to_string(project("host/deploy").join(file)).unwrap()
 }
 
-/// The settings of a unit of systemd.
+/// Reads the settings of a systemd unit.
 fn unit(file: &str) -> BTreeMap<String, String> {
     let text = deployed(file);
     let lines = text.lines().filter(|line| !line.starts_with(['#', '[']));
@@ -25,7 +25,7 @@ fn unit(file: &str) -> BTreeMap<String, String> {
     settings.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-/// Starts the host as `command` says, on an installation in a folder.
+/// Starts the host by `command` on an installation in a folder.
 fn start(command: &[&str]) -> (Installation, Process) {
     let installation = Installation::bare(json!({}));
     assert_eq!(command[0], PROGRAM);
@@ -66,7 +66,7 @@ fn the_units_start_the_host_that_the_readme_sets_up() {
     assert!(seconds("TimeoutStopSec") > longest, "it is killed before {longest} s are over");
 }
 
-/// What systemd itself says of them.
+/// systemd itself accepts the units.
 #[test]
 fn systemd_takes_the_units() {
     let folder = tempfile::tempdir().unwrap();

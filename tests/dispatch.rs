@@ -1,5 +1,5 @@
-//! How decisions become a verdict: every file of `cases/dispatch` is a host.yaml whose policies do what their settings
-//! say, a review, and the verdict that is expected to the letter. What holds for all of them is below the table.
+//! Combination of decisions into a verdict. Every file of `cases/dispatch` has a host.yaml with scripted
+//! policies, a review, and the exact expected verdict. Properties of all verdicts are below the table.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,7 +46,7 @@ fn default_namespace() -> String {
     "default".to_owned()
 }
 
-/// All that a response has besides `generation`. A policy's file is `MODULE` in its text.
+/// All fields of a response except `generation`. `MODULE` stands for the file of a policy.
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Expected {
@@ -57,7 +57,7 @@ struct Expected {
     reason: String,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
-    /// What the policies wrote.
+    /// The log lines of the policies.
     log: Option<Vec<String>>,
 }
 
@@ -70,14 +70,14 @@ fn dispatch_cases() {
     hold("tests/cases/dispatch", 80);
 }
 
-/// Every `.yaml` of a folder, of which there are at least so many, is as it says.
+/// Runs every `.yaml` of a folder, of which there must be at least `least`.
 pub(crate) fn hold(folder: &str, least: usize) {
     let mut files: Vec<_> =
         std::fs::read_dir(support::project(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
     files.sort();
     assert!(files.len() >= least, "only {} cases", files.len());
-    // Nearly all of the time is for compiling, a case at a time on each processor.
+    // Most of the time is compilation, one case at a time on each processor.
     let share = files.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from));
     let differences: Vec<String> = std::thread::scope(|scope| {
         let workers: Vec<_> = files
@@ -89,7 +89,7 @@ pub(crate) fn hold(folder: &str, least: usize) {
     assert!(differences.is_empty(), "{}", differences.join("\n\n"));
 }
 
-/// What is not as the file says; none where all is.
+/// Returns the difference from the expectation, or None.
 fn difference(file: &Path) -> Option<String> {
     let name = file.file_stem().unwrap().display().to_string();
     let document = Document::parse(&std::fs::read(file).unwrap()).unwrap();
@@ -113,10 +113,10 @@ fn difference(file: &Path) -> Option<String> {
     (found != case.expected).then(|| format!("{name}\nexpected {:#?}\nfound {found:#?}", case.expected))
 }
 
-/// What a policy says, by the repository of the image: `SAYS-SAYS` has a word for each of two policies.
+/// The decision of a policy by the repository of the image: `WORD-WORD` has a word for each of two policies.
 const WORDS: [&str; 4] = ["allow", "deny", "abstain", "malfunction"];
 
-/// Where and how one of the two policies is in force.
+/// Scope, mode and failurePolicy of one of the two policies.
 #[derive(Clone, Debug)]
 struct Stance {
     mode: Mode,
@@ -143,7 +143,7 @@ fn stances() -> Vec<Stance> {
     stances
 }
 
-/// The rules in the fewest words, for the test to compare with: whether an image may run, and what decides that.
+/// Applies the rules in their shortest form, to compare with: whether an image may run, and the basis of that.
 fn decided(rules: &Rules, stances: [&Stance; 2], image: &str) -> (bool, DecidedBy) {
     if rules.exempt_namespaces.matches("default") {
         return (true, DecidedBy::Exempt);
@@ -241,7 +241,7 @@ fn every_combination_of_two_policies_is_as_the_rules_say() {
                     .map(|image| image.decided_by)
                     .collect();
                 assert_eq!(Some(verdict.disposition.decided_by()), by.into_iter().max());
-                // The same in a host that only looks on.
+                // The same decisions in a host in mode audit.
                 let images = verdict.images.iter().map(|image| image.judged.clone()).collect();
                 let looking_on = Rules { mode: Mode::Audit, ..rules };
                 let other = Verdict::combine(&looking_on, "default", "1-a", images);
@@ -270,7 +270,8 @@ fn malfunction() -> impl Strategy<Value = Malfunction> {
     ]
 }
 
-/// Within the contract's bounds, as the sandbox hands it on: the reason is escaped already.
+/// Generates decisions within the contract's limits, as the sandbox passes them on: the reason is escaped
+/// already.
 fn decision() -> impl Strategy<Value = Decision> {
     let texts = || prop::collection::vec(any::<String>(), 0..3);
     let pairs = prop::collection::vec((any::<String>(), any::<String>()), 0..40);
@@ -287,7 +288,7 @@ fn decision() -> impl Strategy<Value = Decision> {
 
 fn said() -> impl Strategy<Value = Said> {
     let judgement = prop_oneof![3 => decision().prop_map(Ok), 1 => malfunction().prop_map(Err)];
-    // As it is checked: escaped, and within its bound.
+    // As after the check: escaped, and within the limit.
     let message = prop::option::weighted(0.3, (any::<String>(), 1..100_usize))
         .prop_map(|message| message.map(|(text, times)| text::shown(&text.repeat(times), 256).into()));
     (any::<bool>(), any::<bool>(), "[a-z]([-a-z0-9]{0,61}[a-z0-9])?", judgement, message).prop_map(
@@ -330,7 +331,7 @@ fn combine(rules: &Rules, images: &[Judged]) -> Verdict {
     Verdict::combine(rules, "default", "7-0123456789ab", images.to_vec())
 }
 
-/// What must hold of the text of any verdict.
+/// Checks the properties of every verdict's text.
 fn well_formed(verdict: &Verdict) -> Result<(), TestCaseError> {
     prop_assert_eq!(verdict.allowed(), verdict.answered_reason().is_empty());
     prop_assert!(Disposition::ALL.contains(&verdict.disposition));
@@ -377,7 +378,7 @@ proptest! {
         let (verdict, without) = (combine(&rules, &images), combine(&rules, &without));
         prop_assert!(verdict.allowed() || !without.allowed());
         for (image, without) in verdict.images.iter().zip(&without.images) {
-            // Where nothing is in force, audit is all there is.
+            // If no policy enforces, the audit policies are the only ones.
             if without.judged.said.is_empty() && !image.judged.said.is_empty() && without.decided_by == DecidedBy::Unjudged {
                 prop_assert_eq!((image.allowed, image.decided_by), (true, DecidedBy::AuditOnly));
                 continue;
@@ -462,7 +463,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Through the component: nothing that a guest says breaks the bounds of the text.
+    /// Runs the component: nothing that a guest returns exceeds the limits of the text.
     #[test]
     fn whatever_a_policy_says_is_fit_to_print(
         outcome in prop_oneof![Just("allow"), Just("deny"), Just("abstain")],

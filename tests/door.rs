@@ -1,5 +1,6 @@
-//! The door for ImageReview: what an apiserver sends, what it never would, and what either is answered. Every file of
-//! `cases/door` is a test, over HTTP/1.1 and HTTP/2; `fixtures/apiserver` holds what real apiservers sent.
+//! The webhook for ImageReview: requests of an apiserver, requests that it never sends, and the responses.
+//! Every file of `cases/door` is a test, over HTTP/1.1 and HTTP/2; `fixtures/apiserver` holds requests of
+//! real apiservers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,12 +37,12 @@ struct Sent {
     method: String,
     #[serde(default = "root")]
     path: String,
-    /// Over `content-type: application/json`; null takes one away.
+    /// Additional headers to `content-type: application/json`; null removes one.
     #[serde(default)]
     headers: BTreeMap<String, Option<String>>,
     #[serde(default)]
     body: Vec<Part>,
-    /// The body is sent in pieces of this many bytes, without a length.
+    /// Size of the pieces in which the body is sent, without a length.
     piece: Option<usize>,
 }
 
@@ -79,9 +80,9 @@ impl Part {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Expected {
     status: u16,
-    /// Of an ImageReview.
+    /// The verdict of an ImageReview.
     allowed: Option<bool>,
-    /// Parts of its reason, of the Status' message, or of a plain body.
+    /// Parts of the reason, of the Status' message, or of a plain body.
     #[serde(default)]
     says: Vec<String>,
 }
@@ -117,7 +118,7 @@ fn in_pieces(bytes: &[u8], piece: usize) -> Body {
     body.boxed()
 }
 
-/// What differs from `expected`, and from what holds for every answer.
+/// Returns the differences from `expected`, and from the properties of every response.
 fn differences(expected: &Expected, answer: &Answer, head: bool) -> Vec<String> {
     let mut found = Vec::new();
     let mut check = |holds: bool, what: String| {
@@ -186,7 +187,7 @@ async fn every_case() {
     assert_none(&found);
 }
 
-/// One thing that was done with kubectl, and what the apiserver sent because of it.
+/// A recorded kubectl command, and the requests of the apiserver that it caused.
 #[derive(Deserialize)]
 struct Recorded {
     exit: i32,
@@ -229,7 +230,7 @@ async fn what_apiservers_sent() {
                 };
                 if body["kind"] == "ImageReview" {
                     image_reviews += 1;
-                    // The backend that was recorded trusted `registry.k8s.io` and nothing else.
+                    // The recorded backend trusted `registry.k8s.io` and nothing else.
                     let allowed = Some(recorded.exit == 0);
                     check(&answer, Expected { status: 200, allowed, says: Vec::new() });
                 } else {
@@ -259,7 +260,8 @@ async fn the_reason_names_each_image_that_is_refused() {
     assert_eq!(answer["status"]["allowed"], true, "{answer}");
 }
 
-/// `mode: audit` of the host denies nothing, not even what is over a bound, and tells what it would have denied.
+/// With `mode: audit` the host denies nothing, not even a request over a limit, and reports the denials that
+/// it would have made.
 #[tokio::test]
 async fn a_host_in_audit_mode_only_reports() {
     let installation = Installation::new(json!({ "mode": "audit", "limits": { "body": "64Ki" } }));
@@ -278,7 +280,7 @@ async fn a_host_in_audit_mode_only_reports() {
     }
 }
 
-/// What cannot be sent whole is answered or cut off, and the host serves on.
+/// A body that cannot be sent whole gets a response or is cut off, and the host continues to serve.
 /// bound: body-drain breaks
 #[tokio::test]
 async fn a_body_far_over_every_bound() {
@@ -289,7 +291,7 @@ async fn a_body_far_over_every_bound() {
         let (mut sender, body) = Channel::<Bytes>::new(1);
         let piece = Bytes::from(vec![b' '; 1 << 20]);
         let feeding = tokio::spawn(async move {
-            // Without an end: it stops when the host takes no more.
+            // The body has no end: sending stops when the host reads no more.
             let mut sent = 0;
             while sender.send_data(piece.clone()).await.is_ok() {
                 sent += 1;
@@ -312,7 +314,7 @@ async fn a_body_far_over_every_bound() {
     }
 }
 
-/// A client that has to be told of the bound must be able to send everything first.
+/// A client that is to read the response about the limit must be able to send its whole body first.
 /// bound: body-drain within
 #[tokio::test]
 async fn a_body_over_its_bound_is_read_to_its_end() {
@@ -329,7 +331,8 @@ async fn a_body_over_its_bound_is_read_to_its_end() {
     }
 }
 
-/// The head of a request whose client waits for `100 Continue`, and so knows that its body is being waited for.
+/// Returns the head of a request that expects `100 Continue`, by which the client knows that the host waits
+/// for the body.
 fn head(length: usize) -> String {
     format!("POST / HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n")
 }
@@ -442,14 +445,14 @@ async fn a_connection_has_so_many_streams() {
     assert_eq!(waiting.await.unwrap().unwrap().status(), 200);
 }
 
-/// A request that gets 4xx, as a client has to see it: the request line, the HPACK of its headers, and the status.
+/// Requests that get 4xx: the request line, the HPACK of its headers, and the status.
 const REJECTED: [(&str, &[u8], u16); 3] = [
     ("POST /image_policy", b"\x83\x87\x04\x0d/image_policy\x01\x09localhost", 400),
     ("PUT /", b"\x02\x03PUT\x87\x84\x01\x09localhost", 405),
     ("GET /x", b"\x82\x87\x04\x02/x\x01\x09localhost", 404),
 ];
 
-/// curl 7.88 takes a response before the end of its own body for an error of the stream when a reset follows.
+/// curl 7.88 takes a response before the end of its own body for a stream error if a reset follows.
 #[tokio::test]
 async fn a_rejected_body_is_taken_before_the_response_over_http2() {
     let installation = Installation::bare(json!({}));
@@ -517,7 +520,8 @@ async fn a_rejected_body_is_taken_before_the_response_over_http1() {
     }
 }
 
-/// Otherwise a `server:` that is meant for another backend shows nowhere, and `defaultAllow` decides.
+/// Without this a `server:` that points to another backend would not show anywhere, and `defaultAllow` would
+/// decide.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_no_image_review_are_logged_and_shown_when_they_repeat() {
     let installation = Installation::bare(json!({}));
@@ -545,7 +549,7 @@ async fn requests_that_are_no_image_review_are_logged_and_shown_when_they_repeat
         assert!(line.len() < 500 && !line.contains("timeout"), "{line}");
         assert_eq!(problems().await.len(), usize::from(sent >= 3), "after {sent}");
     }
-    // A page of the admin listener is kept for a tenth of a second.
+    // A page of the admin listener is cached for a tenth of a second.
     tokio::time::sleep(Duration::from_millis(150)).await;
     let problem = &problems().await[0];
     assert_eq!(problem["subject"], "requests");

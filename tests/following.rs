@@ -1,4 +1,4 @@
-//! The reload as it runs by itself: a defect in it is told and survived, and it does nothing without a reason.
+//! The reload thread: it reports and survives a panic, and does nothing without a reason.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use crate::reload::{Installation, said, scripted_yaml};
 use crate::support;
 use crate::support::client::get;
 
-/// For what must happen but may take its time on a busy machine.
+/// Time limit of events that must happen but may take long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn until(what: &str, holds: impl Fn() -> bool) {
@@ -25,7 +25,7 @@ fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// A reload that follows its files.
+/// A running reload thread.
 struct Following {
     policies: PolicyReader,
     standing: StandingReader,

@@ -1,5 +1,5 @@
-//! Every file of `fuzz/corpus` is read again by the target of its folder's name: a finding stays a test. `fuzz/run`
-//! looks for more.
+//! Replays every file of `fuzz/corpus` in the target of its folder's name, so that a finding stays a test.
+//! `fuzz/run` searches for more.
 
 mod targets;
 

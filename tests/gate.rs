@@ -1,5 +1,5 @@
-//! The gate: every file of `cases/gate` is a set in force and a candidate, whose policies do what their settings say, a
-//! `gate`, suites, the last reviews and a decision log, and the ruling that is expected.
+//! The gate: every file of `cases/gate` has a set in force and a candidate, both of scripted policies, a
+//! `gate`, suites, recent reviews and a decision log, and the expected ruling.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -35,15 +35,15 @@ struct Case {
     before: Value,
     after: Value,
     gate: Option<Value>,
-    /// Files of a folder that the gate's `suites` name.
+    /// Files of the folder that the gate's `suites` name.
     #[serde(default)]
     suite: BTreeMap<String, Value>,
     #[serde(default)]
     reviews: Vec<Asked>,
-    /// The decision log: the oldest line first.
+    /// The decision log, oldest line first.
     #[serde(default)]
     log: Vec<Line>,
-    /// The end of the log, without a line break.
+    /// A last piece of the log without a line break.
     #[serde(default)]
     log_end: String,
     expected: Expected,
@@ -53,9 +53,9 @@ struct Case {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Line {
-    /// As it stands.
+    /// The text of a line.
     Text(String),
-    /// That of a review, which the set in force has judged.
+    /// The line of a review that the set in force has judged.
     Review(Asked),
 }
 
@@ -65,12 +65,12 @@ struct Asked {
     #[serde(default = "default_namespace")]
     namespace: String,
     images: Vec<String>,
-    /// An annotation of so many bytes.
+    /// Size of an annotation.
     #[serde(default)]
     annotation_bytes: usize,
     #[serde(default = "once")]
     times: usize,
-    /// Of a review in memory: the decision log has it too.
+    /// Whether the decision log has a review in memory too.
     #[serde(default)]
     logged: bool,
 }
@@ -84,7 +84,7 @@ impl Asked {
     }
 }
 
-/// The line of a review that a set has judged.
+/// Returns the line of a review that a set has judged.
 fn line(set: &PolicySet, id: ReviewId, review: &Arc<Review>) -> String {
     let (review, verdict) = (Arc::clone(review), evaluate(set, review));
     let reviewed = Reviewed { id, at: SystemTime::now(), took: Duration::from_millis(1), review, verdict };
@@ -106,17 +106,18 @@ struct Expected {
     /// A part of the reason.
     #[serde(default)]
     why: String,
-    /// Those that are not there are nothing; `someLeftOut` says of how many reviews some were left out.
+    /// The differences; missing ones are zero. `someLeftOut` is the number of reviews of which some were left
+    /// out.
     #[serde(default)]
     differences: Value,
 }
 
-/// The gate of a host.yaml.
+/// Returns the gate of a host.yaml.
 fn gate(config: Value) -> Gate {
     logged_gate(config, Value::Null)
 }
 
-/// The gate of a host.yaml with a `decisionLog`, unless that is null.
+/// Returns the gate of a host.yaml with a `decisionLog`, unless that is null.
 fn logged_gate(config: Value, log: Value) -> Gate {
     let mut host = json!({ "gate": config });
     if !log.is_null() {
@@ -191,7 +192,7 @@ fn difference(name: &str, case: Case) -> Option<String> {
 fn agrees(found: &Value, expected: &Value) -> bool {
     if let Some(reviews) = expected.get("someLeftOut") {
         let number = |key: &str| found[key].as_u64().unwrap();
-        // A machine that is busy may leave out all of them.
+        // A busy machine may leave out all reviews.
         return number("leftOut") > 0 && json!(number("leftOut") + number("reviews")) == *reviews;
     }
     let kinds = ["newlyDenied", "newlyAllowed", "changedReasons"];
@@ -229,12 +230,12 @@ fn a_candidate_that_waits_is_judged_again_when_something_has_changed() {
     let mut gate = gate(json!({ "suites": [folder.path()], "onDifference": "Hold" }));
     assert_eq!(gate.folders(), [folder.path().to_owned()].into());
     assert!(matches!(gate.judge(&after, Some(&before)), Ruling::Refuse(_)));
-    // Other reviews have no say in what has been decided once.
+    // Later reviews do not change a ruling.
     fs::write(&path, fixture("x.io/bad", false)).unwrap();
     assert_eq!(gate.judge(&after, Some(&before)), Ruling::Swap(Default::default()));
     push(&gate.recent(), &["x.io/bad"]);
     assert_eq!(gate.judge(&after, Some(&before)), Ruling::Swap(Default::default()));
-    // Another set in force is another question.
+    // A ruling is not reused for another set in force.
     assert!(matches!(gate.judge(&after, Some(&other)), Ruling::Hold(..)));
     assert!(matches!(gate.judge(&after, Some(&before)), Ruling::Hold(..)));
     assert!(matches!(gate.judge(&before, Some(&after)), Ruling::Refuse(_)));
@@ -271,12 +272,12 @@ fn reviews_of_late_are_bounded_in_bytes() {
     let kept = recent.newest();
     assert_eq!(kept.len(), 15, "of 1 MiB and something each");
     assert!(kept[0].images[0].ends_with("99"));
-    // One that is larger alone takes the place of none.
+    // A review larger than the limit evicts no other.
     push(&recent, &[&megabyte.repeat(17)]);
     assert_eq!(recent.newest().len(), 15);
 }
 
-/// The policy trusts these registries from now on.
+/// Changes the registries that the policy trusts.
 fn trust(installation: &Installation, allow: &[&str]) {
     let mut host: Value = serde_json::from_slice(&fs::read(installation.path("host.yaml")).unwrap()).unwrap();
     host["policies"][0]["settings"]["allow"] = json!(allow);
@@ -295,7 +296,7 @@ fn until(installation: &Installation, what: &str, holds: impl Fn(&Value) -> bool
     }
 }
 
-/// What nothing is known of comes into force with just that said of it.
+/// A change without any reviews to compare comes into force, and its record says so.
 #[test]
 fn a_change_without_reviews_to_try_it_on_says_so() {
     let gate = json!({ "replay": 10, "onDifference": "Hold" });
@@ -313,7 +314,8 @@ fn a_change_without_reviews_to_try_it_on_says_so() {
     assert!(said.contains(unknown), "{said}");
 }
 
-/// The whole way: a review is remembered, a change is tried on it, held, seen and approved; another fails its suite.
+/// End to end: a review is remembered, a change is tried on it, held, shown and approved; another change
+/// fails its suite.
 #[tokio::test]
 async fn a_candidate_is_held_and_approved_and_another_refused() {
     let installation = Installation::new(json!({
@@ -367,20 +369,20 @@ async fn a_candidate_is_held_and_approved_and_another_refused() {
     let (code, said) = host(&installation, &format!("approve {digest}"));
     assert_eq!(code, 1, "{said}");
     assert!(allows(ours).await);
-    // What the suite expects decides, so another suite is another ruling; here it is that files go back.
+    // The suite's expectation decides, so another suite gives another ruling; here the files go back.
     trust(&installation, &["registry.k8s.io/**", "docker.io/library/*"]);
     until(&installation, "as configured again", |status| status["degraded"] == false);
     assert!(allows(ours).await && allows(theirs).await);
 }
 
-/// An ImageReview of one image and what is expected of it.
+/// Returns an ImageReview of one image with the expected result.
 fn fixture(image: &str, allowed: bool) -> String {
     let spec = json!({ "containers": [{ "image": image }] });
     json!({ "apiVersion": API_VERSION, "kind": "ImageReview", "spec": spec, "status": { "allowed": allowed } })
         .to_string()
 }
 
-/// That suites could not be run says nothing of them: they are run again, although nothing has changed.
+/// A failure to run suites says nothing about them: they run again, although nothing has changed.
 #[test]
 fn suites_that_could_not_be_run_are_tried_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -392,7 +394,7 @@ fn suites_that_could_not_be_run_are_tried_again() {
     let then = SystemTime::UNIX_EPOCH;
     let mut rule = |image: &str, allowed: bool| {
         fs::write(&path, fixture(image, allowed)).unwrap();
-        // As if nothing had changed.
+        // The modification time stays the same, as if nothing had changed.
         fs::File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
         let ruling = gate.judge(&after, Some(&before));
         (ruling, gate.take_retry().map(|retry| retry.saturating_duration_since(Instant::now())))
@@ -407,7 +409,7 @@ fn suites_that_could_not_be_run_are_tried_again() {
     assert!(matches!(rule("x.io/good", true).0, Ruling::Swap(_)));
 }
 
-/// A start serves whatever its suites say; what does not pass them judges nothing, and everything is denied.
+/// A start serves whatever its suites say. A set that fails them judges nothing, and everything is denied.
 #[test]
 fn a_first_set_that_fails_its_suites_is_not_in_force() {
     let installation = reload::Installation::with_a();
@@ -430,7 +432,7 @@ fn a_first_set_that_fails_its_suites_is_not_in_force() {
             let told = said(&started);
             assert!(told.contains("the first policy set: 1 of 1 cases of its suites fail"), "{told}");
         }
-        // That it denied this is nothing to hold anything for.
+        // A denial in this state is no reason to hold a candidate.
         push(&started.recent, &["nginx"]);
         for _ in 0..2 {
             started.reloader.reload();
@@ -446,14 +448,15 @@ fn a_first_set_that_fails_its_suites_is_not_in_force() {
         assert_eq!(said(&started), "a: version1");
         assert_eq!(installation.problems(&started), [""; 0]);
         drop(started);
-        // What was in force is so again, whatever the suite says by then.
+        // The set that was in force is so again, whatever the suite says by then.
         suite(false);
         assert_eq!(said(&installation.start()), "a: version1");
         fs::remove_dir_all(installation.path("state")).unwrap();
     }
 }
 
-/// What is too slow to be compared stays held across a restart, where there are no reviews to try it on.
+/// A candidate that was too slow to compare stays held across a restart, after which there are no reviews to
+/// compare.
 #[test]
 fn what_nothing_is_known_of_stays_held() {
     let installation = Installation::new(json!({
@@ -479,7 +482,8 @@ fn what_nothing_is_known_of_stays_held() {
     assert_eq!(started.standing.current().candidate, None);
 }
 
-/// A log that another user can exchange is not read, and the log says so. The next candidate finds it mended.
+/// A log that another user can exchange is not read, and the host's log says so. The next candidate finds it
+/// repaired.
 #[test]
 fn a_decision_log_that_cannot_be_opened_holds_nothing_up() {
     let folder = tempfile::tempdir().unwrap();
@@ -502,7 +506,8 @@ fn a_decision_log_that_cannot_be_opened_holds_nothing_up() {
     assert!(matches!(gate.judge(&before, Some(&after)), Ruling::Hold(..)));
 }
 
-/// The log is read where memory may be short of reviews: once, and again where more are wanted or it stands elsewhere.
+/// The log is read if memory has too few reviews: once, and again if more are needed or its place has
+/// changed.
 #[test]
 fn the_decision_log_is_read_once() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -521,7 +526,7 @@ fn the_decision_log_is_read_once() {
         gate.configure(&support::config(json!({ "gate": { "replay": replay }, "decisionLog": log })));
     };
     let mut gate = Gate::default();
-    // Another set in force each time, so that nothing is known yet.
+    // Another set in force each time, so that no ruling is reused.
     let mut sets = [(&after, &before), (&before, &after)].into_iter().cycle();
     let mut reviews = |gate: &mut Gate| {
         let (candidate, current) = sets.next().unwrap();
@@ -546,7 +551,8 @@ fn the_decision_log_is_read_once() {
     assert_eq!(reviews(&mut gate), 1);
 }
 
-/// The whole way across a restart: memory is empty, and the decision log has the review that a change would deny.
+/// End to end across a restart: memory is empty, and the decision log has the review that a change would
+/// deny.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_restart_a_change_is_tried_on_the_decision_log() {
     let installation = Installation::new(json!({
@@ -577,7 +583,7 @@ async fn after_a_restart_a_change_is_tried_on_the_decision_log() {
     assert_eq!(differences["newlyDenied"]["examples"][0]["images"], json!([image]));
 }
 
-/// The reload looks again at a candidate whose suites cannot be run, although no file changes, and stops when the
+/// The reload retries a candidate whose suites cannot be run, although no file changes, and stops when the
 /// candidate is gone.
 #[test]
 fn the_reload_looks_again_only_while_suites_cannot_be_run() {
@@ -606,7 +612,7 @@ fn the_reload_looks_again_only_while_suites_cannot_be_run() {
     until("as it was", &|| standing.current().candidate.is_none());
     let looks = |results: Results| results.published + results.unchanged + results.waiting + results.failed;
     let before = looks(results());
-    // More than two pauses of the gate.
+    // More than two retry pauses of the gate.
     std::thread::sleep(Duration::from_secs(3));
     assert!(looks(results()) <= before + 2, "{} looks for nothing", looks(results()) - before);
     drop(stop);

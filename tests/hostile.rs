@@ -1,5 +1,6 @@
-//! Hostile components in a host that serves: every `.yaml` of `tests/hostile` is one, with what must become of it. Each
-//! is put in force beside a policy that must go on answering rightly, in bounded time, in a process that does not grow.
+//! Hostile components in a serving host. Every `.yaml` of `tests/hostile` is one, with its expected outcome.
+//! Each is put in force beside a policy that must keep deciding correctly, in limited time, in a process that
+//! does not grow.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,29 +18,29 @@ use crate::support::client::{Connection, Protocol, get, post, review_in};
 use crate::support::process::Process;
 use crate::support::{Installation, assert_none, project, version, wat_policy};
 
-/// How long the neighbour may take, whatever goes on beside it on a busy machine.
+/// Time limit of the neighbour, beside anything else on a busy machine.
 const NEIGHBOUR: Duration = Duration::from_secs(2);
-/// When an answer is given up, which is a failure in any case.
+/// Time limit of a response; over it the test fails in any case.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// By how much the process may have grown once all cases are over, in KiB: what the pool keeps mapped for the next
-/// instances, up to 256 places of 1 MiB.
+/// Maximum growth of the process after all cases, in KiB: the memory that the pool keeps mapped for the next
+/// instances, up to 256 slots of 1 MiB.
 const REST: u64 = 224 << 10;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
-    /// What is in the file, where it is not just the component of the `.wat` beside the case.
+    /// Content of the file, if it is not the component of the `.wat` beside the case.
     file: Option<Content>,
     settings: Option<Value>,
     limits: Option<Value>,
     expected: Expected,
-    /// What must stand in the host's log, in one line that has the policy's name too.
+    /// Parts of the log, each in one line that contains the policy's name too.
     #[serde(default)]
     logged: Vec<String>,
-    /// The longest that each of two reviews may take, and loading, for which a busy machine has 10 s at least.
+    /// Time limit of each of two reviews, and of loading, which has at least 10 s on a busy machine.
     #[serde(default = "two_seconds")]
     within: String,
-    /// By how many MiB the process may grow meanwhile.
+    /// Maximum growth of the process, in MiB.
     #[serde(default = "usual_growth")]
     growth: u64,
 }
@@ -48,7 +49,8 @@ fn two_seconds() -> String {
     "2s".to_owned()
 }
 
-/// An instance may have 64, and while its snapshot is tried beside the reviews there is another.
+/// Returns the default of `growth`: an instance may have 64 MiB, and another one exists while its snapshot is
+/// tried beside the reviews.
 fn usual_growth() -> u64 {
     160
 }
@@ -58,11 +60,11 @@ fn usual_growth() -> u64 {
 enum Content {
     /// This text.
     Text(String),
-    /// So many bytes by chance, the same each time, after the header of a component.
+    /// This many pseudo-random bytes, the same each time, after the header of a component.
     Random(usize),
-    /// So many bytes of the component.
+    /// The first bytes of the component, this many.
     Cut(usize),
-    /// The component in this many others, one around the other.
+    /// The component nested in this many others.
     Nested(usize),
 }
 
@@ -70,11 +72,11 @@ enum Content {
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 enum Expected {
-    /// It is not loaded.
+    /// The component is not loaded.
     Refused(Vec<String>),
-    /// It is loaded, and the review denied.
+    /// The component is loaded, and the review denied.
     Denied(Vec<String>),
-    /// It is loaded, and harmless.
+    /// The component is loaded, and harmless.
     Allowed,
 }
 
@@ -97,7 +99,7 @@ impl Case {
             }
             Some(Content::Cut(length)) => component()?[..length].to_vec(),
             Some(Content::Nested(times)) => (0..times).fold(component()?, |inner, _| {
-                /// A component inside another.
+                /// Id of the section that holds a nested component.
                 const SECTION: u8 = 4;
                 [HEADER, &[SECTION], &leb128(inner.len()), &inner].concat()
             }),
@@ -105,7 +107,7 @@ impl Case {
     }
 }
 
-/// What a component begins with.
+/// Header of a component.
 const HEADER: &[u8] = b"\0asm\x0d\0\x01\0";
 
 fn leb128(mut number: usize) -> Vec<u8> {
@@ -118,7 +120,7 @@ fn leb128(mut number: usize) -> Vec<u8> {
     bytes
 }
 
-/// A host with a neighbour, in which one hostile component after the other is put in force.
+/// A host with a neighbour policy, in which one hostile component after the other is put in force.
 struct Zoo {
     installation: Installation,
     process: Process,
@@ -136,7 +138,7 @@ impl Zoo {
         Zoo { installation, process, admin, connection }
     }
 
-    /// Puts a component into the policy directory and into host.yaml, in a namespace of its own name.
+    /// Puts a component into the policy directory and into host.yaml, for the namespace of its name.
     fn put(&self, name: &str, case: &Case, component: &[u8]) {
         self.installation.replace(&format!("policies/{name}.wasm"), component);
         let policy = json!({
@@ -152,8 +154,8 @@ impl Zoo {
         self.installation.replace("host.yaml", host_yaml.to_string().as_bytes());
     }
 
-    /// Waits until the policy is in force, or refused with the message that this gives. The neighbour is asked all the
-    /// while.
+    /// Waits until the policy is in force, or rejected with a returned message. Meanwhile the neighbour gets
+    /// reviews.
     async fn loaded(&mut self, name: &str, within: Duration) -> Result<Option<String>, String> {
         let began = Instant::now();
         loop {
@@ -182,7 +184,7 @@ impl Zoo {
         }
     }
 
-    /// The status of a review of one image.
+    /// Sends a review of one image and returns its status.
     async fn ask(&mut self, namespace: &str, image: &str) -> Result<(Value, Duration), String> {
         let began = Instant::now();
         let answer = self.connection.send(post(review_in(namespace, image)));
@@ -204,7 +206,7 @@ impl Zoo {
         Ok(())
     }
 
-    /// What is not as the case says.
+    /// Returns an error with the difference from the expectation of a case.
     async fn difference(&mut self, file: &Path) -> Result<(), String> {
         let name = file.file_stem().unwrap().to_str().unwrap();
         let case = Case::read(file);
@@ -220,7 +222,7 @@ impl Zoo {
             (Expected::Refused(_), None) => return Err("it was loaded".to_owned()),
             (_, Some(message)) => return Err(format!("it was refused: {message}")),
             (Expected::Denied(_) | Expected::Allowed, None) => {
-                // What the first leaves behind would show in the second.
+                // State that the first review leaves behind would show in the second.
                 for _ in 0..2 {
                     let (status, time) = self.ask(name, "x.io/a").await?;
                     let reason = status["reason"].as_str().unwrap_or_default();
@@ -246,14 +248,14 @@ impl Zoo {
         Ok(())
     }
 
-    /// A line of the process's account of its memory, in KiB.
+    /// Reads a line of the process's memory status, in KiB.
     fn resident(&self, key: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(&format!("{key}:"))).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// The peak is counted anew from now on (proc_pid_clear_refs(5)).
+    /// Resets the peak (proc_pid_clear_refs(5)).
     fn forget_peak(&self) {
         std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5").unwrap();
     }
@@ -289,7 +291,7 @@ async fn the_zoo_is_kept() {
     for file in &cases {
         if let Err(difference) = zoo.difference(file).await {
             differences.push(format!("{}: {difference}", file.file_stem().unwrap().display()));
-            // A host that is gone, or that still works on the last component, tells nothing of the next.
+            // A host that has ended, or still works on the last component, would spoil the next case.
             if zoo.ask_neighbour().await.is_err() {
                 zoo = Zoo::open().await;
             }

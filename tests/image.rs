@@ -1,10 +1,10 @@
-//! Image references: what each spelling means, and what holds for every spelling. Here belongs what is about
-//! `host::image` alone; a new corner case is a row of `cases/references.json`.
+//! Image references: the meaning of each spelling, and properties of all spellings. Tests of `host::image`
+//! alone belong here; a new corner case is a row of `cases/references.json`.
 
 use host::image::{Image, ImageError, MAX_REFERENCE};
 use proptest::prelude::*;
 
-/// One row: the fields of `input` in normal form, or `error`, with the `message` where its wording is held.
+/// A row: the fields of `input` in normal form, or `error`, with the `message` if its wording matters.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
@@ -16,12 +16,12 @@ struct Row {
     repository: Option<String>,
     tag: Option<String>,
     digest: Option<String>,
-    /// Why the row is there, where the input does not say it.
+    /// The reason for the row, if the input does not show it.
     why: Option<String>,
 }
 
 impl Row {
-    /// What is wrong with the parser's answer to this row.
+    /// Returns the difference between the parser's result and this row, or None.
     fn difference(&self) -> Option<String> {
         let expected = match (self.error, &self.registry, &self.repository) {
             (false, Some(registry), Some(repository)) => Some(Image {
@@ -63,7 +63,7 @@ fn every_row_of_the_table_holds() {
     assert!(differing.is_empty(), "{} of {} rows:\n{}", differing.len(), rows.len(), differing.join("\n"));
 }
 
-/// Prints and parses again: the same fields but `original`.
+/// Prints and parses again. Returns an error unless all fields but `original` are the same.
 fn again(image: &Image) -> Result<(), String> {
     let printed = image.to_string();
     let parsed = printed.parse::<Image>().map_err(|error| format!("{printed:?} is refused: {error}"))?;
@@ -71,7 +71,8 @@ fn again(image: &Image) -> Result<(), String> {
     if parsed == expected { Ok(()) } else { Err(format!("{printed:?} gives {parsed:?}, not {expected:?}")) }
 }
 
-/// What makes an error unfit for a line of kubectl: unbounded, several lines, raw control characters.
+/// Returns the property that makes an error unfit for a line of kubectl: unlimited, several lines, raw
+/// control characters.
 fn unfit(error: &ImageError) -> Option<String> {
     let message = error.to_string();
     let raw = |c: char| {
@@ -80,7 +81,7 @@ fn unfit(error: &ImageError) -> Option<String> {
     (message.len() > 1024 || message.contains(raw)).then(|| format!("unfit message {message:?}"))
 }
 
-/// What holds for every text, read or refused.
+/// Checks the properties of every text, parsed or rejected.
 fn holds_for(reference: &str) -> Result<(), TestCaseError> {
     let image = match Image::parse(reference) {
         Ok(image) => image,
@@ -115,10 +116,10 @@ fn holds_for(reference: &str) -> Result<(), TestCaseError> {
 
 fn registry() -> impl Strategy<Value = String> {
     let port = prop_oneof![Just(String::new()), (1..=u16::MAX).prop_map(|port| format!(":{port}"))];
-    // The last label is no number: such a host is an address or nothing.
+    // The last label is no number: such a host is an address or invalid.
     let name = "([a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?\\.){1,4}[a-z]([a-z0-9-]{0,8}[a-z0-9])?";
     let address = prop_oneof![
-        // An IPv4 address written as IPv6, and the unspecified one, are refused: neither is among these.
+        // An IPv4 address written as IPv6 and the unspecified address are rejected. Neither is generated.
         (1..=u16::MAX, any::<[u16; 7]>()).prop_map(|(first, rest)| {
             let [b, c, d, e, f, g, h] = rest;
             std::net::Ipv6Addr::new(first, b, c, d, e, f, g, h).to_string()
@@ -144,7 +145,7 @@ fn digest() -> impl Strategy<Value = String> {
     prop_oneof!["sha256:[0-9a-f]{64}", "sha384:[0-9a-f]{96}", "sha512:[0-9a-f]{128}"]
 }
 
-/// What the grammar makes, in its parts: registry, repository, tag, digest.
+/// Generates references of the grammar, in parts: registry, repository, tag, digest.
 fn parts() -> impl Strategy<Value = (String, String, Option<String>, Option<String>)> {
     let tag = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}";
     (registry(), repository(), prop::option::of(tag), prop::option::of(digest()))
@@ -156,7 +157,8 @@ fn written(registry: &str, repository: &str, tag: Option<&str>, digest: Option<&
     format!("{registry}/{repository}{tag}{digest}")
 }
 
-/// A reference of the grammar with one character put in, taken out or replaced: where mistakes are made.
+/// Generates references of the grammar with one character inserted, removed or replaced, as by a typing
+/// error.
 fn nearly() -> impl Strategy<Value = String> {
     let likely = prop::sample::select("./:@[]-_+$%AZ09 \n".chars().collect::<Vec<_>>());
     let slip = prop::option::of(prop_oneof![any::<char>(), likely]);
@@ -171,7 +173,7 @@ fn nearly() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    // What a failing run finds becomes a row of the table, so no file of seeds is kept beside it.
+    // Findings become rows of the table, so no file of seeds is kept.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]

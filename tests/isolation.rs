@@ -1,5 +1,5 @@
-//! That nothing of one instance is seen by another, and nothing of one review by the next. Each `.wat` of
-//! `cases/isolation` is a probe: it looks for what others left behind, says what it found, and leaves secrets.
+//! Isolation between instances, and between reviews. Each `.wat` of `cases/isolation` is a probe: it looks
+//! for traces of others, reports them, and leaves secrets.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 
 use crate::support;
 
-/// What a probe says that found nothing.
+/// The report of a probe that found nothing.
 const NOTHING: &str = "--------";
 
-/// The probes called `names`, each asked in every review.
+/// Returns a set of the probes called `names`, all of which judge every review.
 fn probes(names: &[&str]) -> PolicySet {
     let policies: Vec<Value> = names
         .iter()
         .map(|name| json!({ "name": name, "module": format!("isolation/{name}.wat"), "limits": { "deadline": "10s" } }))
         .collect();
-    // The slowest machine looks through all memory in time.
+    // Enough time for the slowest machine to search all memory.
     support::set(json!({ "policies": policies, "limits": { "reviewDeadline": "25s" } }))
 }
 
@@ -38,7 +38,8 @@ fn find_nothing(set: &PolicySet, reviews: usize) {
     }
 }
 
-/// Without this the tests below would hold of probes that see nothing: in one instance they find all that they left.
+/// Without this check the tests below would pass with blind probes: within one instance they find all that
+/// they left.
 #[test]
 fn a_probe_finds_what_it_left_in_its_own_instance() {
     let set = probes(&["plain", "grown", "large", "configured-with-a-table", "configured"]);
@@ -65,7 +66,7 @@ fn threads_leave_nothing_behind_for_each_other() {
     ];
     std::thread::scope(|scope| {
         for (set, reviews) in sets.iter().zip([500, 500, 500, 20]) {
-            // Two for each set, so that slots change hands between equal components too.
+            // Two for each set, so that slots also pass between equal components.
             for _ in 0..2 {
                 scope.spawn(move || find_nothing(set, reviews));
             }
@@ -73,7 +74,7 @@ fn threads_leave_nothing_behind_for_each_other() {
     });
 }
 
-/// Many large memories at a time, every page of them written to, beside small ones that come and go.
+/// Many large memories at the same time, every page of them written, beside small ones that come and go.
 #[test]
 fn large_memories_side_by_side_leave_nothing_behind() {
     let (large, small) = (probes(&["large"]), probes(&["configured", "plain"]));
@@ -85,7 +86,7 @@ fn large_memories_side_by_side_leave_nothing_behind() {
     });
 }
 
-/// What a policy that was replaced left behind is not found by the one that replaces it.
+/// A policy finds no trace of the policy that it replaces.
 #[test]
 fn policies_that_come_and_go_leave_nothing_behind() {
     for names in
@@ -95,7 +96,7 @@ fn policies_that_come_and_go_leave_nothing_behind() {
     }
 }
 
-/// What images are called, and what the scripted policy does of each.
+/// Returns the images, and the scripted policy's action on each.
 fn scripts() -> Value {
     json!({
         "allow": { "outcome": "allow", "reason": "fine" },
@@ -116,7 +117,7 @@ fn scripts() -> Value {
     })
 }
 
-/// A policy whose decisions are its settings, and two that work for a living.
+/// Returns a set of a scripted policy and the two standard policies.
 fn judges() -> PolicySet {
     support::set(json!({ "policies": [
         { "name": "scripted", "settings": { "images": scripts() }, "limits": { "memory": "4Mi" } },
@@ -156,8 +157,8 @@ fn review() -> impl Strategy<Value = Review> {
     )
 }
 
-/// What each policy decided of each image, in the order of the images' names. Logs are left out: how many lines there is
-/// room for is a matter of the whole review.
+/// The decision of each policy on each image, in the order of the images' names. Logs are left out: the room
+/// for lines depends on the whole review.
 type Decisions = Vec<(String, String, Result<Decision, Malfunction>)>;
 
 fn decisions(verdict: &Verdict) -> Decisions {
@@ -172,10 +173,10 @@ fn decisions(verdict: &Verdict) -> Decisions {
 }
 
 proptest! {
-    // Each loads its policies.
+    // Each case loads its policies.
     #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
 
-    /// By a set that has judged `before`, and by one that is asked for the first time.
+    /// The decisions of a set that has judged `before` equal those of a fresh set.
     #[test]
     fn decisions_do_not_depend_on_the_reviews_before(
         before in prop::collection::vec(review(), 0..24),
@@ -203,14 +204,14 @@ proptest! {
         let expected = decisions(&evaluate(&used, &review));
         let shuffled = Review { images: shuffled, ..review.clone() };
         prop_assert_eq!(&decisions(&evaluate(&used, &shuffled)), &expected);
-        // Nor on which of them share an instance.
+        // The decisions do not depend on the sharing of instances either.
         for instances in [Instances::Reversed, Instances::Isolated] {
             prop_assert_eq!(&decisions(&evaluate_with(&used, &review, instances)), &expected);
         }
     }
 }
 
-/// One set for all cases: it has judged more with each.
+/// Returns one set for all cases, which has judged more with each.
 fn used_judges() -> Arc<PolicySet> {
     static USED: std::sync::OnceLock<Arc<PolicySet>> = std::sync::OnceLock::new();
     Arc::clone(USED.get_or_init(|| Arc::new(judges())))

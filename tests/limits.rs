@@ -1,6 +1,6 @@
-//! The table of bounds itself: its page, and that each row has tests that hold it. A test names what it holds with
-//! `bound: NAME within` or `bound: NAME breaks`: a key of a case, or a comment of its own line; several have commas
-//! between them.
+//! The table of limits itself: its page, and the tests of each row. A test names the limit that it covers
+//! with `bound: NAME within` or `bound: NAME breaks`: a key of a case, or a comment of its own line. Several
+//! are separated by commas.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ use host::limits::{ALL, Bound, Over, Set, markdown};
 
 use crate::support::project;
 
-/// What begins a claim, in two parts, so that this file makes none.
+/// Beginning of a claim, in two parts, so that this file makes none.
 const CLAIM: &str = concat!("bound", ": ");
 const BEGIN: &str = "<!-- the table: `UPDATE=1 cargo test limits` writes it -->\n\n";
 
@@ -54,7 +54,7 @@ fn the_page_is_the_table() {
     }
 }
 
-/// Every file of the tests that can claim to hold a bound.
+/// Returns every file of the tests that can claim to cover a limit.
 fn files() -> Vec<PathBuf> {
     let mut folders = vec![project("tests")];
     let mut files = Vec::new();
@@ -72,11 +72,11 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-/// `(bound, "within" or "breaks")` and who says so.
+/// Returns each claim, `(limit, "within" or "breaks")`, with the files that make it.
 fn claims() -> BTreeMap<(String, String), Vec<PathBuf>> {
     let mut claims: BTreeMap<_, Vec<PathBuf>> = BTreeMap::new();
     for file in files() {
-        // Some cases are no UTF-8.
+        // Some cases are not UTF-8.
         let text = fs::read(&file).unwrap();
         let text = String::from_utf8_lossy(&text).replace("\"bound\": \"", CLAIM);
         for line in text.lines() {

@@ -1,5 +1,5 @@
-//! What is no policy is told so, with what to do: every `.wat` of `cases/load` is refused with the words of the `.txt`
-//! beside it. What WAT cannot write is below.
+//! Rejection of files that are no policies, with a next step: every `.wat` of `cases/load` is rejected with
+//! the text of the `.txt` beside it. Files that WAT cannot express are below.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::support;
 
-/// Why these bytes are no policy.
+/// Returns the reason for which these bytes are no policy.
 fn refusal(bytes: &[u8]) -> String {
     let loaded = support::load(bytes, &json!({}), &PolicyLimits::default());
     loaded.map_or_else(|error| error.to_string(), |_| "it is loaded".to_owned())
@@ -54,13 +54,14 @@ fn what_is_no_webassembly() {
 #[test]
 fn a_component_cut_anywhere_is_refused() {
     let whole = std::fs::read(support::scripted()).unwrap();
-    // At each of the first bytes, then wherever a copy may have stopped.
+    // Cut at each of the first bytes, then wherever a copy may have stopped.
     let ends = (1..64).chain((64..whole.len()).step_by(4096)).chain([whole.len() - 1]);
     for end in ends {
         let found = refusal(&whole[..end]);
         match end {
             ..4 => assert!(found.starts_with("the file is no WebAssembly: "), "{end}: {found}"),
-            // The sections that are there may be whole: a component then, but of nothing that a policy has.
+            // The remaining sections may be complete: then it is a component, but without the exports of a
+            // policy.
             _ => assert!(
                 found.starts_with("the file is no valid component, or not all of it: ")
                     || found.starts_with("it is a component of another world: "),
@@ -78,7 +79,7 @@ fn a_file_over_its_limit_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("p.wasm");
     let host = || json!({ "limits": { "module": "64Ki" }, "policies": [{ "name": "p", "module": file.display().to_string() }] });
-    // Sparse: nobody could read all of it.
+    // A sparse file, too large to be read whole.
     std::fs::File::create(&file).unwrap().set_len(1 << 40).unwrap();
     let problems = support::candidate(host()).problems;
     let [problem] = problems.as_slice() else { panic!("{problems:?}") };
@@ -115,7 +116,7 @@ fn a_set_has_so_many_policies() {
     assert_eq!(problem.message, "there are 3 policies; this host takes at most 2 (limits.policies)");
 }
 
-/// What is compiled with these limits into this folder, by a preparer of its own.
+/// Compiles the component with these limits into this folder, with a preparer of its own.
 fn prepared(folder: &Path, limits: &HostLimits, component: Vec<u8>) -> Result<Arc<Policy>, LoadError> {
     let cache = Cache::open(&folder.join("cache"), limits.cache).unwrap();
     let engine = support::preparer().engine().clone();
@@ -164,7 +165,7 @@ fn the_cache_has_a_bound() {
     let put = |name: &str, cache| {
         let limits = HostLimits { cache, ..HostLimits::default() };
         prepared(folder.path(), &limits, support::version(name)).unwrap();
-        // Their age in whole milliseconds decides which one goes.
+        // The age in whole milliseconds decides which entry is removed.
         std::thread::sleep(Duration::from_millis(20));
     };
     put("version1", 1 << 30);
@@ -221,7 +222,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
-    /// Refused or loaded, but never more: the host's own checks come before anything runs.
+    /// A damaged component is rejected or loaded, but never more: the host's own checks come before anything
+    /// runs.
     #[test]
     fn a_damaged_component_harms_nobody(at in any::<prop::sample::Index>(), bit in 0..8) {
         let mut component = std::fs::read(support::scripted()).unwrap();

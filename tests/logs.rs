@@ -1,4 +1,4 @@
-//! The log of a server: what a line holds, and what keeps lines from being many.
+//! The log of a server: the fields of a line, and the limits of the number of lines.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::support::client::{Connection, Protocol, get, post, review_in};
 use crate::support::process::{HOST, Process};
 use crate::support::{Installation, scripted};
 
-/// A host whose log is JSON.
+/// Starts a host whose log is JSON.
 fn start(installation: &Installation) -> Process {
     let mut command = Command::new(HOST);
     command.arg("serve").arg("--config").arg(installation.path("host.yaml"));
     Process::start(&mut command)
 }
 
-/// Waits for a line with `part` in it: its fields.
+/// Waits for a line that contains `part`. Returns its fields.
 fn line(process: &mut Process, part: &str) -> Value {
     let line = process.wait_for(part);
     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
@@ -58,7 +58,7 @@ async fn a_denial_is_a_line_that_says_all() {
     assert_eq!(denied["review"], annotations["review"]);
     assert_eq!(denied["review"].as_str().unwrap().len(), 16);
 
-    // What no policy denied has no policy; what is forged stays within its field.
+    // A denial by no policy has no `policy`, and forged text stays within its field.
     connection.send(post(review_in("default", "forged\n{\"level\":\"ERROR\"}"))).await.unwrap();
     let denied = line(&mut process, r#""denied""#);
     assert_eq!(denied["image"], "forged\\u{a}{\"level\":\"ERROR\"}");
@@ -108,7 +108,7 @@ async fn a_flood_of_denials_is_some_lines_and_one_that_counts_the_rest() {
     for number in 0..40 {
         process.wait_for(&format!(r#""few-{number}""#));
     }
-    // Another second begins meanwhile, or not.
+    // The second may change during the flood.
     for _ in 0..FLOOD {
         connection.review("many").await.unwrap();
     }
@@ -131,7 +131,7 @@ async fn a_flood_of_denials_is_some_lines_and_one_that_counts_the_rest() {
     assert_eq!(left_out, (FLOOD - written) as f64);
 }
 
-/// Who reads the log and stops reading holds up no review.
+/// A reader of the log that stops reading delays no review.
 /// bound: log-buffer within, log-buffer breaks
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_nobody_reads_holds_up_nobody() {

@@ -1,9 +1,9 @@
-//! The one integration test: each module says what belongs in it.
+//! The one integration test. Each module says which tests belong in it.
 
 mod config;
 mod image;
 
-// `cfg(test)` tells Clippy that helpers beside the tests may unwrap as they do.
+// `cfg(test)` tells Clippy that helpers beside the tests may unwrap as the tests do.
 #[cfg(test)]
 mod support;
 

@@ -1,4 +1,4 @@
-//! Limits of what `host review -f` reads; what it makes of manifests is in `cases/cli`.
+//! Limits of the manifests that `host review -f` reads. Tests of the reviews made of them are in `cases/cli`.
 
 use std::fs;
 use std::process::Command;

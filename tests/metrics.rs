@@ -1,4 +1,4 @@
-//! What scrapers are told: the page is parsed as strictly as its format is written, and what it counts is what happened.
+//! The metrics: the page is parsed as strictly as its format is specified, and its counts match the events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,7 +27,8 @@ pub(crate) struct Series {
 
 pub(crate) type Page = BTreeMap<String, Family>;
 
-/// Reads a page in the text format, version 0.0.4, and fails at whatever `promtool check metrics` would complain about.
+/// Reads a page in the text format, version 0.0.4. Panics at everything that `promtool check metrics` would
+/// report.
 pub(crate) fn parse(text: &str) -> Page {
     assert!(text.ends_with('\n'), "the last line has an end");
     let mut page = Page::new();
@@ -61,7 +62,7 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// The rules of prometheus.io/docs/practices/naming.
+/// Checks the rules of prometheus.io/docs/practices/naming.
 fn check_name(name: &str, kind: &str) {
     assert!(is_name(name), "{name}");
     assert!(["counter", "gauge", "histogram"].contains(&kind), "{name} is a {kind}");
@@ -95,7 +96,7 @@ fn parse_series(line: &str) -> Series {
     Series { name: name.to_owned(), labels, value: value.parse().expect(line) }
 }
 
-/// A label's value up to its quotation mark, and what follows.
+/// Returns a label's value up to its quotation mark, and the rest.
 fn unescape(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut characters = text.char_indices();
@@ -143,7 +144,7 @@ fn check_histogram(name: &str, series: &[Series]) {
     }
 }
 
-/// The value of the one series of a metric that has these labels among its own.
+/// Returns the value of the one series of a metric that has these labels among its own.
 pub(crate) fn value(page: &Page, name: &str, labels: &[(&str, &str)]) -> f64 {
     let family = page.get(name).unwrap_or_else(|| panic!("no {name}"));
     let fits = |series: &&Series| {
@@ -157,7 +158,7 @@ pub(crate) fn value(page: &Page, name: &str, labels: &[(&str, &str)]) -> f64 {
 }
 
 async fn page(server: &crate::support::Server) -> Page {
-    // A page is kept so long.
+    // A page is cached for this time.
     tokio::time::sleep(std::time::Duration::from_millis(110)).await;
     let (status, text) = get(server.admin, "/metrics").await.unwrap();
     assert_eq!(status, 200);
@@ -175,7 +176,7 @@ fn the_page_of_the_documentation_is_the_table() {
     } else {
         assert!(found == markdown(), "{}: `UPDATE=1 cargo test metrics` writes it", path.display());
     }
-    // Alerts and the README ask for metrics that there are.
+    // Alerts and the README name existing metrics only.
     let named = |text: &str| -> BTreeSet<String> {
         let word = |c: char| !c.is_ascii_alphanumeric() && c != '_';
         let words = text.split(word).filter(|word| word.starts_with("image_policy_host_"));
@@ -189,7 +190,7 @@ fn the_page_of_the_documentation_is_the_table() {
     assert_eq!(unknown, [""; 0], "named in the documentation, but there are no such metrics");
 }
 
-/// One policy of which the settings say what it does, in force and in mode audit.
+/// Makes an installation of one scripted policy, both enforced and in mode audit.
 fn installation() -> Installation {
     let images = json!({
         "library/good": { "outcome": "allow", "code": "good" },
@@ -201,7 +202,7 @@ fn installation() -> Installation {
     Installation::new(json!({ "policies": [policy("one", "enforce"), policy("watched", "audit")] }))
 }
 
-/// Asks about each image, in a review of its own.
+/// Sends a review of each image.
 async fn ask(connection: &mut Connection, images: &[&str]) {
     for image in images {
         assert_eq!(connection.review(image).await.unwrap().status, 200);
@@ -286,8 +287,8 @@ async fn what_happened_is_what_is_counted() {
     assert!(value(&page, "process_cpu_seconds_total", &[]) > 0.0);
 }
 
-/// Every metric of the table is on the page, with its labels and no others, and none of them holds what a request can
-/// choose.
+/// Every metric of the table is on the page, with exactly its labels. No label has a value that a request can
+/// choose freely.
 #[tokio::test]
 async fn labels_are_those_of_the_table() {
     let installation = installation();
@@ -323,7 +324,7 @@ async fn labels_are_those_of_the_table() {
     }
 }
 
-/// A policy has so many codes that are told apart; all others together are one more.
+/// The number of distinct codes of a policy is limited; all others share one label.
 /// bound: codes within, codes breaks
 #[tokio::test]
 async fn codes_are_bounded() {
@@ -356,7 +357,7 @@ async fn codes_are_bounded() {
     assert_eq!(value(&over, decisions, &[("code", "other"), ("outcome", "deny")]), 1.0);
 }
 
-/// Counts outlive the version of a policy that brought them, and go when the policy does.
+/// Counts continue when a policy gets a new version, and go when the policy is removed.
 #[tokio::test]
 async fn counts_go_on_when_a_policy_is_replaced() {
     let installation = installation();

@@ -1,6 +1,6 @@
-//! Neighbours: reviews, health and reloads beside policies that use up all that they may, and overload. Every file of
-//! `cases/neighbours` says which policies there are (each in the namespace of its name), who makes noise and who may
-//! not feel it.
+//! Neighbours: reviews, health and reloads beside policies that use up all their limits, and overload. Every
+//! file of `cases/neighbours` lists the policies (each for the namespace of its name), the noisy ones, and
+//! the one that must not be affected.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,36 +18,36 @@ use crate::support::client::{Client, Connection, Protocol, get, post, review_in}
 use crate::support::process::Process;
 use crate::support::{self, Installation, version};
 
-/// How long each phase is looked at.
+/// Duration of each phase of the measurement.
 const PHASE: Duration = Duration::from_secs(3);
-/// Nothing that does not concern the noise may take longer: half of what a spinning policy takes.
+/// Maximum latency of requests that do not concern the noise: half of the time that a spinning policy takes.
 const MOST: Duration = Duration::from_millis(500);
-/// How much longer half of the answers may take beside the noise: it has all processors but their share.
+/// Maximum ratio of the median latency beside the noise, which has all processors but the neighbour's share.
 const TIMES: u32 = 5;
-/// What a busy machine adds to that.
+/// Additional latency of a busy machine.
 const JITTER: Duration = Duration::from_millis(5);
-/// A reload compiles beside the noise, at a priority below it.
+/// Time limit of a reload, which compiles beside the noise at a lower priority.
 const RELOAD: Duration = Duration::from_secs(10);
-/// A machine that does something else meanwhile may hold up one attempt.
+/// Number of attempts: other work of the machine may disturb one.
 const ATTEMPTS: usize = 3;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
-    /// As in host.yaml; a `module` of `cases/neighbours`, or a standard policy's.
+    /// Policies as in host.yaml; a `module` is of `cases/neighbours`, or a standard policy's.
     policies: Vec<Value>,
-    /// Clients that ask without a pause, by policy.
+    /// Number of clients that send reviews continuously, by policy.
     noise: BTreeMap<String, usize>,
-    /// The policy whose reviews may not feel it.
+    /// The policy whose reviews must not be affected.
     felt: String,
-    /// The malfunction by which `/status` names those that make it.
+    /// The malfunction that `/status` shows for each noisy policy.
     named: BTreeMap<String, String>,
 }
 
-/// What is timed is timed alone.
+/// Measurements run alone.
 static TIMED: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// A host with policies each of which is asked in the namespace of its name.
+/// A host with policies, each for the namespace of its name.
 struct Host {
     installation: Installation,
     client: Client,
@@ -90,14 +90,14 @@ impl Host {
         serde_json::from_str(&get(self.admin, "/status").await.unwrap().1).unwrap()
     }
 
-    /// What `/status` says of a policy.
+    /// Returns the record of a policy in `/status`.
     async fn record(&self, name: &str) -> Value {
         let status = self.status().await;
         let policies = status["policies"].as_array().unwrap();
         policies.iter().find(|policy| policy["name"] == name).unwrap()["record"].clone()
     }
 
-    /// So many clients that ask in a namespace until they are dropped; who is refused for overload pauses.
+    /// Starts clients that send reviews in a namespace until they are dropped. A client that gets 429 pauses.
     fn clients(&self, namespace: &str, clients: usize, tally: &Arc<Tally>) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for _ in 0..clients {
@@ -124,7 +124,7 @@ impl Host {
     }
 }
 
-/// What clients were answered.
+/// The responses to the clients.
 #[derive(Default)]
 struct Tally {
     over: AtomicBool,
@@ -133,7 +133,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// Ends the clients: how long the accepted reviews took, sorted.
+    /// Ends the clients. Returns the latencies of the accepted reviews, sorted.
     async fn end(&self, clients: JoinSet<()>) -> Vec<Duration> {
         self.over.store(true, Ordering::Relaxed);
         clients.join_all().await;
@@ -147,7 +147,7 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() * percent).div_ceil(100) - 1]
 }
 
-/// How long things took in one phase.
+/// The latencies of one phase.
 #[derive(Debug)]
 struct Phase {
     review: [Duration; 2],
@@ -155,7 +155,7 @@ struct Phase {
     reload: Duration,
 }
 
-/// Reviews in a namespace, health in between, and at last a reload.
+/// Measures reviews in a namespace, health in between, and a reload at the end.
 async fn look(host: &Host, namespace: &str, reloaded: &str) -> Phase {
     let mut connection = host.connect().await;
     let (mut reviews, mut health) = (Vec::new(), Vec::new());
@@ -193,7 +193,7 @@ async fn look(host: &Host, namespace: &str, reloaded: &str) -> Phase {
     Phase { review: told(reviews), health: told(health), reload }
 }
 
-/// What is felt of the noise; nothing where all is well.
+/// Describes the effects of the noise; empty if there is none.
 fn felt(quiet: &Phase, noisy: &Phase) -> Vec<String> {
     let mut found = Vec::new();
     for (what, [quiet, _], [median, most]) in
@@ -231,7 +231,7 @@ async fn neighbours_cases() {
 async fn hold(case: &Case) -> Option<String> {
     let mut last = Vec::new();
     for _ in 0..ATTEMPTS {
-        // Each time one that has not seen the noise before.
+        // A new host for each attempt, without a history of the noise.
         let host = Host::start(case.policies.clone(), json!({}));
         let quiet = look(&host, &case.felt, "version1").await;
         let tally = Arc::new(Tally::default());
@@ -250,7 +250,8 @@ async fn hold(case: &Case) -> Option<String> {
     Some(last.join("; "))
 }
 
-/// Who makes the noise is named, once it has failed often enough, and the host is ready all the same.
+/// Checks that the status names the noisy policies, once they have failed often enough, and that the host
+/// stays ready.
 async fn named(host: &Host, case: &Case) {
     let line = |name: &str| format!("[-]policy/{name} failed: ");
     let began = Instant::now();
@@ -278,8 +279,8 @@ async fn named(host: &Host, case: &Case) {
     }
 }
 
-/// A policy that was quick so far is asked where requests are served: those beside it wait for as long as it takes to
-/// see that it is quick no more, not for its deadline.
+/// A policy that was quick so far runs on the thread of its request. Others there wait only until the run is
+/// aborted as no longer quick, not for its deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_quick_and_spins_holds_nobody_up() {
     let _alone = TIMED.lock().await;
@@ -324,8 +325,8 @@ async fn who_was_quick_and_spins_holds_nobody_up() {
     panic!("reviews beside it took {worst:?}");
 }
 
-/// Accepted reviews take no longer than they would with as many clients as there is room for; the others are refused
-/// at once, and nothing piles up.
+/// Accepted reviews take no longer than with as many clients as there are places; the others are rejected at
+/// once, and nothing piles up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overload_is_refused_and_not_felt_by_who_is_accepted() {
     let _alone = TIMED.lock().await;
@@ -348,7 +349,7 @@ async fn overload_is_refused_and_not_felt_by_who_is_accepted() {
         let (overloaded, accepted, refused) = phase(10 * capacity).await;
         let grown = host.process.resident().saturating_sub(before);
         assert!(refused > accepted / 10, "{accepted} accepted, {refused} refused: that was no overload");
-        // Connections of ten times the clients are among it: rustls holds some 40 KiB for each.
+        // The growth includes connections of ten times the clients: rustls holds some 40 KiB for each.
         if overloaded <= at_capacity * 5 && grown < 16 << 20 {
             return;
         }
@@ -357,7 +358,7 @@ async fn overload_is_refused_and_not_felt_by_who_is_accepted() {
     panic!("{found}");
 }
 
-/// Who waits longer than its budget for a turn is answered, and denied.
+/// A review that waits for its turn longer than its deadline gets a response, a denial.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_queue_is_waited_in_no_longer_than_the_budget_of_a_review() {
     let limits = json!({ "concurrentReviews": 1, "queue": 10, "reviewDeadline": "300ms" });
@@ -379,7 +380,7 @@ async fn the_queue_is_waited_in_no_longer_than_the_budget_of_a_review() {
         if reason.contains("waited for its turn longer than its budget of 300ms (limits.reviewDeadline)") {
             waited += 1;
         }
-        // Its wait and its evaluation, each within the budget; and what a busy machine adds.
+        // Waiting and evaluation, each within the deadline, and the delay of a busy machine.
         assert!(took < Duration::from_secs(2), "{took:?}: {reason}");
     }
     assert!(waited >= 3, "{waited} waited");
@@ -387,7 +388,8 @@ async fn the_queue_is_waited_in_no_longer_than_the_budget_of_a_review() {
     assert_eq!(answer.json()["status"]["allowed"], true, "{}", answer.text());
 }
 
-/// Eight reviews at once where one may run: the policy that is in force answers each, the other never does.
+/// Eight reviews at once where one may run: the enforced policy decides each, the audit-mode policy never
+/// does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_policy_in_mode_audit_that_spins_denies_nobody() {
     let installation = Installation::never_ending(
@@ -429,7 +431,7 @@ async fn a_policy_in_mode_audit_that_spins_denies_nobody() {
     assert!(answers.iter().any(|answer| said(answer).contains("was not asked")), "some were left out");
 }
 
-/// What was not asked any more is no sign of how quick a policy is.
+/// An evaluation that was not finished is no sign of a quick policy.
 #[test]
 fn a_policy_that_uses_up_the_budget_is_not_taken_for_quick() {
     let set = support::set(json!({

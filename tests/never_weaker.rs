@@ -1,6 +1,6 @@
-//! A reload and a restart never weaken what is in force because of an error: each way to weaken it (`cases/reload/weaker`)
-//! in one change with each error (`cases/reload/broken`). Both are JSON merge patches of `cases/reload/in-force.json`,
-//! whose policies without a `module` are the scripted one.
+//! A reload and a restart never weaken the generation in force because of an error: each way to weaken it
+//! (`cases/reload/weaker`) in one change with each error (`cases/reload/broken`). Both are JSON merge patches
+//! of `cases/reload/in-force.json`, whose policies without a `module` are the scripted one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::reload::Installation;
 use crate::support::{self, assert_none, cases, denying, project, version};
 
-/// A file of the case: whose content it has, or none to remove it.
+/// Files of a case, with their content; None removes a file.
 type Files = BTreeMap<String, Option<String>>;
 
 #[derive(Clone, Deserialize)]
@@ -28,7 +28,7 @@ struct State {
 struct Weaker {
     host: Value,
     files: Files,
-    /// Denied before, and allowed once the whole change is in force.
+    /// A namespace that is denied before, and allowed once the whole change is in force.
     namespace: String,
     image: String,
 }
@@ -54,7 +54,7 @@ impl State {
         state
     }
 
-    /// Puts it into the folder of an installation, and removes every other policy.
+    /// Writes the files into the folder of an installation, and removes every other policy.
     fn write(&self, installation: &Installation) {
         for entry in fs::read_dir(installation.path("policies")).unwrap() {
             fs::remove_file(entry.unwrap().path()).unwrap();
@@ -79,7 +79,7 @@ impl State {
     }
 }
 
-/// A JSON merge patch (RFC 7396).
+/// Applies a JSON merge patch (RFC 7396).
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *target = patch.clone();
@@ -108,7 +108,7 @@ fn bytes(content: &str) -> Vec<u8> {
     }
 }
 
-/// Without that of a machine whose address space other tests share.
+/// Returns the problems, except that of a machine whose address space other tests share.
 fn problems(installation: &Installation, started: &Started) -> Vec<String> {
     let mut problems = installation.problems(started);
     problems.retain(|problem| !problem.starts_with("instances: "));
@@ -153,7 +153,8 @@ fn nothing_is_weakened_while_something_cannot_be_loaded() {
             whole.with(&broken.host, &broken.files).write(&installation);
             started.reloader.reload();
             check("after a reload", &started);
-            // Each of both at least once: every host reserves address space, and there is not enough for hundreds.
+            // Each of both at least once. Every host reserves address space, and there is not enough for
+            // hundreds.
             if index == number % broken_ones || number == 0 && index >= weaker_ones {
                 drop(started);
                 started = installation.start();
@@ -162,7 +163,7 @@ fn nothing_is_weakened_while_something_cannot_be_loaded() {
                 check("after a restart and a reload", &started);
             }
 
-            // The error alone weakens nothing either, and goes without a trace.
+            // The error alone weakens nothing either, and leaves no trace.
             in_force.write(&installation);
             started.reloader.reload();
             assert_eq!(started.policies.current().content(), before, "{weakened}, {error}");

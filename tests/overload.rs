@@ -1,5 +1,5 @@
-//! What one client can do to the others: floods of frames, streams that are reset, bodies that never come, and ten times
-//! the load. The host stays small, and those who keep to the rules are answered.
+//! Effects of one client on the others: floods of frames, streams that are reset, bodies that never come, and
+//! ten times the load. The host stays small, and well-behaved clients get their responses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ const MI: u64 = 1 << 20;
 /// ENHANCE_YOUR_CALM (RFC 9113, section 7).
 const CALM: u32 = 0xb;
 
-/// Streams that are begun and reset, all in one piece.
+/// Encodes streams that are begun and reset, all in one piece.
 fn begun_and_reset(streams: u32) -> Vec<u8> {
     let stream = |number: u32| {
         let id = 2 * number + 1;
@@ -30,7 +30,7 @@ fn begun_and_reset(streams: u32) -> Vec<u8> {
     (0..streams).flat_map(stream).collect()
 }
 
-/// Streams whose headers break the protocol, each by itself: HTTP/2 has no field `connection`.
+/// Encodes streams whose headers break the protocol, each by itself: HTTP/2 has no field `connection`.
 fn malformed(streams: u32) -> Vec<u8> {
     let block = [POST, b"\x00\x0aconnection\x01x"].concat();
     (0..streams).flat_map(|number| frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &block)).collect()
@@ -61,7 +61,7 @@ async fn who_resets_streams_again_and_again_is_cut_off() {
     }
 }
 
-/// A host as a program, and one connection that goes on asking it.
+/// A host as a program, and one connection that keeps sending reviews.
 struct Asked {
     installation: Installation,
     process: Process,
@@ -79,8 +79,8 @@ impl Asked {
         Asked { installation, process, connection, address }
     }
 
-    /// Asks for a while. Every answer has to be there in time; returns how many were not 200 but 429, and by how much the
-    /// process grew.
+    /// Sends reviews for a while. Every response has to come in time. Returns the number of 429 responses
+    /// instead of 200, and the growth of the process.
     async fn ask(&mut self, time: Duration) -> (usize, u64) {
         let before = self.process.resident();
         let began = Instant::now();
@@ -99,8 +99,8 @@ impl Asked {
     }
 }
 
-/// Frames that cost their sender nothing, for as long as the host takes them, from clients that read what comes and from
-/// clients that do not.
+/// Frames that cost their sender nothing, for as long as the host reads them, from clients that read the
+/// responses and from clients that do not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_of_frames_harm_nobody_else() {
     let mut host = Asked::start(json!({})).await;
@@ -144,14 +144,14 @@ async fn floods_of_frames_harm_nobody_else() {
     }
 }
 
-/// As many streams as a connection may have, none of which ends.
+/// Begins as many streams as a connection may have, none of which ends.
 async fn begun(
     client: &crate::support::client::Client,
     address: std::net::SocketAddr,
     body: &[u8],
 ) -> TlsStream<TcpStream> {
     let mut stream = frames::open(client, address).await;
-    // In one piece, which is quick: a body that does not come is waited for but 10 s.
+    // Sent in one piece, which is quick: the host waits only 10 s for a missing body.
     let mut begin = Vec::new();
     for number in 0..256 {
         let id = 2 * number + 1;
@@ -161,19 +161,19 @@ async fn begun(
         }
     }
     stream.write_all(&begin).await.unwrap();
-    // What was sent has been read when this is answered.
+    // The reply to a PING shows that everything sent before has been read.
     stream.write_all(&frame(PING, 0, 0, &[7; 8])).await.unwrap();
     stream.flush().await.unwrap();
     frames::next(&mut stream, PING).await.unwrap();
     stream
 }
 
-/// Another client that the host trusts, as kubeadm's authority has many.
+/// Returns another client that the host trusts. kubeadm's authority has many.
 fn another(installation: &Installation, name: &str) -> Client {
     Client::new(&installation.pki, Some(&Wanted { common_name: name.to_owned(), ..Wanted::client() }))
 }
 
-/// A client that holds its share is told so, and no other client notices.
+/// A client that uses up its share gets an error, and no other client is affected.
 ///
 /// bound: under-way within, under-way breaks
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,14 +212,14 @@ async fn requests_under_way_have_a_common_bound() {
     }
 }
 
-/// What a client does with a connection so that the host has to hold something for it.
+/// A client's way to make the host hold memory for a connection.
 #[derive(Clone, Copy, Debug)]
 enum Hold {
-    /// Takes no byte of any response.
+    /// The client reads no byte of any response.
     Window(u32),
-    /// Sends no body.
+    /// The client sends no body.
     NoBody,
-    /// Takes a byte of a response now and then.
+    /// The client reads a byte of a response now and then.
     Drip,
 }
 
@@ -260,8 +260,8 @@ impl Hold {
     }
 }
 
-/// No client is refused for the sake of another that holds as many requests and responses as it can: one with a
-/// certificate of its own, or several.
+/// No client is rejected because another holds as many requests and responses as it can, with a certificate
+/// of its own, or several.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_holds_much_keeps_nobody_else_from_being_answered() {
     let mut host = Asked::start(json!({})).await;
@@ -280,7 +280,7 @@ async fn who_holds_much_keeps_nobody_else_from_being_answered() {
     }
 }
 
-/// A response has its time from its head on, whatever the client does to its windows meanwhile.
+/// The time limit of a response counts from its head, whatever the client does to its windows meanwhile.
 ///
 /// bound: stall-time within, stall-time breaks
 #[tokio::test]
@@ -331,8 +331,8 @@ async fn a_response_that_is_not_taken_ends_its_connection() {
     }
 }
 
-/// Where all connections are taken, the client that has most gives one up: idle ones, and those on which nothing ever
-/// ends. A connection in use is not closed for others.
+/// If all connections are in use, the client with the most gives one up: an idle one, or one on which no
+/// request ever ends. A connection in use is not closed for others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_most_connections_gives_one_up() {
     for clients in [1, 4] {
@@ -359,7 +359,7 @@ async fn who_has_most_connections_gives_one_up() {
             let entered = tokio::time::timeout(Duration::from_secs(5), enters).await;
             let mut connection =
                 entered.unwrap_or_else(|_| panic!("{clients} clients, busy {busy}: kept out"));
-            // The others come again, as often as they like.
+            // The other clients reconnect as often as they like.
             let mut crowd = JoinSet::new();
             for number in 0..40 {
                 let client = another(&installation, &format!("other-{}", number % clients));
@@ -383,7 +383,7 @@ async fn who_has_most_connections_gives_one_up() {
     }
 }
 
-/// Handshakes that stand still, wherever they do, keep nobody from entering.
+/// Handshakes that stall, at any point, keep no other client out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_open_handshakes_keep_nobody_out() {
     let installation = Installation::bare(json!({}));
@@ -405,7 +405,8 @@ async fn half_open_handshakes_keep_nobody_out() {
     }
 }
 
-/// A client that has more reviews waiting than the queue holds keeps no other from its turn, however slow a review is.
+/// A client with more waiting reviews than the queue holds keeps no other from its turn, however slow a
+/// review is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_full_of_one_clients_reviews_has_room_for_another() {
     let limits = json!({ "limits": { "queue": 16, "concurrentReviews": 1, "reviewDeadline": "20s" } });
@@ -430,12 +431,12 @@ async fn a_queue_full_of_one_clients_reviews_has_room_for_another() {
         let began = Instant::now();
         let answer = connection.review("nginx").await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
-        // It waits for the one that runs: a queue of 16 would be most of a second.
+        // The review waits for the running one; a queue of 16 would take most of a second.
         assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
     }
 }
 
-/// The first message of a client.
+/// Returns the first message of a client.
 fn client_hello() -> Vec<u8> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -450,8 +451,9 @@ fn client_hello() -> Vec<u8> {
     hello
 }
 
-/// Ten times as many connections as are served at once, and each of those that are sends as much as it can: what the
-/// process holds is bounded, who was there goes on being answered, and when it is over all is as before.
+/// Ten times as many connections as are served at once, and each served one sends as much as it can. The
+/// memory of the process is limited, the earlier client keeps getting responses, and afterwards everything is
+/// as before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_times_the_load_is_survived() {
     const CONNECTIONS: usize = 64;
@@ -461,7 +463,7 @@ async fn ten_times_the_load_is_survived() {
     for number in 0..10 * CONNECTIONS {
         let (client, address, body) = (host.installation.client(), host.address, body.clone());
         attack.spawn(async move {
-            // Those that have to wait never get this far: the rest is in buffers of the system.
+            // Waiting connections never get this far: the rest is in buffers of the system.
             if number % 2 == 0 {
                 return Some(begun(&client, address, &body).await);
             }
@@ -473,7 +475,7 @@ async fn ten_times_the_load_is_survived() {
         });
     }
     let (busy, growth) = host.ask(Duration::from_secs(8)).await;
-    // 256 MiB is what may be under way.
+    // Requests under way may hold 256 MiB.
     assert!(growth < 512 * MI, "the process grew by {growth} bytes");
     attack.shutdown().await;
     let (_, _) = host.ask(Duration::from_secs(1)).await;

@@ -1,7 +1,8 @@
-//! The policies as components: their suites, and whether `plugins/dist` is what `plugins/build` makes of the sources.
+//! The policies as components: their suites, and whether `plugins/dist` is the output of `plugins/build` on
+//! the sources.
 //!
-//! The suites name their modules in `plugins/dist`. With `POLICIES_DIR=DIR` they run against the components in DIR
-//! instead, as for freshly built ones:
+//! The suites name their modules in `plugins/dist`. With `POLICIES_DIR=DIR` they run against the components
+//! in DIR instead, for instance freshly built ones:
 //!
 //! ```text
 //! plugins/build plugins /tmp/policies && POLICIES_DIR=/tmp/policies cargo test --test tests plugins
@@ -18,7 +19,7 @@ use serde_json::Value;
 
 use crate::cli::{copy_folder, root};
 
-/// The folders in `plugins` that hold a suite.
+/// Returns the folders in `plugins` that hold a suite.
 fn with_suite() -> Vec<PathBuf> {
     let folders = fs::read_dir(root().join("plugins")).unwrap().map(|entry| entry.unwrap().path());
     let mut folders: Vec<_> = folders.filter(|folder| folder.join("suite").is_dir()).collect();
@@ -34,7 +35,7 @@ fn manifest(dist: &Path) -> Value {
 fn suites_pass() {
     let dist = root().join(std::env::var_os("POLICIES_DIR").unwrap_or("plugins/dist".into()));
     let dist = dist.canonicalize().unwrap_or_else(|error| panic!("POLICIES_DIR {}: {error}", dist.display()));
-    // Copies, so that the `../../../dist` of a suite is the folder asked for.
+    // Copied, so that the `../../../dist` of a suite is the requested folder.
     let temporary = tempfile::tempdir().unwrap();
     symlink(dist, temporary.path().join("dist")).unwrap();
     let mut suites = Vec::new();
@@ -81,7 +82,7 @@ fn dist_is_of_today() {
     }
 }
 
-/// The hash of a policy's sources, as the header of `plugins/build` defines it.
+/// Returns the hash of a policy's sources, as the header of `plugins/build` defines it.
 fn sources(folder: &str, name: &str) -> String {
     let mut files = BTreeMap::new();
     for start in [
@@ -100,7 +101,7 @@ fn sources(folder: &str, name: &str) -> String {
     digest(lines.concat().as_bytes())
 }
 
-/// The hash of each regular file at or below `path`, which is relative to the top of the project.
+/// Hashes each regular file at or below `path`, which is relative to the top of the project.
 fn hash_files(path: &str, files: &mut BTreeMap<String, String>) {
     let place = root().join(path);
     let kind = fs::symlink_metadata(&place).unwrap().file_type();

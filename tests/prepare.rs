@@ -1,5 +1,5 @@
-//! Compiling in a child, what is kept of it, and the snapshot that follows: with real children, and what becomes of
-//! those that die and of entries that are damaged.
+//! Compilation in a child process, the cache, and the snapshots: with real children, killed children and
+//! damaged entries.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ use crate::support::client::{Protocol, get, post, review_in};
 use crate::support::process::HOST;
 use crate::support::{self, Installation, project, version};
 
-/// For what must happen but may take its time on a busy machine.
+/// Time limit of events that must happen but may take long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn preparer(cache: &Path, snapshots: bool) -> Preparer {
@@ -37,7 +37,7 @@ fn settings() -> Value {
     json!({ "allow": ["ghcr.io/acme/**"] })
 }
 
-/// Waits until it is known what became of the snapshot.
+/// Waits until the snapshot is taken or has failed.
 fn snapshot(policy: &Policy) -> Result<(), String> {
     let began = Instant::now();
     loop {
@@ -51,7 +51,7 @@ fn snapshot(policy: &Policy) -> Result<(), String> {
 
 fn entries(cache: &Path) -> Vec<PathBuf> {
     let mut entries: Vec<_> = fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()).collect();
-    // One that is being written has another name until it is whole.
+    // An entry that is being written has another name until it is complete.
     entries.retain(|path| !path.file_name().unwrap().as_encoded_bytes().starts_with(b"."));
     entries.sort();
     entries
@@ -64,14 +64,14 @@ fn the_snapshot_follows_and_is_found_again() {
     let first = preparer(&cache, true);
     let policy = load(&first, &settings()).unwrap();
     assert_eq!(snapshot(&policy), Ok(()));
-    // It is put into the cache after it is adopted.
+    // The snapshot is put into the cache after it is adopted.
     let began = Instant::now();
     while entries(&cache).len() < 2 && began.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(entries(&cache).len(), 2, "the native code, and that of the snapshot");
 
-    // A program that cannot compile anything: all that it has is the cache.
+    // This program cannot compile: only the cache can load the policy.
     let cache = Cache::open(&cache, 1 << 30).unwrap();
     let engine = support::preparer().engine().clone();
     let second = Preparer::new(engine, cache, HOST.into(), true).unwrap();
@@ -79,7 +79,7 @@ fn the_snapshot_follows_and_is_found_again() {
     let again = load(&second, &settings()).unwrap();
     assert_eq!(again.snapshot(), Some(Ok(())));
     assert_eq!(again.load_log(), policy.load_log());
-    // Other settings need no compiling, and a snapshot of their own.
+    // Other settings need no compilation, but a snapshot of their own.
     let other = load(&second, &json!({ "deny": ["ghcr.io/acme/**"] })).unwrap();
     assert!(snapshot(&other).is_err());
 }
@@ -107,7 +107,7 @@ fn a_damaged_entry_is_prepared_anew() {
         load(&preparer(&cache, false), &settings()).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(fs::read(&entry).unwrap().len(), whole.len(), "{what}");
     }
-    // Not even opened by who is no file.
+    // A folder instead of a file is not even opened.
     fs::remove_file(&entry).unwrap();
     fs::create_dir(&entry).unwrap();
     let preparer = preparer(&cache, false);
@@ -129,7 +129,7 @@ async fn without_a_usable_cache_it_serves_and_says_so() {
     assert_eq!(answer.json()["status"]["allowed"], true);
 }
 
-/// The children of a process that compile.
+/// Returns the children of a process that compile.
 fn compiling(parent: u32) -> Vec<i32> {
     let is_child = |id: &i32| {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
@@ -153,8 +153,8 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     }
 }
 
-/// Serving goes on while a component is compiled that takes for ever, other changes wait and are in force as soon as it is
-/// taken away, and a child that someone kills is told of and followed by another.
+/// While a component compiles for ever, the host serves and other changes wait. They come into force as soon
+/// as the component is removed. A child that is killed is reported and replaced.
 #[tokio::test]
 async fn a_child_that_is_killed_is_followed_by_another() {
     let installation = Installation::new(json!({
@@ -179,7 +179,7 @@ async fn a_child_that_is_killed_is_followed_by_another() {
     let compiled = "endless failed: ";
     until("it says that it compiles", async || problem(&LoadError::Preparing.to_string()).await).await;
 
-    // Nobody knows yet whether another change is weaker without it.
+    // The host does not know yet whether the other change would be weaker without this one.
     installation.replace("policies/quick.wasm", &version("version2"));
     let waits = "as long as endless cannot be loaded, and these changes wait: quick (component)";
     until("the other change waits", async || problem(waits).await).await;
@@ -200,14 +200,15 @@ async fn a_child_that_is_killed_is_followed_by_another() {
         compiling(process.id()).into_iter().find(|other| *other != child)
     })
     .await;
-    // As long as nobody takes it away.
+    // The compilation lasts until its component is removed.
     fs::remove_file(installation.path("policies/endless.wasm")).unwrap();
     until("nothing is wrong any more", async || problem(compiled).await.is_none().then_some(())).await;
     until("the other change is in force", async || quick_is("version2").await).await;
     let answer = connection.send(post(review_in("default", "x.io/a"))).await.unwrap();
     assert_eq!(answer.json()["status"]["allowed"], true);
 
-    // It is gone with the host, at once; whoever adopts it may take its time to look (a zombie has no command).
+    // The child is gone with the host, at once. The process that adopts it may reap it later (a zombie has no
+    // command).
     let children = compiling(process.id());
     assert!(!children.is_empty(), "what nobody wants any more is compiled to its end");
     process.signal(Signal::KILL);
@@ -230,7 +231,7 @@ fn a_snapshot_decides_as_a_configured_instance_does() {
     assert_eq!(evaluate(&set, &review), configured);
 }
 
-/// A `host` that adds a line to a file each time a child is started, and then does its work.
+/// Writes a `host` that adds a line to a file each time a child is started, and then runs the real program.
 fn counting(folder: &Path) -> (PathBuf, PathBuf) {
     let (program, started) = (folder.join("counting"), folder.join("started"));
     let host = project(HOST).display().to_string();
@@ -240,8 +241,8 @@ fn counting(folder: &Path) -> (PathBuf, PathBuf) {
     (program, started)
 }
 
-/// However many policies are made of a component, and whether they wait for it at once or one after the other, one child
-/// compiles it; also where that fails.
+/// One child compiles a component, however many policies use it, whether they load at the same time or one
+/// after the other; also if the compilation fails.
 #[test]
 fn a_component_is_compiled_once_for_all_its_policies() {
     let endless_types = support::wat_policy(&project("tests/hostile/deep-blocks.wat")).unwrap();
@@ -276,7 +277,7 @@ fn a_component_is_compiled_once_for_all_its_policies() {
     }
 }
 
-/// The bytes of a component are kept for the snapshots of policies that are there, however many there were.
+/// The queue of snapshots keeps the bytes of a component only for existing policies, however many there were.
 #[test]
 fn a_queue_of_snapshots_keeps_nothing_of_policies_that_are_gone() {
     let folder = tempfile::tempdir().unwrap();
@@ -292,13 +293,13 @@ fn a_queue_of_snapshots_keeps_nothing_of_policies_that_are_gone() {
     for number in 1..30 {
         load(number);
     }
-    // Here, in the queue, and with the thread that takes snapshots.
+    // This one, the queue's, and the snapshot thread's.
     let kept = Arc::strong_count(&component.bytes);
     assert!(kept <= 3, "{kept} keep the component");
 }
 
-/// Writing to standard output takes machinery of the host that the process which takes snapshots does not allow, unless
-/// it is made without descriptors.
+/// Writing to standard output needs parts of the host that the snapshot process does not allow, unless they
+/// are made without descriptors.
 #[test]
 fn a_policy_that_prints_in_configure_is_refused_a_snapshot_for_its_handle() {
     let folder = tempfile::tempdir().unwrap();

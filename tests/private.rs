@@ -1,7 +1,8 @@
-//! No other user of the machine decides what the host executes, writes or starts with: each folder that the host keeps
-//! is tried with what another user could have put on its way or into it.
+//! No other user of the machine decides which code the host executes, where it writes, or with which state it
+//! starts. Each folder of the host is tried with everything that another user could have put on its path or
+//! into it.
 //!
-//! Making files of other users takes root.
+//! Creating files of other users takes root.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -20,7 +21,7 @@ use crate::support;
 /// The user and group `nobody` of Debian.
 const NOBODY: u32 = 65534;
 
-/// A folder that the host keeps, opened as the host does. An error is what people are shown.
+/// Opens a folder as the host does. The error is the message for people.
 type Open = fn(&Path) -> Result<(), String>;
 
 const FOLDERS: [(&str, Open); 3] = [("state", state), ("cache", cache), ("log", log)];
@@ -47,7 +48,7 @@ fn log(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// A folder in a temporary one, with a mode and an owner.
+/// Makes a folder in a temporary one, with a mode and an owner.
 fn folder(path: &Path, mode: u32, owner: u32) {
     fs::create_dir_all(path).unwrap();
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -63,7 +64,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// Makes the way to a folder of the host, and returns the folder's path.
+/// Makes the path to a folder of the host. Returns the folder's path.
 type Way = fn(&Path) -> PathBuf;
 
 #[test]
@@ -164,7 +165,7 @@ fn a_folder_that_no_other_user_can_exchange_is_taken() {
     }
 }
 
-/// Ubuntu's `/var/log` belongs to the group `syslog`, which can write it.
+/// Ubuntu's `/var/log` belongs to the group `syslog`, which can write to it.
 #[test]
 fn the_parent_of_a_decision_log_may_be_written_by_a_group_of_the_system() {
     let top = tempfile::tempdir().unwrap();
@@ -181,7 +182,7 @@ fn the_parent_of_a_decision_log_may_be_written_by_a_group_of_the_system() {
     }
 }
 
-/// Puts something in the place of a file, which is then no file of this user alone.
+/// Replaces a file by something that is no file of this user alone.
 type Put = fn(&Path);
 
 const PUT: &[(&str, Put)] = &[
@@ -266,7 +267,7 @@ fn folders_of_a_state_directory_are_private_too() {
     }
 }
 
-/// The decision log neither writes, cuts nor changes the mode of what is not its own file.
+/// The decision log never writes to, truncates or changes the mode of a file that is not its own.
 #[test]
 fn a_decision_log_leaves_what_is_not_its_own_as_it_is() {
     for (what, put) in PUT {

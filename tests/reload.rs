@@ -1,4 +1,4 @@
-//! From files to the generation in force, when the reload is asked for: nothing depends on time.
+//! From files to the generation in force, by requested reloads: nothing depends on time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::support::{self, logged, version};
 pub(crate) struct Installation(tempfile::TempDir);
 
 impl Installation {
-    /// `more` are lines of host.yaml.
+    /// Makes an installation. `more` are lines of host.yaml.
     pub(crate) fn new(more: &str) -> Installation {
         let installation = Installation(tempfile::tempdir().unwrap());
         fs::create_dir(installation.path("policies")).unwrap();
@@ -26,7 +26,7 @@ impl Installation {
         installation
     }
 
-    /// With the policy `a` in its first version.
+    /// Makes an installation with the policy `a` in its first version.
     pub(crate) fn with_a() -> Installation {
         let installation = Installation::new("policyDirectory: policies");
         installation.policy("a", &version("version1"));
@@ -52,7 +52,7 @@ impl Installation {
         fs::write(self.path("host.yaml"), text).unwrap();
     }
 
-    /// Puts a policy there, whole.
+    /// Writes a policy, by a rename.
     pub(crate) fn policy(&self, name: &str, component: &[u8]) {
         put(&self.path("policies"), name, component);
     }
@@ -61,7 +61,7 @@ impl Installation {
         start(&self.path("host.yaml"), HOST.into()).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// `text` without the path of this folder.
+    /// Returns `text` without the path of this folder.
     pub(crate) fn shortened(&self, text: impl ToString) -> String {
         text.to_string().replace(&format!("{}/", self.0.path().display()), "")
     }
@@ -82,14 +82,14 @@ fn pki() -> &'static Pki {
     PKI.get_or_init(|| certificates::make().unwrap())
 }
 
-/// `NAME: reason` of each policy in force, for one image.
+/// Returns `NAME: reason` of each policy in force, for one image.
 pub(crate) fn said(policies: &PolicyReader) -> Vec<String> {
     let verdict = evaluate(&policies.current(), &support::review("default", &["x.io/a"]));
     let said = verdict.images.iter().flat_map(|image| &image.judged.said);
     said.map(|said| format!("{}: {}", said.policy, said.reason())).collect()
 }
 
-/// host.yaml with the scripted policy, whose settings are these lines.
+/// Returns a host.yaml with the scripted policy, whose settings are these lines.
 pub(crate) fn scripted_yaml(settings: &str) -> String {
     let module = fs::canonicalize(support::scripted()).unwrap();
     format!("policies:\n- name: s\n  module: {}\n  settings:\n{settings}", module.display())
@@ -122,7 +122,7 @@ fn files_that_come_change_and_go() {
     started.reloader.reload();
     assert_eq!((said(&started.policies), number(&started)), (vec!["a: version2".to_owned()], 4));
 
-    // The same bytes in a new file, what is no policy, and no change at all.
+    // The same bytes in a new file, a file that is no policy, and no change at all.
     installation.policy("a", &version("version2"));
     fs::write(installation.path("policies/README.md"), "hello").unwrap();
     fs::write(installation.path("policies/.a.wasm"), "half written").unwrap();
@@ -132,7 +132,7 @@ fn files_that_come_change_and_go() {
     assert_eq!(number(&started), 4);
     assert_eq!(installation.problems(&started), [""; 0]);
 
-    // The first content again has the first digest and another number.
+    // The first content again gives the first digest and another number.
     let first = before.digest().to_owned();
     installation.policy("a", &version("version1"));
     installation.policy("b", &version("version1"));
@@ -179,7 +179,7 @@ fn a_change_with_a_broken_file_waits_as_a_whole() {
         assert_eq!(installation.problems(&started), problems);
         assert_eq!(started.policies.current().generation(), generation);
     }
-    // The rest follows at once when the file is mended.
+    // The rest follows at once when the file is repaired.
     installation.policy("a", &version("version9"));
     let log = logged(|| started.reloader.reload());
     assert!(log.contains("all that is configured is in force again"), "{log}");
@@ -249,7 +249,7 @@ fn a_set_does_not_become_empty_by_accident() {
 
 #[test]
 fn what_goes_stays_while_what_comes_is_broken() {
-    // Another name of the file, with and without room for an empty set.
+    // Another name of the file, with and without `allowEmpty`.
     let installation = Installation::with_a();
     let mut started = installation.start();
     fs::rename(installation.path("policies/a.wasm"), installation.path("policies/b.wasm")).unwrap();
@@ -271,7 +271,7 @@ fn what_goes_stays_while_what_comes_is_broken() {
     assert_eq!(said(&started.policies), ["b: version2"]);
     assert_eq!(installation.problems(&started), [""; 0]);
 
-    // Another name of the entry, and settings that are refused.
+    // Another name of the entry, and settings that the policy rejects.
     installation.host_yaml(&scripted_yaml("    images: {}").replace("name: s", "name: old"));
     started.reloader.reload();
     installation.host_yaml(&scripted_yaml("    imagse: {}").replace("name: s", "name: new"));
@@ -367,7 +367,7 @@ fn a_review_sees_exactly_one_generation() {
             while !over.load(Ordering::Relaxed) {
                 let set = policies.current();
                 let verdict = evaluate(&set, &review);
-                // Each generation has both policies in the same version: even numbers 2, odd ones 1.
+                // Each generation has both policies in the same version: 2 in even numbers, 1 in odd ones.
                 let expected = if set.number() % 2 == 0 { "version2" } else { "version1" };
                 for said in verdict.images.iter().flat_map(|image| &image.judged.said) {
                     assert_eq!(said.reason(), expected, "generation {}", set.generation());
@@ -393,7 +393,7 @@ fn a_review_sees_exactly_one_generation() {
     println!("{evaluations} evaluations during {SWAPS} swaps");
 }
 
-/// A file's name is text from outside too: it makes no line of its own, and no colour.
+/// A file's name is untrusted text: it forges no line, and no colour.
 #[test]
 fn the_name_of_a_file_forges_nothing() {
     let installation = Installation::with_a();

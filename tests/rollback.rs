@@ -1,4 +1,4 @@
-//! A way back: what a rollback puts back and keeps, and what it tells.
+//! Rollbacks: the content that they restore and keep, and their messages.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::support::{denying, remember, version};
 
 const STATE: &str = "policyDirectory: policies\nstateDirectory: state";
 
-/// A host with so many generations, the last one of `version{count}`.
+/// Starts a host with `count` generations, the last one of `version{count}`.
 fn after(installation: &Installation, count: u64) -> Started {
     installation.policy("a", &version("version1"));
     let mut started = installation.start();
@@ -52,7 +52,7 @@ fn what_is_put_back_stays_until_it_is_released() {
     let told = "rollback: it stays in force whatever files change, until `host rollback --release`";
     assert_eq!(installation.problems(&started), [told]);
 
-    // The files' candidate waits, and a newer one takes its place.
+    // The files' candidate is pending, and a newer one replaces it.
     started.reloader.reload();
     assert_eq!(started.standing.current().candidate.as_ref().unwrap().digest, third);
     swap(&installation, &mut started, "version4");
@@ -72,13 +72,13 @@ fn what_is_put_back_stays_until_it_is_released() {
     let refused = started.reloader.obey(Command::Approve { digest: digest.clone() }).unwrap_err();
     assert!(refused.contains("`host rollback --release` puts it in force"), "{refused}");
 
-    // What is wrong in the files is told meanwhile.
+    // Errors in the files are reported meanwhile.
     installation.policy("a", b"garbage");
     started.reloader.reload();
     assert!(installation.problems(&started)[0].contains("is no WebAssembly"));
     assert_eq!(started.standing.current().candidate, None, "what stands in for it is what is in force");
 
-    // It outlives the process.
+    // The rollback outlives the process.
     drop(started);
     swap_files(&installation, "version4");
     let mut started = installation.start();
@@ -137,14 +137,14 @@ fn further_back_and_to_any_generation() {
     assert_eq!(none, "there is no earlier generation to go back to than 1");
     assert_eq!(said(&started.policies), ["a: version1"]);
 
-    // After a release the way back leads to what was put back before.
+    // After a release another rollback leads to the generation that was restored before.
     started.reloader.obey(Command::Release).unwrap();
     assert_eq!(said(&started.policies), ["a: version4"]);
     started.reloader.obey(back(None)).unwrap();
     assert_eq!(said(&started.policies), ["a: version1"]);
 }
 
-/// All of a generation comes back: rules, limits, and every policy as it was configured.
+/// A whole generation comes back: rules, limits, and every policy as it was configured.
 #[test]
 fn a_generation_comes_back_whole() {
     let installation =
@@ -200,7 +200,8 @@ fn what_cannot_be_put_back_changes_nothing() {
     }
 }
 
-/// What the gate holds waits for leave, across a restart too, though the reviews that it judged by are forgotten then.
+/// A candidate that the gate holds needs an approval, also after a restart, which forgets the reviews that it
+/// was compared with.
 #[test]
 fn what_is_held_waits_for_leave() {
     let gated = format!("{STATE}\ngate: {{ replay: 10, onDifference: Hold }}");
@@ -244,7 +245,8 @@ fn what_is_held_waits_for_leave() {
     started.reloader.reload();
     assert_eq!((started.policies.current().number(), installation.problems(&started)), (2, Vec::new()));
 
-    // Files that go back leave nothing to wait, and host.yaml that asks no more puts the candidate in force.
+    // When the files go back nothing is pending, and a host.yaml without `onDifference: Hold` puts the
+    // candidate in force.
     remember(&started.recent, "x.io/a");
     installation.policy("a", &version("version3"));
     started.reloader.reload();
@@ -259,7 +261,7 @@ fn what_is_held_waits_for_leave() {
     assert_eq!(said(&started.policies), ["a: version3"]);
 }
 
-/// Neither a rollback nor a start while it is in force is leave for what is held.
+/// Neither a rollback nor a start during it approves a held candidate.
 #[test]
 fn what_is_held_outlives_a_rollback() {
     let installation = Installation::new(&format!("{STATE}\ngate: {{ replay: 10, onDifference: Hold }}"));
@@ -320,7 +322,7 @@ fn the_last_generations_are_kept() {
     started.reloader.obey(back(Some(3))).unwrap();
     assert_eq!(said(&started.policies), ["a: version0"]);
 
-    // A component goes with the last generation that has it.
+    // A component is removed with the last generation that has it.
     started.reloader.obey(Command::Release).unwrap();
     for number in 1..=KEPT {
         installation.host_yaml(&format!("{STATE}\nlimits: {{ images: {} }}", number + 100));

@@ -1,4 +1,5 @@
-//! Components that are refused by their bytes alone. What cannot be told from a bound's row is in `cases/load`.
+//! Components that are rejected by their bytes alone. Cases without a row in the table of limits are in
+//! `cases/load`.
 
 use std::time::Instant;
 
@@ -16,14 +17,14 @@ fn component(items: &str) -> Vec<u8> {
     wat::parse_str(format!("(component {items})")).unwrap()
 }
 
-/// A component of no world, with so many of what a bound counts.
+/// Makes a component of no world with `count` of the items that a limit counts.
 fn with(name: &str, count: u64) -> Vec<u8> {
     let times = |text: &str| text.repeat(usize::try_from(count).unwrap());
     let numbered = |text: &str| (0..count).map(|n| text.replace('#', &n.to_string())).collect::<String>();
     match name {
         "externs" => component(&format!("(instance $i) {}", numbered(r#"(export "a#" (instance $i))"#))),
         "functions" => component(&format!("(core module {})", times("(func)"))),
-        // Its locals' count, its `nop`s and its `end`.
+        // The locals' count, the `nop`s and the `end`.
         "function" => {
             component(&format!("(core module (func {}))", "nop ".repeat(usize::try_from(count - 2).unwrap())))
         }
@@ -45,7 +46,8 @@ fn with(name: &str, count: u64) -> Vec<u8> {
     }
 }
 
-/// An instance type that declares an instance type, and so on: what the parsers behind the scan follow recursively.
+/// Makes an instance type that declares an instance type, and so on. The parsers behind the scan follow these
+/// recursively.
 fn type_depth(depth: u64) -> Vec<u8> {
     const OPEN: [u8; 3] = [0x42, 1, 1];
     let innermost = [0x42, 0];
@@ -72,7 +74,8 @@ fn refusal(bytes: &[u8]) -> String {
     loaded.map_or_else(|error| error.to_string(), |_| "it is loaded".to_owned())
 }
 
-/// At its bound each is refused for what it does not export, before it is compiled; with one more, for the bound.
+/// At its limit each is rejected for its missing exports, before it is compiled; with one more, for the
+/// limit.
 ///
 /// bound: externs within, functions within, function within, core-modules within, components within
 /// bound: core-instances within, memories within, tables within, type-depth within
@@ -138,13 +141,13 @@ fn what_is_given_by_another_is_refused() {
     }
 }
 
-/// A stack overflow would be the end of the process, whoever else is served.
+/// A stack overflow would end the process for all clients.
 #[test]
 fn nothing_is_too_deep_to_be_read() {
     let depth = 4 << 20;
     let began = Instant::now();
     let deep = type_depth(depth);
-    // The section of nested components.
+    // Id of the section of nested components.
     let inside = [&deep[..8], &[4], leb128(deep.len()).as_slice(), &deep].concat();
     for component in [deep, inside] {
         assert_eq!(refusal(&component), "its types are nested 17 deep, the limit is 16");
@@ -152,7 +155,7 @@ fn nothing_is_too_deep_to_be_read() {
     assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
 }
 
-/// A header may announce what it likes: memory is taken for what is there.
+/// A header may announce any count: memory is allocated for the actual content only.
 #[test]
 fn counts_are_not_believed() {
     let header = b"\0asm\x0d\0\x01\0";
@@ -161,7 +164,7 @@ fn counts_are_not_believed() {
         let bytes = [&header[..], &[section, 5], &most].concat();
         let refused = refusal(&bytes);
         let invalid = refused.starts_with("the file is no valid component, or not all of it: ");
-        // Sections that nobody scans are left to the compiler, and there is nothing to compile here.
+        // Sections that the scan skips are left to the compiler, and here is nothing to compile.
         assert!(
             invalid || refused.starts_with("it is a component of another world: "),
             "{section}: {refused}"

@@ -1,4 +1,4 @@
-//! `host serve` as a process and as a whole: starting, refusing to start, overload, stopping, health and status.
+//! `host serve` as a whole process: start, refusal to start, overload, shutdown, health and status.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -33,7 +33,7 @@ async fn stops_cleanly(signal: Signal, name: &str) {
     }
     let mut silent = client.handshake(address, &["h2"]).await.unwrap();
 
-    // A review under way over HTTP/1.1: the host has said that it waits for the body.
+    // A review under way over HTTP/1.1: the host has sent that it waits for the body.
     let body = review_of(allowed);
     let mut busy1 = client.handshake(address, &["http/1.1"]).await.unwrap();
     let head = format!(
@@ -44,7 +44,7 @@ async fn stops_cleanly(signal: Signal, name: &str) {
     let mut buffer = [0; 1024];
     let read = busy1.read(&mut buffer).await.unwrap();
     assert!(buffer[..read].starts_with(b"HTTP/1.1 100"));
-    // And over HTTP/2: a later request has been answered, so this one has arrived.
+    // And over HTTP/2: a later request has a response, so this one has arrived.
     let mut busy2 = client.connect(address, Protocol::Http2).await.unwrap();
     let (mut sender, channel) = Channel::<Bytes>::new(1);
     let under_way =
@@ -57,7 +57,7 @@ async fn stops_cleanly(signal: Signal, name: &str) {
     process.wait_for(&format!("{name}: finishing the reviews under way"));
     idle1.closed().await;
     idle2.closed().await;
-    // Closed, whether with TLS' own farewell or without.
+    // Closed with or without a TLS close_notify.
     let mut farewell = Vec::new();
     let _ = silent.read_to_end(&mut farewell).await;
     assert!(
@@ -92,7 +92,7 @@ async fn ctrl_c_drains() {
     stops_cleanly(Signal::INT, "Ctrl-C").await;
 }
 
-/// What the service manager is told waits in its socket, which takes so much and no more.
+/// Notifications to the service manager wait in its socket, which has a limited size.
 #[tokio::test]
 async fn a_service_manager_that_does_not_listen_holds_nobody_up() {
     let installation = Installation::bare(json!({}));
@@ -115,17 +115,17 @@ async fn a_service_manager_that_does_not_listen_holds_nobody_up() {
     assert_eq!(process.end().0.code(), Some(0));
 }
 
-/// What is done beside reviews gives way to them.
+/// Background threads have a lower priority than reviews.
 #[test]
 fn reviews_come_first() {
     let installation = Installation::new(json!({}));
     let mut process = installation.start();
     process.addresses();
-    // By their names, which are those of proc_pid_stat(5); the 19th field is how nice they are.
+    // Threads by name (proc_pid_stat(5)); the 19th field is the niceness.
     let how_nice = || -> BTreeMap<String, BTreeSet<i32>> {
         let mut nice: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
         for thread in fs::read_dir(format!("/proc/{}/task", process.id())).unwrap() {
-            // One may have ended meanwhile.
+            // A thread may have ended meanwhile.
             let Ok(stat) = fs::read_to_string(thread.unwrap().path().join("stat")) else { continue };
             let (name, fields) = stat.split_once('(').unwrap().1.rsplit_once(')').unwrap();
             nice.entry(name.to_owned())
@@ -148,7 +148,7 @@ fn reviews_come_first() {
     }
 }
 
-/// Whoever connects and says nothing (a port probe does) holds no review.
+/// A silent connection, such as a port probe's, delays no review.
 #[tokio::test]
 async fn stopping_does_not_wait_for_handshakes() {
     let installation = Installation::bare(json!({}));
@@ -229,7 +229,7 @@ async fn overload_is_429_without_retry_after() {
     let installation = Installation::never_ending("3s", changes);
     let server = installation.serve().await;
     let client = installation.client();
-    // One place: of several reviews at once one is evaluated, until its policy is cut off.
+    // One slot: of several concurrent reviews one is evaluated, until its policy is cut off.
     let reviews: Vec<_> = (0..3)
         .map(|number| {
             let (client, address) = (client.clone(), server.address);
@@ -268,7 +268,7 @@ async fn overload_is_429_without_retry_after() {
     assert_eq!(after.status, 200, "the place was not given back");
 }
 
-/// A body that comes slowly is judged by what is in force when it is there.
+/// A body that arrives slowly is judged by the generation in force at its end.
 #[tokio::test]
 async fn a_slow_body_is_judged_by_the_newest_set() {
     let installation = Installation::bare(json!({}));
@@ -314,7 +314,7 @@ async fn limits_hold_across_a_reload() {
     installation.write("host.yaml", host_yaml.replace(r#""queue":0"#, r#""queue":1"#).as_bytes());
     server.reloader.reload();
 
-    // One is evaluated and one waits, which leaves no room for those that began before.
+    // One is evaluated and one waits, which leaves no place for the earlier reviews.
     let newer = [(); 2].map(|()| tokio::spawn(connection.another().send_request(post(review_of("nginx")))));
     arrived(&mut connection).await;
     for (mut sender, answer) in begun {
@@ -327,7 +327,7 @@ async fn limits_hold_across_a_reload() {
     }
 }
 
-/// Two reviews of three seconds each: one after the other where one may run, beside each other where two may.
+/// Two reviews of three seconds each run one after the other with one slot, and at the same time with two.
 ///
 /// bound: concurrent-reviews within, concurrent-reviews breaks, queue within
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -348,7 +348,7 @@ async fn so_many_reviews_run_at_once() {
         let [first, second] = answered;
         let (first, second) = (first.await.unwrap(), second.await.unwrap());
         let between = first.max(second).duration_since(first.min(second));
-        // On a loaded machine both may be late, but not one of them by all that the other takes.
+        // On a loaded machine both may be late, but not one of them by the whole duration of the other.
         assert_eq!(
             between > Duration::from_millis(2500),
             concurrent == 1,
@@ -357,7 +357,8 @@ async fn so_many_reviews_run_at_once() {
     }
 }
 
-/// Waits until what was sent before over this connection is in the hands of the host: later requests are answered.
+/// Waits until the host has read everything sent before on this connection: a later request gets its
+/// response.
 async fn arrived(connection: &mut Connection) {
     for _ in 0..3 {
         connection.send(Request::get("https://localhost/").body(full("")).unwrap()).await.unwrap();
@@ -383,7 +384,7 @@ async fn health_and_status() {
     assert_eq!(get(server.admin, "/nothing").await.unwrap().0, 404);
 }
 
-/// Settings that do not hold what they seem to are shown, and fail nothing.
+/// Warnings about settings are shown, and fail nothing.
 #[tokio::test]
 async fn a_policy_that_warns_at_load_is_shown_and_not_degraded() {
     let policies = json!([{
@@ -407,8 +408,8 @@ async fn a_policy_that_warns_at_load_is_shown_and_not_degraded() {
     );
 }
 
-/// The kubelet asks there whether the host lives. Whoever leaves connections open there, with half a request or none, has the
-/// oldest of them closed.
+/// The kubelet probes the admin listener for liveness. A client that leaves connections open there, with half
+/// a request or none, loses the oldest of them.
 ///
 /// bound: admin-connections within
 /// bound: admin-connections breaks
@@ -426,7 +427,7 @@ async fn who_fills_the_admin_listener_keeps_nobody_out() {
         open.push(stream);
     }
     let closed = async |stream: &mut TcpStream| {
-        // A reset where something was sent that nobody has read.
+        // The socket is reset if it had unread data.
         let read = tokio::time::timeout(Duration::from_millis(1), stream.read_u8()).await;
         read.is_ok_and(|read| read.is_err())
     };
@@ -492,7 +493,7 @@ fn the_demo_can_be_tried_as_it_says() {
     let readme = std::fs::read_to_string(project("README.md")).unwrap();
     assert!(readme.contains(&generation), "the README shows another one than {generation}");
 
-    // Nothing of a folder that is in use is overwritten.
+    // Nothing in a used folder is overwritten.
     let (status, said) = serve().end();
     assert_eq!(status.code(), Some(2), "{said}");
     assert!(said.contains("the demo overwrites nothing"), "{said}");
@@ -502,7 +503,7 @@ fn the_demo_can_be_tried_as_it_says() {
     assert_eq!(status.code(), Some(0), "{said}");
 }
 
-/// A page of a browser that resolves its own name to this machine would read namespaces and images otherwise.
+/// Otherwise a page in a browser whose domain resolves to this machine could read namespaces and images.
 #[tokio::test]
 async fn the_admin_listener_answers_under_its_own_names_only() {
     let installation = Installation::bare(json!({}));
@@ -527,8 +528,8 @@ async fn the_admin_listener_answers_under_its_own_names_only() {
     }
 }
 
-/// Any user of the machine can ask as fast as possible. The pages are rendered one at a time, by a thread that gives way
-/// to reviews, and seldom.
+/// Any user of the machine can request pages as fast as possible. The pages are rendered one at a time and
+/// seldom, by a thread with a lower priority than reviews.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_asks_for_pages_without_end_holds_up_no_review() {
     let installation = Installation::bare(json!({}));
@@ -537,7 +538,7 @@ async fn whoever_asks_for_pages_without_end_holds_up_no_review() {
     let tasks = std::path::PathBuf::from(format!("/proc/{}/task", process.id()));
     let nice = std::fs::read_dir(tasks).unwrap().find_map(|task| {
         let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
-        // proc_pid_stat(5): `(name)`, and nice is the 17th field after it.
+        // proc_pid_stat(5): `(name)`, and the niceness is the 17th field after it.
         let (name, rest) = stat.split_once(") ").unwrap();
         name.ends_with("(admin").then(|| rest.split(' ').nth(16).unwrap().parse::<i32>().unwrap())
     });
@@ -548,7 +549,7 @@ async fn whoever_asks_for_pages_without_end_holds_up_no_review() {
     let began = Instant::now();
     let mut asked = 0;
     while began.elapsed() < Duration::from_secs(1) {
-        // Each makes another page.
+        // Each review changes the page.
         assert_eq!(connection.review("nginx").await.unwrap().status, 200);
         pages.insert(get(admin, "/metrics").await.unwrap().1);
         asked += 1;

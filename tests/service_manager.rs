@@ -1,4 +1,4 @@
-//! The host as a service of systemd: the sockets that it is given, and what it tells.
+//! The host as a service of systemd: the sockets that it receives, and its notifications.
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
@@ -12,7 +12,7 @@ use crate::support::Installation;
 use crate::support::client::Protocol;
 use crate::support::process::{HOST, Process};
 
-/// The program with a listening socket as its descriptor 3, as systemd gives it.
+/// Starts the program with a listening socket as its descriptor 3, as systemd passes it.
 fn activated(installation: &Installation, names: &str) -> (SocketAddr, Process) {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -28,7 +28,7 @@ async fn a_service_manager_gives_sockets() {
     let installation = Installation::bare(json!({}));
     for names in ["", "LISTEN_FDNAMES=door", "LISTEN_FDNAMES=image-policy-host.socket"] {
         let (address, mut process) = activated(&installation, names);
-        // Before anyone accepts.
+        // Connected before the host accepts.
         let client = installation.client();
         let asked = tokio::spawn(async move {
             client.connect(address, Protocol::Http2).await.unwrap().review("nginx").await

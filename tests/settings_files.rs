@@ -1,5 +1,5 @@
-//! Settings in files of their own: how they are followed, joined with those of host.yaml, and bounded. What the command
-//! line says of them is in `cases/cli`.
+//! Settings in separate files: how they are followed, joined with those of host.yaml, and limited. Tests of
+//! the command line's messages are in `cases/cli`.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::reload::{Installation, said};
 use crate::support;
 
-/// A policy that does what its settings say, all of which are in `lists.yaml`.
+/// Returns a scripted policy whose settings are all in `lists.yaml`.
 fn scripted(more: &str) -> String {
     let module = fs::canonicalize(support::scripted()).unwrap();
     format!("policies:\n- name: s\n  module: {}\n  settingsFrom: lists.yaml\n{more}", module.display())
@@ -67,7 +67,7 @@ fn settings_of_a_file_are_followed_whole_or_not_at_all() {
     assert_eq!(said(&started.policies), ["s: three"]);
     assert_eq!(installation.problems(&started), [""; 0]);
 
-    // A rollback brings back the settings that were in force, whatever the file says now.
+    // A rollback restores the settings that were in force, whatever the file holds now.
     started.reloader.obey(Command::Rollback { to: None }).unwrap();
     assert_eq!(said(&started.policies), ["s: two"]);
     drop(started);

@@ -1,4 +1,4 @@
-//! A start, and what the state directory remembers for it.
+//! Starts, and the contents of the state directory for them.
 
 use std::fs;
 use std::path::Path;
@@ -36,7 +36,7 @@ fn a_start_falls_back_to_the_last_good_version() {
     let stays = format!("{problem} (its last good version stays in force, as it was configured)");
     assert_eq!(installation.problems(&started), [stays.as_str()]);
 
-    // It is there at the next start too, and the folder that it came from need not be.
+    // The policy is there at the next start too, without the folder that it came from.
     drop(started);
     fs::rename(installation.path("policies"), installation.path("elsewhere")).unwrap();
     let started = installation.start();
@@ -45,7 +45,7 @@ fn a_start_falls_back_to_the_last_good_version() {
     assert!(problems[0].starts_with("policyDirectory "), "{problems:?}");
     assert!(problems[0].contains("No such file or directory"), "{problems:?}");
 
-    // A folder that is empty for a while, perhaps not mounted yet, is no reason to forget them.
+    // An empty folder, perhaps not mounted yet, is no reason to remove the policies.
     drop(started);
     fs::create_dir(installation.path("policies")).unwrap();
     let mut started = installation.start();
@@ -121,7 +121,7 @@ fn what_could_not_be_kept_is_kept_later() {
     let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");
     installation.policy("a", &version("version1"));
     let mut started = installation.start();
-    // A folder where the record belongs.
+    // A folder instead of the record's file.
     let record = installation.path("state/generations/2.json");
     fs::create_dir_all(record.join("in-the-way")).unwrap();
     installation.policy("a", &version("version2"));
@@ -150,8 +150,8 @@ fn a_start_without_its_policy_directory_has_what_was_in_force() {
     assert_eq!(said(&installation.start().policies), ["a: version1"]);
 }
 
-/// A policy keeps what it was configured to be, across a restart as in a reload, and one that is configured no more stays
-/// while what may take its place cannot be loaded.
+/// A policy keeps its configuration, across a restart as in a reload. A policy that is no longer configured
+/// stays while its replacement cannot be loaded.
 #[test]
 fn a_start_weakens_nothing_that_was_in_force() {
     let more = "stateDirectory: state\npolicyDirectory: policies";
@@ -183,8 +183,8 @@ fn a_start_weakens_nothing_that_was_in_force() {
     );
 }
 
-/// A policy that was never in force is left out by a start as by a reload, wherever anything that was in force is known: also
-/// where the newest record is damaged, after a rollback, and while a candidate is held.
+/// A policy that was never in force is left out by a start as by a reload, whenever an earlier generation is
+/// known: also if the newest record is damaged, after a rollback, and while a candidate is held.
 #[test]
 fn a_broken_newcomer_stays_out_across_a_restart() {
     const GATE: &str = "\ngate: { replay: 10, onDifference: Hold }";
@@ -231,7 +231,7 @@ fn a_broken_newcomer_stays_out_across_a_restart() {
             }
             started.reloader.reload();
         }
-        // Once the newcomer is gone, all is as it was before it came: it was no leave for what waits.
+        // Once the newcomer is gone, everything is as before it: it approved nothing that was pending.
         fs::remove_file(installation.path("policies/new.wasm")).unwrap();
         started.reloader.reload();
         let waits = started.standing.current().candidate.as_ref().map(|candidate| candidate.state);
@@ -256,8 +256,8 @@ fn a_broken_newcomer_stays_out_across_a_restart() {
     }
 }
 
-/// An empty `policyDirectory` may be a file system that is not mounted: its policies stay, also where entries of `policies`
-/// keep the set from being empty, until host.yaml says that none is wanted.
+/// An empty `policyDirectory` may be an unmounted file system. Its policies stay, also if entries of
+/// `policies` keep the set from being empty, until host.yaml says that none is wanted.
 #[test]
 fn an_empty_policy_directory_takes_no_policy_out_of_force() {
     let entry = "policies: [{ name: a, module: a.wasm }]\nstateDirectory: state";
@@ -305,7 +305,7 @@ fn an_empty_policy_directory_takes_no_policy_out_of_force() {
         fs::remove_file(installation.path("policies/b.wasm")).unwrap();
     }
 
-    // An entry that host.yaml has no more goes, though the folder has been empty all the time.
+    // An entry that is no longer in host.yaml goes, even if the folder has been empty all the time.
     installation.host_yaml(&format!("policyDirectory: policies\nallowEmpty: true\n{entry}"));
     started.reloader.reload();
     let two = entry.replace("}]", "}, { name: c, module: a.wasm }]");
@@ -378,7 +378,7 @@ fn a_damaged_record_is_told_and_the_one_before_counts() {
     }
     assert_eq!(started.policies.current().number(), 1);
 
-    // Its number was in answers, and is of no other.
+    // Its number was in responses, and is not used for another.
     drop(started);
     let mut started = installation.start();
     installation.policy("a", &version("version3"));
@@ -403,7 +403,7 @@ fn a_damaged_record_is_told_and_the_one_before_counts() {
     );
 }
 
-/// What may have been held waits for leave: who damages a record puts nothing in force by it.
+/// A candidate that may have been held needs an approval: a damaged record puts nothing in force.
 #[test]
 fn what_may_have_been_held_is_held() {
     let installation = Installation::new(
@@ -430,7 +430,7 @@ fn what_may_have_been_held_is_held() {
         assert_eq!((held.state, held.why.as_str()), (Waits::Held, why));
         digest = held.digest;
     }
-    // Removing the file is no leave either.
+    // Removing the file is no approval either.
     fs::remove_file(installation.path("state/generations/2.json")).unwrap();
     let mut started = installation.start();
     started.reloader.reload();
@@ -442,7 +442,8 @@ fn what_may_have_been_held_is_held() {
     assert_eq!(said(&started.policies), ["a: version4"], "what is known to be new is judged by the gate");
 }
 
-/// What could not be restored at a start is as soon as it can be, and what could is left as it is.
+/// A policy that could not be restored at a start is restored as soon as possible, and the restored ones stay
+/// unchanged.
 #[test]
 fn what_could_not_be_restored_comes_later() {
     let more = "policyDirectory: policies\nstateDirectory: state\ngate: { replay: 1 }";
@@ -453,7 +454,7 @@ fn what_could_not_be_restored_comes_later() {
     let component = format!("state/components/{}.wasm", digest(&version("version2")));
     let (component, elsewhere) = (installation.path(&component), installation.path("elsewhere"));
     fs::rename(&component, &elsewhere).unwrap();
-    // The files' own is no help: what was in force comes first.
+    // The file's own version does not help: the version that was in force comes first.
     installation.policy("b", b"garbage");
 
     let mut started = installation.start();
@@ -469,7 +470,7 @@ fn what_could_not_be_restored_comes_later() {
     assert!(Arc::ptr_eq(&old, &new), "what is in force is not loaded again");
 }
 
-/// What somebody put there is in nobody's way.
+/// An unexpected folder there does no harm.
 #[test]
 fn a_folder_among_the_components_is_left_alone() {
     let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");
@@ -525,7 +526,7 @@ fn a_state_directory_is_of_one_host() {
     installation.start();
 }
 
-/// What stands in the state directory is read within bounds, whatever it is.
+/// The files of the state directory are read within limits, whatever they are.
 ///
 /// bound: record within, record breaks
 #[test]
@@ -539,7 +540,7 @@ fn a_state_directory_full_of_traps_holds_nobody_up() {
     };
     pipe(&generations.join("90.json"));
     std::os::unix::fs::symlink("/dev/zero", generations.join("91.json")).unwrap();
-    // A record that is fine, but for its size.
+    // A valid record, except for its size.
     let mut large = fs::read(generations.join("1.json")).unwrap();
     large.resize(32 << 20, b' ');
     fs::write(generations.join("1.json"), &large).unwrap();
@@ -561,7 +562,7 @@ fn a_state_directory_full_of_traps_holds_nobody_up() {
     let problems = installation.problems(&started);
     assert_eq!(problems.len(), 9, "{problems:#?}");
     assert_eq!(problems[8], "state: 36 more records are damaged");
-    // What is damaged goes first, and what a start falls back to never.
+    // Damaged records are removed first, and the fallback of a start is never removed.
     started.reloader.reload();
     let left: Vec<_> = fs::read_dir(&generations).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 32, "{left:?}");
@@ -571,7 +572,7 @@ fn a_state_directory_full_of_traps_holds_nobody_up() {
     let mut started = installation.start();
     assert_eq!(said(&started.policies), ["a: version1"]);
 
-    // A component that is one no more is no good version, and holds up nobody either.
+    // A file that is no component any more is no good version, and does not block a start either.
     let component =
         fs::read_dir(installation.path("state/components")).unwrap().next().unwrap().unwrap().path();
     fs::remove_file(&component).unwrap();

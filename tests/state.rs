@@ -1,4 +1,4 @@
-//! What outlives a host that is killed, and what a swap leaves in memory.
+//! State that survives a killed host, and memory after a swap.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ use crate::support::client::{Connection, Protocol};
 use crate::support::process::{HOST, Process};
 use crate::support::{Installation, denying, scripted, version};
 
-/// For what must happen but may take its time on a busy machine.
+/// Time limit of events that must happen but may take long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An installation whose policies are `a` and `b`.
+/// Makes an installation whose policies are `a` and `b`.
 fn installation() -> Installation {
     let changes = json!({ "stateDirectory": "state", "policyDirectory": "more", "allowEmpty": false });
     let installation = Installation::bare(changes);
@@ -37,7 +37,7 @@ fn step(installation: &Installation, step: u64) {
     }
 }
 
-/// What a host answers with: its generation, and the step of each policy.
+/// The content of a response: its generation, and the step of each policy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Answered {
     generation: u64,
@@ -51,7 +51,7 @@ impl Answered {
     }
 }
 
-/// None where the host has gone.
+/// Sends a review. Returns None if the host has gone.
 async fn ask(connection: &mut Connection) -> Option<Answered> {
     let answer = connection.review("x.io/a").await.ok()?.json();
     let status = &answer["status"];
@@ -66,17 +66,17 @@ async fn ask(connection: &mut Connection) -> Option<Answered> {
     Some(Answered { generation, a: step("(policy a)"), b: step("(policy b)") })
 }
 
-/// What a kill waits for, and how long it waits then.
+/// The moment of a kill.
 #[derive(Debug)]
 enum Moment {
-    /// Some time after the files were replaced.
+    /// This time after the files were replaced.
     After(Duration),
-    /// Something new in a folder of the state directory, whole or not, and this much of what follows.
+    /// A new entry in a folder of the state directory, complete or not, and this much time after it.
     New(&'static str, Duration),
 }
 
 impl Moment {
-    /// Every third is of one kind, and each a little later than the one before.
+    /// Returns one of three kinds in turn, each a little later than the one before.
     fn of(kill: u64) -> Moment {
         let (kind, step) = (kill % 3, u32::try_from(kill / 3).unwrap());
         match kind {
@@ -108,8 +108,9 @@ fn files(installation: &Installation, folder: &str) -> Vec<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-/// The host is killed at many points of a swap and of what it writes then. Each time the files are broken before it starts
-/// again: it serves what it had recorded, which is whole, and no older than what it had answered by.
+/// The host is killed at many points of a swap and of its writes. Each time the files are broken before the
+/// restart: the host serves a recorded generation, which is complete, and no older than that of its
+/// responses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_is_killed_knows_what_it_answered_by() {
     const KILLS: u64 = 30;
@@ -165,7 +166,7 @@ fn is_unfinished(path: &Path) -> bool {
     path.file_name().unwrap().to_str().unwrap().starts_with(".unfinished-")
 }
 
-/// Whether a file of the state directory is what it should be.
+/// Returns whether a file of the state directory is complete.
 fn is_whole(path: &Path) -> bool {
     let bytes = fs::read(path).unwrap();
     match path.extension().and_then(|extension| extension.to_str()) {
@@ -174,7 +175,7 @@ fn is_whole(path: &Path) -> bool {
     }
 }
 
-/// A policy that was replaced is gone when the last review that began with it is over.
+/// A replaced policy is freed when the last review that began with it is over.
 #[test]
 fn what_was_replaced_is_gone() {
     const SWAPS: u64 = 40;
@@ -196,7 +197,7 @@ fn what_was_replaced_is_gone() {
     }
     assert_eq!(weak.len() as u64, SWAPS + 1);
     let alive = || weak.iter().filter(|policy| policy.upgrade().is_some()).count();
-    // A snapshot may be being taken of one.
+    // A snapshot of a replaced policy may still be in progress.
     until("only what is in force and under review is left", || alive() == 2);
     drop(review);
     until("only what is in force is left", || alive() == 1);
@@ -227,17 +228,17 @@ async fn code_that_was_replaced_is_unmapped() {
             assert!(begun.elapsed() < PATIENCE, "step {number} is never in force");
         }
     }
-    // Snapshots of the last ones may still be taken.
+    // Snapshots of the last ones may still be in progress.
     until("replaced code is unmapped", || executable(&process) <= before + 4);
 }
 
-/// The executable mappings of a process that are of no file: native code (proc_pid_maps(5)).
+/// Returns the size of a process's executable mappings without a file: native code (proc_pid_maps(5)).
 fn executable(process: &Process) -> usize {
     let maps = fs::read_to_string(format!("/proc/{}/maps", process.id())).unwrap();
     maps.lines().filter(|line| line.contains(" r-xp ") && !line.contains('/') && !line.contains('[')).count()
 }
 
-/// What was recorded is good for a start though nothing can be written, and what comes is in force and told.
+/// With a read-only state directory a start uses the records, and a change comes into force and is reported.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_state_directory_that_is_read_only_is_read() {
     let installation = installation();
@@ -262,7 +263,7 @@ async fn a_state_directory_that_is_read_only_is_read() {
     }
 }
 
-/// A policy that refuses its settings with words as long as the contract allows, under many names.
+/// Returns a policy under many names that rejects its settings with messages as long as the contract allows.
 fn refusing(names: usize) -> Vec<Value> {
     let mistake = json!({ "pointer": "\u{202e}".repeat(130), "message": "\n\u{202e}".repeat(130) });
     let settings = json!({ "configure": { "errors": vec![mistake; 3] } });
@@ -320,7 +321,7 @@ fn problems_are_told_and_recorded_within_their_bounds() {
     assert!(record.len() < 1 << 20, "{} bytes", record.len());
 }
 
-/// A record of a generation with one policy, which says so much of what is wrong.
+/// Returns a record of a generation with one policy and these problems.
 fn record(number: u64, problems: Vec<String>, settings: Value) -> Record {
     let module = Component::new(b"module".to_vec());
     let policy = json!({
@@ -359,13 +360,13 @@ fn what_is_recorded_can_be_read_back_and_nothing_else_is() {
     state.keep(small.clone(), Vec::new()).unwrap();
     assert_eq!((state.record(1), state.left_out()), (Ok(small), None));
 
-    // The rollback is known at the next start, though what was wrong with it is not.
+    // The next start knows the rollback, but not its problems.
     state.keep(record(2, vec!["x".repeat(1 << 20); 35], settings.clone()), Vec::new()).unwrap();
     let left_out = state.left_out().unwrap();
     assert!(left_out.starts_with("the record of generation 2 leaves out its problems"), "{left_out}");
     assert_eq!(state.record(2), Ok(record(2, Vec::new(), settings)));
 
-    // Too large, and nested more deeply than a record is read.
+    // Too large, and nested more deeply than a record may be.
     let nested = (0..200).fold(json!(1), |inner, _| json!([inner]));
     for (number, settings) in [(3, json!("x".repeat(33 << 20))), (4, nested)] {
         let error = state.keep(record(number, Vec::new(), settings), Vec::new()).unwrap_err();

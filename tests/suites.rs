@@ -1,4 +1,4 @@
-//! Where suites look for fixtures: each walk ends, with all fixtures or with an error that names the place.
+//! The search for fixtures: each walk ends, with all fixtures or with an error that names the place.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::reload::Installation;
 use crate::support::version;
 
-/// What [`find`] says of a folder: how many fixtures, or why there are none, without the folder's path.
+/// Returns the result of [`find`] for a folder: the number of fixtures, or the error without the folder's
+/// path.
 fn found(folder: &Path) -> Result<usize, String> {
     let suites = find(&[folder.to_owned()], true).map_err(|error| {
         let shown = folder.display().to_string();
@@ -72,7 +73,7 @@ fn the_number_of_folders_is_bounded() {
     make(folder.path(), "surplus");
     assert!(found(folder.path()).unwrap_err().contains("the suites have more than 4096 folders"));
 
-    // Without a circle, 2^30 paths.
+    // Without the check for circles there would be 2^30 paths.
     let folder = tempfile::tempdir().unwrap();
     for level in 0..30 {
         let here = make(folder.path(), &format!("level{level}"));
@@ -135,7 +136,8 @@ fn the_size_of_a_fixture_is_bounded() {
     }
 }
 
-/// The host serves on, what needs no gate comes into force, and the place is told before any change comes.
+/// The host continues to serve, changes that need no gate come into force, and the place is reported before
+/// any change.
 #[test]
 fn a_circle_in_the_gates_suites_is_told_at_once_and_is_over_when_it_is_mended() {
     let installation = Installation::with_a();

@@ -1,5 +1,5 @@
-//! What the tests share: one engine for the process and sets made of a host.yaml in a string; and for the edges, a
-//! folder to serve from, the host serving it, and clients that speak to it as an apiserver does.
+//! Helpers that the tests share: one engine for the process, sets from a host.yaml in a string, a folder to
+//! serve from, the host that serves it, and clients like an apiserver's.
 
 pub(crate) mod certificates;
 pub(crate) mod client;
@@ -25,7 +25,8 @@ use serde_json::{Value, json};
 pub(crate) use self::components::{denying, version, wat_policy};
 pub(crate) use self::installation::{Installation, Server, assert_none, cases};
 
-/// The engine and the cache of all tests that need no others: what one test compiled another finds.
+/// Returns the preparer of all tests that need no other: one engine and one cache, so each component is
+/// compiled once.
 pub(crate) fn preparer() -> &'static Preparer {
     static PREPARER: OnceLock<Preparer> = OnceLock::new();
     PREPARER.get_or_init(|| {
@@ -35,17 +36,17 @@ pub(crate) fn preparer() -> &'static Preparer {
     })
 }
 
-/// A file or folder of this project.
+/// Returns the path of a file or folder of this project.
 pub(crate) fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// The file of the policy that does what its settings say (`tests/guests/scripted`).
+/// Returns the path of the scripted policy, whose settings say its decisions (`tests/guests/scripted`).
 pub(crate) fn scripted() -> PathBuf {
     project("tests/guests/dist/scripted.wasm")
 }
 
-/// A component loaded as the host loads it.
+/// Loads a component as the host does.
 pub(crate) fn load(
     component: &[u8],
     settings: &Value,
@@ -59,13 +60,13 @@ pub(crate) fn load(
     )
 }
 
-/// Where components are put that are made while testing; it stays until the process ends.
+/// Returns the folder of components that tests make. It stays until the process ends.
 fn made() -> &'static Path {
     static MADE: OnceLock<tempfile::TempDir> = OnceLock::new();
     MADE.get_or_init(|| tempfile::tempdir().unwrap()).path()
 }
 
-/// `text` with `MODULE` for the files of policies.
+/// Returns `text` with `MODULE` instead of the paths of policies.
 pub(crate) fn without_paths(text: &str) -> String {
     let word = |word: &str| match word.strip_suffix(':') {
         Some(path) if path.ends_with(".wasm") => "MODULE:".to_owned(),
@@ -74,8 +75,8 @@ pub(crate) fn without_paths(text: &str) -> String {
     text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// A host.yaml of which policies without a `module` are the scripted one, and a `module` `FOLDER/NAME.wat` is of
-/// `cases`.
+/// Parses a host.yaml. Policies without a `module` are the scripted one; a `module` `FOLDER/NAME.wat` is a
+/// file of `cases`.
 pub(crate) fn config(mut host: Value) -> Config {
     for policy in host.get_mut("policies").and_then(Value::as_array_mut).into_iter().flatten() {
         let policy = policy.as_object_mut().unwrap();
@@ -83,7 +84,7 @@ pub(crate) fn config(mut host: Value) -> Config {
             None => scripted(),
             Some(module) if module.ends_with(".wat") => {
                 let file = made().join(module.replace('/', "-")).with_extension("wasm");
-                // Whole at once: another test may be reading it.
+                // Written whole by a rename: another test may be reading the file.
                 let beside = tempfile::NamedTempFile::new_in(made()).unwrap();
                 std::fs::write(&beside, wat_policy(&project("tests/cases").join(module)).unwrap()).unwrap();
                 beside.persist(&file).unwrap();
@@ -97,20 +98,20 @@ pub(crate) fn config(mut host: Value) -> Config {
     Config::parse(Path::new("host.yaml"), host.to_string().as_bytes()).unwrap()
 }
 
-/// The first generation of a host.yaml, with its problems.
+/// Makes the first generation of a host.yaml, with its problems.
 pub(crate) fn candidate(host: Value) -> Candidate {
     let candidate = assemble(preparer(), &config(host), Before::Start(None), &mut Default::default());
     candidate.unwrap_or_else(|problem| panic!("{problem}"))
 }
 
-/// The first generation of a host.yaml without problems.
+/// Makes the first generation of a host.yaml. Panics if it has problems.
 pub(crate) fn set(host: Value) -> PolicySet {
     let candidate = candidate(host);
     assert!(candidate.problems.is_empty(), "{:?}", candidate.problems);
     candidate.set
 }
 
-/// A set of one policy that is in force everywhere.
+/// Returns a set of one policy that is enforced everywhere.
 pub(crate) fn set_of(policy: &Arc<Policy>) -> PolicySet {
     let entry = Entry {
         name: "policy".try_into().unwrap(),
@@ -123,24 +124,24 @@ pub(crate) fn set_of(policy: &Arc<Policy>) -> PolicySet {
     PolicySet::new(Rules::default(), HostLimits::default(), vec![entry])
 }
 
-/// A set of one scripted policy with the name `scripted`; `settings` are its `images`.
+/// Returns a set of one scripted policy with the name `scripted`. `images` is its setting of that name.
 pub(crate) fn scripted_set(images: Value) -> PolicySet {
     set(json!({ "policies": [{ "name": "scripted", "settings": { "images": images } }] }))
 }
 
-/// A review without annotations.
+/// Returns a review without annotations.
 pub(crate) fn review(namespace: &str, images: &[&str]) -> Review {
     let images = images.iter().map(|&image| image.to_owned()).collect();
     Review { namespace: namespace.to_owned(), annotations: Vec::new(), images }
 }
 
-/// An id of a review that was answered now.
+/// Returns a new id of a review.
 pub(crate) fn review_id() -> ReviewId {
     static IDS: OnceLock<Ids> = OnceLock::new();
     IDS.get_or_init(Ids::default).next(SystemTime::now())
 }
 
-/// Keeps a review of one image for the gate.
+/// Adds a review of one image to the recent ones of the gate.
 pub(crate) fn remember(recent: &Recent, image: &str) {
     recent.push(review_id(), &Arc::new(review("default", &[image])));
 }
@@ -156,7 +157,7 @@ struct ThisThread;
 
 impl Write for ThisThread {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        // A line at which a thread panicked comes once more, before the next one.
+        // The line at which a thread panicked is written again before the next one.
         let lines = String::from_utf8_lossy(bytes);
         AT_EACH_LINE.with_borrow(|act| act(lines.lines().last().unwrap_or_default()));
         LOG.with_borrow_mut(|log| log.write(bytes))
@@ -167,7 +168,7 @@ impl Write for ThisThread {
     }
 }
 
-/// What this thread logs meanwhile.
+/// Returns the log lines of this thread during `act`.
 pub(crate) fn logged(act: impl FnOnce()) -> String {
     subscribe();
     LOG.take();
@@ -175,13 +176,14 @@ pub(crate) fn logged(act: impl FnOnce()) -> String {
     String::from_utf8(LOG.take()).unwrap()
 }
 
-/// Does this with each line that this thread logs.
+/// Runs `act` with each later log line of this thread.
 pub(crate) fn at_each_line(act: impl Fn(&str) + 'static) {
     subscribe();
     AT_EACH_LINE.set(Box::new(act));
 }
 
-/// For the whole process: what a subscriber of a thread hears would depend on which thread comes to a line first.
+/// Installs the subscriber for the whole process: with a subscriber for each thread, the lines heard would
+/// depend on which thread logs first.
 fn subscribe() {
     static SUBSCRIBED: OnceLock<()> = OnceLock::new();
     SUBSCRIBED.get_or_init(|| {

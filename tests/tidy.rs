@@ -1,4 +1,4 @@
-//! What must hold of the sources themselves, and can be read off them.
+//! Rules for the sources that can be checked by reading them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use crate::cli::root;
 /// A source file: its path from the top of the project, and its text.
 type Source = (String, String);
 
-/// The files below `folder` with an extension, sorted.
+/// Returns the files below `folder` with an extension, sorted.
 fn sources(folder: &str, extension: &str) -> Vec<Source> {
     let top = root();
     let mut folders = vec![top.join(folder)];
@@ -33,12 +33,12 @@ fn sources(folder: &str, extension: &str) -> Vec<Source> {
     files.into_iter().map(read).collect()
 }
 
-/// All Rust of the project.
+/// Returns all Rust files of the project.
 fn rust() -> Vec<Source> {
     ["host", "plugins", "tests"].iter().flat_map(|folder| sources(folder, "rs")).collect()
 }
 
-/// Each line of code that has one of `words`, as `path:line: text`. Comments are no code.
+/// Returns each line of code that has one of `words`, as `path:line: text`. Comments are no code.
 fn lines_with(files: &[Source], words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in files {
@@ -52,7 +52,7 @@ fn lines_with(files: &[Source], words: &[&str]) -> Vec<String> {
     found
 }
 
-/// Whether `word` stands in `code` and is no part of a longer name.
+/// Returns whether `code` contains `word` as a whole name.
 fn has_word(code: &str, word: &str) -> bool {
     let name = |character: char| character.is_alphanumeric() || character == '_';
     code.match_indices(word).any(|(at, _)| {
@@ -195,8 +195,8 @@ fn the_contract_is_documented() {
     none(undocumented, "every item of the contract has a doc comment right above it");
 }
 
-/// Whether a line of WIT begins what an author wants to be told of: an item, a field, a case or a function. (`enum`
-/// cases that stand on their enum's line are told with it.)
+/// Returns whether a line of WIT begins an item, a field, a case or a function, which need documentation.
+/// (`enum` cases on their enum's line are documented with it.)
 fn is_item(line: &str) -> bool {
     let keywords =
         ["package", "interface", "world", "record", "enum", "variant", "flags", "resource", "type"];
@@ -221,7 +221,7 @@ fn cases_are_whole() {
 /// A row of the table in `lib.rs`: a folder, and the folders that it may use.
 type Row = (String, Vec<String>);
 
-/// The table in `lib.rs`: the lines between its head and the end of the block.
+/// Reads the table in `lib.rs`: the lines between its head and the end of the block.
 fn table() -> Vec<Row> {
     let lib = fs::read_to_string(root().join("host/src/lib.rs")).unwrap();
     let lines = lib.lines().skip_while(|line| !line.starts_with("//! folder ")).skip(1);
@@ -232,7 +232,7 @@ fn table() -> Vec<Row> {
     rows.collect()
 }
 
-/// The folders or files at the top of `host/src` that each of them uses.
+/// Returns the folders or files at the top of `host/src` that each of them uses.
 fn uses() -> BTreeMap<String, BTreeSet<String>> {
     let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (path, text) in sources("host/src", "rs") {
@@ -263,7 +263,7 @@ fn folders_use_those_above_them_and_no_others() {
         }
     }
     let mut arrows = 0;
-    // The longest way down from a folder.
+    // The longest path down from a folder.
     let mut levels: BTreeMap<String, usize> = BTreeMap::new();
     let found = uses();
     for (folder, may) in &table {

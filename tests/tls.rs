@@ -1,4 +1,4 @@
-//! TLS: who may ask, what can serve, and what the log says of those that may or can not. Every file of
+//! TLS: which clients are accepted, which certificates can serve, and the log about both. Every file of
 //! `cases/tls-clients` and `cases/tls-servers` is a test.
 
 use std::collections::BTreeMap;
@@ -22,12 +22,12 @@ use crate::support::{Installation, assert_none, cases};
 struct ClientCase {
     #[expect(dead_code, reason = "for the reader of the case")]
     why: String,
-    /// Its certificate, if it shows one.
+    /// The client's certificate, if it presents one.
     client: Option<Wanted>,
     /// Changes to `tls` of host.yaml.
     #[serde(default)]
     tls: Value,
-    /// What the log says; absent: it is served.
+    /// Part of the log. Without it the client is served.
     refused: Option<String>,
 }
 
@@ -68,14 +68,14 @@ async fn every_client() {
 struct ServerCase {
     #[expect(dead_code, reason = "for the reader of the case")]
     why: String,
-    /// The serving certificate; absent: a sound one.
+    /// The serving certificate; by default a sound one.
     certificate: Option<Wanted>,
-    /// What is put into the files then.
+    /// Content that replaces the files.
     #[serde(default)]
     files: BTreeMap<String, Vec<Content>>,
     /// The file that the message names.
     names: Option<String>,
-    /// What it says of it; absent: the host serves.
+    /// Part of the message about the file. Without it the host serves.
     refused: Option<String>,
     #[serde(default)]
     #[expect(dead_code, reason = "for the count of tests that every bound has")]
@@ -85,16 +85,16 @@ struct ServerCase {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 enum Content {
-    /// What this file held.
+    /// The original content of this file.
     Of(String),
-    /// As many times.
+    /// The original content of a file, repeated this many times.
     OfTimes(String, usize),
-    /// As many authorities of one name.
+    /// This many authorities of one name.
     Authorities(usize),
     Text(String),
     /// This many spaces.
     Spaces(usize),
-    /// A private key that belongs to nothing.
+    /// A private key that belongs to no certificate.
     FreshKey,
     /// The file is missing.
     Missing,
@@ -183,7 +183,7 @@ async fn what_is_no_tls_is_told_apart_in_the_log() {
     let mut plain = TcpStream::connect(address).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     process.wait_for("the client does not speak TLS: its URL must begin with https://");
-    // Closed, with or without an alert, and perhaps reset since it was not read to its end.
+    // Closed with or without an alert, and perhaps reset because of unread data.
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"HTTP"));
@@ -191,7 +191,7 @@ async fn what_is_no_tls_is_told_apart_in_the_log() {
     drop(TcpStream::connect(address).await.unwrap());
     process.wait_for("the client hung up during the handshake");
 
-    // A client that does not know the authority of the host.
+    // A client that does not trust the host's authority.
     let stranger = Installation::bare(json!({}));
     assert!(stranger.client().handshake(address, &["h2"]).await.is_err());
     process.wait_for("the client refused this host's certificate");
@@ -269,14 +269,14 @@ async fn connections_wait_for_room() {
 async fn connections_without_a_handshake_keep_nobody_out() {
     let installation = Installation::bare(json!({ "limits": { "connections": 2 } }));
     let server = installation.serve().await;
-    // More than may be on their way in at a time, and than may serve.
+    // More than may be in a handshake at the same time, and than may be served.
     let mut idle = Vec::new();
     for _ in 0..300 {
         idle.push(TcpStream::connect(server.address).await.unwrap());
     }
     let mut connection = installation.client().connect(server.address, Protocol::Http1).await.unwrap();
     assert_eq!(connection.review("nginx").await.unwrap().status, 200);
-    // The oldest were given up, long before their time for a handshake was over.
+    // The oldest were closed, long before their time for a handshake was over.
     let mut byte = [0];
     let closed = tokio::time::timeout(Duration::from_secs(5), idle[0].read(&mut byte)).await;
     assert_eq!(closed.unwrap().unwrap_or(0), 0);
@@ -300,8 +300,8 @@ async fn who_is_slow_to_enter_is_waited_for() {
     assert!(closed.is_err(), "given up after 7 s, with 200 others: {closed:?}");
 }
 
-/// Puts files into a folder as the kubelet does it with those of a Secret: into a new folder that a symbolic link leads
-/// to, which is replaced.
+/// Writes files into a folder as the kubelet writes those of a Secret: into a new folder, to which a replaced
+/// symbolic link leads.
 fn swap(installation: &Installation, version: usize, files: &[(&str, &str)]) {
     let volume = installation.path("secret");
     std::fs::create_dir_all(volume.join(format!("..{version}"))).unwrap();
@@ -312,11 +312,11 @@ fn swap(installation: &Installation, version: usize, files: &[(&str, &str)]) {
     link(&format!("..{version}"), "..data_tmp").unwrap();
     std::fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
     for (file, _) in files {
-        // They are there after the first time.
+        // The links exist after the first time.
         let _ = link(&format!("..data/{file}"), file);
     }
     if let Some(before) = version.checked_sub(1) {
-        // The kubelet removes what was there before.
+        // The kubelet removes the previous folder.
         std::fs::remove_dir_all(volume.join(format!("..{before}"))).unwrap();
     }
 }
@@ -349,13 +349,13 @@ async fn each_swap_of_a_secret_is_picked_up() {
         put(version, &in_force, &authority);
         process.wait_for("new TLS material in force");
         assert_eq!(shown().await, CertificateDer::from_pem_slice(in_force.chain.as_bytes()).unwrap());
-        // Connections of before are let go, and their clients come again.
+        // Earlier connections are closed, and their clients reconnect.
         kept.closed().await;
         kept = client.connect(address, Protocol::Http2).await.unwrap();
         assert_eq!(kept.review("nginx").await.unwrap().status, 200);
     }
 
-    // What is broken changes nothing, and what is right after that does.
+    // Broken certificates change nothing, and correct ones after that are used.
     put(4, &Identity { key: identity().key, chain: identity().chain }, &authority);
     let line = process.wait_for("this key does not belong to the certificate");
     assert!(line.contains("ERROR") && line.contains("(the generation in force stays)"), "{line}");
@@ -397,7 +397,7 @@ async fn a_certificate_that_expires_is_told_of_in_time() {
 
 const VERSIONS: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
-/// Whether a client is served, by a new connection over HTTP/1.1.
+/// Returns whether a client is served on a new HTTP/1.1 connection.
 async fn is_served(client: &Client, address: std::net::SocketAddr) -> bool {
     match client.connect(address, Protocol::Http1).await {
         Ok(mut connection) => connection.review("nginx").await.is_ok_and(|answer| answer.status == 200),
@@ -405,7 +405,7 @@ async fn is_served(client: &Client, address: std::net::SocketAddr) -> bool {
     }
 }
 
-/// An authority whose validity is over, or has not begun, lets no client in, and the words of it are true.
+/// An expired or not yet valid authority accepts no client, and the message is correct.
 #[tokio::test]
 async fn an_authority_that_is_not_valid_lets_no_client_in() {
     let installation = Installation::bare(json!({}));
@@ -439,7 +439,8 @@ async fn an_authority_that_is_not_valid_lets_no_client_in() {
         );
         assert_eq!(get(server.admin, "/livez").await.unwrap().0, 200);
 
-        // Another that is good beside it lets its own clients in, and one that is renewed with the same key all of its.
+        // A valid authority beside it accepts its own clients, and one renewed with the same key accepts all
+        // of its clients.
         let identity = others.issue(&Wanted::client());
         let client = Client::showing(&installation.pki, Some(&identity), &VERSIONS);
         let (own, renewed) = (installation.pki.authority(), others.renewed(Validity::Now));
@@ -476,7 +477,7 @@ async fn the_log_names_the_authority_that_is_not_valid() {
     }
 }
 
-/// Clients that reach an authority of theirs without it do not mind.
+/// Clients that can build a chain without the expired certificate do not mind.
 #[tokio::test]
 async fn what_has_expired_beside_the_serving_certificate_is_told_and_the_host_stays_ready() {
     let installation = Installation::bare(json!({}));
@@ -495,19 +496,19 @@ async fn what_has_expired_beside_the_serving_certificate_is_told_and_the_host_st
     assert_eq!(status["degraded"], true);
 }
 
-/// A resumed session would be served without a look at the client's certificate.
+/// A resumed session would be served without a check of the client's certificate.
 #[tokio::test]
 async fn no_session_is_resumed() {
     let installation = Installation::bare(json!({}));
     let server = installation.serve().await;
     for version in VERSIONS {
-        // It keeps sessions and tickets from one connection to the next.
+        // The client keeps sessions and tickets from one connection to the next.
         let client = Client::speaking(&installation.pki, Some(&Wanted::client()), &[version]);
         for number in 0..3 {
             let stream = client.handshake(server.address, &["http/1.1"]).await.unwrap();
             let kind = stream.get_ref().1.handshake_kind();
             assert_eq!(kind, Some(rustls::HandshakeKind::Full), "{version:?}, {number}");
-            // A ticket would come with the answer.
+            // A ticket would come with the response.
             let mut connection = Connection::over(stream, Protocol::Http1).await.unwrap();
             assert_eq!(connection.review("nginx").await.unwrap().status, 200);
         }

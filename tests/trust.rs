@@ -1,5 +1,5 @@
-//! A client that is no longer trusted is not served, and no client makes the end of its connection later than it has to
-//! be: on HTTP/1.1, on HTTP/2, and by clients that never acknowledge that a connection ends.
+//! A client that is no longer trusted is not served, and no client delays the end of its connection: on
+//! HTTP/1.1, on HTTP/2, and with clients that never acknowledge the end.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn named() -> Installation {
     Installation::bare(json!({ "tls": { "clientNames": ["kube-apiserver"] } }))
 }
 
-/// A client that acknowledges no PING, so that HTTP/2 cannot be closed in order.
+/// A client that acknowledges no PING, so that HTTP/2 cannot be closed gracefully.
 struct Silent {
     stream: TlsStream<TcpStream>,
     next: u32,
@@ -53,7 +53,7 @@ impl Silent {
         Silent { stream: frames::open(client, server.address).await, next: 1 }
     }
 
-    /// Asks on a new stream. Returns whether there is a response.
+    /// Sends a review on a new stream. Returns whether there is a response.
     async fn is_answered(&mut self) -> bool {
         let stream = self.next;
         self.next += 2;
@@ -97,7 +97,7 @@ async fn no_request_is_answered_that_begins_when_its_client_is_no_longer_trusted
     }
 }
 
-/// The connection is closed at once, whether or not its client asks.
+/// The connection is closed at once, whether or not its client sends requests.
 #[tokio::test]
 async fn a_connection_goes_with_the_trust_in_its_client() {
     for change in [Change::Authority, Change::Names] {
@@ -117,7 +117,7 @@ async fn a_connection_goes_with_the_trust_in_its_client() {
     }
 }
 
-/// A request that began before is answered, unless the rest of it takes too long.
+/// A request that began before gets its response, unless the rest of it takes too long.
 #[tokio::test]
 async fn a_request_under_way_is_answered_when_the_trust_ends() {
     for in_time in [true, false] {
@@ -141,7 +141,7 @@ async fn a_request_under_way_is_answered_when_the_trust_ends() {
     }
 }
 
-/// A certificate that expires is no better on a connection that is kept than in a handshake.
+/// An expired certificate is no better on a kept connection than in a handshake.
 #[tokio::test]
 async fn an_expired_certificate_is_not_served_on_a_kept_connection() {
     let installation = named();
@@ -160,8 +160,8 @@ async fn an_expired_certificate_is_not_served_on_a_kept_connection() {
     }
 }
 
-/// New certificates of the host change nothing for a client that is trusted as before, but that its connections are let
-/// go. A client that asks on without end is answered for a moment.
+/// New certificates of the host only close the connections of a client that is trusted as before. A client
+/// that keeps sending requests gets responses for a short time.
 #[tokio::test]
 async fn the_end_of_a_connection_is_bounded_from_its_beginning() {
     let installation = named();
@@ -181,7 +181,7 @@ async fn the_end_of_a_connection_is_bounded_from_its_beginning() {
     assert!(began.elapsed() < Duration::from_secs(10), "closed after {:?}", began.elapsed());
 }
 
-/// A stop waits no longer for such a client than for one that acknowledges the end.
+/// A shutdown waits no longer for such a client than for one that acknowledges the end.
 #[tokio::test]
 async fn no_client_holds_up_a_stop_by_asking_on() {
     let installation = named();

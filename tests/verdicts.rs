@@ -1,4 +1,5 @@
-//! What a verdict tells beyond the table of cases: the basis of each, where nothing is in force, and at what cost.
+//! Properties of verdicts beyond the table of cases: the basis of each, the case without an enforced policy,
+//! and the cost.
 
 use std::time::{Duration, Instant};
 
@@ -64,7 +65,7 @@ proptest! {
     }
 }
 
-/// 256 images, 20 policies, and all texts at their bounds. Only the first KiB of them is shown.
+/// 256 images, 20 policies, and all texts at their limits. Only the first KiB of the texts is shown.
 #[test]
 fn a_verdict_costs_no_text_that_is_not_shown() {
     let long = "r".repeat(1024);
@@ -193,14 +194,14 @@ fn a_message_is_part_of_the_generation() {
     assert!(none.digest() != one.digest() && one.digest() != other.digest());
     let changes = other.content().changes_since(&one.content());
     assert_eq!(changes[0].what, ["message"]);
-    // As it is recorded, also by a host that knew no message.
+    // The form in which it is recorded, also by a host without the field `message`.
     let recorded = serde_json::to_value(one.content()).unwrap();
     assert_eq!(serde_json::from_value::<Content>(recorded).unwrap(), one.content());
     let older = serde_json::to_value(none.content()).unwrap();
     assert_eq!(older["policies"][0].get("message"), None);
 }
 
-/// The basis of a review with several images.
+/// A review with several images has the basis of its least judged image.
 #[test]
 fn a_review_is_decided_by_its_least_judged_image() {
     let allow = || said("p", Ok(decision(Outcome::Allow, "fine", &[])));

@@ -1,4 +1,4 @@
-//! The watcher: what happens to files is seen without being asked for, and half a file is not judged.
+//! The watcher: changes of files are noticed without a request, and half a file is not loaded.
 
 use std::fs;
 use std::io::Write as _;
@@ -18,7 +18,7 @@ use crate::settings_files::says;
 use crate::support::process::{HOST, Process};
 use crate::support::version;
 
-/// Less than the watcher takes to look without a hint.
+/// Time limit of a reaction, less than the interval at which the watcher looks without an event.
 const SOON: Duration = Duration::from_secs(9);
 
 fn soon(what: &str, holds: impl Fn() -> bool) {
@@ -79,7 +79,7 @@ fn a_watcher_follows_files_and_folders() {
     });
 }
 
-/// Files of a Kubernetes volume as the kubelet changes them: links through `..data`, which is swapped by a rename.
+/// Writes files of a Kubernetes volume as the kubelet does: links through `..data`, which a rename swaps.
 fn publish(volume: &Path, number: usize, files: &[(&str, &[u8])]) {
     let folder = volume.join(format!("..{number}"));
     fs::create_dir(&folder).unwrap();
@@ -90,7 +90,7 @@ fn publish(volume: &Path, number: usize, files: &[(&str, &[u8])]) {
     symlink(format!("..{number}"), volume.join("..data_tmp")).unwrap();
     fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
     for (name, _) in files {
-        // Links that are there stay.
+        // Existing links stay.
         let _ = symlink(format!("..data/{name}"), volume.join(name));
     }
     if let Ok(before) = before {
@@ -172,7 +172,7 @@ fn a_watcher_follows_symbolic_links() {
     });
 }
 
-/// How programs change the file `a.wasm` into `new`.
+/// Ways in which programs change the file `a.wasm` into `new`.
 const HABITS: [(&str, &str); 9] = [
     ("mv", "cp new .part; mv .part a.wasm"),
     ("cp", "cp new a.wasm"),
@@ -208,10 +208,10 @@ fn a_file_that_is_being_written_is_waited_for() {
     let folder = installation.path("policies");
     watched(installation.start(), |policies, problems| {
         let settled = || assert_eq!(problems().len(), 0, "{:?}", problems());
-        // Half of a file, and half of a host.yaml that would do as it is, without the other half.
+        // Half of a policy file, and half of a host.yaml that is valid without its other half.
         let (new, yaml) = (version("version2"), installation.path("host.yaml"));
         let (first, rest) = new.split_at(new.len() / 2);
-        // The time that following would have taken.
+        // Time enough for the host to have followed a change.
         let wait = || std::thread::sleep(Duration::from_millis(500));
         let mut file = fs::File::create(folder.join("a.wasm")).unwrap();
         file.write_all(first).unwrap();
@@ -243,7 +243,7 @@ fn a_file_that_is_being_written_is_waited_for() {
         soon("what has waited for it", || said(policies)[1] == "b: version3");
         settled();
 
-        // What stays broken is told of.
+        // A file that stays broken is reported.
         fs::write(folder.join("a.wasm"), first).unwrap();
         soon("half a file that stays so", || problems().len() == 1);
         assert_eq!(said(policies)[0], "a: version2");
@@ -285,7 +285,7 @@ fn a_storm_of_changes_costs_few_loads() {
             assert!(pair[1] - pair[0] >= PAUSE - Duration::from_millis(20), "{:?}", pair[1] - pair[0]);
         }
     }
-    // What does not matter is no change.
+    // An irrelevant file is no change.
     fs::write(folder.path().join(".hidden"), "").unwrap();
     assert!(hints.recv_timeout(3 * PAUSE).is_err());
     fs::write(&file, "last").unwrap();
@@ -301,7 +301,7 @@ fn without_events_changes_are_found_all_the_same() {
         [("instances", "fs.inotify.max_user_instances"), ("watches", "fs.inotify.max_user_watches")]
     {
         installation.policy("a", &version("version1"));
-        // As root of a namespace of its own, where the limit holds for nobody else.
+        // As root of a new user namespace, whose limit affects no other process.
         let script = format!(
             "echo 0 > /proc/sys/user/max_inotify_{what}; exec {HOST} serve --config {}",
             installation.path("host.yaml").display()
@@ -334,19 +334,19 @@ fn what_has_just_changed_is_fresh() {
     assert_eq!(looks.fresh_until(&path, one, now + second / 2), Some(now + second));
     assert_eq!(looks.fresh_until(&path, one, now + second), None);
     assert_eq!(looks.written_until(&path, &path, now), None);
-    // It changes, and is gone.
+    // The file changes, and is gone.
     assert_eq!(looks.fresh_until(&path, other, now + second), Some(now + 2 * second));
     assert_eq!(looks.fresh_until(&path, None, now + 2 * second), Some(now + 3 * second));
     looks.look(path.clone(), None, false, true, now + 3 * second);
     assert_eq!(looks.paths(), [""; 0].map(PathBuf::from));
     assert_eq!(looks.fresh_until(&path, None, now + 3 * second), None);
-    // Without an event nothing tells that it is whole.
+    // Without an event there is no sign that the file is complete.
     for (after, content, told) in [(4, one, false), (5, other, false)] {
         looks.look(path.clone(), content, true, told, now + after * second);
     }
     assert_eq!(looks.written_until(&path, &path, now + 5 * second), Some(now + 6 * second));
     assert_eq!(looks.written_until(&path, &path, now + 6 * second), None);
-    // It comes after all, late.
+    // The event comes late.
     looks.look(path.clone(), one, true, false, now + 7 * second);
     assert!(looks.written_until(&path, &path, now + 7 * second).is_some());
     looks.closed(&path);
@@ -368,7 +368,7 @@ fn whoever_writes_is_not_waited_for_for_ever() {
     looks.closed(&file);
     looks.wrote(file.clone(), after(200));
     assert!(is_written(&looks, after(200)));
-    // One that changes all the time is what it is.
+    // A file that changes all the time is taken as it is.
     let changed = [looks_like("one"), looks_like("other")];
     for half in 0..500 {
         let now = begun + half * Duration::from_millis(500);

@@ -1,4 +1,4 @@
-//! The worst review that all limits allow: what it costs is bounded, whatever policies say of it.
+//! The worst review within all limits: its cost is limited, whatever policies return.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::support::client::{Protocol, post};
 use crate::support::{Installation, scripted};
 
-/// Policies that deny every image with as many and as long words as a decision may have.
+/// Number of policies that deny every image with as many and as long texts as a decision may have.
 const POLICIES: usize = 20;
-/// More than the words of a review (16 MiB), its body, what is around them, and a line of the log; what these policies say
-/// of 256 images has 340 MiB.
+/// Maximum growth: more than the texts of a review (16 MiB), its body, the overhead, and a line of the log.
+/// Without limits these policies' texts on 256 images have 340 MiB.
 const MEMORY: u64 = 128 << 20;
-/// A review ends with its budget (25 s); the rest is for a machine that is busy.
+/// Time limit: a review ends with its deadline (25 s); the rest is for a busy machine.
 const TIME: Duration = Duration::from_secs(60);
 
 fn policies(count: usize) -> Vec<Value> {
@@ -30,7 +30,7 @@ fn policies(count: usize) -> Vec<Value> {
     (0..count).map(policy).collect()
 }
 
-/// 256 images, 256 KiB of annotations, and white space up to 4 MiB.
+/// Returns a review of 256 images, 256 KiB of annotations, and white space up to 4 MiB.
 fn review() -> String {
     let image = |number| json!({ "image": format!("r{number}.example/{}:{}", "p/".repeat(100) + "q", "t".repeat(128)) });
     let key = "a.image-policy.k8s.io/b";
@@ -75,7 +75,7 @@ async fn the_worst_review_takes_bounded_memory_and_time() {
     }
 }
 
-/// Each decision keeps its share, whatever order the images are asked in.
+/// Each decision keeps its share, whatever the order of the images.
 ///
 /// bound: said within
 #[test]

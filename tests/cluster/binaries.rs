@@ -1,4 +1,4 @@
-//! The programs under test: Kubernetes from the Go module beside this file, the host from the workspace.
+//! The programs under test: Kubernetes from the Go module beside this file, and the host from the workspace.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,31 +10,32 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::process::{say, wait_until};
 
-/// Kubernetes, built.
+/// The built programs of Kubernetes.
 pub(crate) struct Kubernetes {
     /// The folder with [`PROGRAMS`].
     pub(crate) bin: PathBuf,
-    /// `v1.37.2`: what go.mod requires.
+    /// The version in go.mod, such as `v1.37.2`.
     pub(crate) version: &'static str,
 }
 
-/// What `go build` makes of the module's tools; etcd's program is called `server`.
+/// The programs that `go build` makes of the module's tools. The one of etcd is called `server`.
 const PROGRAMS: [&str; 4] = ["kube-apiserver", "kubeadm", "kubectl", "server"];
 
 /// The folder of this package.
 const PACKAGE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Cargo's target folder, wherever it was put.
+/// Returns cargo's target folder.
 pub(crate) fn target() -> Result<&'static Path> {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("Cargo's temporary folder has no parent")
 }
 
-/// The folder that holds the workspace.
+/// Returns the folder that holds the workspace.
 pub(crate) fn workspace() -> Result<&'static Path> {
     Path::new(PACKAGE).ancestors().nth(2).context("the package is not at tests/cluster of a workspace")
 }
 
-/// Kubernetes, built first where a program is absent, or go.mod, go.sum or the flags have changed since.
+/// Returns Kubernetes. Builds it first if a program is missing, or if go.mod, go.sum or the flags have
+/// changed.
 pub(crate) fn kubernetes() -> Result<Kubernetes> {
     let module = include_str!("go.mod");
     let required = module.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes "));
@@ -96,7 +97,7 @@ fn go_build(bin: &Path, version: &str, flags: &str) -> Result<()> {
     Ok(())
 }
 
-/// The host: what `HOST_BIN` names, else built here.
+/// Returns the host: `HOST_BIN`, or the one built here.
 pub(crate) fn host() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("HOST_BIN") {
         let path = workspace()?.join(path);
@@ -115,7 +116,7 @@ pub(crate) fn host() -> Result<PathBuf> {
     Ok(target.join("debug/host"))
 }
 
-/// A policy as it is delivered: `plugins/dist/NAME.wasm`.
+/// Reads a delivered policy: `plugins/dist/NAME.wasm`.
 pub(crate) fn policy(name: &str) -> Result<Vec<u8>> {
     let file = workspace()?.join("plugins/dist").join(format!("{name}.wasm"));
     fs::read(&file)

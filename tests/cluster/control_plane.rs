@@ -1,5 +1,5 @@
-//! etcd and kube-apiserver on loopback, from what kubeadm itself writes for a control plane: its PKI, and its static Pod
-//! manifest patched the way an administrator patches it to switch ImagePolicyWebhook on. There is no kubelet: the
+//! etcd and kube-apiserver on loopback, from kubeadm's own files for a control plane: its PKI, and its static
+//! Pod manifest, patched as an administrator does to switch ImagePolicyWebhook on. There is no kubelet: the
 //! manifest's own command line is run directly.
 
 use std::collections::BTreeMap;
@@ -14,19 +14,19 @@ use serde_json::{Value, json};
 use crate::binaries::Kubernetes;
 use crate::process::{Process, output, say, tail, wait_until};
 
-/// How long one kubectl may take. The apiserver gives a backend 30 s; none is as slow here.
+/// Time limit of one kubectl. The apiserver gives a backend 30 s; none is as slow here.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What stands before a backend's own reason in a denial.
+/// Prefix of the backend's own reason in a denial.
 const DENIED: &str = "image policy webhook backend denied one or more images: ";
 
 /// The keys of the admission configuration that differ between this test's two apiservers.
 pub(crate) struct ImagePolicy {
-    /// Seconds for which an allowed review is remembered; -1: not at all.
+    /// Time for which the apiserver caches an allowed review, in seconds; -1 for not at all.
     pub(crate) allow_ttl: i32,
-    /// The same for a denied one.
+    /// Time for which the apiserver caches a denied review, likewise.
     pub(crate) deny_ttl: i32,
-    /// What happens while the backend cannot be reached.
+    /// Whether images are allowed while the backend cannot be reached.
     pub(crate) default_allow: bool,
 }
 
@@ -41,8 +41,8 @@ pub(crate) struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts etcd and gets everything ready for [`Self::start_apiserver`]. `run` is an empty folder; `policy_webhook`
-    /// the one with the certificates, to which the admission configuration and its kubeconfig are added.
+    /// Starts etcd and prepares [`Self::start_apiserver`]. `run` is an empty folder. `policy_webhook` is the
+    /// folder of the certificates, to which the admission configuration and its kubeconfig are added.
     pub(crate) fn new(
         kubernetes: Kubernetes,
         run: &Path,
@@ -58,7 +58,7 @@ impl ControlPlane {
         Ok(Self { apiserver: None, _etcd: etcd, bin, run, policy_webhook, port })
     }
 
-    /// Starts kube-apiserver with `image_policy` in force, ending the one that runs.
+    /// Starts kube-apiserver with `image_policy`, and ends the running one.
     pub(crate) fn start_apiserver(&mut self, image_policy: &ImagePolicy) -> Result<()> {
         self.stop_apiserver();
         let admission = self.policy_webhook.join("admission_config.json");
@@ -91,12 +91,12 @@ impl ControlPlane {
         ready.with_context(|| format!("kube-apiserver is not ready; its last words:\n{}", tail(&log, 5)))
     }
 
-    /// Killed rather than asked: a graceful end takes seconds, and nothing here depends on one.
+    /// Kills the apiserver: a graceful shutdown takes seconds, and nothing here depends on one.
     fn stop_apiserver(&mut self) {
         self.apiserver = None;
     }
 
-    /// Runs kubectl as a cluster administrator. The answer is not shown: see [`Said::show`].
+    /// Runs kubectl as a cluster administrator. The output is not printed: see [`Said::show`].
     pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> Result<Said> {
         let mut command = Command::new(self.bin.join("kubectl"));
         command
@@ -116,7 +116,7 @@ impl ControlPlane {
         })
     }
 
-    /// The audit annotations of the last request with this verb (`create`, `patch`) for this pod.
+    /// Returns the audit annotations of the last request with this verb (`create`, `patch`) for this pod.
     pub(crate) fn audit_annotations(&self, verb: &str, pod: &str) -> Result<BTreeMap<String, String>> {
         let log = self.audit_log();
         let found = wait_until(Duration::from_secs(5), || {
@@ -133,7 +133,7 @@ impl ControlPlane {
         Ok(serde_json::from_value(event["annotations"].clone()).unwrap_or_default())
     }
 
-    /// The audit events of pods' creations, by pod, once there are at least so many.
+    /// Returns the audit events of pod creations, by pod, once there are at least `least`.
     pub(crate) fn creations(&self, least: usize) -> Result<BTreeMap<String, Value>> {
         let log = self.audit_log();
         let found = wait_until(Duration::from_secs(5), || {
@@ -168,7 +168,7 @@ impl ControlPlane {
     }
 }
 
-/// One kubectl and what it said.
+/// One kubectl run and its output.
 pub(crate) struct Said {
     command: String,
     input: String,
@@ -178,7 +178,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// Puts the command and kubectl's own words into the log.
+    /// Prints the command and kubectl's output to the log.
     pub(crate) fn show(self) -> Self {
         let input = if self.input.is_empty() { String::new() } else { format!(" <<< '{}'", self.input) };
         say(format!("$ {}{input}", self.command));
@@ -188,23 +188,24 @@ impl Said {
         self
     }
 
-    /// Whether kubectl said this.
+    /// Returns whether the output contains these words.
     pub(crate) fn told(&self, words: &str) -> bool {
         self.stdout.contains(words) || self.stderr.contains(words)
     }
 
-    /// All that it said.
+    /// Returns the whole output.
     pub(crate) fn words(&self) -> String {
         [self.stdout.trim(), self.stderr.trim()].join("\n")
     }
 
-    /// An error unless the command succeeded.
+    /// Returns an error unless the command succeeded.
     pub(crate) fn succeeded(&self) -> Result<()> {
         ensure!(self.success, "`{}` was to succeed, but: {}", self.command, self.stderr.trim());
         Ok(())
     }
 
-    /// Admitted (`None`), or the backend's reason for a denial. Anything else is an error: a review that got no verdict.
+    /// Returns None if the pod was admitted, or the backend's reason for a denial. Anything else is an error:
+    /// a review that got no verdict.
     pub(crate) fn verdict(&self) -> Result<Option<&str>> {
         if self.success {
             return Ok(None);
@@ -215,12 +216,13 @@ impl Said {
         }
     }
 
-    /// The backend's reason, or an error unless it denied.
+    /// Returns the backend's reason. Returns an error unless it denied.
     pub(crate) fn denied(&self) -> Result<&str> {
         self.verdict()?.with_context(|| format!("`{}` was to be denied, but was admitted", self.command))
     }
 
-    /// What kube-apiserver said of a backend that gave no verdict, or an error unless it refused for that.
+    /// Returns kube-apiserver's message about a backend that gave no verdict. Returns an error unless it
+    /// rejected the pod for that.
     pub(crate) fn refused_without_verdict(&self) -> Result<&str> {
         match self.stderr.trim().split_once("is forbidden: ") {
             Some((_, error)) if !self.success && !error.starts_with(DENIED) => Ok(error),
@@ -234,7 +236,7 @@ impl Said {
     }
 }
 
-/// What an audit log needs to show the verdicts of: pods, and nothing of what they hold.
+/// An audit policy that records the verdicts: pods, without their content.
 const AUDIT_POLICY: &str = r#"apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -245,9 +247,10 @@ rules:
 - level: None
 "#;
 
-/// kubeadm's PKI, administrator and static Pod manifest, for these ports of loopback.
+/// Makes kubeadm's PKI, administrator and static Pod manifest, for these ports of loopback.
 fn kubeadm(kubernetes: &Kubernetes, run: &Path, port: u16, etcd: u16) -> Result<()> {
-    // kubeadm refuses loopback as an advertised address: this one, from a range for documentation, it need not own.
+    // kubeadm rejects loopback as an advertised address. This one is from a range for documentation and need
+    // not exist here.
     let init = json!({
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "InitConfiguration",
@@ -317,14 +320,14 @@ fn start_etcd(bin: &Path, run: &Path, client: u16, peer: u16) -> Result<Process>
     Ok(etcd)
 }
 
-/// The kubeconfig by which the plugin finds the backend, in the form of the usual walk-through.
+/// Returns the kubeconfig by which the plugin finds the backend, in the form of the usual walk-through.
 fn kubeconfig(folder: &Path, backend: u16) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "image-checker", "cluster": {
             "certificate-authority": folder.join("external-cert.pem"),
-            // The path of another backend (kube-image-bouncer): this host takes any.
+            // The path is another backend's (kube-image-bouncer): this host accepts any.
             "server": format!("https://localhost:{backend}/image_policy"),
         }}],
         "contexts": [{"name": "image-checker", "context": {"cluster": "image-checker", "user": "api-server"}}],
@@ -336,7 +339,8 @@ fn kubeconfig(folder: &Path, backend: u16) -> Value {
     })
 }
 
-/// The two edits of kube-apiserver.yaml: the plugin's name added to those that are on, and `more` flags after that line.
+/// Makes the two edits of kube-apiserver.yaml: adds the plugin's name to the enabled ones, and `more` flags
+/// after that line.
 fn switch_plugin_on(manifest: &str, more: &[String]) -> Result<String> {
     const PLUGINS: &str = "    - --enable-admission-plugins=NodeRestriction\n";
     ensure!(
@@ -351,7 +355,7 @@ fn switch_plugin_on(manifest: &str, more: &[String]) -> Result<String> {
     Ok(manifest.replace(PLUGINS, &lines))
 }
 
-/// The arguments that a static Pod manifest gives its one container.
+/// Returns the arguments that a static Pod manifest gives its one container.
 fn arguments(manifest: &str) -> impl Iterator<Item = &str> {
     manifest
         .lines()

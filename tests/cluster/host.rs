@@ -18,20 +18,21 @@ use tempfile::TempDir;
 
 use crate::process::{Process, read_from};
 
-/// The folder, and the process while one runs.
+/// The folder of the host, and its process while it runs.
 pub(crate) struct Host {
     process: Option<Process>,
     binary: PathBuf,
     folder: PathBuf,
     log: PathBuf,
-    /// Short, as the control socket in it wants, and gone with this value.
+    /// The state directory. Its path is short, as the control socket in it requires. It is removed with this
+    /// value.
     state: TempDir,
     port: u16,
     admin: u16,
 }
 
 impl Host {
-    /// Fills `folder` with certificates and an empty policy folder. Nothing runs yet.
+    /// Fills `folder` with certificates and an empty policy folder. Starts nothing.
     pub(crate) fn new(binary: PathBuf, folder: &Path, log: &Path, [port, admin]: [u16; 2]) -> Result<Self> {
         fs::create_dir_all(folder.join("policies"))?;
         certificates(folder)?;
@@ -39,7 +40,7 @@ impl Host {
         Ok(Self { process: None, binary, folder: folder.to_owned(), log: log.to_owned(), state, port, admin })
     }
 
-    /// Starts it, and waits until it listens.
+    /// Starts the host, and waits until it listens.
     pub(crate) fn start(&mut self) -> Result<()> {
         let mut command = Command::new(&self.binary);
         command.arg("serve").arg("--config").arg(self.folder.join("host.yaml")).current_dir("/");
@@ -47,19 +48,19 @@ impl Host {
         process.wait_for_port(self.port, Duration::from_secs(30))
     }
 
-    /// The id of the process, or an error, with its last words, where none runs.
+    /// Returns the process id. Returns an error with the last log lines if the host does not run.
     pub(crate) fn id(&mut self) -> Result<u32> {
         let process = self.process.as_mut().context("the host has not been started")?;
         process.check_running()?;
         Ok(process.id())
     }
 
-    /// Asks it to drain and end.
+    /// Shuts the host down, and waits for its end.
     pub(crate) fn terminate(&mut self) -> Result<ExitStatus> {
         self.process.take().context("the host has not been started")?.terminate(Duration::from_secs(30))
     }
 
-    /// Puts host.yaml in place, whole, with these settings of the one policy that it names.
+    /// Writes host.yaml by a rename, with these settings of its one policy.
     pub(crate) fn write_configuration(&self, settings: &Value) -> Result<()> {
         let Self { port, admin, .. } = self;
         let state = Value::from(self.state.path().to_string_lossy());
@@ -89,17 +90,17 @@ policies:
         self.replace(&format!("policies/{name}.wasm"), component)
     }
 
-    /// Takes a policy out of the policy folder.
+    /// Removes a policy from the policy folder.
     pub(crate) fn remove_policy(&self, name: &str) -> Result<()> {
         Ok(fs::remove_file(self.folder.join(format!("policies/{name}.wasm")))?)
     }
 
-    /// The policy folder.
+    /// Returns the policy folder.
     pub(crate) fn policies(&self) -> PathBuf {
         self.folder.join("policies")
     }
 
-    /// The number of the generation in force, as the admin listener has it.
+    /// Returns the number of the generation in force, from the admin listener.
     pub(crate) fn generation(&self) -> Result<u64> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.admin))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -113,7 +114,7 @@ policies:
             .with_context(|| format!("/status names no generation: {body}"))
     }
 
-    /// How much it has logged so far: a place for [`Self::logged_since`].
+    /// Returns the length of the log so far, as a place for [`Self::logged_since`].
     pub(crate) fn logged(&self) -> Result<u64> {
         Ok(fs::metadata(&self.log)?.len())
     }
@@ -122,7 +123,7 @@ policies:
         read_from(&self.log, place)
     }
 
-    /// By a rename, so that no half of a file is ever seen.
+    /// Writes a file by a rename, so that no reader sees half of it.
     fn replace(&self, name: &str, content: &[u8]) -> Result<()> {
         let new = self.folder.join(".new");
         fs::write(&new, content)?;
@@ -130,8 +131,8 @@ policies:
     }
 }
 
-/// `external-cert.pem`, self-signed, which kube-apiserver trusts by itself; and `apiserver-client-cert.pem` from a CA of
-/// its own, by which the host knows kube-apiserver.
+/// Makes `external-cert.pem`, self-signed, which kube-apiserver trusts by itself, and
+/// `apiserver-client-cert.pem` from an authority of its own, by which the host recognizes kube-apiserver.
 fn certificates(folder: &Path) -> Result<()> {
     let server_key = KeyPair::generate()?;
     let mut server = parameters("image-policy-host", &["localhost", "127.0.0.1"])?;

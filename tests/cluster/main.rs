@@ -1,9 +1,10 @@
-//! The whole installation for real: etcd, kube-apiserver with ImagePolicyWebhook switched on, the `host` binary behind
-//! it, and kubectl as the one who asks. Everything listens on loopback only and ends with the test.
+//! The whole installation for real: etcd, kube-apiserver with ImagePolicyWebhook, the `host` binary behind
+//! it, and kubectl as the client. Everything listens on loopback only and ends with the test.
 //!
-//! `cargo test -p cluster`: eight minutes the first time, for Kubernetes is built from source (that needs Go 1.26 or
-//! later); under a minute from then on. Every kubectl is shown with its own words. What a run leaves behind, for a look
-//! at a failure, is under `cluster/` in Cargo's target folder: the logs, the manifest, the audit log, the folder of the host.
+//! `cargo test -p cluster` takes eight minutes the first time, because Kubernetes is built from source (which
+//! needs Go 1.26 or later), and under a minute after that. Every kubectl is shown with its output. The files
+//! of a run stay under `cluster/` in Cargo's target folder, to find the cause of a failure: the logs, the
+//! manifest, the audit log, the folder of the host.
 
 #[cfg(test)]
 mod binaries;

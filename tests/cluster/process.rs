@@ -1,4 +1,5 @@
-//! Programs run for a while or to their end: always with a deadline, a log file, and an end that is ours.
+//! Programs that run for a while or to their end, always with a time limit and a log file, and killed with
+//! their owner.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -12,7 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const STEP: Duration = Duration::from_millis(20);
 
-/// Writes a line to standard error, past the test harness' capture: the log of a continuous build shows it as it happens.
+/// Writes a line to standard error, past the test harness' capture, so that the log of a continuous build
+/// shows it at once.
 pub(crate) fn say(line: impl AsRef<str>) {
     // A closed standard error is no reason to fail.
     drop(writeln!(std::io::stderr().lock(), "{}", line.as_ref()));
@@ -26,7 +28,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command` with everything it says appended to `log`.
+    /// Starts `command`. Its whole output is appended to `log`.
     pub(crate) fn start(name: &'static str, command: &mut Command, log: &Path) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("cannot write the log {}", log.display()))?;
@@ -43,7 +45,7 @@ impl Process {
         self.child.id()
     }
 
-    /// An error, with its last words, once it has ended.
+    /// Returns an error with the last log lines if the program has ended.
     pub(crate) fn check_running(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
@@ -51,7 +53,7 @@ impl Process {
         }
     }
 
-    /// Waits until something accepts connections on `port` of loopback.
+    /// Waits until a program accepts connections on `port` of loopback.
     pub(crate) fn wait_for_port(&mut self, port: u16, patience: Duration) -> Result<()> {
         wait_until(patience, || {
             self.check_running()?;
@@ -66,7 +68,7 @@ impl Process {
         })
     }
 
-    /// Asks it to end (SIGTERM) and waits for that.
+    /// Sends SIGTERM and waits for the end of the program.
     pub(crate) fn terminate(mut self, patience: Duration) -> Result<ExitStatus> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         wait_until(patience, || Ok(self.child.try_wait()?))?.with_context(|| {
@@ -77,13 +79,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only for a program that has already ended.
+        // Both calls fail only if the program has already ended.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// Runs `command` to its end, giving it `input`. What it says must fit into a pipe (64 KiB), as that of kubectl does.
+/// Runs `command` to its end with `input`. Its output must fit into a pipe (64 KiB), as kubectl's does.
 pub(crate) fn output(command: &mut Command, input: &str, patience: Duration) -> Result<Output> {
     let program = command.get_program().display().to_string();
     let mut child = command
@@ -93,7 +95,7 @@ pub(crate) fn output(command: &mut Command, input: &str, patience: Duration) -> 
         .spawn()
         .with_context(|| format!("{program} does not start"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that ends without reading says itself why.
+        // A program that ends without reading reports the reason itself.
         drop(stdin.write_all(input.as_bytes()));
     }
     if wait_until(patience, || Ok(child.try_wait()?))?.is_none() {
@@ -104,7 +106,7 @@ pub(crate) fn output(command: &mut Command, input: &str, patience: Duration) -> 
     Ok(child.wait_with_output()?)
 }
 
-/// Asks `attempt` until it has an answer; `None` when `patience` is at its end.
+/// Repeats `attempt` until it returns a value. Returns None after `patience`.
 pub(crate) fn wait_until<T>(
     patience: Duration,
     mut attempt: impl FnMut() -> Result<Option<T>>,
@@ -121,7 +123,7 @@ pub(crate) fn wait_until<T>(
     }
 }
 
-/// The last `lines` lines of a file, or why there are none.
+/// Returns the last `lines` lines of a file, or the reason why there are none.
 pub(crate) fn tail(file: &Path, lines: usize) -> String {
     let text = match fs::read(file) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -131,7 +133,7 @@ pub(crate) fn tail(file: &Path, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-/// What was written to a file past its first `offset` bytes.
+/// Reads a file from `offset` on.
 pub(crate) fn read_from(file: &Path, offset: u64) -> Result<String> {
     let mut file = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
     file.seek(SeekFrom::Start(offset))?;
@@ -140,8 +142,8 @@ pub(crate) fn read_from(file: &Path, offset: u64) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// `N` ports of loopback that nobody uses, from below the range in which the kernel picks ports for clients: a connection
-/// of the control plane cannot take one before its server does.
+/// Returns `N` unused ports of loopback, below the range in which the kernel picks ports for clients: a
+/// connection of the control plane cannot take one before its server does.
 pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     const FIRST: u32 = 20_000;
     const COUNT: u32 = 12_000;

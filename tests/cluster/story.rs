@@ -1,4 +1,4 @@
-//! What is shown, in the order in which it is shown.
+//! The demonstrations, in their order.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -17,12 +17,12 @@ use crate::swaps;
 
 /// The policy that host.yaml names.
 const POLICY: &str = "trusted-registries";
-/// The policy that is dropped into the policy folder later. Without settings it denies what has no digest.
+/// The policy that is put into the policy folder later. Without settings it denies images without a digest.
 const DROPPED: &str = "pinned-images";
 /// An image that [`POLICY`] trusts.
 const TRUSTED: &str = "registry.k8s.io/pause:3.10";
 
-/// How long a change of a file may take to become a change of verdicts.
+/// Time limit from a change of a file to a change of verdicts.
 const RELOAD: Duration = Duration::from_secs(10);
 
 #[test]
@@ -30,7 +30,7 @@ fn kube_apiserver_asks_and_obeys() {
     let start = Instant::now();
     let run = run_folder().expect("a folder for this run");
     let told = tell(&run);
-    // Large, and of no use in finding out what went wrong.
+    // These folders are large, and no help in finding the cause of a failure.
     for folder in ["etcd", "kubectl-cache"] {
         drop(fs::remove_dir_all(run.join(folder)));
     }
@@ -155,7 +155,8 @@ fn replaced_policy(stage: &mut Stage) -> Result<()> {
     denied_by(&stage.run("still-denied", "evil.example/a:1")?, POLICY, "evil.example/a:1")?;
     stage.run("still-allowed", "registry.k8s.io/a:1")?.succeeded()?;
 
-    // Another component under the same name: pinned images from anywhere, where there were any images from somewhere.
+    // Another component under the same name: it allows pinned images from anywhere, where any images from
+    // some registries were allowed.
     stage.host.write_configuration(&json!({}))?;
     stage.host.write_policy(POLICY, &stage.dropped)?;
     stage.soon(|number| format!("evil.example/late@{}", digest(number)), |reason| reason.is_none())?;
@@ -173,7 +174,7 @@ fn host_gone(stage: &mut Stage) -> Result<()> {
 }
 
 fn failed_open(stage: &mut Stage) -> Result<()> {
-    // The times to live of the usual walk-through: a failure is never remembered, whatever they are.
+    // The cache times of the usual walk-through. A failure is never cached, whatever they are.
     stage.cluster.start_apiserver(&ImagePolicy { allow_ttl: 100, deny_ttl: 50, default_allow: true })?;
     stage.run("let-in", "evil.example/let-in:1")?.succeeded()?;
     let annotations = stage.audit_annotations("create", "let-in")?;
@@ -183,12 +184,12 @@ fn failed_open(stage: &mut Stage) -> Result<()> {
         "admitted unjudged, and the audit log does not tell"
     );
 
-    // Back again, the host judges as before.
+    // After its restart the host judges as before.
     stage.host.start()?;
     denied_by(&stage.run("kept-out", "evil.example/let-in:1")?, POLICY, "evil.example/let-in:1").map(drop)
 }
 
-/// The reason of a denial by `policy` that names `image`, or an error.
+/// Returns the reason of a denial by `policy` that names `image`, or an error.
 fn denied_by<'a>(said: &'a Said, policy: &str, image: &str) -> Result<&'a str> {
     let reason = said.denied()?;
     for part in [policy, image] {
@@ -212,7 +213,7 @@ fn same_process(stage: &mut Stage, id: u32) -> Result<()> {
 struct Stage {
     cluster: ControlPlane,
     host: Host,
-    /// How many images were tried while waiting for another verdict: none is tried twice.
+    /// Number of images tried while waiting for another verdict: none is tried twice.
     tried: Cell<u32>,
     /// The component of [`DROPPED`].
     dropped: Vec<u8>,
@@ -232,10 +233,10 @@ impl Stage {
 
         let ports = [apiserver, etcd_client, etcd_peer];
         let mut cluster = ControlPlane::new(kubernetes, run, &folder, ports, port)?;
-        // Nothing is remembered, so that each verdict is the host's own.
+        // Nothing is cached, so that each verdict is the host's own.
         cluster.start_apiserver(&ImagePolicy { allow_ttl: -1, deny_ttl: -1, default_allow: false })?;
 
-        // No controller-manager runs that would make it, and without it every pod is refused.
+        // No controller-manager runs to make it, and without it every pod is rejected.
         let account = wait_until(Duration::from_secs(20), || {
             let said = cluster.kubectl(&["create", "serviceaccount", "default"], "")?;
             Ok(said.succeeded().is_ok().then_some(said))
@@ -267,8 +268,9 @@ impl Stage {
         self.kubectl(&["create", "-f", "-"], &manifest.to_string())
     }
 
-    /// Runs one new image after the other until the verdict (the reason of a denial, or none) is as `wanted`, within
-    /// [`RELOAD`], and answers the pod's name. Each must get a verdict: a change of policies loses no review.
+    /// Runs one new image after the other until the verdict (the reason of a denial, or None) is `wanted`,
+    /// within [`RELOAD`]. Returns the pod's name. Each must get a verdict: a change of policies loses no
+    /// review.
     fn soon(&self, image: impl Fn(u32) -> String, wanted: impl Fn(Option<&str>) -> bool) -> Result<String> {
         let start = Instant::now();
         let mut last = None;
@@ -295,14 +297,14 @@ impl Stage {
         }
     }
 
-    /// The generation that judged a request, as the audit log has it.
+    /// Returns the generation that judged a request, from the audit log.
     fn generation(&self, verb: &str, pod: &str) -> Result<String> {
         let key = "imagepolicywebhook.image-policy.k8s.io/generation";
         let generation = self.audit_annotations(verb, pod)?.remove(key);
         generation.with_context(|| format!("the audit event of {verb} {pod} has no annotation {key}"))
     }
 
-    /// What the audit log holds of a request, with the backend's own part shown.
+    /// Returns the audit annotations of a request, and prints the backend's own.
     fn audit_annotations(&self, verb: &str, pod: &str) -> Result<BTreeMap<String, String>> {
         let annotations = self.cluster.audit_annotations(verb, pod)?;
         say(format!("audit log, {verb} {pod}:"));
@@ -313,7 +315,7 @@ impl Stage {
     }
 }
 
-/// A new folder for what this run leaves behind.
+/// Makes a new folder for the files of this run.
 fn run_folder() -> Result<PathBuf> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let run = binaries::target()?.join(format!("cluster/run-{seconds}-{}", std::process::id()));

@@ -1,4 +1,5 @@
-//! Policies swapped while pods are made: each pod has the verdict of the generation that its audit event names.
+//! Policies swapped while pods are created: each pod has the verdict of the generation that its audit event
+//! names.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,16 +18,17 @@ use crate::process::{say, wait_until};
 
 /// The policy that is swapped.
 const POLICY: &str = "trusted-registries";
-/// What one kubectl makes, of each registry one.
+/// Number of pods that one kubectl creates, of the registries in turn.
 const PODS: usize = 20;
-/// The registries that are trusted in turn, of which the other is not.
+/// The registries, of which one is trusted in turn.
 const REGISTRIES: [&str; 2] = ["registry.k8s.io", "quay.io"];
-/// Three of host.yaml and three of the volume in turn.
+/// Number of swaps: three of host.yaml and three of the volume in turn.
 const SWAPS: usize = 12;
-/// How long a swap may take: less than the ten seconds after which the host looks without a hint.
+/// Time limit of a swap, less than the ten seconds after which the host looks without an event.
 const SWAPPED: Duration = Duration::from_secs(9);
 
-/// Swaps `host`'s policy under a stream of pods. What was in force before is so again at the end, as a Kubernetes volume.
+/// Swaps `host`'s policy under a stream of pods. At the end the earlier policy is in force again, as a
+/// Kubernetes volume.
 pub(crate) fn under_a_stream_of_pods(cluster: &ControlPlane, host: &mut Host) -> Result<()> {
     let volume = Volume { folder: host.policies(), component: binaries::policy(POLICY)? };
     let trust = |host: &Host, registry: usize| {
@@ -34,7 +36,7 @@ pub(crate) fn under_a_stream_of_pods(cluster: &ControlPlane, host: &mut Host) ->
     };
     volume.publish(0)?;
     swapped(host, |_| volume.link())?;
-    // Trusted by each generation, by its number.
+    // The trusted registry of each generation, by its number.
     let mut trusted = BTreeMap::from([(swapped(host, |host| trust(host, 0))?, 0)]);
 
     let over = AtomicBool::new(false);
@@ -55,7 +57,7 @@ pub(crate) fn under_a_stream_of_pods(cluster: &ControlPlane, host: &mut Host) ->
             };
             ensure!(obeyed? == generation, "one swap, and more than one generation");
             say(format!("  {what}: generation {generation} trusts {}", REGISTRIES[registry]));
-            // Pods are made by each generation.
+            // Time for pods to be created under each generation.
             std::thread::sleep(Duration::from_millis(500));
             Ok(())
         });
@@ -70,7 +72,7 @@ pub(crate) fn under_a_stream_of_pods(cluster: &ControlPlane, host: &mut Host) ->
     trust(host, 0)
 }
 
-/// Makes a change, and waits until it is obeyed: the number of the new generation.
+/// Makes a change, and waits until it is in force. Returns the number of the new generation.
 fn swapped(host: &mut Host, change: impl FnOnce(&Host) -> Result<()>) -> Result<u64> {
     let before = host.generation()?;
     change(host)?;
@@ -82,7 +84,8 @@ fn swapped(host: &mut Host, change: impl FnOnce(&Host) -> Result<()>) -> Result<
     number.with_context(|| format!("a change is not in force {SWAPPED:?} after it was made"))
 }
 
-/// A folder as the kubelet fills it from a ConfigMap: its files are links through `..data`, which is swapped by a rename.
+/// A folder as the kubelet fills it from a ConfigMap: its files are links through `..data`, which a rename
+/// swaps.
 struct Volume {
     folder: PathBuf,
     component: Vec<u8>,
@@ -101,7 +104,7 @@ impl Volume {
         old.map_or(Ok(()), |old| Ok(fs::remove_dir_all(self.folder.join(old))?))
     }
 
-    /// Puts the link in the place of the file.
+    /// Replaces the file by the link.
     fn link(&self) -> Result<()> {
         let beside = self.folder.join("link");
         symlink(Path::new("..data").join(Self::file()), &beside)?;
@@ -112,7 +115,7 @@ impl Volume {
         format!("{POLICY}.wasm")
     }
 
-    /// The component with a custom section after it: another file, and the same policy.
+    /// Returns the component with another custom section: another file, and the same policy.
     fn version(&self, version: &str) -> Vec<u8> {
         let name = [b"version", version.as_bytes()].concat();
         let length = u8::try_from(name.len()).expect("a short name");
@@ -120,7 +123,7 @@ impl Volume {
     }
 }
 
-/// What kubectl was told of a pod.
+/// The result of kubectl for a pod.
 #[derive(Clone)]
 struct Made {
     pod: String,
@@ -128,7 +131,7 @@ struct Made {
     created: bool,
 }
 
-/// Makes pods until it is over, so many with one kubectl.
+/// Creates pods until `over`, several with one kubectl.
 fn stream_of_pods(cluster: &ControlPlane, stream: usize, over: &AtomicBool) -> Result<Vec<Made>> {
     let mut made = Vec::new();
     for batch in 0.. {
@@ -161,8 +164,8 @@ fn manifest(pod: &str, registry: usize) -> Value {
     })
 }
 
-/// Holds every pod against the generation of its audit event, and the events against each other: after an answer of a
-/// generation there is none of an older one.
+/// Checks every pod against the generation of its audit event, and the events against each other: after a
+/// response of a generation there is none of an older one.
 fn check(cluster: &ControlPlane, made: &[Made], trusted: &BTreeMap<u64, usize>) -> Result<()> {
     let mut by_generation: BTreeMap<u64, [usize; 2]> = BTreeMap::new();
     let mut spans = Vec::new();

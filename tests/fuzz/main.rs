@@ -16,23 +16,23 @@ use crate::targets::{TARGETS, Target};
 
 static CHOSEN: OnceLock<Target> = OnceLock::new();
 
-/// Counters that libFuzzer reads beside those of the instrumented code: one for each thing that a target said, so that
-/// an input which brings a library without instrumentation to say something new is kept.
+/// Counters that libFuzzer reads beside those of the instrumented code: one for each text that a target
+/// returned. An input that brings a library without instrumentation to a new text is kept.
 #[expect(unsafe_code, reason = "the section is how libFuzzer finds the counters, which are of no other use")]
 #[unsafe(link_section = "__libfuzzer_extra_counters")]
 static SAID: [AtomicU8; 4096] = [const { AtomicU8::new(0) }; 4096];
 
 #[expect(unsafe_code, reason = "libFuzzer is C++")]
 unsafe extern "C" {
-    /// `main` of libFuzzer.
+    /// The `main` of libFuzzer.
     fn LLVMFuzzerStartTest(count: c_int, arguments: *const *const c_char) -> c_int;
 }
 
-/// What libFuzzer calls with every input.
+/// The function that libFuzzer calls with every input.
 #[expect(unsafe_code, reason = "libFuzzer is C++; it finds this by name and gives `size` bytes at `data`")]
 #[unsafe(no_mangle)]
 extern "C" fn LLVMFuzzerTestOneInput(data: *const u8, size: usize) -> c_int {
-    // SAFETY: see the reason above. Of an empty input the pointer may be null.
+    // SAFETY: see the reason above. The pointer may be null if the input is empty.
     let input = if size == 0 { &[] } else { unsafe { std::slice::from_raw_parts(data, size) } };
     let said = CHOSEN.get().and_then(|target| target(input));
     if let Some(said) = said {
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     CHOSEN.get_or_init(|| *target);
-    // A panic that the host contains is a finding all the same.
+    // A panic that the host catches is a finding too.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         hook(panic);
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     let mut pointers: Vec<*const c_char> = arguments.iter().map(|argument| argument.as_ptr()).collect();
     let count = c_int::try_from(pointers.len()).unwrap_or(c_int::MAX);
     pointers.push(std::ptr::null());
-    // SAFETY: as many C strings as it is told, and a null after them, that outlive the call.
+    // SAFETY: `count` C strings and a null after them, which outlive the call.
     #[expect(unsafe_code, reason = "libFuzzer is C++")]
     let status = unsafe { LLVMFuzzerStartTest(count, pointers.as_ptr()) };
     ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))

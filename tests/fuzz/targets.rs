@@ -1,5 +1,5 @@
-//! What must hold of every input, for each part of the host that reads what somebody else wrote. A target panics where
-//! it does not hold, and may say what the input came to.
+//! Properties of every input, for each part of the host that reads untrusted data. A target panics if a
+//! property does not hold, and may return a text that describes the result.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -17,10 +17,10 @@ use host::text::{cut, image as shown_image, printable};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
-/// Reads one input. What it says is one more thing to be guided by.
+/// Reads one input. A returned text is further guidance for the fuzzer.
 pub(crate) type Target = fn(&[u8]) -> Option<String>;
 
-/// All targets, by the name of their folder in `corpus`.
+/// The targets, by the name of their folder in `corpus`.
 pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("text", text),
     ("image", image),
@@ -32,7 +32,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
 
 static ENGINE: LazyLock<Option<Engine>> = LazyLock::new(|| Engine::new(Purpose::Serve { policies: 1 }).ok());
 
-/// The longest message about something that is wrong, in bytes.
+/// Maximum length of a message about a problem, in bytes.
 const MESSAGE: usize = 2048;
 
 fn assert_message(message: &str) {
@@ -40,7 +40,7 @@ fn assert_message(message: &str) {
     assert_eq!(printable(message), message, "a message is one line that cannot forge another");
 }
 
-/// Text is shown escaped and cut: a bound of two bytes, and a text.
+/// Checks that text is shown escaped and truncated. The input is a limit of two bytes, and a text.
 fn text(input: &[u8]) -> Option<String> {
     let (bound, text) = input.split_first_chunk::<2>()?;
     let bound = usize::from(u16::from_le_bytes(*bound));
@@ -61,7 +61,7 @@ fn text(input: &[u8]) -> Option<String> {
     None
 }
 
-/// An image reference is read or refused, and its normal form is read as itself.
+/// Checks that an image reference is parsed or rejected, and that its normal form parses to itself.
 fn image(input: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(input).ok()?;
     if let Err(error) = refuse_image_id(text) {
@@ -81,16 +81,16 @@ fn image(input: &[u8]) -> Option<String> {
     let again = Image::parse(&normal).unwrap();
     assert_eq!((fields(&again), again.to_string()), (fields(&image), normal.clone()));
 
-    // One way to write a registry, so that rules need to know no other.
+    // A registry has one spelling, so that rules need no other.
     assert!(!image.registry.bytes().any(|byte| byte.is_ascii_uppercase()));
     let port = image.registry.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
     assert!(port.is_none_or(|(_, port)| port.parse().is_ok_and(|n: u16| n > 0 && n.to_string() == port)));
     assert!(image.registry != "docker.io" || image.repository.contains('/'));
 
-    // Every way to write Docker Hub is the same image, and no other registry is one of them.
+    // Every spelling of Docker Hub gives the same image, and no other registry is one of them.
     if let Some(short) = normal.strip_prefix("docker.io/") {
         let mut others = vec![format!("index.docker.io/{short}")];
-        // Without the registry it is the same, but for a first part that then is one.
+        // The image is the same without the registry, unless its first part then becomes one.
         let first = short.split('/').next().unwrap_or_default();
         if !first.contains('.') && first != "localhost" {
             others.push(short.to_owned());
@@ -102,7 +102,7 @@ fn image(input: &[u8]) -> Option<String> {
     } else {
         assert!(text.starts_with(&image.registry), "{text} does not begin with {}", image.registry);
     }
-    // The parts are those of the text: nothing is made up, nothing passed over.
+    // The parts are those of the text: none is invented, none is dropped.
     let tag = image.tag.as_deref().map(|tag| format!(":{tag}")).unwrap_or_default();
     let digest = image.digest.as_deref().map(|digest| format!("@{digest}")).unwrap_or_default();
     let repository = image.repository.strip_prefix("library/").unwrap_or(&image.repository);
@@ -111,7 +111,8 @@ fn image(input: &[u8]) -> Option<String> {
     None
 }
 
-/// A body at the door is an ImageReview or it is not, hides no image, and has a bounded answer.
+/// Checks that a request body is an ImageReview or is rejected, hides no image, and has a response of limited
+/// size.
 fn review(input: &[u8]) -> Option<String> {
     static LIMITS: LazyLock<HostLimits> =
         LazyLock::new(|| HostLimits { images: 4, annotations: 64, ..HostLimits::default() });
@@ -121,7 +122,7 @@ fn review(input: &[u8]) -> Option<String> {
         })
     });
     let value: Option<Value> = serde_json::from_slice(input).ok();
-    // A body that gives either key twice is an ImageReview if one of the two says so.
+    // A body with a duplicate key is an ImageReview if one of the two values says so.
     let fields = serde_json::from_slice::<Fields>(input).map(|Fields(fields)| fields).unwrap_or_default();
     let says = |name: &str, wanted| fields.iter().any(|(key, value)| key == name && value == wanted);
     let is_image_review = says("kind", "ImageReview") && says("apiVersion", API_VERSION);
@@ -160,7 +161,7 @@ fn review(input: &[u8]) -> Option<String> {
             assert_message(&message);
         }
     }
-    // What `host review` reads of a file.
+    // `host review` reads such values from a file.
     if let Some(value) = value {
         match Review::of_pod(value, "default", &LIMITS) {
             Ok(review) => assert_review(&review, &LIMITS),
@@ -172,7 +173,7 @@ fn review(input: &[u8]) -> Option<String> {
     None
 }
 
-/// The fields of a JSON object, also those that are given twice.
+/// The fields of a JSON object, including duplicates.
 struct Fields(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Fields {
@@ -197,7 +198,7 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
-/// A review keeps the bounds, and written down again it is read as itself.
+/// Checks that a review is within the limits, and that its serialized form is read as itself.
 fn assert_review(review: &Review, limits: &HostLimits) {
     assert!(review.images.len() <= limits.images);
     let bytes: usize = review.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
@@ -211,7 +212,7 @@ fn assert_review(review: &Review, limits: &HostLimits) {
     assert_eq!(Review::parse(written.as_bytes(), limits).as_ref(), Ok(review));
 }
 
-/// An answer that the apiserver takes, of bounded size.
+/// Checks that a response has a form that the apiserver accepts, and a limited size.
 fn assert_verdict(verdict: &Verdict) {
     assert_eq!(verdict.reason.is_empty(), verdict.allowed());
     assert!(verdict.reason.len() <= 1024);
@@ -229,7 +230,8 @@ fn assert_verdict(verdict: &Verdict) {
     assert_eq!(answer.pointer("/status/allowed"), Some(&json!(verdict.allowed())));
 }
 
-/// A host.yaml is read or refused with a place in it, and what was read is read the same from JSON.
+/// Checks that a host.yaml is read or rejected with a place in it, and that the same configuration is read
+/// from JSON.
 fn config(input: &[u8]) -> Option<String> {
     let path = Path::new("host.yaml");
     let read = Config::parse(path, input);
@@ -254,7 +256,7 @@ fn config(input: &[u8]) -> Option<String> {
         }
     };
     let json = document.value.to_string();
-    // Ten bytes for one where a character is escaped; and what aliases may copy.
+    // Ten bytes for one if a character is escaped, and the copies of aliases.
     assert!(json.len() <= 10 * (input.len() + 100_000), "{} bytes of {}", json.len(), input.len());
     let again = Document::parse(json.as_bytes()).unwrap();
     assert_eq!(again.value, document.value, "{json}");
@@ -265,7 +267,7 @@ fn config(input: &[u8]) -> Option<String> {
     None
 }
 
-/// All of a configuration but the places in its file.
+/// Returns all parts of a configuration except the places in its file.
 fn parts(config: &Config) -> impl PartialEq + std::fmt::Debug {
     let Config { serving, admin_listen, state_directory, rules, allow_empty, policy_directory, .. } = config;
     let listening = (serving.clone(), *admin_listen, state_directory.clone());
@@ -281,7 +283,7 @@ fn assert_problems(error: &ConfigError, input: &[u8]) {
     error.to_string().lines().for_each(assert_message);
 }
 
-/// A problem stands somewhere in the text, or right behind its end.
+/// Checks that the place of a problem is in the text, or right behind its end.
 fn assert_problem(problem: &Problem, input: &[u8]) {
     assert_message(&problem.message);
     let text = String::from_utf8_lossy(input);
@@ -290,7 +292,7 @@ fn assert_problem(problem: &Problem, input: &[u8]) {
     assert!((1..=text.chars().count() + 2).contains(&problem.at.column), "{problem:?}");
 }
 
-/// A file is a policy's component or it is refused, and the compiler does not panic.
+/// Checks that a file is a policy's component or is rejected, and that the compiler does not panic.
 fn component(input: &[u8]) -> Option<String> {
     let engine = ENGINE.as_ref().unwrap();
     match check(engine, input) {
@@ -299,15 +301,15 @@ fn component(input: &[u8]) -> Option<String> {
             let message = error.to_string();
             assert_message(&message);
             assert!(!message.contains("panicked"), "{message}");
-            // These two repeat names of the component, of which there are as many as inputs.
+            // These two repeat names of the component, as many as the input has.
             let names = matches!(error, LoadError::World(_) | LoadError::Import(_));
             (!names).then(|| message.chars().filter(|character| !character.is_ascii_digit()).collect())
         }
     }
 }
 
-/// Whatever an instance leaves in its memory for a result is a decision within the contract or a malfunction. The input
-/// is the beginning of that memory, whose first four bytes point to the result.
+/// Checks that any memory that an instance leaves for a result is a decision within the contract or a
+/// malfunction. The input is the beginning of that memory, whose first four bytes point to the result.
 fn result(input: &[u8]) -> Option<String> {
     static SET: LazyLock<Option<PolicySet>> = LazyLock::new(|| writer().ok());
     const MEMORY: usize = 2048;
@@ -346,8 +348,8 @@ fn assert_decision(decision: &Decision) {
     assert!(audit_annotations.iter().all(|(key, _)| key.len() <= 63));
 }
 
-/// A set of one policy that writes the letters of the namespace, two for a byte, to the beginning of its memory, and
-/// gives what stands there for its result.
+/// Returns a set of one policy that writes the letters of the namespace, two for a byte, to the beginning of
+/// its memory, and returns that memory as its result.
 fn writer() -> Result<PolicySet, Box<dyn std::error::Error + Send + Sync>> {
     const TEMPLATE: &str = include_str!("../guests/policy.wat");
     const JUDGE: &str = r#"
@@ -362,7 +364,7 @@ fn writer() -> Result<PolicySet, Box<dyn std::error::Error + Send + Sync>> {
           (local.set $to (i32.add (local.get $to) (i32.const 1)))
           (br $next))))
         (i32.load (i32.const 0)))"#;
-    // Of the parameters of `evaluate` the last four are the context, which begins with the namespace.
+    // The last four parameters of `evaluate` are the context, which begins with the namespace.
     let text = TEMPLATE
         .replace("(func $judge)", JUDGE)
         .replace("(call $judge)", "(return (call $judge (local.get 12) (local.get 13)))");

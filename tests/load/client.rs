@@ -1,4 +1,4 @@
-//! A client as the kube-apiserver's: mutual TLS, kept connections, HTTP/1.1 or HTTP/2.
+//! A client like the kube-apiserver's: mutual TLS, kept connections, HTTP/1.1 or HTTP/2.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::figures::{Failure, Kind};
 
-/// How long the apiserver waits for an answer (`?timeout=30s`).
+/// Time for which the apiserver waits for a response (`?timeout=30s`).
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The version of HTTP.
@@ -31,7 +31,7 @@ pub enum Protocol {
     Http2,
 }
 
-/// Whom to ask, and as whom.
+/// The address of the server and the identity of the client.
 #[derive(Clone)]
 pub struct Client {
     address: SocketAddr,
@@ -39,10 +39,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// Asks at `address`, whose certificate `authority` signed, with a certificate and key: PEM files.
+    /// Returns a client for `address`, whose certificate `authority` signed, with a certificate and key in
+    /// PEM files.
     ///
     /// # Errors
-    /// A file cannot be read, or is not what it should be.
+    /// Returns an error if a file cannot be read or has the wrong content.
     pub fn new(address: SocketAddr, authority: &Path, certificate: &Path, key: &Path) -> Result<Client> {
         let chain = |path: &Path| -> Result<Vec<CertificateDer<'static>>> {
             let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
@@ -62,7 +63,7 @@ impl Client {
         Ok(Client { address, tls: Arc::new(move || Ok(tls.clone())) })
     }
 
-    /// The same with the files as they are whenever it connects, as an apiserver reads its own anew.
+    /// Returns a client that reads the files again for each connection, as an apiserver does.
     pub fn following(address: SocketAddr, authority: PathBuf, certificate: PathBuf, key: PathBuf) -> Client {
         let tls = move || (Client::new(address, &authority, &certificate, &key)?.tls)();
         Client { address, tls: Arc::new(tls) }
@@ -71,7 +72,7 @@ impl Client {
     /// Connects, within [`PATIENCE`].
     ///
     /// # Errors
-    /// Nobody listens there, or one side does not accept the other.
+    /// Returns an error if no server listens, or if one side rejects the other.
     pub async fn connect(&self, protocol: Protocol) -> Result<Connection, Failure> {
         within(self.try_connect(protocol)).await
     }
@@ -105,26 +106,27 @@ impl Client {
     }
 }
 
-/// A kept connection. It ends when all that share it are dropped.
+/// A kept connection. It ends when all its users have dropped it.
 pub enum Connection {
-    /// Of one user.
+    /// A connection with one user.
     Http1(http1::SendRequest<Full<Bytes>>),
-    /// Shared by the clones.
+    /// A connection that its clones share.
     Http2(http2::SendRequest<Full<Bytes>>),
 }
 
-/// What became of a request.
+/// The outcome of a request.
 pub enum Sent {
-    /// Answered: status and body.
+    /// A response: status and body.
     Answered(u16, Bytes),
-    /// The server had closed the connection in good order before it took the request, which belongs on another one.
+    /// The server had closed the connection gracefully before it took the request. The request belongs on
+    /// another connection.
     NotTaken,
-    /// Lost.
+    /// A failed request.
     Failed(Failure),
 }
 
 impl Connection {
-    /// Another user of the same connection; none where it can have but one.
+    /// Returns another user of the same connection. Returns None on HTTP/1.1, which has one user.
     pub fn share(&self) -> Option<Connection> {
         match self {
             Connection::Http1(_) => None,
@@ -132,7 +134,7 @@ impl Connection {
         }
     }
 
-    /// Whether it is known to have ended.
+    /// Returns whether the connection is known to have ended.
     pub fn is_closed(&self) -> bool {
         match self {
             Connection::Http1(sender) => sender.is_closed(),
@@ -140,7 +142,7 @@ impl Connection {
         }
     }
 
-    /// Posts a body to the door, and waits for the whole answer within [`PATIENCE`].
+    /// Posts a body to the webhook, and waits for the whole response within [`PATIENCE`].
     pub async fn post(&mut self, body: Bytes) -> Sent {
         let asked = async {
             match self.try_post(body).await {
@@ -178,9 +180,9 @@ async fn within<T>(asked: impl Future<Output = Result<T, Failure>>) -> Result<T,
     tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// Whether the server has certainly not taken a request, so that Go's client repeats it by itself: nothing of it was sent
-/// (net/http, shouldRetryRequest: a POST on HTTP/1.1 is repeated in no other case), or its stream was refused, or is behind
-/// the last one that a graceful GOAWAY names.
+/// Returns whether the server has certainly not taken a request, so that Go's client repeats it by itself.
+/// Nothing of the request was sent (net/http, shouldRetryRequest: a POST on HTTP/1.1 is repeated in no other
+/// case), or its stream was refused, or its stream is behind the last one of a graceful GOAWAY.
 fn not_taken(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {
@@ -195,7 +197,7 @@ fn not_taken(error: &hyper::Error) -> bool {
     error.is_canceled() || error.is_closed()
 }
 
-/// An error and what caused it, in one line.
+/// Describes an error and its causes in one line.
 fn describe(error: &hyper::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

@@ -1,5 +1,6 @@
-//! The fault run: while policies are swapped under load, something breaks and is mended. No review fails meanwhile, what is
-//! in force gets no weaker, the host says what is wrong, and once it is mended all is as configured again.
+//! The fault run: while policies are swapped under load, something breaks and is mended. Meanwhile no review
+//! fails, the generation in force is not weakened, and the host reports the fault. After it is mended
+//! everything is as configured again.
 
 mod rows;
 mod killed;
@@ -15,7 +16,7 @@ use crate::host::{PATIENCE, say};
 use crate::running::Shape;
 use crate::stage::Stage;
 
-/// What to do.
+/// Options of the run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Only the faults with this in their name
@@ -26,7 +27,7 @@ pub struct Options {
     pub shape: Shape,
 }
 
-/// What is told of a fault that was got through.
+/// Figures of a fault that the host survived.
 struct Told {
     fault: &'static str,
     served: String,
@@ -34,10 +35,10 @@ struct Told {
     recovered: Duration,
 }
 
-/// Runs it, and prints a table.
+/// Runs all faults and prints a table.
 ///
 /// # Errors
-/// A fault was not got through as it must be; the others are tried all the same.
+/// Returns an error if the host did not survive a fault as required. The other faults are tried all the same.
 pub async fn run(options: Options) -> Result<()> {
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
     let mut told = Vec::new();
@@ -74,10 +75,10 @@ pub async fn run(options: Options) -> Result<()> {
 
 async fn get_through(fault: &Fault, shape: Shape) -> Result<Told> {
     let stage = Stage::set(|installation| installation.start(&(fault.under)(installation)?), shape).await?;
-    // Both deny, so that anything weaker would show.
+    // Both editions deny, so that a weaker generation would show.
     stage.obeyed(stage.offer_file()?).await?;
     stage.obeyed(stage.offer_settings()?).await?;
-    // Until the requests that the generation before still answers have their answers.
+    // Time for the requests of the previous generation to get their responses.
     tokio::time::sleep(Duration::from_millis(500)).await;
     stage.sound("before", &stage.load.take())?;
 
@@ -89,7 +90,7 @@ async fn get_through(fault: &Fault, shape: Shape) -> Result<Told> {
     };
     if fault.blocks {
         stage.offer_settings()?;
-        // Long enough to be obeyed, if it were.
+        // Long enough for the change to come into force, if it could.
         tokio::time::sleep(Duration::from_millis(500)).await;
     } else {
         for _ in 0..fault.swaps {
@@ -122,7 +123,7 @@ fn served(figures: &Figures) -> String {
     format!("{} answers of {generations}, {}", figures.answers, figures.failures())
 }
 
-/// Waits until all that is configured is in force.
+/// Waits until the host has no problems: everything is as configured.
 async fn without_problems(stage: &Stage) -> Result<()> {
     let begun = Instant::now();
     loop {
@@ -135,7 +136,7 @@ async fn without_problems(stage: &Stage) -> Result<()> {
     }
 }
 
-/// A line of the log without its time, and without what differs from run to run.
+/// Returns a line of the log without its time and other parts that differ from run to run.
 fn message(line: &str, stage: &Stage) -> String {
     let folder = stage.installation.path("host.yaml");
     let folder = folder.parent().map(|folder| format!("{}/", folder.display())).unwrap_or_default();

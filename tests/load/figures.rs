@@ -1,28 +1,28 @@
-//! What came of a load: how many answers, of which generations, how fast, and what went wrong.
+//! The figures of a load: responses, their generations, latencies and failures.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// Examples of what went wrong that are kept.
+/// Maximum number of failures that are kept as examples.
 const EXAMPLES: usize = 5;
 
-/// Why a review has no right answer.
+/// The reason for which a review has no correct response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// No connection: nobody listens, or it is closed before the handshake.
+    /// No connection: no server listens, or the connection is closed before the handshake.
     Connect,
-    /// No TLS: one side does not accept the other.
+    /// No TLS: one side rejects the other.
     Handshake,
-    /// The connection ended between the request and the end of its answer.
+    /// The connection ended between the request and the end of its response.
     Broken,
-    /// No answer within [`PATIENCE`](crate::client::PATIENCE).
+    /// No response within [`PATIENCE`](crate::client::PATIENCE).
     Late,
     /// Another HTTP status than 200.
     Status(u16),
-    /// Not what any generation answers, or not what the generation that it names does.
+    /// A response that no generation gives, or that the named generation does not give.
     Wrong,
-    /// Of an older generation than one that had answered before the question was asked.
+    /// A response of an older generation than one that had responded before the request.
     WentBack,
 }
 
@@ -40,43 +40,43 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A review without a right answer.
+/// A review without a correct response.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// Of what kind.
+    /// The kind of the failure.
     pub kind: Kind,
-    /// What was seen.
+    /// The observation, in words.
     pub what: String,
 }
 
-/// A right answer.
+/// A correct response.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
-    /// The number of its generation.
+    /// The number of the generation.
     pub generation: u64,
-    /// Its verdict.
+    /// The verdict.
     pub allowed: bool,
 }
 
 /// The figures of a span of time.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// Right answers.
+    /// Number of correct responses.
     pub answers: u64,
-    /// Those of them that allow.
+    /// Number of correct responses that allow.
     pub allowed: u64,
-    /// The least and the greatest number of a generation that answered.
+    /// The lowest and the highest number of a generation that responded.
     pub generations: Option<(u64, u64)>,
-    /// How many reviews failed, by kind.
+    /// Number of failed reviews, by kind.
     pub failures: BTreeMap<Kind, u64>,
-    /// Some of them in words.
+    /// Descriptions of some failures.
     pub examples: Vec<String>,
-    /// Of each right answer, in microseconds.
+    /// Latencies of the correct responses, in microseconds.
     latencies: Vec<u32>,
 }
 
 impl Figures {
-    /// Counts one review, which took `time`.
+    /// Counts a review and its duration `time`.
     pub fn count(&mut self, outcome: Result<Answer, Failure>, time: Duration) {
         match outcome {
             Ok(answer) => {
@@ -95,12 +95,12 @@ impl Figures {
         }
     }
 
-    /// How many reviews failed.
+    /// Returns the number of failed reviews.
     pub fn failed(&self) -> u64 {
         self.failures.values().sum()
     }
 
-    /// These figures and those of another span.
+    /// Returns the sum of these figures and those of another span.
     #[must_use]
     pub fn and(mut self, other: Figures) -> Figures {
         self.answers += other.answers;
@@ -118,12 +118,12 @@ impl Figures {
         self
     }
 
-    /// How long the answers took.
+    /// Returns the latencies of the correct responses.
     pub fn latency(&self) -> Latency {
         Latency::of(self.latencies.clone())
     }
 
-    /// The failures in one line.
+    /// Describes the failures in one line.
     pub fn failures(&self) -> String {
         if self.failures.is_empty() {
             return "none failed".to_owned();
@@ -133,19 +133,19 @@ impl Figures {
     }
 }
 
-/// Quantiles of a time.
+/// Quantiles of durations.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Latency {
     /// The median.
     pub p50: Duration,
-    /// 99 of 100 are as quick.
+    /// The 99th percentile.
     pub p99: Duration,
-    /// The slowest.
+    /// The maximum.
     pub max: Duration,
 }
 
 impl Latency {
-    /// Of times in microseconds.
+    /// Returns the quantiles of durations in microseconds.
     pub fn of(mut times: Vec<u32>) -> Latency {
         times.sort_unstable();
         let quantile = |percent: usize| {

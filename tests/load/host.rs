@@ -1,4 +1,4 @@
-//! The program under test on an installation of its own: started, watched and asked as an administrator would.
+//! The program under test on an installation of its own, used as by an administrator.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,18 +21,18 @@ use crate::client::Client;
 use crate::ledger::Content;
 use crate::volume::Volume;
 
-/// For what must happen but may take its time on a busy machine.
+/// Time limit of events that must happen but may take long on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The policy whose file is swapped. It is named after it.
+/// The file of the policy that is swapped. The policy has the same name.
 const FILE: &str = "policies/file.wasm";
 /// The folder of the certificates.
 const CERTIFICATES: &str = "certificates";
 
-/// The program: what `HOST_BIN` names, else built here.
+/// Returns the path of the program: `HOST_BIN`, or the program built here.
 ///
 /// # Errors
-/// There is none, or it cannot be built.
+/// Returns an error if there is no program and it cannot be built.
 pub fn program() -> Result<PathBuf> {
     let workspace = workspace()?;
     if let Some(path) = std::env::var_os("HOST_BIN") {
@@ -40,7 +40,7 @@ pub fn program() -> Result<PathBuf> {
         ensure!(path.is_file(), "HOST_BIN names no file: {}", path.display());
         return Ok(path);
     }
-    // `cargo run` and `cargo test` say which cargo, and where they build.
+    // `cargo run` and `cargo test` set the variables of cargo and its target folder.
     let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
     let target = std::env::current_exe()?;
     let profile = target.ancestors().find(|folder| folder.join("deps").is_dir() && !folder.ends_with("deps"));
@@ -58,26 +58,26 @@ pub fn program() -> Result<PathBuf> {
     Ok(profile.join("host"))
 }
 
-/// The folder that holds the workspace.
+/// Returns the folder that holds the workspace.
 pub(crate) fn workspace() -> Result<PathBuf> {
     let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     Ok(above.context("the package is not at tests/load of a workspace")?.to_owned())
 }
 
-/// A folder with all that a host serves from: certificates, host.yaml, and the two policies of a [`Content`].
+/// A folder with all files of a host: certificates, host.yaml, and the two policies of a [`Content`].
 pub struct Installation {
     folder: tempfile::TempDir,
     certificates: Volume,
     program: PathBuf,
-    /// Of the door and of the admin listener: the same in every process.
+    /// The ports of the webhook and of the admin listener, the same for every process.
     ports: [u16; 2],
 }
 
 impl Installation {
-    /// With `content`, for `program`.
+    /// Makes an installation with `content`, for `program`.
     ///
     /// # Errors
-    /// The program cannot be started, or the folder not be written.
+    /// Returns an error if the program cannot be started, or the folder cannot be written.
     pub fn new(program: PathBuf, content: Content) -> Result<Installation> {
         let folder = tempfile::Builder::new().prefix("load-").tempdir()?;
         let certificates = Volume::new(folder.path().join(CERTIFICATES))?;
@@ -94,41 +94,41 @@ impl Installation {
     /// Swaps the certificates of both sides, and the authority that signed them.
     ///
     /// # Errors
-    /// The program cannot be started, or the folder not be written.
+    /// Returns an error if the program cannot be started, or the folder cannot be written.
     pub fn renew_certificates(&self) -> Result<()> {
         self.certificates.publish(|folder| {
-            // The demo makes some.
+            // The demo makes certificates.
             let mut demo = Command::new(&self.program);
             demo.args(["serve", "--listen", "127.0.0.1:0", "--directory"]).arg(folder);
             drop(Process::serving(demo.stdin(Stdio::null()))?);
-            // The rest of it is of no use here.
+            // The other files of the demo are not needed.
             fs::remove_dir_all(folder.join("policies"))?;
             Ok(fs::remove_file(folder.join("host.yaml"))?)
         })
     }
 
-    /// A file of it.
+    /// Returns the path of a file in the installation.
     pub fn path(&self, file: &str) -> PathBuf {
         self.folder.path().join(file)
     }
 
-    /// The file of the policy `file`.
+    /// Returns the path of the policy `file`.
     pub fn file(&self) -> PathBuf {
         self.path(FILE)
     }
 
-    /// Swaps the policy `file` for another edition: its file is replaced by a rename.
+    /// Swaps the policy `file` for another edition, by a rename.
     ///
     /// # Errors
-    /// The folder cannot be written.
+    /// Returns an error if the folder cannot be written.
     pub fn put_file(&self, edition: u32) -> Result<()> {
         self.replace(FILE, &component(edition)?)
     }
 
-    /// Swaps the policy `settings` for another edition: host.yaml is replaced by a rename.
+    /// Swaps the policy `settings` for another edition, by a rename of host.yaml.
     ///
     /// # Errors
-    /// The folder cannot be written.
+    /// Returns an error if the folder cannot be written.
     pub fn put_settings(&self, edition: u32) -> Result<()> {
         let [door, admin] = self.ports;
         let outcome = if edition % 2 == 1 { "deny" } else { "allow" };
@@ -157,19 +157,20 @@ impl Installation {
         self.replace("host.yaml", host_yaml.to_string().as_bytes())
     }
 
-    /// Puts a file there whole, by a rename.
+    /// Writes a whole file by a rename.
     ///
     /// # Errors
-    /// The folder cannot be written.
+    /// Returns an error if the folder cannot be written.
     pub fn replace(&self, file: &str, content: &[u8]) -> Result<()> {
         let path = self.path(file);
-        // No policy is named so.
+        // No policy has this extension.
         let beside = path.with_extension("new");
         fs::write(&beside, content).with_context(|| format!("cannot write {}", beside.display()))?;
         fs::rename(&beside, &path).with_context(|| format!("cannot replace {}", path.display()))
     }
 
-    /// The command that serves it, run by the words of `under` (`env`, `unshare`, …) where there are any.
+    /// Returns the command that serves the installation. The words of `under` (`env`, `unshare`, …), if any,
+    /// run it.
     pub fn command(&self, under: &[String]) -> Command {
         let mut words = under.iter().map(OsStr::new).chain([self.program.as_os_str()]);
         let mut command = Command::new(words.next().unwrap_or_default());
@@ -180,39 +181,39 @@ impl Installation {
     /// Starts the program, and waits until it serves.
     ///
     /// # Errors
-    /// It does not.
+    /// Returns an error if the program does not serve.
     pub fn start(&self, under: &[String]) -> Result<Process> {
         Process::serving(&mut self.command(under))
     }
 
-    /// Listens at the door, as systemd does for a socket unit.
+    /// Listens on the webhook's port, as systemd does for a socket unit.
     ///
     /// # Errors
-    /// Another process listens there.
+    /// Returns an error if another process listens there.
     pub fn listen(&self) -> Result<TcpListener> {
         Ok(TcpListener::bind(self.door())?)
     }
 
-    /// Starts the program on a socket that is there already, as systemd starts the service of a socket unit, and waits until
-    /// it serves.
+    /// Starts the program on an existing socket, as systemd starts the service of a socket unit, and waits
+    /// until it serves.
     ///
     /// # Errors
-    /// It does not.
+    /// Returns an error if the program does not serve.
     pub fn activate(&self, door: &TcpListener) -> Result<Process> {
         let mut command = self.command(&ACTIVATED.map(str::to_owned));
         Process::serving(command.stdin(OwnedFd::from(door.try_clone()?)))
     }
 
-    /// Asks as the apiserver of this installation.
+    /// Returns a client with the identity of this installation's apiserver.
     ///
     /// # Errors
-    /// Its certificates cannot be read.
+    /// Returns an error if the certificates cannot be read.
     pub fn client(&self) -> Result<Client> {
         let [authority, certificate, key] = self.identity();
         Client::new(self.door(), &authority, &certificate, &key)
     }
 
-    /// The same, following its certificates.
+    /// Returns the same client, following its certificates.
     pub fn following_client(&self) -> Client {
         let [authority, certificate, key] = self.identity();
         Client::following(self.door(), authority, certificate, key)
@@ -227,10 +228,10 @@ impl Installation {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0]))
     }
 
-    /// The messages of `/status` about what is not as configured.
+    /// Returns the problems in `/status`: everything that is not as configured.
     ///
     /// # Errors
-    /// It does not answer.
+    /// Returns an error if the host does not respond.
     pub async fn problems(&self) -> Result<Vec<String>> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports[1])).await?;
         stream.write_all(b"GET /status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
@@ -244,8 +245,8 @@ impl Installation {
     }
 }
 
-/// Runs a program with its standard input as the socket that it is given (sd_listen_fds(3)). `systemd-socket-activate` will
-/// not do: it becomes the program, so that the socket goes with the first process.
+/// Runs a program with its standard input as the passed socket (sd_listen_fds(3)). `systemd-socket-activate`
+/// does not do: it becomes the program, so that the socket goes with the first process.
 const ACTIVATED: [&str; 3] =
     ["sh", "-c", r#"LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=door exec "$0" "$@" 3<&0 0</dev/null"#];
 
@@ -260,32 +261,32 @@ fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
     Ok(ports)
 }
 
-/// The policy `file` in an edition: see [`Content`].
+/// Returns the policy `file` in an edition: see [`Content`].
 ///
 /// # Errors
-/// The text that it is made of has changed, or the whole is no component.
+/// Returns an error if the template has changed, or if the result is no component.
 pub fn component(number: u32) -> Result<Vec<u8>> {
     edition(number, &[])
 }
 
-/// The same with more changes to the template.
+/// Returns the policy `file` in an edition, with more changes to the template.
 ///
 /// # Errors
-/// The text that it is made of has changed, or the whole is no component.
+/// Returns an error if the template has changed, or if the result is no component.
 pub(crate) fn edition(edition: u32, changes: &[(&str, &str)]) -> Result<Vec<u8>> {
     // The decision is at 64, with its outcome at 68 and its annotations at 88; the reason at 136.
     let data = r#"(data (i32.const 88) "\a0\00\00\00\01\00\00\00")
         (data (i32.const 160) "\c0\00\00\00\07\00\00\00\88\00\00\00\08\00\00\00") (data (i32.const 192) "version")"#;
     let outcome = format!(r#"(data (i32.const 68) "\0{}")"#, edition % 2);
-    // Segments are written in order, so these stand behind the one that they write over.
+    // Segments are written in order, so these follow the one that they overwrite.
     let reason = format!(r#"(data (i32.const 136) "{edition:08}") {data} {outcome}"#);
     template(&[changes, &[(r#"(data (i32.const 136) "judged..")"#, &reason)]].concat())
 }
 
-/// `tests/guests/policy.wat` as a component, with some of its text replaced.
+/// Returns `tests/guests/policy.wat` as a component, with some of its text replaced.
 ///
 /// # Errors
-/// It does not have a text once, or the whole is no component.
+/// Returns an error if a text does not occur exactly once, or if the result is no component.
 pub(crate) fn template(changes: &[(&str, &str)]) -> Result<Vec<u8>> {
     let mut text = include_str!("../guests/policy.wat").to_owned();
     for (before, after) in changes {
@@ -295,7 +296,7 @@ pub(crate) fn template(changes: &[(&str, &str)]) -> Result<Vec<u8>> {
     Ok(wat::parse_str(text)?)
 }
 
-/// A running program, and what it says. Dropping it kills it.
+/// A running program and its output. Dropping it kills it.
 pub struct Process {
     child: Child,
     /// The lines so far.
@@ -306,7 +307,7 @@ impl Process {
     /// Starts `command`, with the standard input that it names.
     ///
     /// # Errors
-    /// There is no such program.
+    /// Returns an error if the program does not exist.
     pub fn start(command: &mut Command) -> Result<Process> {
         let name = command.get_program().display().to_string();
         command.env_remove("RUST_LOG").stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -331,17 +332,19 @@ impl Process {
     /// Starts `command`, a host, and waits until it serves.
     ///
     /// # Errors
-    /// It does not.
+    /// Returns an error if the host does not serve.
     pub fn serving(command: &mut Command) -> Result<Process> {
         let mut process = Process::start(command)?;
         process.wait_for("serving ImageReview at ")?;
         Ok(process)
     }
 
-    /// Stops it as systemd does (SIGTERM), and waits until it has ended with every review answered.
+    /// Stops the program as systemd does (SIGTERM), and waits for its end with every review under way
+    /// finished.
     ///
     /// # Errors
-    /// It does not within [`PATIENCE`], or with another exit status than 0.
+    /// Returns an error if the program does not end within [`PATIENCE`], or ends with another exit status
+    /// than 0.
     pub async fn stop(&mut self) -> Result<()> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let begun = tokio::time::Instant::now();
@@ -360,20 +363,20 @@ impl Process {
         Ok(())
     }
 
-    /// Its id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// How many lines it has said so far: a place for [`Self::hears`].
+    /// Returns the number of lines so far, as a place for [`Self::hears`].
     pub fn lines(&self) -> usize {
         self.said.borrow().len()
     }
 
-    /// The first line after `place` that has `part` in it, once it is said.
+    /// Waits for the first line after `place` that contains `part`.
     ///
     /// # Errors
-    /// It is not, within [`PATIENCE`].
+    /// Returns an error if there is no such line within [`PATIENCE`].
     pub async fn hears(&self, place: usize, part: &str) -> Result<Arc<str>> {
         let mut said = self.said.clone();
         let found =
@@ -390,7 +393,7 @@ impl Process {
         }
     }
 
-    /// As [`Self::hears`], from the beginning, for those who cannot wait otherwise.
+    /// Waits like [`Self::hears`], from the beginning, for synchronous callers.
     fn wait_for(&mut self, part: &str) -> Result<()> {
         let begun = std::time::Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -405,27 +408,27 @@ impl Process {
         bail!("the host never said {part:?}; its last words:\n{}", self.last_words())
     }
 
-    /// The end of what it said.
+    /// Returns the end of the output.
     pub fn last_words(&self) -> String {
         let lines = self.said.borrow();
         let last: Vec<&str> = lines.iter().skip(lines.len().saturating_sub(20)).map(AsRef::as_ref).collect();
         last.join("\n")
     }
 
-    /// Kills it as the kernel does when memory is short (SIGKILL), and waits for its end.
+    /// Kills the program as the kernel does when memory is short (SIGKILL), and waits for its end.
     ///
     /// # Errors
-    /// It has ended already.
+    /// Returns an error if the program has ended already.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// What it holds of the machine.
+    /// Returns the resources of the process.
     ///
     /// # Errors
-    /// It has ended.
+    /// Returns an error if the program has ended.
     pub fn footprint(&self) -> Result<Footprint> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
         let field = |name: &str| {
@@ -440,13 +443,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only for a program that has already ended.
+        // Both calls fail only if the program has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What a process holds.
+/// The resources of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Footprint {
     /// Resident memory, in bytes (proc_pid_status(5)).
@@ -457,13 +460,14 @@ pub struct Footprint {
     pub descriptors: usize,
 }
 
-/// Sends a signal to a process that is ours.
+/// Sends a signal to a process of this user.
 pub(crate) fn signal(process: Pid, signal: Signal) {
-    // An error means that it is gone already.
+    // An error means that the process is gone already.
     let _ = kill_process(process, signal);
 }
 
-/// Writes a line to standard error, past the test harness' capture: the log of a continuous build shows it as it happens.
+/// Writes a line to standard error, past the test harness' capture, so that the log of a continuous build
+/// shows it at once.
 pub fn say(line: impl AsRef<str>) {
     // A closed standard error is no reason to fail.
     let _ = writeln!(std::io::stderr().lock(), "{}", line.as_ref());

@@ -1,8 +1,9 @@
-//! What each generation must answer, and what has been answered: every answer is held against both.
+//! The expected responses of each generation, and the responses so far. Every response is checked against
+//! both.
 //!
-//! Two policies make up the content of a generation: `file` changes with its file, `settings` with host.yaml. Each has an
-//! edition, tells it in its reason and in an audit annotation, and denies when it is odd. So every answer tells which
-//! content judged it.
+//! Two policies are the content of a generation: `file` changes with its file, `settings` with host.yaml.
+//! Each has an edition, names it in its reason and in an audit annotation, and denies when it is odd. So
+//! every response shows the content that judged it.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::figures::{Answer, Failure, Kind};
 
-/// What a generation is made of.
+/// The content of a generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Content {
     /// The edition of the policy `file`.
@@ -25,12 +26,12 @@ pub struct Content {
 }
 
 impl Content {
-    /// The parts, as policy and edition.
+    /// Returns the parts, as policy and edition.
     fn parts(self) -> [(&'static str, u32); 2] {
         [("file", self.file), ("settings", self.settings)]
     }
 
-    /// The denials of `images`, in any order; none: it allows.
+    /// Returns the denials of `images`, in any order. The content allows if there are none.
     fn denials(self, images: &[&str]) -> Vec<String> {
         let odd = self.parts().into_iter().filter(|(_, edition)| edition % 2 == 1);
         let denials = odd.flat_map(|(policy, edition)| {
@@ -42,21 +43,21 @@ impl Content {
     }
 }
 
-/// What is asked: in turn one image, and three.
+/// The images of the reviews: in turn one image, and three.
 const REVIEWS: [&[&str]; 2] = [
     &["registry.k8s.io/pause:3.10"],
     &["ghcr.io/acme/web:1", "docker.io/library/nginx:1.27", "quay.io/acme/sidecar:2"],
 ];
 
-/// A question, with what it needs to judge the answer.
+/// A review, with the state needed to judge its response.
 pub struct Question {
     images: &'static [&'static str],
-    /// The newest generation that had answered when it was asked.
+    /// The newest generation that had responded before the request.
     floor: u64,
 }
 
 impl Question {
-    /// The ImageReview, as an apiserver sends it.
+    /// Returns the ImageReview, as an apiserver sends it.
     pub fn body(&self) -> Bytes {
         let containers: Vec<_> = self.images.iter().map(|image| json!({ "image": image })).collect();
         let review = json!({
@@ -70,70 +71,70 @@ impl Question {
     }
 }
 
-/// What was offered to the host, and what it answered.
+/// The contents offered to the host, and its responses.
 pub struct Ledger {
     books: Mutex<Books>,
-    /// The newest generation that has answered.
+    /// The newest generation that has responded.
     floor: AtomicU64,
-    /// The place of the newest content that has answered.
+    /// The place of the newest content that has responded.
     newest: watch::Sender<usize>,
 }
 
 #[derive(Default)]
 struct Books {
-    /// What was offered, in order. A generation has one of these, none twice.
+    /// The offered contents, in order. Each generation has one of these, and no two are the same.
     offered: Vec<Content>,
-    /// Of each generation that has answered, by its number: digest and place in `offered`.
+    /// The digest and the place in `offered` of each generation that has responded, by its number.
     seen: BTreeMap<u64, (String, usize)>,
 }
 
 impl Ledger {
-    /// A ledger in which `first` is in force.
+    /// Returns a ledger in which `first` is in force.
     pub fn new(first: Content) -> Ledger {
         let books = Books { offered: vec![first], seen: BTreeMap::new() };
         Ledger { books: Mutex::new(books), floor: AtomicU64::new(0), newest: watch::Sender::new(0) }
     }
 
-    /// Says that from now on `content` may be in force, and answers its place.
+    /// Records that from now on `content` may be in force. Returns its place.
     pub fn offer(&self, content: Content) -> usize {
         let mut books = self.books();
         books.offered.push(content);
         books.offered.len() - 1
     }
 
-    /// The content that was offered last.
+    /// Returns the content that was offered last.
     pub fn last(&self) -> Content {
         self.books().offered.last().copied().unwrap_or_default()
     }
 
-    /// Waits until what was offered at `place`, or later, has answered.
+    /// Waits for a response of the content at `place`, or of a later one.
     pub async fn in_force(&self, place: usize) {
         // The sender is in `self`.
         let _ = self.newest.subscribe().wait_for(|newest| *newest >= place).await;
     }
 
-    /// How many generations have answered.
+    /// Returns the number of generations that have responded.
     pub fn generations(&self) -> usize {
         self.books().seen.len()
     }
 
-    /// The newest generation that has answered: `NUMBER-DIGEST`.
+    /// Returns the newest generation that has responded, as `NUMBER-DIGEST`.
     pub fn newest(&self) -> String {
         let books = self.books();
         let newest = books.seen.last_key_value();
         newest.map_or("none".to_owned(), |(number, (digest, _))| format!("{number}-{digest}"))
     }
 
-    /// The question `number`.
+    /// Returns the review `number`.
     pub fn question(&self, number: u64) -> Question {
         let images = if number.is_multiple_of(2) { REVIEWS[0] } else { REVIEWS[1] };
         Question { images, floor: self.floor.load(Ordering::SeqCst) }
     }
 
-    /// Holds an answer against what it must be.
+    /// Checks a response.
     ///
     /// # Errors
-    /// It is not right.
+    /// Returns a failure if the response is not correct.
     pub fn judge(&self, question: &Question, status: u16, body: &[u8]) -> Result<Answer, Failure> {
         let shown = || String::from_utf8_lossy(body).trim().to_owned();
         if status != 200 {
@@ -161,7 +162,7 @@ impl Ledger {
 }
 
 impl Books {
-    /// Holds the generation that an answer tells of against those before, and answers the place of its content.
+    /// Checks the generation of a response against the earlier ones. Returns the place of its content.
     fn enter(&mut self, told: &Told) -> Result<usize> {
         if let Some((digest, place)) = self.seen.get(&told.number) {
             let content = self.offered.get(*place);
@@ -188,7 +189,7 @@ impl Books {
     }
 }
 
-/// What an answer tells.
+/// The parts of a response.
 struct Told {
     number: u64,
     digest: String,
@@ -197,7 +198,7 @@ struct Told {
 }
 
 impl Told {
-    /// Reads an answer to `question`; an error where its parts contradict each other.
+    /// Reads the response to `question`. Returns an error if its parts contradict each other.
     fn read(question: &Question, body: &[u8]) -> Result<Told> {
         let answer: Value = serde_json::from_slice(body)?;
         let text = |path: &str| answer.pointer(path).and_then(Value::as_str);

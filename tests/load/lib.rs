@@ -1,5 +1,5 @@
-//! The proof of the hot swap: a load whose every answer is checked, and the real program that is swapped, broken and
-//! mended under it.
+//! The proof of the hot swap: a load whose every response is checked, and the real program, swapped, broken
+//! and mended under it.
 
 pub mod figures;
 pub mod client;

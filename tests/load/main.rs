@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // A backtrace would tell of this program, and the error is of the host.
+            // A backtrace would be of this program, and the error is of the host.
             say(format!("load: {error:#}"));
             ExitCode::FAILURE
         }

@@ -1,9 +1,9 @@
-//! The short runs, for a continuous build: the program beside them, so that each is the same as by hand.
+//! The short runs, for a continuous build. Each runs the built program, as by hand.
 
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-/// One at a time: they are about what a machine does under load.
+/// Only one run at a time: each one puts the machine under load.
 static MACHINE: Mutex<()> = Mutex::new(());
 
 #[test]
@@ -18,7 +18,7 @@ fn three_swaps_of_volumes_in_a_row() {
 
 #[test]
 fn twenty_upgrades() {
-    // A rate at which the reviews of a restart are caught up with before the next one.
+    // The rate is low enough to process the overdue reviews of a restart before the next one.
     passes(&["upgrades", "--upgrades", "20", "--rate", "200"]);
 }
 
@@ -27,7 +27,7 @@ fn every_fault() {
     passes(&["faults"]);
 }
 
-/// Runs `load` with these arguments; it tells on standard error, past the test harness' capture.
+/// Runs `load` with these arguments. It reports on standard error, past the test harness' capture.
 fn passes(arguments: &[&str]) {
     let _machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let status = Command::new(env!("CARGO_BIN_EXE_load")).args(arguments).status();

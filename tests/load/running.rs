@@ -1,4 +1,4 @@
-//! A load: many connections that ask without pause, or at a rate, until they are told to stop.
+//! A load: many connections that send reviews continuously, or at a rate, until they are stopped.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,26 +33,26 @@ pub struct Shape {
     pub renew: u64,
 }
 
-/// Who asks whom, and who judges the answers.
+/// The state that all connections share.
 struct Shared {
     client: Client,
     ledger: Arc<Ledger>,
     shape: Shape,
     figures: Mutex<Figures>,
     stop: AtomicBool,
-    /// Numbers the reviews.
+    /// The number of the next review.
     asked: AtomicU64,
     began: Instant,
 }
 
-/// A load under way. It ends when dropped.
+/// A running load. It ends when dropped.
 pub struct Running {
     shared: Arc<Shared>,
     users: JoinSet<()>,
 }
 
 impl Running {
-    /// Begins to ask.
+    /// Starts the load.
     pub fn start(client: Client, ledger: Arc<Ledger>, shape: Shape) -> Running {
         let shared = Arc::new(Shared {
             client,
@@ -79,22 +79,22 @@ impl Running {
         Running { shared, users }
     }
 
-    /// The figures since this was asked last.
+    /// Returns the figures since the last call.
     pub fn take(&self) -> Figures {
         std::mem::take(&mut self.shared.figures())
     }
 
-    /// The figures of the next `time`.
+    /// Returns the figures of the next `time`.
     pub async fn during(&self, time: Duration) -> Figures {
         self.take();
         tokio::time::sleep(time).await;
         self.take()
     }
 
-    /// Waits until no review is overdue, after a time in which none was answered.
+    /// Waits until no review is overdue, after a time without responses.
     ///
     /// # Errors
-    /// The host answers fewer reviews than become due.
+    /// Returns an error if the host responds more slowly than reviews become due.
     pub async fn caught_up(&self) -> Result<()> {
         let next = || self.shared.due(self.shared.asked.load(Ordering::Relaxed));
         let waiting = async {
@@ -106,10 +106,10 @@ impl Running {
         waited.context("the host answers fewer reviews than become due: lower the rate")
     }
 
-    /// Waits for the answers under way; the figures since they were asked for last.
+    /// Waits for the outstanding responses. Returns the figures since the last call of `take`.
     ///
     /// # Errors
-    /// The load itself has failed.
+    /// Returns an error if the load itself has failed.
     pub async fn stop(mut self) -> Result<Figures> {
         self.shared.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.users.join_next().await {
@@ -124,8 +124,8 @@ impl Shared {
         self.figures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the number of the next review, and waits until it is due. Its time counts from then; for whoever has waited
-    /// here from the moment that he goes on: that a timer is late is not the host's doing.
+    /// Takes the number of the next review, and waits until it is due. Its latency counts from that time;
+    /// after a wait here, from the end of the wait, because a late timer is not the host's fault.
     async fn next(&self) -> (u64, Instant) {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let Some(due) = self.due(number) else { return (number, Instant::now()) };
@@ -143,14 +143,15 @@ impl Shared {
     }
 }
 
-/// A connection that is made when it is wanted, and shared by those that ask on it.
+/// A connection that is opened when needed, and shared by its users.
 struct Line {
     protocol: Protocol,
     connection: tokio::sync::Mutex<Option<Connection>>,
 }
 
 impl Line {
-    /// The connection, taken where it cannot be shared; made first where there is none that is open.
+    /// Returns the connection, opened first if there is no open one. A connection that cannot be shared is
+    /// taken.
     async fn connection(&self, client: &Client) -> Result<Connection, Failure> {
         let mut kept = self.connection.lock().await;
         if let Some(connection) =
@@ -167,14 +168,14 @@ impl Line {
         Ok(connection)
     }
 
-    /// Gives a connection back that was taken.
+    /// Returns a taken connection.
     async fn give_back(&self, connection: Connection) {
         if connection.share().is_none() {
             *self.connection.lock().await = Some(connection);
         }
     }
 
-    /// Uses the connection for nothing new.
+    /// Ends the use of the connection for new requests.
     async fn renew(&self) {
         self.connection.lock().await.take();
     }
@@ -194,7 +195,7 @@ async fn ask(shared: Arc<Shared>, line: Arc<Line>) {
                     line.give_back(connection).await;
                     break shared.ledger.judge(&question, status, &body);
                 }
-                // On another connection; the server may not refuse for longer than anyone waits.
+                // Repeated on another connection, but no longer than a client would wait.
                 Sent::NotTaken if due.elapsed() < crate::client::PATIENCE => line.renew().await,
                 Sent::NotTaken => {
                     break Err(Failure { kind: crate::figures::Kind::Late, what: "never taken".to_owned() });
@@ -211,7 +212,7 @@ async fn ask(shared: Arc<Shared>, line: Arc<Line>) {
             line.renew().await;
         }
         if failed {
-            // Whoever cannot be reached is not asked in a busy loop.
+            // No busy loop while the host cannot be reached.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

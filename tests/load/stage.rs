@@ -1,4 +1,4 @@
-//! A host that serves under a load, with the ledger of what it was offered.
+//! A host under load, with the ledger of its offered contents.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,26 +11,26 @@ use crate::host::{Installation, PATIENCE, Process, program};
 use crate::ledger::{Content, Ledger};
 use crate::running::{Running, Shape};
 
-/// All of it.
+/// The installation, the process, the ledger and the load.
 pub struct Stage {
     /// The files.
     pub installation: Installation,
     /// The program.
     pub host: Process,
-    /// What it was offered.
+    /// The offered contents and the responses.
     pub ledger: Arc<Ledger>,
-    /// What asks it.
+    /// The load.
     pub load: Running,
 }
 
 impl Stage {
-    /// Starts a host by `start`, and the load on it.
+    /// Starts a host with `start`, and the load on it.
     ///
     /// # Errors
-    /// It does not serve.
+    /// Returns an error if the host does not serve.
     pub async fn set(start: impl FnOnce(&Installation) -> Result<Process>, shape: Shape) -> Result<Stage> {
         let first = Content::default();
-        // Both wait in this thread.
+        // Both block this thread.
         let (installation, host) = tokio::task::block_in_place(|| -> Result<_> {
             let installation = Installation::new(program()?, first)?;
             let host = start(&installation)?;
@@ -41,29 +41,30 @@ impl Stage {
         Ok(Stage { installation, host, ledger, load })
     }
 
-    /// Offers the next edition of the policy `file`: its place.
+    /// Offers the next edition of the policy `file`. Returns its place.
     ///
     /// # Errors
-    /// The folder cannot be written.
+    /// Returns an error if the folder cannot be written.
     pub fn offer_file(&self) -> Result<usize> {
         let place = self.offered_file()?;
         self.installation.put_file(self.ledger.last().file)?;
         Ok(place)
     }
 
-    /// Says that the next edition of the policy `file` may be in force from now on, whoever puts it there: its place.
+    /// Records that the next edition of the policy `file` may be in force from now on, written by another
+    /// process. Returns its place.
     ///
     /// # Errors
-    /// None.
+    /// Never returns an error; the type is that of `Fault::mend`.
     pub fn offered_file(&self) -> Result<usize> {
         let last = self.ledger.last();
         Ok(self.ledger.offer(Content { file: last.file + 1, ..last }))
     }
 
-    /// Offers the next edition of the policy `settings`: its place.
+    /// Offers the next edition of the policy `settings`. Returns its place.
     ///
     /// # Errors
-    /// The folder cannot be written.
+    /// Returns an error if the folder cannot be written.
     pub fn offer_settings(&self) -> Result<usize> {
         let last = self.ledger.last();
         let place = self.ledger.offer(Content { settings: last.settings + 1, ..last });
@@ -71,10 +72,10 @@ impl Stage {
         Ok(place)
     }
 
-    /// Waits until what was offered at `place` has answered: how long that took.
+    /// Waits for a response of the content at `place`. Returns the duration.
     ///
     /// # Errors
-    /// It does not.
+    /// Returns an error if there is none in time.
     pub async fn obeyed(&self, place: usize) -> Result<Duration> {
         let begun = Instant::now();
         let waited = tokio::time::timeout(PATIENCE, self.ledger.in_force(place)).await;
@@ -91,24 +92,24 @@ impl Stage {
     /// Kills the host as the kernel does when memory is short (SIGKILL).
     ///
     /// # Errors
-    /// It has ended already.
+    /// Returns an error if the host has ended already.
     pub fn kill(&mut self) -> Result<()> {
         self.host.kill()
     }
 
-    /// Starts it again. Generations go on: none has the number of another.
+    /// Starts the host again. Generation numbers continue: none is used twice.
     ///
     /// # Errors
-    /// It does not serve.
+    /// Returns an error if the host does not serve.
     pub fn restart(&mut self) -> Result<()> {
         self.host = tokio::task::block_in_place(|| self.installation.start(&[]))?;
         Ok(())
     }
 
-    /// An error where any review failed.
+    /// Checks that no review failed.
     ///
     /// # Errors
-    /// That.
+    /// Returns an error if a review failed.
     pub fn sound(&self, when: &str, figures: &Figures) -> Result<()> {
         ensure!(
             figures.failed() == 0,

@@ -1,4 +1,4 @@
-//! The swap run: so many swaps under load, each of which must be obeyed, and no review may feel them.
+//! The swap run: a number of swaps under load. Each must come into force, and no review may be affected.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::host::{Footprint, say};
 use crate::running::Shape;
 use crate::stage::Stage;
 
-/// What to do.
+/// Options of the run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// How often to swap: a policy's file and host.yaml in turn
@@ -27,18 +27,18 @@ pub struct Options {
     pub shape: Shape,
 }
 
-/// By how much resident memory may be larger at the end than after the first fifth of the swaps, in bytes: what the
-/// allocator keeps differs from one moment to the next, and generations that are not freed would be more by far.
+/// Maximum growth of resident memory between the first fifth of the swaps and the end, in bytes. The memory
+/// kept by the allocator varies from moment to moment; generations that are not freed would be far more.
 const GROWTH: u64 = 16 << 20;
 
-/// Runs it, and prints a table.
+/// Runs the swaps and prints a table.
 ///
 /// # Errors
-/// A review failed, a swap was not obeyed, or the host keeps more and more.
+/// Returns an error if a review failed, a swap did not come into force, or the host's memory grew.
 pub async fn run(options: Options) -> Result<()> {
     let rest = Duration::from_secs(options.rest);
     let stage = Stage::set(|installation| installation.start(&[]), options.shape.clone()).await?;
-    // What happens once happens now: compiled, snapshotted, connected.
+    // One-time work is done first: compilations, snapshots, connections.
     for _ in 0..4 {
         stage.obeyed(stage.offer_file()?).await?;
         stage.obeyed(stage.offer_settings()?).await?;
@@ -101,11 +101,11 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// What the host held as time went by.
+/// The resources of the host over time.
 struct Memory {
     /// Before the first swap.
     before: Footprint,
-    /// After the first fifth of the swaps, and at the end: the middle one of a fifth of all measurements.
+    /// After the first fifth of the swaps, and at the end: each is the median of a fifth of all measurements.
     settled: Footprint,
     end: Footprint,
 }

@@ -1,5 +1,5 @@
-//! The upgrade run: the host is restarted on a socket that stays, as systemd restarts the service of a socket unit, under
-//! load and with connections that are idle meanwhile. No request is lost, and no generation comes twice.
+//! The upgrade run: the host is restarted on a socket that stays, as systemd restarts the service of a socket
+//! unit, under load and with idle connections. No request is lost, and no generation number is used twice.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::ledger::Ledger;
 use crate::running::Shape;
 use crate::stage::Stage;
 
-/// What to do.
+/// Options of the run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// How often the host is restarted
@@ -28,13 +28,14 @@ pub struct Options {
 }
 
 const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
-/// Connections of each version of HTTP that are idle during an upgrade, and that are opened while no process runs.
+/// Number of connections of each version of HTTP that are idle during an upgrade, and of those opened while
+/// no process runs.
 const CONNECTIONS: usize = 4;
 
-/// Runs it, and prints a table.
+/// Runs the upgrades and prints a table.
 ///
 /// # Errors
-/// A request was lost, or a host did not end as it should.
+/// Returns an error if a request was lost, or if a host did not end properly.
 pub async fn run(options: Options) -> Result<()> {
     let mut socket: Option<TcpListener> = None;
     let start = |installation: &Installation| installation.activate(socket.insert(installation.listen()?));
@@ -50,7 +51,7 @@ pub async fn run(options: Options) -> Result<()> {
     for upgrade in 1..=options.upgrades {
         let mut idle = Vec::new();
         for protocol in BOTH.repeat(CONNECTIONS) {
-            // The host keeps those of HTTP/1.1 for a moment, so in every other upgrade there are none.
+            // The host keeps idle HTTP/1.1 connections for a while, so every other upgrade has none.
             if protocol == Protocol::Http1 && upgrade % 2 == 1 {
                 continue;
             }
@@ -75,7 +76,7 @@ pub async fn run(options: Options) -> Result<()> {
         }
 
         for (protocol, mut connection) in idle {
-            // Closed in good order: the client knows, and connects again.
+            // The connection was closed gracefully: the client knows, and connects again.
             ensure!(!answered(&stage.ledger, &mut connection).await?, "a connection outlived its host");
             closed += 1;
             ask_anew(client.clone(), Arc::clone(&stage.ledger), protocol).await?;
@@ -115,7 +116,7 @@ fn failed(what: &str, failure: &Failure) -> anyhow::Error {
     anyhow!("{what}: {}: {}", failure.kind, failure.what)
 }
 
-/// Asks on a new connection. Returns how long that took.
+/// Sends a review on a new connection. Returns the duration.
 async fn ask_anew(client: Client, ledger: Arc<Ledger>, protocol: Protocol) -> Result<Duration> {
     let begun = Instant::now();
     let mut connection = reach(&client, protocol).await?;
@@ -123,10 +124,11 @@ async fn ask_anew(client: Client, ledger: Arc<Ledger>, protocol: Protocol) -> Re
     Ok(begun.elapsed())
 }
 
-/// Whether a connection answers rightly; not where the server had closed it before it was asked.
+/// Returns whether a connection gets a correct response. Returns false if the server had closed it before the
+/// request.
 ///
 /// # Errors
-/// It answers wrongly, or the question is lost.
+/// Returns an error if the response is wrong, or the request is lost.
 async fn answered(ledger: &Ledger, connection: &mut Connection) -> Result<bool> {
     let question = ledger.question(0);
     match connection.post(question.body()).await {

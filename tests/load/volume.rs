@@ -1,5 +1,5 @@
-//! A folder as the kubelet fills it from a ConfigMap or Secret: its files are links through `..data`, a link itself, which
-//! is swapped by a rename.
+//! A folder as the kubelet fills it from a ConfigMap or Secret: its files are links through `..data`, itself
+//! a link that a rename swaps.
 
 use std::cell::Cell;
 use std::fs;
@@ -15,19 +15,19 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// A volume in place of what `folder` holds; it is made where it is not there.
+    /// Makes a volume that replaces the content of `folder`, and the folder if it is missing.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// Returns an error if the volume cannot be made.
     pub fn new(folder: PathBuf) -> Result<Volume> {
         fs::create_dir_all(&folder)?;
         Ok(Volume { folder, versions: Cell::new(0) })
     }
 
-    /// Swaps the whole content for what `fill` makes in a folder that is not there yet.
+    /// Swaps the whole content for the files that `fill` writes into a new folder.
     ///
     /// # Errors
-    /// What `fill` says, or the folder cannot be written.
+    /// Returns the error of `fill`, or an error if the folder cannot be written.
     pub fn publish(&self, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let version = format!("..{}", self.versions.replace(self.versions.get() + 1));
         let new = self.folder.join(&version);

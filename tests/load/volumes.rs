@@ -1,5 +1,6 @@
-//! The volume run: certificates and a policy's file in Kubernetes volumes, each swapped several times in a row under load.
-//! Each swap is picked up by its event, whoever is connected stays so, and whoever connects meets the new certificates.
+//! The volume run: certificates and a policy's file in Kubernetes volumes, each swapped several times in a
+//! row under load. The host notices each swap by its event, keeps its connections, and uses the new
+//! certificates for new ones.
 
 use std::fs;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::running::Shape;
 use crate::stage::Stage;
 use crate::volume::Volume;
 
-/// What to do.
+/// Options of the run.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// How often each is swapped
@@ -26,16 +27,16 @@ pub struct Options {
     pub shape: Shape,
 }
 
-/// Less than the ten seconds after which the host looks without a hint.
+/// Time limit of a swap, less than the ten seconds after which the host looks without an event.
 const SOON: Duration = Duration::from_secs(9);
 
-/// Runs it, and prints a line for each swap.
+/// Runs the swaps and prints a line for each.
 ///
 /// # Errors
-/// A swap was not picked up, or a review failed.
+/// Returns an error if a swap was not noticed, or if a review failed.
 pub async fn run(options: Options) -> Result<()> {
     let (connections, streams) = (options.shape.connections, options.shape.streams);
-    // Nobody connects but who was let go, which is when the host has the new certificates too.
+    // Connections are only opened after the host has closed one, and then it has the new certificates too.
     let stage =
         Stage::set(|installation| installation.start(&[]), Shape { renew: 0, ..options.shape }).await?;
     stage.obeyed(stage.offer_file()?).await?;
@@ -49,7 +50,7 @@ pub async fn run(options: Options) -> Result<()> {
         })?;
         let taken = stage.obeyed(place).await?;
         ensure!(taken < SOON, "a volume with a policy was looked at only after {taken:?}");
-        // The first is the one whose links take the place of the file.
+        // At the first swap the links replace the file.
         if swap > 0 {
             say(format!("policies swapped: obeyed after {taken:.0?}"));
         }
@@ -69,8 +70,9 @@ pub async fn run(options: Options) -> Result<()> {
     }
     let figures = stage.load.stop().await?;
     let (swaps, generations) = (options.swaps, stage.ledger.generations());
-    // Another authority is no renewal. A client that connects between the swap of the files and that of the host trusts
-    // nobody there, and a connection of the old authority ends at once: a request that begins then is not answered.
+    // Another authority is no renewal. A client that connects between the swap of the files and that of the
+    // host trusts neither, and a connection of the old authority ends at once: a request that begins then
+    // gets no response.
     let of = |kind| figures.failures.get(&kind).copied().unwrap_or_default();
     let (between, cut) = (of(Kind::Handshake), of(Kind::Broken));
     let under_way = u64::from(connections) * (1 + u64::from(streams));
@@ -84,7 +86,7 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Whether someone who connects is answered, over both versions of HTTP; otherwise why not.
+/// Returns an error if a new connection gets no correct response over one of the versions of HTTP.
 async fn answered(stage: &Stage, client: &Client) -> Result<(), String> {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let question = stage.ledger.question(0);

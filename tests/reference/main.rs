@@ -1,9 +1,10 @@
-//! The host reads an image reference as the container runtimes do: 50,000 references, made on the spot, are read by the
-//! host and by distribution/reference, a module of Go (`upstream.go`), and the fields are compared. What the host
-//! refuses although upstream takes it must be of a documented kind; the other way round nothing may differ.
+//! Comparison with the container runtimes: 50,000 generated references are read by the host and by
+//! distribution/reference, a Go module (`upstream.go`), and the fields are compared. A reference that the
+//! host rejects although upstream accepts it must be of a documented kind. The host accepts none that
+//! upstream rejects.
 //!
-//! `cargo test -p reference` needs Go, and a module proxy or its cache. The seed is printed; `REFERENCE_SEED=N` makes the
-//! references of another one.
+//! `cargo test -p reference` needs Go, and a module proxy or its cache. The seed is printed;
+//! `REFERENCE_SEED=N` makes the references of another one.
 
 #[cfg(test)]
 mod make;
@@ -26,7 +27,7 @@ mod tests {
 
     type IsKind = fn(&ImageError) -> bool;
 
-    /// The kinds of references that the host refuses although upstream takes them, each documented in
+    /// The kinds of references that the host rejects although upstream accepts them. Each is documented in
     /// host/image-reference/src/reference.rs.
     const KINDS: [(&str, IsKind); 11] = [
         ("upper-case letters in a registry", |error| is(error, |fault| *fault == RegistryError::UpperCase)),
@@ -55,7 +56,7 @@ mod tests {
         ("longer than any reference in normal form", |error| matches!(error, ImageError::TooLong(_))),
     ];
 
-    /// Whether a reference is refused for this fault of its registry.
+    /// Returns whether a reference is rejected for this fault of its registry.
     fn is(error: &ImageError, fault: impl Fn(&RegistryError) -> bool) -> bool {
         matches!(error, ImageError::Registry(_, found) if fault(found))
     }
@@ -92,7 +93,7 @@ mod tests {
                 _ => different.push(format!("{text:?}\n  host:     {ours:?}\n  upstream: {theirs:?}")),
             }
         }
-        // With `--nocapture` or in a failure only, but for this.
+        // The test harness would show other output only with `--nocapture` or after a failure.
         let mut out = std::io::stderr();
         writeln!(
             out,
@@ -113,7 +114,7 @@ mod tests {
         Ok(())
     }
 
-    /// Whether all fields are the same.
+    /// Returns whether all fields are the same.
     fn same(ours: &Image, theirs: &Fields) -> bool {
         ours.registry == theirs.registry
             && ours.repository == theirs.repository

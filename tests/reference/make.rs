@@ -1,4 +1,5 @@
-//! References made from a seed: by the grammar, by changes to the tables of both sides, and of random characters.
+//! Generation of references from a seed: by the grammar, by changes to the tables of both sides, and of
+//! random characters.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use serde_json::Value;
 
-/// Characters of references, those that separate them most of all, and some whose lower case, upper case or looks are of
+/// Characters of references, separators above all, and some whose lower case, upper case or looks are of
 /// other alphabets: `K` (Kelvin), `ſ`, `İ`, `ı`, full-width letters, a combining mark.
 const ALPHABET: &[char] = &[
     'a', 'b', 'f', 'k', 's', 'i', '0', '1', '9', 'A', 'F', 'K', 'S', 'I', '.', '.', '-', '_', '/', '/', ':',
@@ -15,7 +16,7 @@ const ALPHABET: &[char] = &[
     '\u{ff41}', '\u{301}',
 ];
 
-/// Parts that mean something.
+/// Parts with a special meaning.
 const WORDS: &[&str] = &[
     "localhost",
     "docker.io",
@@ -54,15 +55,15 @@ pub(crate) fn inputs(table: &str) -> Result<Vec<String>> {
     rows.iter().map(input).collect::<Option<_>>().context("a row without input")
 }
 
-/// Returns how many are not there twice.
+/// Returns the number of distinct references.
 pub(crate) fn distinct(references: &[String]) -> usize {
     references.iter().collect::<BTreeSet<_>>().len()
 }
 
-/// Makes `count` references, the same ones of the same seed and tables.
+/// Generates `count` references. The same seed and tables give the same references.
 pub(crate) fn references(seed: u64, tables: &[String], count: usize) -> Vec<String> {
     let mut maker = Maker(StdRng::seed_from_u64(seed));
-    // The tables as they stand come first.
+    // The unchanged tables come first.
     let mut references = tables.to_vec();
     references.truncate(count);
     while references.len() < count {
@@ -178,7 +179,7 @@ impl Maker {
         format!("{algorithm}:{hex}")
     }
 
-    /// One to three small changes.
+    /// Makes one to three small changes.
     fn changed(&mut self, text: &str) -> String {
         let mut characters: Vec<char> = text.chars().collect();
         for _ in 0..=self.below(2) {

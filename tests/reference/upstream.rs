@@ -1,4 +1,4 @@
-//! The program in Go that reads references.
+//! The Go program that reads references.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -26,11 +26,11 @@ struct Line {
     fields: Fields,
 }
 
-/// The program, built.
+/// The built program.
 pub(crate) struct Upstream(PathBuf);
 
 impl Upstream {
-    /// Builds the program, of the versions of go.mod and go.sum.
+    /// Builds the program, with the versions of go.mod and go.sum.
     pub(crate) fn build() -> Result<Upstream> {
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("reference-upstream");
         run(go(&["build", "-o"]).arg(&program).arg("."))?;
@@ -45,7 +45,7 @@ impl Upstream {
         Ok(serde_json::from_slice(&tables)?)
     }
 
-    /// Returns how upstream reads each of `references`; None for one that it refuses.
+    /// Returns upstream's fields of each of `references`. None stands for a rejected one.
     pub(crate) fn read(&self, references: &[String]) -> Result<Vec<Option<Fields>>> {
         let mut child = Command::new(&self.0).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut input = child.stdin.take().context("no standard input")?;

@@ -1,4 +1,4 @@
-//! Certificates with any defect that a test wants, from an authority made on the spot.
+//! Certificates with any defect that a test needs, from a new authority.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -7,20 +7,20 @@ use rcgen::{
 use serde::Deserialize;
 use time::{Duration, OffsetDateTime};
 
-/// What a certificate is to be like. The default is sound, and good for nothing.
+/// Properties of a certificate. The default is sound, and has no usage.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Wanted {
     pub(crate) common_name: String,
-    /// DNS names and addresses of the subjectAltName; empty: there is none.
+    /// DNS names and addresses of the subjectAltName; without any the extension is missing.
     pub(crate) names: Vec<String>,
-    /// Of extendedKeyUsage; empty: there is none.
+    /// Values of extendedKeyUsage; without any the extension is missing.
     pub(crate) usages: Vec<Usage>,
     /// CA:TRUE
     pub(crate) authority: bool,
     pub(crate) valid: Validity,
     pub(crate) signer: Signer,
-    /// X.509 v1, signed by itself, without any extension.
+    /// Whether the certificate is X.509 v1, self-signed, without extensions.
     pub(crate) version1: bool,
 }
 
@@ -36,11 +36,11 @@ pub(crate) enum Usage {
 pub(crate) enum Validity {
     #[default]
     Now,
-    /// For another twenty hours, of a year.
+    /// Valid for a year, of which twenty hours remain.
     Expiring,
     Expired,
     NotYet,
-    /// For so many seconds more.
+    /// Valid for this many more seconds.
     Seconds(i64),
 }
 
@@ -50,9 +50,9 @@ pub(crate) enum Signer {
     /// The authority that both sides trust.
     #[default]
     Authority,
-    /// One that it has signed; its certificate is appended to the chain.
+    /// An intermediate authority that the trusted one signed. Its certificate is appended to the chain.
     Intermediate,
-    /// One that nobody trusts.
+    /// An authority that neither side trusts.
     Stranger,
     Itself,
 }
@@ -95,7 +95,7 @@ impl Pki {
         Pki::valid(Validity::Now)
     }
 
-    /// With an authority of this validity, and a sound one below it.
+    /// Makes an authority with this validity, and a sound intermediate one.
     pub(crate) fn valid(valid: Validity) -> Pki {
         let key = || KeyPair::generate().unwrap();
         let named = |name: &str| authority(name, Validity::Now);
@@ -105,12 +105,13 @@ impl Pki {
         Pki { authority: top, intermediate, stranger }
     }
 
-    /// The authority that both sides trust with another validity, as when it is renewed with its old key.
+    /// Returns the trusted authority's certificate with another validity, as when it is renewed with its old
+    /// key.
     pub(crate) fn renewed(&self, valid: Validity) -> String {
         authority("authority", valid).self_signed(self.authority.key()).unwrap().pem()
     }
 
-    /// The certificate of the authority that both sides trust, in PEM form.
+    /// Returns the certificate of the trusted authority, in PEM form.
     pub(crate) fn authority(&self) -> String {
         self.authority.pem()
     }
@@ -132,7 +133,7 @@ impl Pki {
     }
 }
 
-/// The certificate of an authority that nobody has the key of.
+/// Returns the certificate of an authority whose key is not kept.
 pub(crate) fn lone_authority(name: &str) -> String {
     authority(name, Validity::Now).self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
 }
@@ -169,7 +170,7 @@ fn parameters(wanted: &Wanted) -> CertificateParams {
     parameters
 }
 
-/// A certificate of X.509 v1, as `openssl x509 -req` makes without `-extfile`. rcgen makes v3 only.
+/// Makes a certificate of X.509 v1, as `openssl x509 -req` does without `-extfile`. rcgen makes v3 only.
 fn version1(common_name: &str, key: &KeyPair) -> String {
     let ecdsa_with_sha256 = der(0x30, &[&[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]]);
     let name = der(
@@ -199,7 +200,7 @@ fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     encoded
 }
 
-/// PEM of `der`, on one long line of base64, which readers take.
+/// Encodes `der` as PEM, on one long line of base64, which parsers accept.
 pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut base64 = String::new();

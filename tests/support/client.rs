@@ -1,4 +1,4 @@
-//! A client as the apiserver's: rustls and hyper, HTTP/1.1 or HTTP/2 as ALPN decides.
+//! A client like the apiserver's: rustls and hyper, HTTP/1.1 or HTTP/2 by ALPN.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,12 +35,12 @@ pub(crate) enum Protocol {
 
 pub(crate) const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
-/// What a client shows and trusts.
+/// The certificate that a client presents, and the authority that it trusts.
 #[derive(Clone)]
 pub(crate) struct Client(ClientConfig);
 
 impl Client {
-    /// With a certificate of `wanted`, or none.
+    /// Returns a client with a certificate of the `wanted` properties, or without one.
     pub(crate) fn new(pki: &Pki, wanted: Option<&Wanted>) -> Client {
         Client::speaking(pki, wanted, &[&rustls::version::TLS13, &rustls::version::TLS12])
     }
@@ -53,7 +53,7 @@ impl Client {
         Client::showing(pki, wanted.map(|wanted| pki.issue(wanted)).as_ref(), versions)
     }
 
-    /// With a certificate of whatever authority; `pki` has the one of the server.
+    /// Returns a client with a certificate of any authority. `pki` has the server's authority.
     pub(crate) fn showing(
         pki: &Pki,
         identity: Option<&Identity>,
@@ -72,14 +72,15 @@ impl Client {
                 let chain = CertificateDer::pem_slice_iter(identity.chain.as_bytes()).map(Result::unwrap);
                 let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
                 let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
-                // The usual way checks the certificate, and here it may be one that no check passes.
+                // The usual builder checks the certificate, and this one may fail every check.
                 let certified = rustls::sign::CertifiedKey::new(chain.collect(), key);
                 builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)))
             }
         })
     }
 
-    /// The same, and how many authorities the server named when it was shown the certificate last.
+    /// Returns the client, and a counter of the authorities that the server named in its last request for a
+    /// certificate.
     pub(crate) fn counting_hints(mut self) -> (Client, Arc<AtomicUsize>) {
         let hints = Arc::<AtomicUsize>::default();
         let (resolver, count) = (Arc::clone(&self.0.client_auth_cert_resolver), Arc::clone(&hints));
@@ -87,7 +88,7 @@ impl Client {
         (self, hints)
     }
 
-    /// A TLS connection that offers these protocols.
+    /// Opens a TLS connection that offers these protocols.
     pub(crate) async fn handshake(
         &self,
         address: SocketAddr,
@@ -102,7 +103,8 @@ impl Client {
         protocols: &[&str],
     ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut config = self.0.clone();
-        // As Go's clients. A request in two pieces would wait for the host to acknowledge the first.
+        // Go's clients do the same. With Nagle's algorithm a request in two pieces would wait for the host's
+        // acknowledgement.
         tcp.set_nodelay(true)?;
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
@@ -116,7 +118,7 @@ impl Client {
         self.connect_over(TcpStream::connect(address).await?, protocol).await
     }
 
-    /// As `connect`, over what is connected already.
+    /// Connects like `connect`, over an existing TCP connection.
     pub(crate) async fn connect_over(
         &self,
         tcp: TcpStream,
@@ -160,7 +162,7 @@ pub(crate) struct Connection {
     driver: JoinHandle<Result<(), hyper::Error>>,
 }
 
-/// A response, whole.
+/// A complete response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -173,7 +175,7 @@ impl Answer {
         str::from_utf8(&self.body).unwrap()
     }
 
-    /// The body as JSON; null where it is none.
+    /// Returns the body as JSON, or null if it is not JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
@@ -197,7 +199,7 @@ impl Connection {
         })
     }
 
-    /// Sends a request for `https://localhost/…`; HTTP/1.1 puts the path alone on its first line.
+    /// Sends a request for `https://localhost/…`. On HTTP/1.1 the request line has the path alone.
     pub(crate) async fn send(&mut self, mut request: Request<Body>) -> Result<Answer, hyper::Error> {
         let response = match &mut self.sender {
             Sender::Http1(sender) => {
@@ -222,7 +224,7 @@ impl Connection {
         self.send(post(review_of(image))).await
     }
 
-    /// Another sender of requests to the same connection. HTTP/2 only.
+    /// Returns another sender of requests on the same connection. HTTP/2 only.
     pub(crate) fn another(&self) -> http2::SendRequest<Body> {
         match &self.sender {
             Sender::Http2(sender) => sender.clone(),
@@ -230,7 +232,7 @@ impl Connection {
         }
     }
 
-    /// Waits until the connection is at its end: closed by the server, as long as `self` is kept.
+    /// Waits until the server has closed the connection. `self` keeps it open on this side.
     pub(crate) async fn closed(&mut self) {
         // An error is an end as well.
         let _ = (&mut self.driver).await.unwrap();
@@ -241,7 +243,7 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).boxed()
 }
 
-/// The POST of an apiserver.
+/// Returns a POST request like the apiserver's.
 pub(crate) fn post(body: impl Into<Bytes>) -> Request<Body> {
     Request::post("https://localhost/?timeout=30s")
         .header("content-type", "application/json")
@@ -265,7 +267,7 @@ pub(crate) fn review_in(namespace: &str, image: &str) -> String {
     format!("{review}\n")
 }
 
-/// A plain GET of the listener for health and status.
+/// Sends a plain GET to the listener for health and status.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");

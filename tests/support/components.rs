@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::project;
 
-/// What begins a part of a case that stands in for a part of `guests/policy.wat`, with its name after it.
+/// Marker of a part of a case that replaces a part of `guests/policy.wat`. The part's name follows.
 const PART: &str = ";; --- ";
 
-/// The component in a file: parts of `guests/policy.wat` where it has any, and otherwise all of one. A line
-/// `;; REPEAT N TEXT` stands for N lines of TEXT, in which `#` is the line's number.
+/// Makes the component in a file: `guests/policy.wat` with the file's parts, or the whole file if it has no
+/// parts. A line `;; REPEAT N TEXT` stands for N lines of TEXT, in which `#` is the line's number.
 pub(crate) fn wat_policy(file: &Path) -> Result<Vec<u8>, String> {
     let case = repeated(&std::fs::read_to_string(file).unwrap());
     let text = match case.find(PART) {
@@ -21,13 +21,14 @@ pub(crate) fn wat_policy(file: &Path) -> Result<Vec<u8>, String> {
     wat::parse_str(text).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// A component that allows every image with this reason of eight bytes: small, and compiled in no time.
+/// Returns a component that allows every image with this reason of eight bytes. The component is small and
+/// quick to compile.
 pub(crate) fn version(reason: &str) -> Vec<u8> {
     assert_eq!(reason.len(), 8);
     wat::parse_str(template().replace("judged..", reason)).unwrap()
 }
 
-/// As [`version`], but it denies every image.
+/// Returns a component like [`version`]'s that denies every image.
 pub(crate) fn denying(reason: &str) -> Vec<u8> {
     assert_eq!(reason.len(), 8);
     let allow = r#""\00\00\00\00" "\00\00\00\00" "\80"#;
@@ -40,7 +41,7 @@ fn template() -> String {
     std::fs::read_to_string(project("tests/guests/policy.wat")).unwrap()
 }
 
-/// `text` with `part` where the part `name` was.
+/// Returns `text` with `part` instead of its part `name`.
 fn replaced(text: &str, name: &str, part: &str) -> String {
     let split = |text: &str, mark: String| {
         let (before, after) = text.split_once(&mark).unwrap_or_else(|| panic!("no part is called {name:?}"));

@@ -1,4 +1,4 @@
-//! HTTP/2 frame by frame (RFC 9113), for what no well-behaved client sends.
+//! HTTP/2 frame by frame (RFC 9113), for sequences that no well-behaved client sends.
 
 use std::net::SocketAddr;
 
@@ -29,13 +29,13 @@ pub(crate) const POST: &[u8] = b"\x83\x87\x84\x01\x09localhost";
 /// `GET https://localhost/`.
 pub(crate) const GET: &[u8] = b"\x82\x87\x84\x01\x09localhost";
 
-/// One frame.
+/// Encodes a frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A frame that came.
+/// A received frame.
 pub(crate) struct Frame {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
@@ -44,23 +44,23 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    /// Whether a DATA or HEADERS is the last of its stream.
+    /// Returns whether a DATA or HEADERS frame is the last of its stream.
     pub(crate) fn ends(&self) -> bool {
         self.flags & END_STREAM != 0
     }
 
-    /// The error code of a GOAWAY.
+    /// Returns the error code of a GOAWAY.
     pub(crate) fn code(&self) -> u32 {
         u32::from_be_bytes(self.payload[4..8].try_into().unwrap())
     }
 }
 
-/// A connection on which the preface and settings have been exchanged.
+/// Opens a connection and exchanges the preface and settings.
 pub(crate) async fn open(client: &Client, address: SocketAddr) -> TlsStream<TcpStream> {
     open_with(client, address, &[]).await
 }
 
-/// As `open`, with these settings.
+/// Opens a connection like `open`, with these settings.
 pub(crate) async fn open_with(client: &Client, address: SocketAddr, settings: &[u8]) -> TlsStream<TcpStream> {
     let mut stream = client.handshake(address, &["h2"]).await.unwrap();
     let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, settings)].concat();
@@ -70,17 +70,17 @@ pub(crate) async fn open_with(client: &Client, address: SocketAddr, settings: &[
     stream
 }
 
-/// The setting that gives each stream a window of so many bytes.
+/// Encodes the setting that gives each stream a window of `bytes` bytes.
 pub(crate) fn window(bytes: u32) -> Vec<u8> {
     [&[0, 4], &bytes.to_be_bytes()[..]].concat()
 }
 
-/// A request of a review, on a stream of its own.
+/// Encodes the request of a review, on a stream of its own.
 pub(crate) fn review(stream: u32, body: &str) -> Vec<u8> {
     [frame(HEADERS, END_HEADERS, stream, POST), frame(DATA, END_STREAM, stream, body.as_bytes())].concat()
 }
 
-/// The next frame; none when the connection is at its end.
+/// Reads the next frame. Returns None at the end of the connection.
 pub(crate) async fn read(stream: &mut TlsStream<TcpStream>) -> Option<Frame> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).await.ok()?;
@@ -95,7 +95,7 @@ pub(crate) async fn read(stream: &mut TlsStream<TcpStream>) -> Option<Frame> {
     })
 }
 
-/// The next frame of a kind; none when the connection ends without it.
+/// Reads up to the next frame of a kind. Returns None if the connection ends before.
 pub(crate) async fn next(stream: &mut TlsStream<TcpStream>, kind: u8) -> Option<Frame> {
     loop {
         let frame = read(stream).await?;

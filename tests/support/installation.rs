@@ -1,4 +1,4 @@
-//! A folder to serve from, and the host serving it, in this process or as the program.
+//! A folder to serve from, and the host that serves it, in this process or as the program.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use super::client::Client;
 use super::process::{self, Process};
 use super::project;
 
-/// The cases in a folder of `tests/`, one a JSON file, sorted by name.
+/// Reads the cases in a folder of `tests/`, one for each JSON file, sorted by name.
 pub(crate) fn cases<T: serde::de::DeserializeOwned>(folder: &str) -> Vec<(String, T)> {
     let mut files: Vec<PathBuf> =
         fs::read_dir(project("tests").join(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -31,20 +31,20 @@ pub(crate) fn cases<T: serde::de::DeserializeOwned>(folder: &str) -> Vec<(String
     files.into_iter().map(read).collect()
 }
 
-/// Fails when any case differs from what is expected, telling of all that do.
+/// Panics if any case differs from its expectation, with a list of all that do.
 pub(crate) fn assert_none(differences: &[String]) {
     assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
 }
 
-/// A folder with all that a host serves from, and the authority that signed its certificates.
+/// A folder with all files of a host, and the authority that signed its certificates.
 pub(crate) struct Installation {
     folder: tempfile::TempDir,
     pub(crate) pki: Pki,
 }
 
 impl Installation {
-    /// With the standard policies, of which `trusted-registries` trusts `registry.k8s.io/**`. `changes` to host.yaml
-    /// are a JSON merge patch.
+    /// Makes an installation with the standard policies; `trusted-registries` trusts `registry.k8s.io/**`.
+    /// `changes` are a JSON merge patch of host.yaml.
     pub(crate) fn new(changes: Value) -> Installation {
         Installation::changed([changes])
     }
@@ -86,13 +86,14 @@ impl Installation {
         installation
     }
 
-    /// Without policies, so that it starts at once: for what happens before a policy is asked. It allows every image.
+    /// Makes an installation without policies that allows every image. It starts at once, for tests of
+    /// everything before the policies.
     pub(crate) fn bare(changes: Value) -> Installation {
         let bare = json!({ "policies": [], "allowEmpty": true, "unjudged": "Allow" });
         Installation::changed([bare, changes])
     }
 
-    /// With one policy that never ends its evaluation, which is cut off after `deadline`.
+    /// Makes an installation with one policy that never ends its evaluation, and is cut off after `deadline`.
     pub(crate) fn never_ending(deadline: &str, changes: Value) -> Installation {
         let slow = json!({ "policies": [{
             "name": "never-ending", "module": "never-ending.wasm", "limits": { "deadline": deadline },
@@ -110,18 +111,18 @@ impl Installation {
         fs::write(self.path(file), content).unwrap();
     }
 
-    /// Puts a file there whole: nobody reads half of it.
+    /// Puts a file there by a rename, so that no reader sees half of it.
     pub(crate) fn replace(&self, file: &str, content: &[u8]) {
         self.write(".new", content);
         fs::rename(self.path(".new"), self.path(file)).unwrap();
     }
 
-    /// The certificates of an apiserver that this installation serves.
+    /// Returns a client with the certificates of an apiserver.
     pub(crate) fn client(&self) -> Client {
         Client::new(&self.pki, Some(&Wanted::client()))
     }
 
-    /// Serves in this process, from a port that the system chooses.
+    /// Serves in this process, on a port that the system chooses.
     pub(crate) async fn serve(&self) -> Server {
         let started = reload::start(&self.path("host.yaml"), process::HOST.into()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -134,7 +135,7 @@ impl Installation {
         Server { address, admin: admin_address, stop, serving, reloader: started.reloader }
     }
 
-    /// Starts the program on it.
+    /// Starts the program on the installation.
     pub(crate) fn start(&self) -> Process {
         let mut command = Command::new(process::HOST);
         command.args(["serve", "--log-format", "text", "--config"]).arg(self.path("host.yaml"));
@@ -142,7 +143,7 @@ impl Installation {
     }
 }
 
-/// A host that serves in this process. It stops when the test does.
+/// A host that serves in this process until the test ends.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -152,14 +153,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Asks it to stop. Awaiting what this gives tells whether every review was answered.
+    /// Begins the shutdown. The returned task tells whether every review got its response.
     pub(crate) fn stop(self) -> JoinHandle<bool> {
         self.stop.send(()).unwrap();
         self.serving
     }
 }
 
-/// The policy `tests/fixtures/policies/NAME.wat`, as a component.
+/// Makes a component of the policy `tests/fixtures/policies/NAME.wat`.
 pub(crate) fn policy(name: &str) -> Vec<u8> {
     let mut module = wat::parse_file(project(&format!("tests/fixtures/policies/{name}.wat"))).unwrap();
     let mut wit = wit_parser::Resolve::default();
@@ -170,7 +171,7 @@ pub(crate) fn policy(name: &str) -> Vec<u8> {
     host::author::build::component(&module).unwrap()
 }
 
-/// JSON merge patch (RFC 7386).
+/// Applies a JSON merge patch (RFC 7386).
 fn merge(target: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
         *target = patch;

@@ -1,4 +1,4 @@
-//! The program `host`, run as an administrator runs it.
+//! The program `host`, started as an administrator does.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
@@ -10,15 +10,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) const HOST: &str = env!("CARGO_BIN_EXE_host");
 
-/// For what must happen but may take its time on a busy machine.
+/// Time limit of events that must happen but may take long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running program and what it says. Dropping it kills it.
+/// A running program and its output. Dropping it kills it.
 pub(crate) struct Process {
     child: Child,
     lines: Receiver<String>,
     said: String,
-    /// What it keeps until it stops; it may be killed, and then cannot take that away.
+    /// The program's TMPDIR. The program may be killed, and cannot remove its temporary files then.
     _temporary: tempfile::TempDir,
 }
 
@@ -37,7 +37,7 @@ impl Process {
         Process { child, lines, said: String::new(), _temporary: temporary }
     }
 
-    /// Waits for a line that has `part` in it.
+    /// Waits for a line that contains `part`.
     pub(crate) fn wait_for(&mut self, part: &str) -> String {
         loop {
             let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
@@ -51,7 +51,7 @@ impl Process {
         }
     }
 
-    /// Waits until it serves: the addresses of the door and of health and status.
+    /// Waits until the program serves. Returns the addresses of the webhook and of the admin listener.
     pub(crate) fn addresses(&mut self) -> (SocketAddr, SocketAddr) {
         addresses(&self.wait_for("serving ImageReview at ")).unwrap()
     }
@@ -60,12 +60,12 @@ impl Process {
         self.child.id()
     }
 
-    /// Its resident memory in bytes (proc_pid_status(5)).
+    /// Returns the resident memory in bytes (proc_pid_status(5)).
     pub(crate) fn resident(&self) -> u64 {
         self.memory("VmRSS:")
     }
 
-    /// The most that its resident memory has been, in bytes.
+    /// Returns the peak of the resident memory, in bytes.
     pub(crate) fn peak(&self) -> u64 {
         self.memory("VmHWM:")
     }
@@ -80,9 +80,9 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits until it has ended: its status and all that it said.
+    /// Waits for the end of the program. Returns its exit status and its whole output.
     pub(crate) fn end(&mut self) -> (ExitStatus, String) {
-        // Both ends of the channel's senders are gone once the program is.
+        // The channel closes when both output threads end, after the program.
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) => {
@@ -99,7 +99,7 @@ impl Process {
     }
 }
 
-/// The addresses in the line that says that it serves.
+/// Returns the addresses in the line that the host logs when it serves.
 pub(crate) fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let address = |scheme| {
         let (_, rest) = line.split_once(scheme)?;
@@ -110,7 +110,7 @@ pub(crate) fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only for a program that has already ended.
+        // Both calls fail only if the program has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -119,7 +119,7 @@ impl Drop for Process {
 fn pass_on(stream: impl Read + Send + 'static, lines: Sender<String>) {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            // Nobody listens to a program that is being killed.
+            // The receiver may be gone while the program is killed.
             let _ = lines.send(line);
         }
     });

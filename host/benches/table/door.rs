@@ -1,6 +1,7 @@
-//! What a request costs at the door: CPU time of the server's process, beside a bare axum + rustls server that parses the
-//! same request and answers a fixed verdict, in interleaved rounds. Servers have the first processor, and who asks the
-//! second, so that what a request costs does not depend on how they share them.
+//! Cost of a request at the webhook: CPU time of the server's process, compared in interleaved rounds with a
+//! bare axum + rustls server that parses the same request and sends a fixed verdict. Servers run on the first
+//! processor and the client on the second, so that the cost of a request does not depend on how they share
+//! them.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -28,7 +29,8 @@ use crate::{Error, Row, median, microseconds, runtime};
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_secs(2);
 
-/// The least that a backend can do: TLS, the JSON parsed into the fields that matter, a verdict as constant text.
+/// Runs the cheapest possible backend: TLS, the JSON parsed into the relevant fields, a verdict as constant
+/// text.
 pub(crate) async fn bare(folder: &Path) -> Result<(), Error> {
     #[derive(Deserialize)]
     struct Review {
@@ -80,7 +82,7 @@ pub(crate) async fn bare(folder: &Path) -> Result<(), Error> {
     }
 }
 
-/// What is asked: of which server, in which namespace, and how many times the floor it may cost.
+/// One measurement: its server and namespace, and the maximum ratio to the bare server.
 struct Asked<'a> {
     what: &'static str,
     server: &'a Server,
@@ -90,7 +92,7 @@ struct Asked<'a> {
 }
 
 pub(crate) fn rows() -> Result<Vec<Row>, Error> {
-    // taskset(1) of util-linux; what is started from here on stays there too.
+    // taskset(1) of util-linux. Processes that are started from here on inherit the processors.
     let stay = |processors: &str| -> Result<(), Error> {
         let mut taskset = Command::new("taskset");
         let taskset = taskset.args(["--all-tasks", "--cpu-list", "--pid", processors]);
@@ -158,8 +160,8 @@ async fn compare() -> Result<Vec<Row>, Error> {
         at_door("door, 2 images x 2 policies", |_| "two".to_owned(), None),
         at_door("door, 2 images x 3 policies", |_| "three".to_owned(), Some(2.5)),
     ];
-    // Who asks never sleeps: to wake a processor that sleeps costs a server 5 µs and more, and those that are slow pay it
-    // more often.
+    // The client never sleeps. Waking a sleeping processor costs a server 5 µs and more, and slower servers
+    // would pay it more often.
     let awake = tokio::spawn(async {
         loop {
             tokio::task::yield_now().await;
@@ -173,7 +175,7 @@ async fn compare() -> Result<Vec<Row>, Error> {
             let requests = load(*address, folder, *namespace, Until::Elapsed(ROUND)).await?;
             let elapsed = started.elapsed().as_secs_f64();
             let cpu = (server.cpu_seconds()? - before) / requests as f64 * 1e6;
-            // The first round warms up.
+            // The first round is a warm-up.
             if round > 0 {
                 measured.push((cpu, requests as f64 / elapsed));
             }

@@ -1,4 +1,5 @@
-//! Evaluations in this process, by criterion: a fresh one of each policy, a verdict, growth, and two threads.
+//! Evaluations in this process, by criterion: fresh instances of each policy, a verdict, growth, and two
+//! threads.
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -21,7 +22,7 @@ use crate::{Error, Row, median, microseconds};
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_secs(1);
 
-/// Criterion, and where it leaves what it found.
+/// Criterion, and the folder of its results.
 struct Bench {
     criterion: Criterion,
     folder: PathBuf,
@@ -39,12 +40,13 @@ impl Bench {
         Bench { criterion, folder }
     }
 
-    /// The median of what `run` takes, in microseconds.
+    /// Returns the median duration of `run`, in microseconds.
     fn time<T>(&mut self, group: &str, name: &str, mut run: impl FnMut() -> T) -> Result<f64, Error> {
         self.measure(group, name, |bencher| bencher.iter(|| black_box(run())))
     }
 
-    /// The same of an instance that is used again, as often as in the largest review.
+    /// Returns the median duration of a call of an instance that is reused, as often as in the largest
+    /// review.
     fn time_warm(&mut self, group: &str, policy: &Policy, question: &Question) -> Result<f64, Error> {
         let mut failed = None;
         let time = self.measure(group, "warm", |bencher| {
@@ -74,7 +76,7 @@ fn warm_calls(policy: &Policy, question: &Question, calls: u64) -> Result<Durati
     let mut left = usize::try_from(calls).unwrap_or(usize::MAX);
     while left > 0 {
         let mut instance = Warm::start(policy)?;
-        // The first call is slower: what it touches is not there yet.
+        // The first call is slower: its pages and caches are cold.
         black_box(instance.ask(question)?);
         let some = left.min(CALLS - 1);
         let started = Instant::now();
@@ -116,7 +118,7 @@ pub(crate) fn rows() -> Result<Vec<Row>, Error> {
         Ok((set(vec![Arc::clone(&policy)])?, review(count)))
     })?);
     rows.extend(growth(&mut bench, "policies", &[1, 10, 100, 1000], |count| {
-        // Each of its own code and memory image, as different components have.
+        // Each policy has its own code and memory image, as different components have.
         let policies = (0..count).map(|_| subject.load(&preparer)).collect::<Result<_, _>>()?;
         Ok((set(policies)?, review(1)))
     })?);
@@ -133,7 +135,7 @@ fn fresh_rows(
 ) -> Result<Vec<Row>, Error> {
     let questions = Question::all_of(&review(1));
     let question = questions.first().ok_or("a review without an image")?;
-    // A malfunction would be measured as if it were an answer.
+    // Without this check a malfunction would be measured like a decision.
     let failed = Cell::new(None);
     let answered = |answer| match answer {
         Ok(decision) => drop::<Decision>(black_box(decision)),
@@ -164,7 +166,8 @@ fn fresh_rows(
     }
 }
 
-/// What an evaluation takes with more and more of something: for each piece no more than with the first.
+/// Measures an evaluation by the number of images or policies. The goal is a linear cost: for each no more
+/// than for the first.
 fn growth(
     bench: &mut Bench,
     what: &'static str,
@@ -183,7 +186,7 @@ fn growth(
         } else {
             let row = row.ratio(time / first, "each of one");
             rows.push(if Some(&count) == counts.last() {
-                // Caches of the processor hold fewer than a thousand policies.
+                // The processor's caches hold fewer than a thousand policies.
                 let linear = time / first <= 1.5;
                 row.goal("linear (≤ 1.5)", linear)
             } else {
@@ -194,7 +197,7 @@ fn growth(
     Ok(rows)
 }
 
-/// The throughput of two threads beside that of one, in interleaved rounds.
+/// Compares the throughput of two threads with that of one, in interleaved rounds.
 fn threads(set: &PolicySet) -> Row {
     let review = review(2);
     let throughput = |threads: usize| -> f64 {

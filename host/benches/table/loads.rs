@@ -1,4 +1,4 @@
-//! Loading policies: cold, from the cache, and a host that starts with a hundred of them.
+//! Duration of loads: cold, from the cache, and of a host that starts with a hundred policies.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use crate::subjects::{Subject, preparer};
 use crate::{Error, Row, median, milliseconds, runtime};
 
 const ROUNDS: usize = 7;
-/// Policies of the host that is started.
+/// Number of policies of the started host.
 pub(crate) const POLICIES: usize = 100;
 
 pub(crate) fn rows() -> Result<Vec<Row>, Error> {
@@ -15,7 +15,7 @@ pub(crate) fn rows() -> Result<Vec<Row>, Error> {
     for subject in [Subject::trusted_registries()?, Subject::pinned_images()?] {
         let (mut cold, mut cached, mut of_snapshot) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            // Each with a cache of its own.
+            // Each round has a cache of its own.
             let preparer = preparer()?;
             for times in [&mut cold, &mut cached] {
                 let started = Instant::now();
@@ -37,7 +37,8 @@ pub(crate) fn rows() -> Result<Vec<Row>, Error> {
     Ok(rows)
 }
 
-/// From starting the program to listening, with a hundred policies of distinct settings that it has prepared before.
+/// Measures the time from the start of the program to listening, with a hundred cached policies of distinct
+/// settings.
 async fn start() -> Result<Row, Error> {
     let folder = tempfile::tempdir()?;
     let port = installation(folder.path(), POLICIES).await?;

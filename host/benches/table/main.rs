@@ -1,9 +1,9 @@
-//! What the host costs, in one table with ratios, and the goals beside them: `cargo bench -p host`, or of it only the
-//! parts that are named (`cargo bench -p host -- door`).
+//! Costs of the host in one table, with ratios and goals: `cargo bench -p host`, or only the named parts
+//! (`cargo bench -p host -- door`).
 //!
-//! Ratios are of one run and compare between machines; the figures themselves do not. Criterion measures what runs in
-//! this process; what is of a process (CPU time, memory, its start) is measured in interleaved rounds, of which the
-//! median is told.
+//! Ratios are of one run and compare between machines; the figures themselves do not. Criterion measures code
+//! that runs in this process. Figures of a whole process (CPU time, memory, its start) are medians of
+//! interleaved rounds.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
@@ -23,12 +23,12 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 struct Row {
     what: String,
     figure: String,
-    /// The ratio, and what it is to.
+    /// The ratio, and the name of its base.
     ratio: Option<(f64, &'static str)>,
     goal: Option<Goal>,
 }
 
-/// What is to be reached.
+/// A goal and whether it was reached.
 struct Goal {
     words: String,
     reached: bool,
@@ -47,7 +47,7 @@ impl Row {
         Row { goal: Some(Goal { words: words.into(), reached }), ..self }
     }
 
-    /// A goal for the ratio: no more than `most`.
+    /// Sets a maximum of the ratio as the goal.
     fn at_most(self, most: f64) -> Row {
         let reached = self.ratio.is_some_and(|(ratio, _)| ratio <= most);
         self.goal(format!("≤ {most}"), reached)
@@ -57,7 +57,7 @@ impl Row {
 /// Measures one part.
 type Part = fn() -> Result<Vec<Row>, Error>;
 
-/// The parts, in the order of the table, with what each measures.
+/// The parts, in the order of the table.
 const PARTS: [(&str, Part); 5] = [
     ("evaluations", evaluations::rows),
     ("loads", loads::rows),

@@ -1,9 +1,9 @@
-//! Resident memory of a host: with more and more policies, and after more and more reviews.
+//! Resident memory of a host, by the number of policies and of reviews.
 
 use crate::server::{Server, Until, installation, load};
 use crate::{Error, Row, runtime};
 
-/// Policies of the host that is asked.
+/// Number of policies of the host under load.
 const POLICIES: usize = 100;
 
 pub(crate) fn rows() -> Result<Vec<Row>, Error> {
@@ -11,14 +11,14 @@ pub(crate) fn rows() -> Result<Vec<Row>, Error> {
 }
 
 async fn measure() -> Result<Vec<Row>, Error> {
-    // All share a folder, so that what one has prepared the next one finds.
+    // All hosts share a folder, so that one finds the compiled policies of another.
     let folder = tempfile::tempdir()?;
     let folder = folder.path();
     let mut rows = Vec::new();
     for policies in [1, POLICIES, 1000] {
         let ports = installation(folder, policies).await?;
         Server::host(folder)?.prepared(ports.admin, policies).await?;
-        // What prepares its policies has used memory for that.
+        // A host that prepares its policies uses memory for that, so another one is measured.
         let server = Server::host(folder)?;
         server.prepared(ports.admin, policies).await?;
         rows.push(Row::new(format!("resident, {policies} policies"), mib(server.resident()?)));

@@ -1,4 +1,4 @@
-//! Servers in processes of their own, and a client that asks them over kept TLS connections.
+//! Servers in processes of their own, and a client that sends requests over kept TLS connections.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -22,10 +22,10 @@ use crate::subjects::{HOST, patterns};
 const CONNECTIONS: usize = 16;
 /// Linux counts process times in hundredths of a second (USER_HZ).
 const TICKS_PER_SECOND: f64 = 100.0;
-/// For what must happen but may take its time.
+/// Time limit of events that must happen but may take long.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A server in a process of its own, ended when dropped.
+/// A server in a process of its own, killed when dropped.
 pub(crate) struct Server(Child);
 
 impl Server {
@@ -33,12 +33,12 @@ impl Server {
         Ok(Server(command.env("RUST_LOG", "warn").stdout(Stdio::null()).spawn()?))
     }
 
-    /// The host on the installation in `folder`.
+    /// Starts the host on the installation in `folder`.
     pub(crate) fn host(folder: &Path) -> Result<Server, Error> {
         Server::start(Command::new(HOST).arg("serve").arg("--config").arg(folder.join("host.yaml")))
     }
 
-    /// Waits until each of its policies has what it will have: its snapshot, or none.
+    /// Waits until each policy has its snapshot, or is known to have none.
     pub(crate) async fn prepared(&self, admin: SocketAddr, policies: usize) -> Result<(), Error> {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -57,7 +57,7 @@ impl Server {
         Err("the host did not prepare its policies".into())
     }
 
-    /// User and system time so far (proc_pid_stat(5), fields 14 and 15).
+    /// Returns the user and system time so far (proc_pid_stat(5), fields 14 and 15).
     pub(crate) fn cpu_seconds(&self) -> Result<f64, Error> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
         let fields = stat.rsplit(')').next().unwrap_or_default();
@@ -66,7 +66,7 @@ impl Server {
         Ok(ticks as f64 / TICKS_PER_SECOND)
     }
 
-    /// Resident memory, in MiB (proc_pid_status(5)).
+    /// Returns the resident memory, in MiB (proc_pid_status(5)).
     pub(crate) fn resident(&self) -> Result<f64, Error> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -77,13 +77,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Where a host listens.
+/// The addresses on which a host listens.
 pub(crate) struct Ports {
     pub(crate) door: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -96,7 +96,7 @@ impl Ports {
         Ok(Ports { door: door.local_addr()?, admin: admin.local_addr()? })
     }
 
-    /// Waits until the door is open.
+    /// Waits until the webhook listens.
     pub(crate) async fn listening(&self) -> Result<(), Error> {
         let begun = Instant::now();
         while TcpStream::connect(self.door).await.is_err() {
@@ -109,14 +109,14 @@ impl Ports {
     }
 }
 
-/// An installation with so many policies, of a hundred distinct settings of 20 patterns: number N for namespace
-/// `ns-N` alone, so that a review asks one.
+/// Writes an installation with `policies` policies, of a hundred distinct settings of 20 patterns each.
+/// Policy N applies to namespace `ns-N` alone, so that a review runs one policy.
 pub(crate) async fn installation(folder: &Path, policies: usize) -> Result<Ports, Error> {
     let ports = Ports::free().await?;
     if !folder.join("policies").exists() {
         host::install::demo::write_installation(folder, ports.door)?;
     }
-    // Of a thousand policies host.yaml must not be over its bound.
+    // With a thousand policies host.yaml must stay within its limit.
     let mut allow = patterns().split_off(180);
     let policy = |number: usize| {
         if let Some(first) = allow.first_mut() {
@@ -134,7 +134,7 @@ pub(crate) async fn installation(folder: &Path, policies: usize) -> Result<Ports
     Ok(ports)
 }
 
-/// Writes host.yaml, with `more` beside what every installation has.
+/// Writes host.yaml: the fields of every installation, and `more`.
 pub(crate) fn configure(folder: &Path, ports: &Ports, more: Value) -> Result<(), Error> {
     let mut host = json!({
         "apiVersion": "image-policy-host/v1alpha1",
@@ -164,15 +164,15 @@ async fn status(admin: SocketAddr) -> Result<Value, Error> {
     Ok(serde_json::from_str(body)?)
 }
 
-/// How long to ask, or how often.
+/// End of the load: after a time, or after a number of responses.
 #[derive(Clone, Copy)]
 pub(crate) enum Until {
     Elapsed(Duration),
     Answers(usize),
 }
 
-/// Asks over kept connections, about two images in a namespace that `namespace` names by the number of the request;
-/// the number of answers, all of which allow.
+/// Sends reviews of two images over kept connections. `namespace` maps the number of a request to its
+/// namespace. Returns the number of responses, all of which allow.
 pub(crate) async fn load(
     address: SocketAddr,
     folder: &Path,
@@ -206,11 +206,11 @@ pub(crate) async fn load(
     Ok(answers)
 }
 
-/// A kept connection, as an apiserver has it.
+/// A kept connection like an apiserver's.
 pub(crate) struct Connection(hyper::client::conn::http1::SendRequest<Full<Bytes>>);
 
 impl Connection {
-    /// To a host on the installation in `folder`.
+    /// Opens a connection to a host on the installation in `folder`.
     pub(crate) async fn open(address: SocketAddr, folder: &Path) -> Result<Connection, Error> {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in chain(&folder.join("external-ca.pem"))? {
@@ -233,13 +233,13 @@ impl Connection {
         Ok(Connection(sender))
     }
 
-    /// The answer to a review of two images in a namespace.
+    /// Returns the response to a review of two images in a namespace.
     pub(crate) async fn ask(&mut self, namespace: &str) -> Result<Bytes, Error> {
         let request = hyper::Request::post("/?timeout=30s")
             .header("host", "localhost")
             .header("content-type", "application/json")
             .body(Full::new(body(namespace)))?;
-        // The last answer may be there a moment before its connection takes the next request.
+        // The last response may arrive a moment before its connection takes the next request.
         self.0.ready().await?;
         Ok(self.0.send_request(request).await?.into_body().collect().await?.to_bytes())
     }

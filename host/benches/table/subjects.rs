@@ -1,4 +1,4 @@
-//! What is measured: policies with their settings, sets of them, and reviews.
+//! Inputs of the measurements: policies with their settings, sets of them, and reviews.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use crate::Error;
 pub(crate) const HOST: &str = env!("CARGO_BIN_EXE_host");
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// A file of this project.
+/// Returns the path of a file of this project.
 pub(crate) fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// Without what was prepared before.
+/// Returns a preparer with an empty cache.
 pub(crate) fn preparer() -> Result<Preparer, Error> {
     let cache = Cache::temporary(1 << 30)?;
     Ok(Preparer::new(Engine::new(Purpose::Serve { policies: 1000 })?, cache, HOST.into(), false)?)
 }
 
-/// A component with settings.
+/// A component with its settings.
 pub(crate) struct Subject {
     pub(crate) name: String,
     pub(crate) component: Component,
@@ -37,7 +37,7 @@ impl Subject {
         Subject { name: name.to_owned(), component: Component::new(component), settings }
     }
 
-    /// `trusted-registries` with 200 patterns, of which the last trusts what is asked about.
+    /// Returns `trusted-registries` with 200 patterns, of which the last allows the images of the reviews.
     pub(crate) fn trusted_registries() -> Result<Subject, Error> {
         let component = std::fs::read(project("plugins/dist/trusted-registries.wasm"))?;
         Ok(Subject::new("trusted-registries, 200 patterns", component, json!({ "allow": patterns() })))
@@ -48,7 +48,7 @@ impl Subject {
         Ok(Subject::new("pinned-images", component, json!({ "requireDigest": false })))
     }
 
-    /// `trusted-registries` that only denies.
+    /// Returns `trusted-registries` with denials only.
     fn denied_registries() -> Result<Subject, Error> {
         let component = std::fs::read(project("plugins/dist/trusted-registries.wasm"))?;
         Ok(Subject::new(
@@ -58,7 +58,7 @@ impl Subject {
         ))
     }
 
-    /// The policies of other toolchains, of those that are built.
+    /// Returns the policies of other toolchains, or a message for each that is not built.
     pub(crate) fn guests() -> Vec<Result<Subject, String>> {
         let guest =
             |name: &str| match std::fs::read(project("target/guests").join(name).with_extension("wasm")) {
@@ -79,7 +79,8 @@ impl Subject {
         )?)
     }
 
-    /// Loaded, with its snapshot; or why it has none.
+    /// Loads the policy with its snapshot. The inner error is the reason for which the policy has no
+    /// snapshot.
     pub(crate) fn load_snapshot(&self, preparer: &Preparer) -> Result<Result<Arc<Policy>, String>, Error> {
         let policy = self.load(preparer)?;
         preparer.snapshot(&policy, &self.component.bytes);
@@ -96,7 +97,7 @@ pub(crate) fn patterns() -> Vec<String> {
     others.chain(["registry.k8s.io/**".to_owned()]).collect()
 }
 
-/// A set of loaded policies, all in force everywhere.
+/// Returns a set of loaded policies that are all enforced everywhere.
 pub(crate) fn set(policies: Vec<Arc<Policy>>) -> Result<PolicySet, Error> {
     let entry = |(number, policy)| {
         Ok(Entry {
@@ -112,13 +113,13 @@ pub(crate) fn set(policies: Vec<Arc<Policy>>) -> Result<PolicySet, Error> {
     Ok(PolicySet::new(Rules::default(), HostLimits::default(), entries))
 }
 
-/// The three policies of "2 images x 3 policies", from their snapshots.
+/// Loads the three policies of "2 images x 3 policies", from their snapshots.
 pub(crate) fn three(preparer: &Preparer) -> Result<Vec<Arc<Policy>>, Error> {
     let subjects = [Subject::trusted_registries()?, Subject::pinned_images()?, Subject::denied_registries()?];
     subjects.iter().map(|subject| Ok(subject.load_snapshot(preparer)??)).collect()
 }
 
-/// A review of so many images, all of them trusted.
+/// Returns a review of `images` images, all of them trusted.
 pub(crate) fn review(images: usize) -> Review {
     let image = |n| format!("registry.k8s.io/team/application-{n}:v1.2.{n}");
     Review {

@@ -1,5 +1,5 @@
-//! From a renamed file to the first verdict of the new policy: the program follows its files, is asked over one kept
-//! connection, and the generation in its answers tells when the swap is done.
+//! Duration of a swap, from the renamed file to the first verdict of the new policy. The program watches its
+//! files; one kept connection sends reviews until the generation in a response shows the swap.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +11,12 @@ use crate::server::{Connection, Ports, Server, configure};
 use crate::subjects::Subject;
 use crate::{Error, Row, milliseconds, runtime};
 
-/// Swaps of a policy in Rust, and of one from another toolchain, whose compilation takes seconds.
+/// Number of swaps of a policy in Rust, and of one of another toolchain, whose compilation takes seconds.
 const SWAPS: usize = 40;
 const SLOW_SWAPS: usize = 5;
-/// What a swap of a policy in Rust may take, in milliseconds.
+/// Goal for a swap of a policy in Rust, in milliseconds.
 const GOAL: f64 = 100.0;
-/// Between two swaps, so that the snapshot of the last one is taken.
+/// Pause between two swaps, so that the snapshot of the last policy is finished.
 const REST: Duration = Duration::from_millis(600);
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -48,7 +48,7 @@ async fn swaps(subject: &Subject, rust: bool) -> Result<Vec<Row>, Error> {
     ports.listening().await?;
     let mut connection = Connection::open(ports.door, folder.path()).await?;
     let mut rows = Vec::new();
-    // Each variant is compiled the first time, and in the cache the second.
+    // Each variant is compiled the first time, and found in the cache the second time.
     for (how, goal) in [("compiled", GOAL), ("from the cache", GOAL)] {
         let mut times = Vec::new();
         for number in (1..=swaps).map(|number| u32::try_from(number).unwrap_or(u32::MAX)) {
@@ -68,7 +68,8 @@ async fn swaps(subject: &Subject, rust: bool) -> Result<Vec<Row>, Error> {
     Ok(rows)
 }
 
-/// Swaps the policy's file, and waits for an answer of another generation: how many milliseconds it took.
+/// Swaps the policy's file and waits for a response of another generation. Returns the duration in
+/// milliseconds.
 async fn swap(connection: &mut Connection, folder: &Path, component: &[u8]) -> Result<f64, Error> {
     let before = generation(connection).await?;
     fs::write(folder.join(".swapped"), component)?;
@@ -78,7 +79,7 @@ async fn swap(connection: &mut Connection, folder: &Path, component: &[u8]) -> R
         if started.elapsed() > PATIENCE {
             return Err("the host did not swap its policy".into());
         }
-        // Asking all the time would take the processor from what is waited for.
+        // Constant requests would take the processor from the swap.
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     Ok(started.elapsed().as_secs_f64() * 1e3)
@@ -94,7 +95,7 @@ fn put(folder: &Path, component: &[u8]) -> Result<(), Error> {
     Ok(fs::write(folder.join("swapped.wasm"), component)?)
 }
 
-/// The same component with another digest: a custom section follows.
+/// Returns the same component with another digest, by an additional custom section.
 fn variant(component: &[u8], number: u32) -> Vec<u8> {
     let section = [&[0, 9, 4], b"swap".as_slice(), &number.to_le_bytes()].concat();
     [component, &section].concat()

@@ -1,4 +1,5 @@
-//! What a policy costs: the time of an evaluation in each way that an instance can start, and what it uses meanwhile.
+//! Measurement of a policy: the duration of an evaluation by each way in which an instance can start, and its
+//! resources.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -15,19 +16,20 @@ use crate::review::Review;
 use crate::review::verdict::{Decision, Malfunction};
 use crate::text;
 
-/// Evaluations of each kind, at least and at most, however long they take.
+/// Minimum and maximum of evaluations of each kind, whatever their duration.
 const LEAST: usize = 10;
 const MOST: usize = 20_000;
-/// Evaluations of one kind before it is the next one's turn, so that a busy moment of the machine meets all.
+/// Evaluations of one kind in a row. Kinds alternate, so that a busy moment of the machine affects all.
 const ROUND: usize = 50;
-/// Instances that are looked at to see how many pages one touches; what else the thread does touches more.
+/// Number of instances whose page faults are counted for each image. The lowest count is used: other work of
+/// the thread adds page faults.
 const TOUCHES: usize = 20;
-/// Linux pages where policies run.
+/// Page size of Linux where policies run, in bytes.
 const PAGE: u64 = 4096;
-/// Whatever compiling may take, the process that compiles has its own bounds.
+/// Time limit of a load. The process that compiles has limits of its own.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// References of all forms, for who brings no fixtures.
+/// References of all forms, used without fixtures.
 const TYPICAL: [&str; 6] = [
     "nginx",
     "registry.k8s.io/pause:3.10",
@@ -37,58 +39,59 @@ const TYPICAL: [&str; 6] = [
     "docker.io/library/postgres:17@sha256:fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210",
 ];
 
-/// One image of a review, as a policy is asked about it.
+/// One image of a review, as the input of an evaluation.
 pub struct Question {
     image: Image,
     review: Arc<Review>,
 }
 
 impl Question {
-    /// One for each image of a review that is a reference.
+    /// Returns a question for each image of a review whose reference parses.
     pub fn all_of(review: &Review) -> Vec<Question> {
         let review = Arc::new(review.clone());
         let images = review.images.iter().filter_map(|image| Image::parse(image).ok());
         images.map(|image| Question { image, review: Arc::clone(&review) }).collect()
     }
 
-    /// A handful of typical ones.
+    /// Returns a few typical questions.
     pub fn typical() -> Vec<Question> {
         let images = TYPICAL.map(str::to_owned).to_vec();
         Question::all_of(&Review { namespace: "default".to_owned(), annotations: Vec::new(), images })
     }
 }
 
-/// Calls of one instance: as many images as a review may have. Some toolchains need more memory with each.
+/// Evaluations of one instance: as many as a review may have images. Some toolchains need more memory with
+/// each call.
 pub const CALLS: usize = limits::IMAGES.size();
 
-/// Asks a fresh instance.
+/// Evaluates a question with a fresh instance.
 ///
 /// # Errors
-/// It malfunctions.
+/// Returns an error if the policy malfunctions.
 pub fn fresh(policy: &Policy, question: &Question) -> Result<Decision, Malfunction> {
     Warm::start(policy)?.ask(question)
 }
 
-/// An instance that is asked more than once, which the host does only within a review.
+/// An instance for several evaluations. The host reuses an instance only within a review.
 pub struct Warm {
     instance: Instance,
     deadline: Duration,
 }
 
 impl Warm {
-    /// Starts it.
+    /// Starts an instance.
     ///
     /// # Errors
-    /// It malfunctions.
+    /// Returns an error if the policy malfunctions.
     pub fn start(policy: &Policy) -> Result<Warm, Malfunction> {
         let deadline = policy.limits().deadline;
         Ok(Warm { instance: policy.start(deadline)?, deadline })
     }
 
-    /// Asks it.
+    /// Evaluates a question.
     ///
     /// # Errors
-    /// It malfunctions, and is of no use any more.
+    /// Returns an error if the policy malfunctions. The instance must not be used after that.
     pub fn ask(&mut self, question: &Question) -> Result<Decision, Malfunction> {
         let Question { image, review } = question;
         let context = Context::new(&review.namespace, &review.annotations);
@@ -96,51 +99,51 @@ impl Warm {
     }
 }
 
-/// What was found.
+/// The measurements.
 #[derive(Debug)]
 pub struct Report {
-    /// Images that were asked about, over and over.
+    /// Number of images that were evaluated, repeatedly.
     pub images: usize,
-    /// A fresh instance that is given its settings.
+    /// Evaluations of a fresh instance that is configured each time.
     pub configured: Times,
-    /// A fresh instance of the configured snapshot, or why there is none.
+    /// Evaluations of a fresh instance from the snapshot, or the reason for which there is no snapshot.
     pub snapshot: Result<Times, String>,
-    /// A call of an instance that was asked before: what no start can be faster than.
+    /// Evaluations of an instance that was called before: a lower limit for every way to start.
     pub warm: Times,
-    /// Instructions that it takes, as wasmtime counts fuel.
+    /// Instructions, as wasmtime counts fuel.
     pub instructions: Instructions,
-    /// What an instance that was configured and asked uses of memory.
+    /// Memory of an instance after its configuration and an evaluation.
     pub memory: Memory,
-    /// The file, in bytes.
+    /// Size of the component, in bytes.
     pub component_bytes: usize,
-    /// What it is compiled to, in bytes.
+    /// Size of the native code, in bytes.
     pub native_bytes: usize,
-    /// Compiling it, in a process of its own.
+    /// Duration of the compilation, in a process of its own.
     pub compile: Duration,
-    /// Loading what was compiled before, its first instance included.
+    /// Duration of loading the compiled policy from the cache, including its first instance.
     pub load: Duration,
 }
 
-/// Times of many evaluations.
+/// Durations of many evaluations.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// How many.
+    /// Number of evaluations.
     pub evaluations: usize,
-    /// Half of them took no longer.
+    /// Median.
     pub p50: Duration,
-    /// Of a hundred, ninety-nine took no longer.
+    /// 99th percentile.
     pub p99: Duration,
 }
 
-/// Instructions, of the images the median and the most.
+/// Numbers of instructions.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Instructions {
-    /// To start and be configured.
+    /// Start and configuration.
     pub start: u64,
-    /// To evaluate an image.
+    /// Evaluation of an image, the median.
     pub evaluate: u64,
-    /// To evaluate the image that takes most.
+    /// Evaluation of the image with the most instructions.
     pub evaluate_most: u64,
 }
 
@@ -148,28 +151,30 @@ pub struct Instructions {
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Memory {
-    /// The size of its linear memories, in bytes.
+    /// Size of the linear memories, in bytes.
     pub linear_bytes: usize,
-    /// The pages that it touches, in bytes: counted as the page faults of an instance whose memory nobody had before
-    /// (the host's own pages of it are among them). None where the system does not count.
+    /// Size of the touched pages, in bytes: the page faults of an instance on unused memory, including the
+    /// host's own pages for it. None where the system does not count page faults.
     pub touched_bytes: Option<u64>,
 }
 
-/// Why nothing was measured.
+/// The reason for which nothing was measured.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// The policy cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// What it says cannot be relied on, so that its times mean nothing.
+    /// The policy malfunctions, or its decisions depend on the instance. Its measurements would mean nothing.
     #[error("{}", .0.join("\n"))]
     Unsound(Vec<String>),
 }
 
-/// Measures a component with its settings, asking all `questions` (at least one), for about `time` in each kind.
+/// Measures a component with its settings on all `questions` (at least one), for about `time` for each kind
+/// of evaluation.
 ///
 /// # Errors
-/// It cannot be loaded; it malfunctions; or a decision depends on how its instance started.
+/// Returns an error if the policy cannot be loaded, if it malfunctions, or if a decision depends on how its
+/// instance started.
 pub fn bench(
     preparer: &Preparer,
     component: &Component,
@@ -200,7 +205,7 @@ pub fn bench(
     let all = time * 3;
     let mut each = questions.iter().cycle();
     while configured_samples.len() < LEAST || (started.elapsed() < all && configured_samples.len() < MOST) {
-        // A slow policy has its few rounds too.
+        // A round takes at most a quarter of `time`, so that a slow policy has a few rounds too.
         let spent = started.elapsed();
         let left = || started.elapsed() < (spent + time / 4).min(all);
         for (count, question) in each.by_ref().take(ROUND).enumerate() {
@@ -212,7 +217,8 @@ pub fn bench(
                 snapshot_samples.push(timed(|| fresh(snapshot, question))?);
             }
         }
-        // Apart from the others, whose instances take what it needs out of the processor's caches.
+        // Warm calls are measured apart from the others, whose instances evict their data from the
+        // processor's caches.
         if warm_samples.len() % (CALLS / ROUND * ROUND) == 0 {
             warm_instance = Warm::start(&configured).map_err(malfunctions)?;
         }
@@ -221,7 +227,7 @@ pub fn bench(
         }
     }
 
-    // In this process: its own has shown that compiling it keeps within bounds.
+    // Compiled in this process: the child process has shown that the compilation stays within its limits.
     let engine = Engine::new(Purpose::Count).map_err(|error| LoadError::Unprepared(error.to_string()))?;
     let counting = Policy::compile(&engine, &component.bytes, settings, &limits)?;
     Ok(Report {
@@ -242,7 +248,7 @@ fn malfunctions(malfunction: Malfunction) -> BenchError {
     BenchError::Unsound(vec![malfunction.to_string()])
 }
 
-/// Fails on malfunctions, and where it depends on the instance what is decided.
+/// Returns an error if the policy malfunctions, or if a decision depends on the instance.
 fn unsound(configured: &Policy, snapshot: Option<&Policy>, questions: &[Question]) -> Result<(), BenchError> {
     let mut warm = Warm::start(configured).map_err(malfunctions)?;
     let mut lines = Vec::new();
@@ -324,7 +330,7 @@ fn memory(counting: &Policy, questions: &[Question]) -> Result<Memory, Malfuncti
     Ok(found)
 }
 
-/// Of this thread, those that needed no disk (proc_pid_stat(5), field 10).
+/// Returns the page faults of this thread that needed no disk (proc_pid_stat(5), field 10).
 fn page_faults() -> Option<u64> {
     let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
     stat.rsplit(')').next()?.split_whitespace().nth(7)?.parse().ok()

@@ -1,4 +1,4 @@
-//! From a core module, which compilers make, to the component that the host loads.
+//! Conversion of a core module, as compilers make it, to the component that the host loads.
 
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
@@ -8,13 +8,13 @@ use wit_parser::{Resolve, SourceMap};
 
 use crate::policy::{Engine, EngineError, LoadError, Purpose, check, check_header};
 
-/// Why a core module gives no policy.
+/// The reason for which a core module makes no policy.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// Nothing can be checked here.
+    /// No engine can be made to check with.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// It is no WebAssembly, or a component that is no policy.
+    /// The file is not WebAssembly, or is a component that is no policy.
     #[error(transparent)]
     NoPolicy(#[from] LoadError),
     /// The module does not fit the world that it carries.
@@ -35,11 +35,11 @@ const WIT: [(&str, &str); 3] = [
     ("types.wit", include_str!("../../../wit/types.wit")),
 ];
 
-/// Makes a policy of a core module. Where it imports WASI 0.1, WASI 0.2 takes its place. A component is checked, and
-/// given back as it is.
+/// Makes a policy component of a core module. Imports of WASI 0.1 become imports of WASI 0.2. A file that is
+/// a component already is checked and returned unchanged.
 ///
 /// # Errors
-/// The module does not fit its world, or what comes out is no policy that the host would load.
+/// Returns an error if the module does not fit its world, or if the host would not load the component.
 pub fn component(module: &[u8]) -> Result<Vec<u8>, BuildError> {
     let engine = Engine::new(Purpose::Prepare)?;
     match check_header(module) {
@@ -56,8 +56,8 @@ pub fn component(module: &[u8]) -> Result<Vec<u8>, BuildError> {
     }
 }
 
-/// The module as a component of the world that it carries, as most bindings of wit-bindgen leave it there. The linkers
-/// of some languages cannot (Go's): such a module is of the world image-policy.
+/// Encodes the module as a component of the world that it carries, where most wit-bindgen bindings leave one.
+/// The linkers of some languages cannot (Go's): a module without a world is taken as one of image-policy.
 fn encode(module: &[u8]) -> Result<Vec<u8>, BuildError> {
     let mut module = module.to_vec();
     let (without_world, _) = metadata::decode(&module).map_err(unfit)?;

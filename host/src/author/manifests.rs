@@ -1,7 +1,9 @@
-//! Kubernetes manifests as repositories and charts hold them -> the reviews that the apiserver would make of them. Pure.
+//! Kubernetes manifests of repositories and charts -> the reviews that the apiserver would make of them.
+//! Pure.
 //!
-//! A text holds YAML documents, or JSON values one after the other. A document is an ImageReview, an AdmissionReview, a
-//! workload with a pod template, or a list of these; every other kind has no pods and is skipped by its name.
+//! A text holds YAML documents, or JSON values one after the other. A document is an ImageReview, an
+//! AdmissionReview, a workload with a pod template, or a list of these. Every other kind has no pods and is
+//! skipped; its name is recorded.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +18,7 @@ use crate::limits;
 use crate::review::{Review, ReviewError};
 use crate::text;
 
-/// Bytes of a kind or a name in a message. Kubernetes takes no longer names.
+/// Maximum length of a kind or a name in a message, in bytes. Kubernetes has no longer names.
 const NAME_SHOWN: usize = 253;
 
 /// A text with manifests.
@@ -26,7 +28,7 @@ pub struct Manifest {
     pub documents: usize,
     /// Objects with pods, in the order of the text.
     pub objects: Vec<Object>,
-    /// Kinds without pods, and how many objects of each there are.
+    /// Kinds without pods, with the number of objects of each.
     pub skipped: BTreeMap<String, usize>,
     /// Documents and objects that cannot be read, in the order of the text.
     pub problems: Vec<Problem>,
@@ -35,7 +37,7 @@ pub struct Manifest {
 /// An object with pods.
 #[derive(Debug, PartialEq)]
 pub struct Object {
-    /// Place of the object.
+    /// Place of the object in the text.
     pub at: Location,
     /// Number of its document, from 1; empty documents have no number.
     pub document: usize,
@@ -43,7 +45,7 @@ pub struct Object {
     pub kind: String,
     /// Its name, escaped. None where it has none.
     pub name: Option<String>,
-    /// The review, or the reason for which the server would deny it unseen.
+    /// The review, or the reason for which the server would deny it before any policy runs.
     pub review: Result<Review, String>,
 }
 
@@ -61,7 +63,7 @@ fn title(kind: &str, name: Option<&str>) -> String {
 }
 
 impl Manifest {
-    /// Reads a text. `namespace` is that of objects that name none.
+    /// Reads a text. Objects without a namespace get `namespace`.
     #[must_use]
     pub fn read(bytes: &[u8], namespace: &str, limits: &HostLimits) -> Manifest {
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
@@ -77,12 +79,12 @@ impl Manifest {
 struct Reader<'a> {
     namespace: &'a str,
     limits: &'a HostLimits,
-    /// Documents that were read, empty ones among them.
+    /// Number of documents read, including empty ones.
     read: usize,
     manifest: Manifest,
 }
 
-/// An object, and where it stands.
+/// An object and its place.
 struct Found<'a> {
     document: &'a Document,
     pointer: String,
@@ -128,7 +130,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads one JSON value, which begins in a line of the text after any white space.
+    /// Reads one JSON value. White space before it belongs to it; `line` is the line on which that begins.
     fn json_value(&mut self, json: &[u8], line: usize) {
         let before = json.len() - json.trim_ascii_start().len();
         let before = json.get(..before).unwrap_or_default();
@@ -137,7 +139,7 @@ impl Reader<'_> {
         let at = Location { line: line + skipped, column };
         let kind = serde_json::from_slice::<Value>(json).ok();
         let kind = kind.as_ref().and_then(|value| value.get("kind")).and_then(Value::as_str);
-        // The server reads it byte by byte, with all that is odd about it.
+        // The server reads it byte by byte, with all its irregularities.
         if kind == Some("ImageReview") {
             return self.image_review(json, at);
         }
@@ -154,13 +156,14 @@ impl Reader<'_> {
                 return;
             }
         };
-        // JSON is YAML but for a few escapes. Without a place of each value all stands where the document begins.
+        // JSON is YAML but for a few escapes. If the YAML parser fails, all places are the beginning of the
+        // document.
         let mut document = Document::parse_from(json, line).unwrap_or_else(|_| Document::at(at));
         document.value = value;
         self.document(&document);
     }
 
-    /// Notes once that there are more documents than the limit.
+    /// Returns whether the text exceeds the limit of documents, and records that problem.
     fn is_too_long(&mut self) -> bool {
         let limit = limits::MANIFEST_DOCUMENTS.size();
         if self.read < limit {
@@ -225,7 +228,7 @@ impl Reader<'_> {
         self.add(at, "ImageReview".to_owned(), None, review);
     }
 
-    /// Reads the object that an AdmissionReview is about; that of a DELETE or CONNECT has no pods.
+    /// Reads the object of an AdmissionReview. A DELETE or CONNECT has no object.
     fn admission_review(&mut self, found: Found<'_>) {
         let Some(request) = found.value.get("request") else {
             return self.problem(&found, "AdmissionReview: it has no `request`");
@@ -301,7 +304,7 @@ impl Reader<'_> {
     }
 
     fn skip(&mut self, kind: &str, group: &str) {
-        // Kinds of the built-in groups need no group to be told apart.
+        // Kinds of the built-in groups are distinct without their group.
         let kind = match group.contains('.') && !group.ends_with(".k8s.io") {
             true => shown(&format!("{kind}.{group}")),
             false => shown(kind),
@@ -332,8 +335,8 @@ fn template(group: &str, kind: &str) -> Option<&'static str> {
     })
 }
 
-/// Returns where each JSON value of a text ends, up to the limit and one more. Returns None where the text is anything
-/// else.
+/// Returns the end of each JSON value of a text, up to one more than the limit. Returns None if the text is
+/// anything else.
 fn json_values(bytes: &[u8]) -> Option<Vec<usize>> {
     let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
     let mut ends = Vec::new();
@@ -409,7 +412,7 @@ impl<'de> Deserialize<'de> for Unique {
     }
 }
 
-/// Kinds that were skipped, in words: `Service, ConfigMap (3)`.
+/// Kinds that were skipped, displayed as `Service, ConfigMap (3)`.
 #[derive(Debug, Default, Serialize)]
 #[serde(transparent)]
 pub struct Skipped(pub BTreeMap<String, usize>);

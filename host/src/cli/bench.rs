@@ -91,7 +91,7 @@ fn questions(paths: &[PathBuf]) -> Result<Vec<Question>, Failure> {
     Ok(questions)
 }
 
-/// With an empty cache, because compiling is measured too.
+/// Returns a preparer with an empty cache, because compilation is measured too.
 fn preparer() -> Result<Preparer, String> {
     let engine = Engine::new(Purpose::Serve { policies: 1 }).map_err(|error| error.to_string())?;
     let cache = Cache::temporary(limits::CACHE.default)
@@ -135,7 +135,7 @@ fn in_text(report: &Report) -> String {
     lines.join("\n")
 }
 
-/// Three digits.
+/// Formats a time with three digits.
 fn short(time: Duration) -> String {
     let (value, unit) = match time.as_secs_f64() {
         s if s < 1e-6 => (s * 1e9, "ns"),

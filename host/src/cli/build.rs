@@ -7,7 +7,7 @@ use super::{Failure, exit, read, say};
 use crate::author::build;
 use crate::text;
 
-/// The largest module: far above any that a policy would be made of.
+/// Maximum size of a module, in bytes: far above that of any real policy.
 const MODULE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Make a policy component of a core module
@@ -34,7 +34,7 @@ fn write(Arguments { module, output }: Arguments) -> Result<ExitCode, Failure> {
     let bytes = read(&module, MODULE_BYTES)?;
     let component = build::component(&bytes)
         .map_err(|error| Failure::new(2, format!("{}: {error}", text::path(&module))))?;
-    // By renaming, because a host may be watching.
+    // The file is renamed into place, because a host may be watching.
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
     if !folder.is_dir() {
         return Err(Failure::new(

@@ -19,17 +19,17 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// What is logged unless RUST_LOG says otherwise. notify warns of directories that are gone, which the reload reports itself.
+/// Default filter, without RUST_LOG. notify warns of missing directories, which the reload reports itself.
 const LOG: &str = "info,notify=off";
 
-/// A log that is written. What still waits is written when it is dropped.
+/// The log of the process. Waiting lines are written when it is dropped.
 pub(super) struct Log {
     _written: WorkerGuard,
     lost: ErrorCounter,
 }
 
 impl Log {
-    /// Begins to log. Whoever reads the log and stops reading must not stop the reviews: lines are lost then.
+    /// Starts the log. A reader that stops reading must not stop reviews: lines are lost then.
     pub(super) fn begin(format: LogFormat) -> Log {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG));
         let waiting =
@@ -40,7 +40,8 @@ impl Log {
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(writer)
-            // A line that cannot be written would be reported on standard error, which panics when that is what is gone.
+            // tracing would report a line that cannot be written on standard error, and panic if standard
+            // error is gone.
             .log_internal_errors(false);
         match format {
             LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).init(),
@@ -50,7 +51,7 @@ impl Log {
         Log { _written: written, lost }
     }
 
-    /// How many lines were lost until now.
+    /// Returns a function that returns the number of lost lines.
     pub(super) fn lost(&self) -> impl Fn() -> u64 + Send + Sync + use<> {
         let lost = self.lost.clone();
         move || lost.dropped_lines() as u64

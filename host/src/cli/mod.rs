@@ -1,4 +1,4 @@
-//! The command line: one file a verb. Only here is anything printed.
+//! The command line: one file a verb. Only this module prints.
 
 mod approve;
 mod bench;
@@ -62,7 +62,7 @@ enum Format {
 
 /// Parses the arguments and runs the verb.
 pub fn run() -> ExitCode {
-    // Before arguments are parsed, because it is no verb for people.
+    // Checked before arguments are parsed, because it is no verb for people.
     if std::env::args_os().nth(1).is_some_and(|verb| verb == PREPARE) {
         return exit(prepare());
     }
@@ -80,7 +80,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// What the host starts itself as, to compile a component.
+/// Compiles a component, as the child process that the host starts.
 fn prepare() -> Result<ExitCode, Failure> {
     match serve_request(io::stdin().lock(), io::stdout().lock()) {
         Ok(()) => Ok(ExitCode::SUCCESS),
@@ -93,7 +93,7 @@ fn prepare() -> Result<ExitCode, Failure> {
     }
 }
 
-/// Something that the caller has to put right. The status is the verb's own.
+/// An error that the caller has to correct. The exit status is the verb's own.
 struct Failure {
     status: u8,
     message: String,
@@ -105,7 +105,7 @@ impl Failure {
     }
 }
 
-/// The exit code of a verb that may fail, after its message.
+/// Returns the exit code of a verb, after printing the message of its failure.
 fn exit(result: Result<ExitCode, Failure>) -> ExitCode {
     result.unwrap_or_else(|Failure { status, message }| {
         tell(&message);
@@ -116,13 +116,13 @@ fn exit(result: Result<ExitCode, Failure>) -> ExitCode {
 /// Writes each line of `message` to standard error.
 fn tell(message: &str) {
     for line in message.lines() {
-        // An error means that nobody listens there: the status still tells.
+        // An error means that standard error has no reader. The exit status still tells the result.
         let _ = writeln!(io::stderr(), "host: {line}");
     }
 }
 
-/// Writes `text` and a line's end to standard output. A reader that has seen enough (`| head`) is no failure: the
-/// exit status still tells.
+/// Writes `text` and a line break to standard output. A closed pipe (`| head`) is no failure: the exit status
+/// still tells the result.
 fn say(text: impl Display) -> Result<(), Failure> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -186,7 +186,7 @@ impl RunningHost {
         }
     }
 
-    /// Asks for something to be done, and tells what came of it.
+    /// Sends an order to the host, and prints the result.
     fn order(&self, request: &Request, output: &Output) -> Result<ExitCode, Failure> {
         match self.ask(request)? {
             Answer::Done(done) if output.is_json() => say_json(&done)?,
@@ -202,12 +202,12 @@ impl RunningHost {
     }
 }
 
-/// A file as messages name it.
+/// Returns the name of a file for messages.
 fn named(path: &Path) -> String {
     if path == Path::new("-") { "standard input".to_owned() } else { text::path(path) }
 }
 
-/// A file of bounded size; a pipe too, and `-` is standard input.
+/// Reads a file, a pipe, or standard input (`-`), up to `bytes` bytes.
 fn read(path: &Path, bytes: u64) -> Result<Vec<u8>, Failure> {
     let failed = |error: &dyn Display| Failure::new(2, format!("{}: {error}", named(path)));
     let reader: Box<dyn Read> = if path == Path::new("-") {
@@ -235,7 +235,7 @@ struct OnePolicy {
 }
 
 impl OnePolicy {
-    /// A configuration that holds the policy alone; none where none was given.
+    /// Returns a configuration with this policy alone. Returns None without `--policy`.
     fn config(&self, status: u8) -> Result<Option<Config>, Failure> {
         let Some(module) = &self.policy else { return Ok(None) };
         let stem = module.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
@@ -253,7 +253,7 @@ impl OnePolicy {
     }
 }
 
-/// The settings in a file, or those of a policy that has none.
+/// Returns the settings in a file, or an empty object without one.
 fn settings(path: Option<&Path>) -> Result<Value, Failure> {
     let Some(path) = path else { return Ok(json!({})) };
     Ok(parse_yaml(path, &read(path, limits::SETTINGS_FILE.default)?)?.value)
@@ -267,7 +267,8 @@ fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {
     })
 }
 
-/// What a verb that runs policies prepares them with. What was compiled once is found again in the user's cache folder.
+/// Returns the preparer for verbs that run policies. Its cache is in the user's cache folder, so each
+/// component is compiled once.
 fn preparer() -> Result<Preparer, String> {
     let engine = Engine::new(Purpose::Serve { policies: 0 }).map_err(|error| error.to_string())?;
     let cache = user_cache().and_then(|folder| Cache::open(&folder, limits::CACHE.default).ok());
@@ -277,15 +278,15 @@ fn preparer() -> Result<Preparer, String> {
     preparer.map_err(|error| format!("policies cannot be compiled on this machine: {error}"))
 }
 
-/// Where the XDG base directory specification puts it.
+/// Returns the cache folder by the XDG base directory specification.
 fn user_cache() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
     Some(base.join("image-policy-host"))
 }
 
-/// Loads every policy of `config`. Standard error gets a line for each warning, and the failure one for each policy that
-/// cannot be loaded.
+/// Loads every policy of `config`. Prints each warning to standard error. The failure has a line for each
+/// policy that cannot be loaded.
 fn load(config: &Config, status: u8) -> Result<PolicySet, Failure> {
     let preparer = preparer().map_err(|message| Failure { status, message })?;
     let candidate = assemble(&preparer, config, Before::Nothing, &mut Default::default())

@@ -19,7 +19,7 @@ use crate::text;
 
 const DENIED: u8 = 1;
 const BROKEN: u8 = 2;
-/// Bytes of a namespace in a line: Kubernetes takes no longer ones.
+/// Maximum length of a namespace in a line, in bytes. Kubernetes has no longer ones.
 const SHOWN: usize = 63;
 
 /// Judge images, or the manifests of a repository, and tell what each policy said
@@ -113,7 +113,7 @@ struct Judged<'a> {
     verdict: Verdict,
 }
 
-/// Judges all objects of all files. A file that is broken is reported with all that is wrong in it, and hides no verdict.
+/// Evaluates all objects of all files. A broken file is reported with all its problems, and hides no verdict.
 fn of_files(arguments: &Arguments, config: &Config, set: &PolicySet) -> Result<ExitCode, Failure> {
     let (mut judged, mut problems) = (Vec::new(), Vec::new());
     let mut skipped = Skipped::default();
@@ -186,7 +186,7 @@ fn in_text(set: &PolicySet, verdict: &Verdict) -> String {
     lines.join("\n")
 }
 
-/// A line for the object, and all that was said where it is denied, or would be, or is the only one.
+/// Returns a line for the object. The decisions follow if it is denied, or would be, or is the only object.
 fn object_in_text(set: &PolicySet, judged: &Judged<'_>, is_alone: bool) -> String {
     let Judged { file, object, is_one_of_many, verdict } = judged;
     let mut place = Vec::new();
@@ -220,7 +220,7 @@ fn summary(judged: &[Judged<'_>], skipped: &Skipped, is_alone: bool) -> String {
     line
 }
 
-/// What each policy said of each image.
+/// Describes the decision of each policy on each image.
 fn images_in_text(set: &PolicySet, verdict: &Verdict) -> Vec<String> {
     let width = set.policies.iter().map(|entry| entry.name.as_str().len()).max().unwrap_or_default();
     let mut lines = Vec::new();
@@ -246,7 +246,7 @@ fn images_in_text(set: &PolicySet, verdict: &Verdict) -> Vec<String> {
     lines
 }
 
-/// The verdict in a few words, and what decided it.
+/// Describes the verdict and its basis in a few words.
 fn outcome(verdict: &Verdict) -> String {
     let by = verdict.disposition.decided_by();
     match verdict.disposition {
@@ -256,7 +256,8 @@ fn outcome(verdict: &Verdict) -> String {
     }
 }
 
-/// Why a review is denied, or would be. Returns None for one that is allowed.
+/// Returns the reason of a denial, or of a review that would be denied. Returns None if the review is
+/// allowed.
 fn reason_in_text(verdict: &Verdict) -> Option<String> {
     let (by, reason) = (verdict.disposition.decided_by(), &verdict.reason);
     match verdict.disposition {
@@ -268,7 +269,7 @@ fn reason_in_text(verdict: &Verdict) -> Option<String> {
     }
 }
 
-/// The reference as given, and as it is judged.
+/// Returns the reference as given, and its canonical form where it differs.
 fn title(image: &ImageVerdict) -> String {
     let given = text::image(&image.judged.original);
     match &image.judged.image {
@@ -282,7 +283,7 @@ fn in_words(said: &Said) -> String {
         Mode::Enforce => "",
         Mode::Audit => " (audit: it denies nothing)",
     };
-    // That of a policy in force follows in the verdict.
+    // The message of an enforcing policy follows in the verdict.
     let message = said.message_of_denial().filter(|_| said.mode == Mode::Audit);
     let message = message.map_or(String::new(), |message| format!(": {message}"));
     match &said.judgement {
@@ -362,7 +363,7 @@ fn said_json(said: &Said) -> Value {
     joined(common, judgement)
 }
 
-/// One object of two.
+/// Merges two objects.
 fn joined(mut object: Value, more: Value) -> Value {
     if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
         object.extend(more);

@@ -27,7 +27,7 @@ use crate::text;
 
 const CANNOT_START: u8 = 2;
 const NOT_DRAINED: u8 = 1;
-/// How long whoever sends SIGHUP waits for what is being loaded.
+/// Time limit of the load that SIGHUP requests.
 const LOOK_TIME: Duration = Duration::from_secs(60);
 
 /// Serve the kube-apiserver
@@ -60,7 +60,7 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
 }
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
-    // Before there is any other thread.
+    // Taken before any other thread exists.
     let given = Sockets::given();
     let log = Log::begin(arguments.log_format);
     let result = serve(arguments, given, &log);
@@ -101,7 +101,7 @@ fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr, log: &Log) -> Resu
     serve_config(&config, Sockets::default(), log, |listening| introduce(&folder, listening, stays))
 }
 
-/// What someone who sees the host for the first time needs to know.
+/// Prints the first steps for a new user.
 fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
     let file = |name: &str| text::path(&folder.join(name));
     let fate = if stays { "They stay there." } else { "They go when it stops; --directory DIR keeps them." };
@@ -118,7 +118,7 @@ fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
         review = file(demo::REVIEW),
         config = file("host.yaml"),
     );
-    // The demo serves, whether anyone reads this or not.
+    // The demo serves whether or not this can be printed.
     let _ = say(text);
 }
 
@@ -182,7 +182,8 @@ fn serve_config(
         host.close().await;
         admin.abort();
         drop(stop_watching);
-        // It takes what is temporary with it. A component that is being compiled holds it up; then that stays.
+        // The reload thread removes its temporary files when it ends. A running compilation delays it; then
+        // they stay.
         for _ in 0..50 {
             if reloading.is_finished() {
                 break;
@@ -205,8 +206,8 @@ fn asynchronous(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket)
 }
 
-/// Tells the service manager that the host lives, as often as it wants that, and as long as it is so: what accepts
-/// connections runs this, what serves them answers, and the reload is there.
+/// Notifies the service manager's watchdog at its interval, while the host is alive: the task that accepts
+/// connections runs this, a worker of the runtime runs a task, and the reload thread exists.
 async fn live(reload_lives: impl Fn() -> bool) -> Infallible {
     let Some(time) = systemd::watchdog() else { return std::future::pending().await };
     loop {
@@ -217,7 +218,7 @@ async fn live(reload_lives: impl Fn() -> bool) -> Infallible {
     }
 }
 
-/// Looks at the files at SIGHUP.
+/// Reloads the files at SIGHUP.
 fn look_at_sighup(asker: Asker) -> std::io::Result<()> {
     let mut hang_up = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
@@ -236,7 +237,7 @@ fn look_at_sighup(asker: Asker) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Returns what waits for SIGTERM or Ctrl-C.
+/// Returns a future that waits for SIGTERM or Ctrl-C.
 fn stop_signal(drain: Drain) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -103,7 +103,7 @@ impl Display for Text<'_> {
     }
 }
 
-/// Certificates that expire, and a decision log that cannot be written.
+/// Returns the notices about expiring certificates and a decision log that cannot be written.
 fn notices(status: &Status) -> impl Iterator<Item = String> {
     let certificates = status.certificates.iter().filter_map(|certificate| certificate.notice.clone());
     let trouble = status.decision_log.iter().filter_map(|log| log.trouble.as_ref());
@@ -156,7 +156,7 @@ fn past(summary: &Summary) -> Result<String, fmt::Error> {
     Ok(text)
 }
 
-/// Of a thousand changes a person reads the first few.
+/// Returns the first few changes, and the number of the others.
 fn listed<T: Display>(changes: &[T]) -> String {
     const SHOWN: usize = 8;
     let mut shown: Vec<_> = changes.iter().take(SHOWN).map(T::to_string).collect();

@@ -1,13 +1,13 @@
-//! Where evaluations run, by what they are expected to take: quick ones where their request is served, the others on
-//! threads of their own in lanes, so that a review waits only behind those of its own pace.
+//! Dispatch of evaluations by their expected duration. Quick ones run on the thread of their request, the
+//! others on threads of their own in lanes, so that a review waits only behind those of its own pace.
 //!
-//! An evaluation that turns out slower than expected is broken off, after a few milliseconds where it should have been
-//! quick, and begun anew on a lane for slower ones: instances are fresh and policies pure, so nothing of the first attempt
-//! is left. What is expected of a policy follows what it took ([`crate::policy::Record`]), and one that was slow once has
-//! to prove itself quick again.
+//! An evaluation that turns out slower than expected is aborted (a quick one after a few milliseconds) and
+//! repeated in a slower lane. Instances are fresh and policies pure, so nothing of the first attempt remains.
+//! The expected duration of a policy follows its earlier ones ([`crate::policy::Record`]); a policy that was
+//! slow once has to prove itself quick again.
 //!
-//! No decision of a policy in mode audit changes a verdict, so these policies may keep no other review waiting: they are run
-//! where that is quick, or a place in their lane is free, and left out otherwise.
+//! Decisions of audit-mode policies change no verdict, so these policies must not keep another review
+//! waiting. They run if they are quick or their lane has a free slot, and are left out otherwise.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -25,34 +25,37 @@ use crate::policy::PolicySet;
 use crate::review::Review;
 use crate::review::verdict::Verdict;
 
-/// What may be expected of a review that is evaluated where its request is served: a change of thread and back costs a
-/// tenth of it.
+/// Longest expected duration of an evaluation on the thread of its request. A change of thread and back costs
+/// a tenth of it.
 const QUICK: Duration = Duration::from_micros(300);
-/// What it may really take: so long a thread serves nobody else.
+/// Time limit of an evaluation on the thread of its request. During it the thread serves no other request.
 const PATIENCE: Duration = Duration::from_millis(3);
-/// From here on a review waits only behind others that are as slow: these are policies on their way to a deadline.
+/// Longest expected duration in the steady lane. Slower evaluations are about to reach a deadline, and wait
+/// only behind each other.
 const SLOW: Duration = Duration::from_millis(50);
-/// What a steady one may really take, so that a policy that nobody knows yet holds up the others no longer.
+/// Time limit of a run in the steady lane. A run over it is aborted and repeated in the slow lane, so an
+/// unmeasured policy cannot block the lane.
 const STEADY_PATIENCE: Duration = Duration::from_millis(100);
-/// How long a review may hold a place for policies in mode audit: no other that waits for it may run out of time.
+/// Time limit of a run that includes audit-mode policies in a lane. No review that waits for the slot may run
+/// out of time.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(1);
-/// How much the threads of lanes give way to those that serve (nice(2)).
+/// Niceness of the lanes' threads, below those that serve (nice(2)).
 const NICE: i32 = 5;
 
-/// How fast a review is expected to be evaluated.
+/// The expected pace of an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pace {
-    /// Where its request is served.
+    /// Runs on the thread of its request.
     Quick,
-    /// On a thread of its own.
+    /// Runs in the steady lane, on a thread of its own.
     Steady,
-    /// On a thread of its own, of those that are kept for slow ones.
+    /// Runs in the slow lane, on a thread of its own.
     Slow,
 }
 
 impl Pace {
-    /// The pace of what is expected to take so long.
+    /// Returns the pace of an evaluation with this expected duration.
     pub fn of(expected: Duration) -> Pace {
         match expected {
             quick if quick <= QUICK => Pace::Quick,
@@ -62,24 +65,25 @@ impl Pace {
     }
 }
 
-/// More reviews are waiting than the queue holds.
+/// An error: more reviews are waiting than the queue holds.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Overloaded;
 
-/// Runs evaluations.
+/// The dispatcher of evaluations: the two lanes in force.
 pub struct Dispatcher {
     steady: ArcSwap<Lane>,
     slow: ArcSwap<Lane>,
 }
 
-/// A bounded number at a time, a bounded queue before them, and a refusal when both are full.
+/// A limited number of concurrent evaluations with a limited queue before them. A review is rejected if both
+/// are full.
 struct Lane {
     running: Arc<Turns>,
-    /// Reviews that run or wait.
+    /// Number of reviews that run or wait.
     admitted: AtomicUsize,
     concurrent: usize,
     queue: usize,
-    /// Of the generation that brought these bounds.
+    /// Number of the generation that set these limits.
     number: u64,
 }
 
@@ -95,7 +99,7 @@ impl Lane {
     }
 }
 
-/// A place among the admitted, given back when dropped.
+/// A place among the admitted reviews, released when dropped.
 struct Place(Arc<Lane>);
 
 impl Place {
@@ -112,16 +116,17 @@ impl Drop for Place {
 }
 
 impl Dispatcher {
-    /// With the bounds of `set`; reviews of later generations bring their own.
+    /// Returns a dispatcher with the limits of `set`. Reviews of later generations bring their own limits.
     pub fn new(set: &PolicySet) -> Dispatcher {
         let lane = || ArcSwap::from_pointee(Lane::new(&set.limits, set.number()));
         Dispatcher { steady: lane(), slow: lane() }
     }
 
-    /// Evaluates `review` by `set`, at once or when the turn of its client comes. The budget of the review begins now.
+    /// Evaluates `review` by `set`, at once or when its client's turn comes. The review's deadline counts
+    /// from now.
     ///
     /// # Errors
-    /// [`Overloaded`]: as many reviews are waiting as the queue holds, and no client has more of them than this one.
+    /// Returns [`Overloaded`] if the queue is full and no client has more reviews in it than this one.
     pub async fn evaluate(
         &self,
         set: Arc<PolicySet>,
@@ -158,15 +163,15 @@ impl Dispatcher {
         Ok(verdict.unwrap_or_else(|| failed(&set)))
     }
 
-    /// Reviews that run or wait in the steady lane, and in the slow one.
+    /// Returns the numbers of reviews that run or wait: in the steady lane, and in the slow one.
     pub fn admitted(&self) -> (usize, usize) {
         let of = |lane: &ArcSwap<Lane>| lane.load().admitted.load(Ordering::Relaxed);
         (of(&self.steady), of(&self.slow))
     }
 }
 
-/// Evaluates in a lane, policies in mode audit too, if nobody else is or waits in the place that this takes; none where that
-/// is not so, or it takes longer than such a policy may hold a place.
+/// Evaluates the review with its audit-mode policies, but only if the lane has a free slot now. Returns None
+/// if the lane has none, or if the run exceeds [`AUDIT_PATIENCE`].
 async fn in_free_lane(
     lane: &ArcSwap<Lane>,
     set: &Arc<PolicySet>,
@@ -183,8 +188,12 @@ async fn in_free_lane(
     .await
 }
 
-/// Evaluates in a lane when the review's turn comes there before `until`; none when it is too slow for this lane, which
-/// is known by then or found out after `patience`.
+/// Evaluates the review in a lane when its turn comes; a review whose turn does not come by `until` is
+/// denied. Returns None if the review is too slow for this lane: by its expected duration when its turn
+/// comes, or because the run exceeds `patience`.
+///
+/// # Errors
+/// Returns [`Overloaded`] if the queue is full and no client has more reviews in it.
 async fn in_lane(
     lane: &ArcSwap<Lane>,
     set: &Arc<PolicySet>,
@@ -195,7 +204,7 @@ async fn in_lane(
 ) -> Result<Option<Verdict>, Overloaded> {
     let lane = of_generation(lane, set);
     let place = Place::enter(&lane);
-    // The client that has most reviews waiting gives one up.
+    // The client with the most waiting reviews gives one up.
     let full = lane.admitted.load(Ordering::Relaxed) > lane.concurrent.saturating_add(lane.queue);
     if full && !lane.running.displace(client) {
         return Err(Overloaded);
@@ -209,7 +218,7 @@ async fn in_lane(
         return Ok(Some(Verdict::refuse(&set.rules, &set.generation(), &reason)));
     };
     let permit: Turn = turn.map_err(|Displaced| Overloaded)?;
-    // Others of its kind may have shown meanwhile what it takes.
+    // Meanwhile other reviews may have shown the real duration of these policies.
     if patience.is_some() && Pace::of(expected(set, review, Audit::LeftOut)) == Pace::Slow {
         return Ok(None);
     }
@@ -221,7 +230,8 @@ async fn in_lane(
     Ok(evaluation.await)
 }
 
-/// `held` goes along: when the client hangs up the evaluation still runs to its end.
+/// Evaluates on a blocking thread. The thread keeps `held`: the evaluation runs to its end even if the client
+/// hangs up.
 async fn on_a_thread(
     set: &Arc<PolicySet>,
     review: &Arc<Review>,
@@ -239,7 +249,7 @@ async fn on_a_thread(
     tokio::task::spawn_blocking(evaluation).await.unwrap_or_else(|_| Some(failed(set)))
 }
 
-/// Evaluation does not panic; if it does all the same, that is a denial of this one review.
+/// Catches a panic of an evaluation, which should not happen, and turns it into a denial of this one review.
 fn unpanicked(set: &PolicySet, evaluate: impl FnOnce() -> Option<Verdict>) -> Option<Verdict> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(evaluate)).unwrap_or_else(|_| Some(failed(set)))
 }
@@ -253,13 +263,15 @@ fn failed(set: &PolicySet) -> Verdict {
 fn give_way() {
     thread_local!(static GIVEN: Cell<bool> = const { Cell::new(false) });
     if !GIVEN.replace(true) {
-        // Without it the thread still evaluates. On Linux this is of the thread, not of the process.
+        // A failure is harmless: the thread still evaluates. On Linux the value is of the thread, not of the
+        // process.
         let _ = rustix::process::nice(NICE);
     }
 }
 
-/// The lane in force, replaced when a generation brings other bounds; what the old one admitted runs out. A review
-/// that began under an older generation takes the newer lane: it may not bring the old one back, empty.
+/// Returns the lane in force, and replaces it if a generation brings other limits. Reviews that the old lane
+/// admitted still finish there. A review of an older generation takes the newer lane: it must not bring an
+/// empty old one back.
 fn of_generation(lane: &ArcSwap<Lane>, set: &PolicySet) -> Arc<Lane> {
     let PolicySet { limits, .. } = set;
     let fits = |lane: &Lane| {

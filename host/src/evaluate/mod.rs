@@ -1,4 +1,5 @@
-//! Every policy on every image of a review. Synchronous and total: whatever a policy does, there is a verdict.
+//! Evaluation of every policy on every image of a review. Synchronous and total: whatever a policy does,
+//! there is a verdict.
 
 pub mod lanes;
 pub mod turns;
@@ -14,10 +15,10 @@ use crate::review::Review;
 use crate::review::verdict::{Decision, Judged, LogLine, Malfunction, Said, Verdict};
 use crate::text;
 
-/// How the instances of a policy are shared among the images of a review. The answer may not depend on it.
+/// Sharing of a policy's instances among the images of a review. The verdict must not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Instances {
-    /// One instance judges all images, in order. What serves.
+    /// One instance judges all images, in order. The server uses this.
     Shared,
     /// One instance judges all images, the last one first.
     Reversed,
@@ -25,33 +26,33 @@ pub enum Instances {
     Isolated,
 }
 
-/// Whether policies in mode audit are run. No decision of theirs changes a verdict, so no review waits for them. A policy that
-/// is left out still counts as one that applies, so the verdict is the same.
+/// Whether audit-mode policies run. Their decisions change no verdict, so no review waits for them. A policy
+/// that is left out still counts as one that applies, so the verdict is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audit {
-    /// As all others, after them.
+    /// Audit-mode policies run after all others.
     Asked,
-    /// Not this time, which their judgements say.
+    /// Audit-mode policies do not run; their results say so.
     LeftOut,
 }
 
-/// Judges a review by a set, as the server does.
+/// Evaluates a review as the server does.
 pub fn evaluate(set: &PolicySet, review: &Review) -> Verdict {
     evaluate_with(set, review, Instances::Shared)
 }
 
-/// Judges a review by a set, with instances shared otherwise, so that a policy that depends on it is found.
+/// Evaluates a review with another sharing of instances, to find policies that depend on it.
 pub fn evaluate_with(set: &PolicySet, review: &Review, instances: Instances) -> Verdict {
     Evaluation::new(set, Instant::now() + set.limits.review_deadline).finish(review, instances, Audit::Asked)
 }
 
-/// As [`evaluate`], with what is left of a review's budget.
+/// Evaluates like [`evaluate`], with the remaining time of the review.
 pub fn evaluate_until(set: &PolicySet, review: &Review, until: Instant, audit: Audit) -> Verdict {
     Evaluation::new(set, until).finish(review, Instances::Shared, audit)
 }
 
-/// As [`evaluate_until`], for a caller who may not wait: none when something would not be asked to its end by then. What
-/// policies did until then is not counted.
+/// Evaluates like [`evaluate_until`], for a caller that must not wait. Returns None if an evaluation was not
+/// finished by `until`. The policies' results are not counted then; their durations are recorded.
 pub fn evaluate_if_by(set: &PolicySet, review: &Review, until: Instant, audit: Audit) -> Option<Verdict> {
     let mut attempt = Evaluation::new(set, until);
     let verdict = attempt.judge(review, Instances::Shared, audit);
@@ -62,15 +63,15 @@ pub fn evaluate_if_by(set: &PolicySet, review: &Review, until: Instant, audit: A
     Some(verdict)
 }
 
-/// As [`evaluate_until`], beside what serves: what policies do is not counted, nor is it learnt from it how long they take.
+/// Evaluates like [`evaluate_until`], outside of serving: neither the results nor the durations are recorded.
 pub fn evaluate_aside(set: &PolicySet, review: &Review, instances: Instances, until: Instant) -> Verdict {
     let until = until.min(Instant::now() + set.limits.review_deadline);
     let mut evaluation = Evaluation { counted: false, ..Evaluation::new(set, until) };
     evaluation.judge(review, instances, Audit::Asked)
 }
 
-/// How long [`evaluate`] is expected to take, by what the policies took before; of policies in mode audit only where they
-/// are asked.
+/// Returns the expected duration of [`evaluate`], from the policies' earlier durations. Audit-mode policies
+/// count only with [`Audit::Asked`].
 pub fn expected(set: &PolicySet, review: &Review, audit: Audit) -> Duration {
     if exempt(set, review) {
         return Duration::ZERO;
@@ -81,14 +82,14 @@ pub fn expected(set: &PolicySet, review: &Review, audit: Audit) -> Duration {
     loaded.map(|(entry, policy)| policy.record().expected().saturating_mul(images.judged_by(entry))).sum()
 }
 
-/// Returns whether a policy in mode audit applies to an image of a review.
+/// Returns whether an audit-mode policy applies to an image of a review.
 pub fn is_audited(set: &PolicySet, review: &Review) -> bool {
     let mut images = Images::of(review);
     let audits = |entry: &Entry| entry.mode == Mode::Audit && images.judged_by(entry) > 0;
     !exempt(set, review) && applying(set, review).any(audits)
 }
 
-/// The images of a review, parsed once a policy applies to some images only.
+/// The images of a review, parsed only if a policy is limited to some images.
 struct Images<'a> {
     review: &'a Review,
     parsed: Option<Vec<Image>>,
@@ -99,7 +100,7 @@ impl<'a> Images<'a> {
         Images { review, parsed: None }
     }
 
-    /// Returns how many of the images a policy judges, at most.
+    /// Returns the maximum number of images that a policy judges.
     fn judged_by(&mut self, entry: &Entry) -> u32 {
         let count = if entry.scope.images.is_all() {
             self.review.images.len()
@@ -120,17 +121,17 @@ fn applying<'a>(set: &'a PolicySet, review: &'a Review) -> impl Iterator<Item = 
     set.policies.iter().filter(|entry| entry.scope.applies(&review.namespace))
 }
 
-/// One evaluation under way.
+/// A running evaluation.
 struct Evaluation<'a> {
     set: &'a PolicySet,
     until: Instant,
-    /// Whether the policies' records tell of it.
+    /// Whether results and durations are recorded in the policies' records.
     counted: bool,
-    /// Something was not asked, or not to its end.
+    /// Whether an evaluation was skipped or cut short for lack of time.
     exhausted: bool,
-    /// What one decision may say, in bytes.
+    /// Limit of the texts of one decision, in bytes.
     share: usize,
-    /// How the evaluations of each policy ended, to be counted once they stand.
+    /// The result of each policy's evaluations, counted once they are final.
     ended: Vec<(&'a Policy, Option<Malfunction>)>,
 }
 
@@ -163,11 +164,11 @@ impl<'a> Evaluation<'a> {
         let mut images = distinct_images(review);
         if !exempt(set, review) {
             let asked = applying(set, review).count() * images.len();
-            // The same for each, so that what is kept does not depend on the order of images.
+            // Every decision gets the same share, so that the texts do not depend on the order of images.
             self.share = (limits::SAID.size() / asked.max(1)).max(LEAST_SHARE);
             let context = Context::new(&review.namespace, &review.annotations);
             let of = |mode| set.policies.iter().filter(move |entry| entry.mode == mode);
-            // Policies in audit mode come last, since they may not cost the others their time.
+            // Audit-mode policies come last: they must not cost the others time.
             let entries = of(Mode::Enforce).chain(of(Mode::Audit));
             for entry in entries.filter(|entry| entry.scope.applies(&review.namespace)) {
                 if entry.mode == Mode::Audit && audit == Audit::LeftOut {
@@ -188,7 +189,7 @@ impl<'a> Evaluation<'a> {
         self.until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
-    /// Asks one policy about every image. After a malfunction the next image gets a fresh instance.
+    /// Evaluates one policy on every image. After a malfunction the next image gets a fresh instance.
     fn ask<'b>(
         &mut self,
         entry: &'a Entry,
@@ -230,7 +231,7 @@ impl<'a> Evaluation<'a> {
                 self.ended.push((policy, judgement.as_ref().err().cloned()));
             }
             let judgement = match judgement {
-                // Cut short by the budget rather than by its own limit.
+                // The review's deadline ended this evaluation, not the policy's own limit.
                 Some(Err(Malfunction::Deadline(deadline))) if deadline < limit => {
                     self.ended.pop();
                     None
@@ -252,10 +253,11 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-/// Of a decision this much is kept, whatever others say.
+/// Minimum share of one decision, in bytes, however many decisions there are.
 const LEAST_SHARE: usize = 256;
 
-/// Returns a judgement that says no more than so many bytes.
+/// Limits a result to `share` bytes: truncates its reason, and drops the audit annotations and warnings that
+/// no longer fit.
 fn within(mut judgement: Result<Decision, Malfunction>, share: usize) -> Result<Decision, Malfunction> {
     let cut = |text: &mut String| {
         if text.len() > share {
@@ -302,7 +304,7 @@ fn said(entry: &Entry, judgement: Result<Decision, Malfunction>, log: Vec<LogLin
     }
 }
 
-/// Returns the message about a reference that does not parse; its length is a bound of this host.
+/// Returns the message about a reference that does not parse. Its maximum length is a limit of this host.
 fn refusal(error: &ImageError) -> String {
     match error {
         ImageError::TooLong(bytes) => limits::REFERENCE.says(bytes, limits::REFERENCE.default),

@@ -1,5 +1,5 @@
-//! Turns of clients at the processors and in the lanes. They go round, so a client with a thousand tasks keeps a client
-//! with a single task waiting for one of them.
+//! Fair turns of clients at the processors and in the lanes. Turns rotate among clients: a client with a
+//! single task waits for one task of a client with a thousand, not for all.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -10,51 +10,51 @@ use std::task::Poll;
 
 use tokio::sync::oneshot;
 
-/// Who a connection belongs to.
+/// The owner of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Client {
     /// The holder of certificates with this subject.
     Subject(Arc<[u8]>),
-    /// Whoever connects from this address, or from this network of IPv6.
+    /// A peer at this address, or in this IPv6 network, without a known subject.
     Address(IpAddr),
 }
 
-/// Returns how many turns there are at a time: one for each processor.
+/// Returns the number of concurrent turns: one for each processor.
 fn at_once() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Returns how many threads a runtime needs that serves: with one more than there are turns at a time, a thread is left
-/// that puts the tasks of a crowd into their queue.
+/// Returns the number of threads of a serving runtime: one more than concurrent turns, so that a thread
+/// remains to queue the tasks of a client with many.
 pub fn threads() -> usize {
     at_once() + 1
 }
 
-/// A number of turns at a time, which go round among those that wait.
+/// A number of concurrent turns that rotate among the waiting clients.
 pub(crate) struct Turns(Mutex<Queues>);
 
 struct Queues {
     free: usize,
-    /// The tasks of each that waits, in order.
+    /// The waiting tasks of each client, in order.
     waiting: HashMap<Client, VecDeque<oneshot::Sender<Turn>>>,
-    /// Those that wait, the next one first.
+    /// The waiting clients, the next one first.
     round: VecDeque<Client>,
 }
 
-/// A turn, until it is dropped.
+/// A turn, released when dropped.
 pub(crate) struct Turn(Arc<Turns>);
 
-/// The task waits no more, in favour of a client with fewer.
+/// An error: the wait of this task ended in favour of a client with fewer tasks.
 #[derive(Debug)]
 pub(crate) struct Displaced;
 
 impl Turns {
-    /// With a turn for each processor.
+    /// Returns turns for the processors, one for each.
     pub(crate) fn of_processors() -> Arc<Turns> {
         Turns::new(at_once())
     }
 
-    /// With so many turns at a time.
+    /// Returns turns of which `at_once` are concurrent, at least one.
     pub(crate) fn new(at_once: usize) -> Arc<Turns> {
         let queues = Queues { free: at_once.max(1), waiting: HashMap::new(), round: VecDeque::new() };
         Arc::new(Turns(Mutex::new(queues)))
@@ -67,7 +67,7 @@ impl Turns {
     /// Waits for a turn of `whose`.
     ///
     /// # Errors
-    /// [`Turns::displace`] has taken the place of this task.
+    /// Returns an error if [`Turns::displace`] ends the wait of this task.
     pub(crate) async fn take(self: &Arc<Self>, whose: &Client) -> Result<Turn, Displaced> {
         let turn = {
             let mut queues = self.queues();
@@ -95,11 +95,11 @@ impl Turns {
         Some(Turn(Arc::clone(self)))
     }
 
-    /// Ends the wait of the last task of the client with most, in favour of one of `whose`. Returns false if no client has
-    /// more tasks waiting than `whose`.
+    /// Ends the wait of the last task of the client with the most waiting tasks, in favour of one of `whose`.
+    /// Returns false if no client has more waiting tasks than `whose`.
     pub(crate) fn displace(&self, whose: &Client) -> bool {
         let mut queues = self.queues();
-        // A task that has given up takes no place.
+        // An abandoned task takes no place.
         queues.waiting.values_mut().for_each(|tasks| tasks.retain(|task| !task.is_closed()));
         let own = queues.waiting.get(whose).map_or(0, VecDeque::len);
         let most = queues.waiting.values_mut().max_by_key(|waiting| waiting.len());
@@ -109,12 +109,13 @@ impl Turns {
         }
     }
 
-    /// Runs `future`, each step of it in a turn of `whose`. No step may wait for another that takes turns.
+    /// Runs `future`, each step of it in a turn of `whose`. A step must not wait for another task that takes
+    /// turns.
     pub(crate) async fn run<F: Future>(self: &Arc<Self>, whose: &Client, future: F) -> F::Output {
         let mut future = pin!(future);
         loop {
             let Ok(turn) = self.take(whose).await else {
-                // Nobody displaces tasks that take turns at each step.
+                // No caller displaces tasks that take turns at each step.
                 continue;
             };
             let step = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
@@ -122,7 +123,7 @@ impl Turns {
             if let Poll::Ready(output) = step {
                 return output;
             }
-            // The step has left this task's waker where it waits.
+            // The step has registered this task's waker: wait until it is woken.
             let mut woken = false;
             poll_fn(|_| if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending })
                 .await;
@@ -131,7 +132,7 @@ impl Turns {
 }
 
 impl Queues {
-    /// Returns the task whose turn it is next.
+    /// Returns the task that gets the next turn.
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
         loop {
             let whose = self.round.pop_front()?;
@@ -162,7 +163,7 @@ impl Drop for Turn {
             return;
         };
         drop(queues);
-        // A task that is gone meanwhile drops the turn, which goes to the next one.
+        // If the task is gone meanwhile, the turn is dropped and passes to the next task.
         let _ = task.send(Turn(Arc::clone(&self.0)));
     }
 }
@@ -189,7 +190,7 @@ mod tests {
             });
             tokio::task::yield_now().await;
         }
-        // A task that is gone is passed over.
+        // An abandoned task is passed over.
         let gone = tokio::spawn({
             let turns = Arc::clone(&turns);
             async move { turns.run(&client("gone"), async {}).await }

@@ -1,4 +1,4 @@
-//! Certificates made on the spot, for trying the host out.
+//! Certificates that the host makes itself, for the demo.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -9,24 +9,24 @@ use rcgen::{
 pub struct Identity {
     /// The certificate.
     pub certificate: String,
-    /// PKCS #8.
+    /// The private key, PKCS #8.
     pub key: String,
 }
 
 /// A certificate authority with one server and one client.
 pub struct Pki {
-    /// The authority's certificate; its key is thrown away.
+    /// The authority's certificate. Its key is not kept.
     pub authority: String,
-    /// For `localhost`, `127.0.0.1` and `::1`.
+    /// The server's, for `localhost`, `127.0.0.1` and `::1`.
     pub server: Identity,
-    /// For the apiserver: common name `kube-apiserver`.
+    /// The apiserver's, with common name `kube-apiserver`.
     pub client: Identity,
 }
 
-/// Makes one, valid for a year.
+/// Makes an authority and two identities, valid for a year.
 ///
 /// # Errors
-/// The machine gives no random numbers.
+/// Returns an error if the system gives no random numbers.
 pub fn make() -> Result<Pki, rcgen::Error> {
     let mut authority = params("image-policy-host demo CA", &[])?;
     authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));

@@ -1,4 +1,4 @@
-//! A folder that holds a whole small installation, so that the host can be tried with one command.
+//! The demo: a folder with a small installation, so that one command is enough to try the host.
 
 use std::fs;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use crate::install::certificates;
 use crate::review::API_VERSION;
 use crate::text;
 
-/// The standard policies, as they are in `plugins/dist`.
+/// The standard policies of `plugins/dist`.
 pub const POLICIES: [(&str, &[u8]); 2] = [
     ("trusted-registries", include_bytes!("../../../plugins/dist/trusted-registries.wasm")),
     ("pinned-images", include_bytes!("../../../plugins/dist/pinned-images.wasm")),
@@ -22,7 +22,7 @@ pub const REVIEW: &str = "nginx.json";
 /// Writes the policies into `directory/policies` and a host.yaml that configures them.
 ///
 /// # Errors
-/// The folder cannot be written, or has a host.yaml already.
+/// Returns an error if the folder cannot be written, or if one of the files exists already.
 pub fn write_policies(directory: &Path, listen: SocketAddr) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory.join("policies"))?;
     for (name, component) in POLICIES {
@@ -34,7 +34,7 @@ pub fn write_policies(directory: &Path, listen: SocketAddr) -> io::Result<()> {
 /// Writes a whole installation into `directory`: policies, host.yaml, certificates and a review to send.
 ///
 /// # Errors
-/// As [`write_policies`].
+/// Returns an error under the conditions of [`write_policies`].
 pub fn write_installation(directory: &Path, listen: SocketAddr) -> io::Result<()> {
     write_policies(directory, listen)?;
     let pki = certificates::make().map_err(io::Error::other)?;
@@ -57,7 +57,7 @@ pub fn write_installation(directory: &Path, listen: SocketAddr) -> io::Result<()
     Ok(())
 }
 
-/// Never over a file that is there: it may be someone's own.
+/// Writes a new file. Never overwrites one: it may be the user's own.
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let open = || fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     open()

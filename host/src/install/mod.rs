@@ -1,4 +1,4 @@
-//! What an installation begins with: certificates, and the demo.
+//! The contents of a new installation: certificates, and the demo.
 
 pub mod certificates;
 pub mod demo;

@@ -1,5 +1,5 @@
-//! The fixtures of suites, and the folders that they are in: one walk, which is bounded and ends with an error rather than
-//! with a part.
+//! Search for the fixtures of suites and their folders. The walk is limited, and ends with an error rather
+//! than with a part of the fixtures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,12 +11,12 @@ use super::{Suite, SuiteError};
 use crate::limits;
 use crate::text;
 
-/// Finds the suites below `paths`. A file belongs to the nearest `host.yaml` above it, unless the caller brings the
-/// policies.
+/// Finds the suites below `paths`. A file belongs to the nearest `host.yaml` above it, unless the caller
+/// brings the policies.
 ///
 /// # Errors
-/// A path cannot be read, symbolic links lead round in a circle, the folders are over a bound, or a fixture has no
-/// `host.yaml` above it.
+/// Returns an error if a path cannot be read, symbolic links form a circle, the folders exceed a limit, or a
+/// fixture has no `host.yaml` above it.
 pub fn find(paths: &[PathBuf], own_policies: bool) -> Result<Vec<Suite>, SuiteError> {
     let mut suites: BTreeMap<Option<PathBuf>, Vec<PathBuf>> = BTreeMap::new();
     let mut walk = Walk::default();
@@ -24,7 +24,7 @@ pub fn find(paths: &[PathBuf], own_policies: bool) -> Result<Vec<Suite>, SuiteEr
         walk.path(path)?;
     }
     for file in walk.fixtures {
-        // As the user would write it: `.` is what is searched when nothing is named.
+        // The path is shown as the user would write it: `.` is searched when no path is named.
         let file = file.strip_prefix(".").map(Path::to_owned).unwrap_or(file);
         let config = if own_policies { None } else { Some(config_above(&file)?) };
         suites.entry(config).or_default().push(file);
@@ -37,23 +37,23 @@ pub fn find(paths: &[PathBuf], own_policies: bool) -> Result<Vec<Suite>, SuiteEr
     Ok(suites.into_iter().map(suite).collect())
 }
 
-/// Returns the folders that suites are made of, those below them too: where a change may change what [`find`] finds. Of
-/// suites that [`find`] refuses these are the folders up to the place that is wrong.
+/// Returns the folders of suites, including those below them: a change in one of them may change the result
+/// of [`find`]. For suites that [`find`] rejects, these are the folders up to the faulty one.
 pub fn folders(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
     let mut walk = Walk::default();
-    // `find` tells of errors.
+    // `find` reports errors.
     let _ = paths.iter().try_for_each(|path| walk.path(path));
     walk.folders.into_iter().chain(paths.iter().cloned()).collect()
 }
 
-/// A walk under way.
+/// A running walk.
 #[derive(Default)]
 struct Walk {
     fixtures: Vec<PathBuf>,
     folders: Vec<PathBuf>,
-    /// Entries of folders that were looked at, fixtures or not.
+    /// Number of folder entries seen, fixtures or not.
     entries: u64,
-    /// The folders between the path that was named and this place, by device and inode.
+    /// The folders from the named path down to the current one, by device and inode.
     above: Vec<((u64, u64), PathBuf)>,
 }
 
@@ -99,7 +99,7 @@ impl Walk {
             let fixture = path.extension().is_some_and(|e| e == "json" || e == "yaml" || e == "yml");
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => self.folder(&path, &metadata)?,
-                // Of one that cannot be read the reader says why.
+                // For a fixture that cannot be read, the reader reports the reason.
                 _ if fixture => self.fixtures.push(path),
                 _ => {}
             }
@@ -125,7 +125,7 @@ fn config_above(file: &Path) -> Result<PathBuf, SuiteError> {
                 .to_owned(),
         });
     };
-    // As short as the user wrote it, where that is possible.
+    // Shortened to the user's spelling where that is possible.
     let here = std::env::current_dir().unwrap_or_default();
     Ok(found.strip_prefix(&here).map(Path::to_owned).unwrap_or(found))
 }

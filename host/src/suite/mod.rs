@@ -1,7 +1,7 @@
-//! Suites: fixture reviews with the answer that is expected of a set of policies.
+//! Suites: fixture reviews with the response that is expected of a set of policies.
 //!
-//! A suite is a folder with a `host.yaml`, of which `policies` is enough. Every other `.json`, `.yaml` or `.yml` file
-//! in it and below is a case: an ImageReview whose `status` is the expected answer.
+//! A suite is a folder with a `host.yaml`, of which `policies` is enough. Every other `.json`, `.yaml` or
+//! `.yml` file in it and below is a case: an ImageReview whose `status` is the expected response.
 
 mod find;
 
@@ -23,56 +23,56 @@ use crate::review::verdict::{Outcome, Verdict, agree};
 use crate::review::{Review, ReviewError};
 use crate::text;
 
-/// Advice for a file that is no fixture.
+/// Advice for a file that is not a fixture.
 const ONE_REVIEW: &str = "a fixture is one ImageReview with the `status` that you expect; `host review -f FILE` judges \
                           manifests such as Pods and Deployments";
 
-/// Why a suite cannot be run.
+/// The reason for which a suite cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum SuiteError {
     /// A file or folder cannot be read.
     #[error("{}: {error}", text::path(path))]
     Read {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         error: std::io::Error,
     },
-    /// A fixture is none.
+    /// A file is not a fixture.
     #[error("{}: {problem}", text::path(path))]
     Fixture {
         /// The file.
         path: PathBuf,
-        /// What is wrong and what is wanted.
+        /// The problem, and the next step.
         problem: String,
     },
-    /// A fixture is no YAML.
+    /// A fixture is not YAML.
     #[error("{}", error.problems.iter().map(|problem| format!("{}:{problem}", text::path(path))).collect::<Vec<_>>().join("\n"))]
     Yaml {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// The problems, with their places.
         error: yaml::YamlError,
     },
 }
 
-/// Fixtures and the configuration that they are judged by.
+/// Fixtures and the configuration that judges them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Suite {
-    /// The host.yaml; none where the caller brings the policies.
+    /// The host.yaml. None where the caller brings the policies.
     pub config: Option<PathBuf>,
-    /// The cases' files, sorted.
+    /// The files of the cases, sorted.
     pub fixtures: Vec<PathBuf>,
 }
 
-/// One fixture.
+/// A fixture that was read.
 #[derive(Debug)]
 pub struct Case {
     review: Result<Review, String>,
     expected: Expected,
 }
 
-/// The answer that a fixture expects.
+/// The response that a fixture expects.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Expected {
@@ -86,7 +86,7 @@ impl Case {
     /// Reads a fixture.
     ///
     /// # Errors
-    /// It is no ImageReview, or its `status` expects nothing.
+    /// Returns an error if the file cannot be read, is no ImageReview, or has no expected `status`.
     pub fn read(path: &Path, limits: &HostLimits) -> Result<Case, SuiteError> {
         let failed = |error| SuiteError::Read { path: path.to_owned(), error };
         let bytes = fs::read(path, limits::FIXTURE.default).map_err(|error| match error {
@@ -95,7 +95,7 @@ impl Case {
             }
             error => failed(error.into()),
         })?;
-        // A JSON fixture is judged byte by byte as the server would, with all that is odd about it.
+        // A JSON fixture is parsed byte by byte as by the server, with all its irregularities.
         let json = if path.extension().is_some_and(|extension| extension == "json") {
             bytes
         } else {
@@ -126,7 +126,7 @@ impl Case {
             Err(ReviewError::Refused(reason)) => Err(reason),
             Err(ReviewError::NotAnImageReview(problem)) => return Err(format!("{problem}: {ONE_REVIEW}")),
         };
-        // By way of a value, since a line and a column of the JSON made of YAML would lead nowhere.
+        // Parsing goes through a value: a line and column of JSON that was made from YAML would mislead.
         let fixture: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         let expected = fixture.get("status").map(Option::<Expected>::deserialize).transpose();
         let expected = expected.map_err(|error| format!("its `status`: {error}"))?.flatten();
@@ -140,18 +140,19 @@ impl Case {
         Ok(Case { review, expected })
     }
 
-    /// The review; none where the server refuses it before a policy is asked.
+    /// Returns the review. Returns None if the server rejects it before any policy runs.
     pub fn review(&self) -> Option<&Review> {
         self.review.as_ref().ok()
     }
 
-    /// Judges the case as the server would, and again with instances shared otherwise. What is not as expected comes
-    /// back in lines for the author; none when it passes.
+    /// Evaluates the case as the server does, and again with instances shared otherwise. Returns lines that
+    /// describe the differences; a case without any passes.
     pub fn run(&self, set: &PolicySet) -> Vec<String> {
         self.run_until(set, Instant::now() + 3 * set.limits.review_deadline)
     }
 
-    /// As [`Case::run`], but all of it until then: what was not judged by then fails.
+    /// Runs like [`Case::run`], with one deadline for all evaluations. An evaluation that is not finished by
+    /// `until` fails.
     pub fn run_until(&self, set: &PolicySet, until: Instant) -> Vec<String> {
         let judge = |instances| match &self.review {
             Ok(review) => evaluate_aside(set, review, instances, until),
@@ -203,7 +204,7 @@ impl Case {
     }
 }
 
-/// Who decided what, for a case that did not come out as expected.
+/// Describes the decisions of a failed case.
 fn explained(verdict: &Verdict) -> Vec<String> {
     let mut lines = Vec::new();
     if verdict.images.is_empty() && !verdict.reason.is_empty() {
@@ -213,7 +214,7 @@ fn explained(verdict: &Verdict) -> Vec<String> {
         let name = crate::text::image(&image.judged.original);
         let word = if image.allowed { "allowed" } else { "denied" };
         lines.push(format!("{name}: {word}"));
-        // Where no policy decided, the host says why.
+        // If no policy decided, the host's own reason is added.
         let by_policy = image
             .judged
             .said
@@ -231,7 +232,7 @@ fn explained(verdict: &Verdict) -> Vec<String> {
     lines
 }
 
-/// The decisions that came out otherwise when instances were shared otherwise.
+/// Describes the decisions that changed when instances were shared otherwise.
 fn unlike(shared: &Verdict, other: &Verdict, how: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for (first, second) in shared.images.iter().zip(&other.images) {

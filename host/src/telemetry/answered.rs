@@ -1,4 +1,4 @@
-//! A review with its verdict, as those see it who look at it afterwards: what it is called, when it was, what it took.
+//! A review with its verdict, id, time and duration, as the log, the decision log and the replay use them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,23 +12,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::review::Review;
 use crate::review::verdict::{Disposition, Said, Verdict};
 
-/// A review that was answered.
+/// A review with its verdict.
 #[derive(Debug)]
 pub struct Reviewed {
-    /// What it is called in the log, the decision log and a denial's audit annotations.
+    /// The id of the review in the log, the decision log and a denial's audit annotations.
     pub id: ReviewId,
-    /// When it was answered.
+    /// The time of the response.
     pub at: SystemTime,
-    /// From its first byte to its verdict.
+    /// The time from the request's first byte to the verdict.
     pub took: Duration,
-    /// What was asked; empty where that could not be read.
+    /// The request; empty if it could not be read.
     pub review: Arc<Review>,
-    /// What was answered.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
 impl Reviewed {
-    /// Returns a review with an id.
+    /// Returns the review with a new id and the current time.
     pub fn new(ids: &Ids, took: Duration, review: Arc<Review>, verdict: Verdict) -> Reviewed {
         let at = SystemTime::now();
         Reviewed { id: ids.next(at), at, took, review, verdict }
@@ -39,8 +39,8 @@ impl Reviewed {
         self.verdict.disposition
     }
 
-    /// Returns the audit annotations of the response. A denial, and what would be one in mode `enforce`, has the id as
-    /// `review`.
+    /// Returns the audit annotations of the response. A denial, and a review that would be denied in mode
+    /// `enforce`, has the id as `review`.
     pub fn audit_annotations(&self) -> BTreeMap<String, String> {
         let mut annotations = self.verdict.audit_annotations();
         if !matches!(self.disposition(), Disposition::Allowed(_)) {
@@ -49,25 +49,27 @@ impl Reviewed {
         annotations
     }
 
-    /// What every policy said of every image.
+    /// Returns the result of every policy on every image.
     pub fn said(&self) -> impl Iterator<Item = &Said> {
         self.verdict.images.iter().flat_map(|image| &image.judged.said)
     }
 
-    /// Returns the generation that judged it.
+    /// Returns the generation that judged the review.
     pub fn generation(&self) -> &str {
         &self.verdict.generation
     }
 }
 
-/// Crockford's base 32 in lower case: digits and letters that are not taken for one another, in the order of ASCII.
+/// Crockford's base 32 in lower case: digits and letters that are not mistaken for one another, in ASCII
+/// order.
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-/// Bits of an id below its milliseconds: so many reviews a millisecond, before ids run ahead of the clock.
+/// Bits of an id below its milliseconds. More reviews than these a millisecond make ids run ahead of the
+/// clock.
 const WITHIN: u32 = 16;
 const PLACE_DIGITS: usize = 13;
 const PROCESS_DIGITS: usize = 3;
 
-/// Sixteen letters and digits, distinct among all hosts for all that anyone will see, and in the order of time.
+/// Sixteen letters and digits, in the order of time, and distinct among all hosts for practical purposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReviewId {
     /// Milliseconds since 1970, and a number within the millisecond.
@@ -76,7 +78,7 @@ pub struct ReviewId {
 }
 
 impl ReviewId {
-    /// A number that is as good as drawn by lot, and always the same for one id.
+    /// Returns a pseudo-random number that depends on the id alone.
     pub fn lot(self) -> u64 {
         // The finalizer of SplitMix64.
         let mut lot = self.place ^ u64::from(self.process) << 49;
@@ -85,7 +87,7 @@ impl ReviewId {
         lot ^ lot >> 31
     }
 
-    /// Reads an id as `Display` writes it.
+    /// Reads an id as `Display` writes it. Returns None if the text is not an id.
     fn parse(text: &str) -> Option<ReviewId> {
         if text.len() != PLACE_DIGITS + PROCESS_DIGITS {
             return None;
@@ -124,7 +126,7 @@ impl<'de> Deserialize<'de> for ReviewId {
     }
 }
 
-/// Makes the ids of one process, each after those before it, whatever the clock does.
+/// The generator of one process's ids. Each id is greater than those before it, whatever the clock does.
 #[derive(Debug)]
 pub struct Ids {
     last: AtomicU64,
@@ -140,7 +142,7 @@ impl Default for Ids {
 }
 
 impl Ids {
-    /// The next id, for a review that is answered `now`.
+    /// Returns the next id, for a review whose response is sent `now`.
     pub fn next(&self, now: SystemTime) -> ReviewId {
         let milliseconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         let place = milliseconds << WITHIN;

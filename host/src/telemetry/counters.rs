@@ -1,25 +1,24 @@
-//! What is counted on the way, and read by whoever wants to know: numbers that go up, and how long things took. No count
-//! waits for another.
+//! Counters and histograms, for the metrics and the status. No update waits for another.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// A number that goes up.
+/// A counter that only goes up.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
 impl Count {
-    /// One more.
+    /// Adds one.
     pub fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many more.
+    /// Adds `more`.
     pub fn add_many(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// How many there were until now.
+    /// Returns the current count.
     pub fn now(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -29,8 +28,8 @@ const MICRO: u64 = 1000;
 const MILLI: u64 = 1000 * MICRO;
 const SECOND: u64 = 1000 * MILLI;
 
-/// Where buckets end, in nanoseconds: from what the quickest policy takes to a review's budget. Above the last there is
-/// one more.
+/// Upper ends of the buckets, in nanoseconds: from the duration of the quickest policy to the default
+/// deadline of a review. One more bucket follows the last.
 const ENDS: [u64; 19] = [
     10 * MICRO,
     25 * MICRO,
@@ -53,16 +52,16 @@ const ENDS: [u64; 19] = [
     10 * SECOND,
 ];
 
-/// How long things took.
+/// A histogram of durations.
 #[derive(Debug, Default)]
 pub struct Times {
     buckets: [Count; ENDS.len() + 1],
-    /// Nanoseconds of all together.
+    /// Sum of all durations, in nanoseconds.
     sum: AtomicU64,
 }
 
 impl Times {
-    /// One more took so long.
+    /// Records one duration.
     pub fn took(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         if let Some(bucket) = self.buckets.get(ENDS.partition_point(|end| *end < nanoseconds)) {
@@ -71,12 +70,12 @@ impl Times {
         self.sum.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
-    /// All of them together, in seconds.
+    /// Returns the sum of all durations, in seconds.
     pub fn seconds(&self) -> f64 {
         Duration::from_nanos(self.sum.load(Ordering::Relaxed)).as_secs_f64()
     }
 
-    /// Where each bucket ends, in seconds, and how many are in it; the last one has no end.
+    /// Returns each bucket's upper end in seconds and its count. The last bucket has no end.
     pub fn buckets(&self) -> Vec<(f64, u64)> {
         let ends = ENDS.iter().map(|end| Duration::from_nanos(*end).as_secs_f64()).chain([f64::INFINITY]);
         ends.zip(self.buckets.iter().map(Count::now)).collect()

@@ -1,8 +1,9 @@
-//! The decision log: a line of JSON for every review, in files that are rotated. `host/docs/decision-log.md` has its form.
+//! The decision log: a line of JSON for every review, in rotated files. `host/docs/decision-log.md` describes
+//! the form.
 //!
-//! No review waits for a disk: the door makes the line, puts it into a queue that is bounded in lines and in bytes, and a
-//! thread of its own writes it. What finds the queue full, or cannot be written, is lost and counted, and changes no
-//! verdict.
+//! No review waits for a disk. The webhook makes the line and puts it into a queue that is limited in lines
+//! and in bytes; a separate thread writes it. A line that finds the queue full, or cannot be written, is lost
+//! and counted, and changes no verdict.
 
 mod files;
 mod line;
@@ -25,10 +26,10 @@ use crate::telemetry::answered::{ReviewId, Reviewed};
 use crate::telemetry::counters::Count;
 use crate::text;
 
-/// Lines are written when this much time has passed since the first that waits, so that many go together.
+/// Time between the first waiting line and the write, so that many lines are written together.
 const GATHERING: Duration = Duration::from_millis(20);
 
-/// The end that reviews are given to, and that is asked how it goes. Clones are of the same log.
+/// The handle through which reviews are logged and the state is read. Clones share one log.
 #[derive(Clone, Default)]
 pub struct DecisionLog(Arc<Shared>);
 
@@ -36,9 +37,9 @@ pub struct DecisionLog(Arc<Shared>);
 struct Shared {
     config: ArcSwapOption<DecisionLogConfig>,
     queue: Mutex<Queue>,
-    /// Something is in the queue, or is asked of the thread.
+    /// Notified when the queue has a line, or the thread has another task.
     wanted: Condvar,
-    /// The thread has ended.
+    /// Notified when the thread has ended.
     ended: Condvar,
     counts: Counts,
     trouble: ArcSwapOption<String>,
@@ -47,13 +48,13 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     lines: VecDeque<Line>,
-    /// Of all lines in it, and of those that are being written.
+    /// Size of all lines in the queue, and of those that are being written.
     bytes: usize,
-    /// The configuration has changed.
+    /// Whether the configuration has changed.
     changed: bool,
-    /// The thread is to write what there is, and end.
+    /// Whether the thread writes the remaining lines and ends.
     closing: bool,
-    /// There is a thread.
+    /// Whether the thread exists.
     running: bool,
 }
 
@@ -70,23 +71,23 @@ struct Counts {
     failed: Count,
 }
 
-/// How it goes.
+/// The state of the decision log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// Lines that are in the files.
+    /// Number of lines in the files.
     pub written: u64,
-    /// Reviews that found the queue full.
+    /// Number of reviews that found the queue full.
     pub dropped: u64,
-    /// Lines that could not be written.
+    /// Number of lines that could not be written.
     pub failed: u64,
-    /// Reviews in the queue.
+    /// Number of reviews in the queue.
     pub waiting: usize,
-    /// Why nothing can be written now.
+    /// The reason for which lines cannot be written now.
     pub trouble: Option<Arc<String>>,
 }
 
 impl DecisionLog {
-    /// Follows the configuration from now on; none: nothing is logged.
+    /// Follows this configuration from now on. With None nothing is logged.
     pub fn configure(&self, config: Option<&DecisionLogConfig>) {
         let Shared { config: current, wanted, .. } = &*self.0;
         if current.load().as_deref() == config {
@@ -107,12 +108,13 @@ impl DecisionLog {
         wanted.notify_all();
     }
 
-    /// What is followed.
+    /// Returns the configuration in force.
     pub fn config(&self) -> Option<Arc<DecisionLogConfig>> {
         self.0.config.load_full()
     }
 
-    /// Whether this review is logged. Those that are denied, or would be, always are, and those in which a policy failed.
+    /// Returns whether this review is logged. Besides the sample, all reviews that are denied or would be,
+    /// and all in which a policy failed, are logged.
     pub fn wants(&self, reviewed: &Reviewed) -> bool {
         let config = self.0.config.load();
         let Some(config) = config.as_ref() else { return false };
@@ -122,7 +124,7 @@ impl DecisionLog {
             || reviewed.said().any(|said| said.judgement.is_err())
     }
 
-    /// Queues the line of a review that is wanted, or counts it as dropped where the queue is full.
+    /// Queues the line of a review, or counts the review as dropped if the queue is full.
     pub fn log(&self, reviewed: &Reviewed) {
         let Some(most) = self.0.config.load().as_ref().map(|config| config.queue) else { return };
         let is_full = |queue: &Queue, bytes: usize| {
@@ -130,7 +132,7 @@ impl DecisionLog {
                 || queue.lines.len() >= most
                 || queue.bytes.saturating_add(bytes) > limits::DECISION_LOG_MEMORY.size()
         };
-        // A line that finds no place is not made, where that is known before.
+        // If the queue is already full, the line is not made at all.
         if is_full(&self.0.queue(), 0) {
             self.0.counts.dropped.add();
             return;
@@ -147,13 +149,13 @@ impl DecisionLog {
         queue.lines.push_back(line);
         let first = queue.lines.len() == 1;
         drop(queue);
-        // The others are found by the thread, which is awake by then: waking it takes a call of the system.
+        // A thread with further lines is awake already, and a notification costs a system call.
         if first {
             self.0.wanted.notify_all();
         }
     }
 
-    /// How it goes.
+    /// Returns the state of the log.
     pub fn state(&self) -> State {
         let Shared { counts, trouble, .. } = &*self.0;
         State {
@@ -165,7 +167,7 @@ impl DecisionLog {
         }
     }
 
-    /// Writes what there is and takes no more. Returns whether that was done within `patience`.
+    /// Writes the remaining lines and takes no more. Returns whether that was done within `patience`.
     pub fn close(&self, patience: Duration) -> bool {
         let mut queue = self.0.queue();
         queue.closing = true;
@@ -180,7 +182,8 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers why nothing can be written, or that all is well, and says so once.
+    /// Records the reason for which lines cannot be written, or that they can again, and logs each change
+    /// once.
     fn trouble(&self, trouble: Option<String>) {
         let before = self.trouble.swap(trouble.clone().map(Arc::new));
         match (before.as_deref(), trouble) {
@@ -199,7 +202,7 @@ impl Shared {
     }
 }
 
-/// The thread's side.
+/// The state of the thread that writes.
 struct Writer {
     shared: Arc<Shared>,
     files: Option<Files>,
@@ -256,7 +259,7 @@ impl Writer {
         shared.counts.written.add_many(done);
         shared.counts.failed.add_many((lines.len() as u64).saturating_sub(done));
         if written.is_err() {
-            // Whatever it was, the next lines find out whether it still is.
+            // Whatever the error was: the next lines show whether it persists.
             self.files = None;
         }
         let trouble = |error| format!("{} cannot be written: {error}", text::path(&config.directory));

@@ -1,5 +1,5 @@
-//! Lines of the log that others can cause: of each kind so many a second, and then one that says how many were left out.
-//! What is not written is not formatted either.
+//! Rate limit for log lines that others can cause. Each kind has a number of lines a second, and then one
+//! line with the number of those left out. A line that is left out is not formatted either.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,29 +11,29 @@ use crate::limits;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a line is about.
+/// The kinds of throttled lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// An image, or a whole review, was denied or would have been.
+    /// An image or a whole review that was denied, or would have been.
     Denial,
-    /// A policy gave no decision.
+    /// A policy that gave no decision.
     Malfunction,
-    /// A policy's own.
+    /// A policy's own log line.
     Policy,
     /// A request that got no verdict.
     Request,
     /// A TLS handshake that failed.
     Handshake,
-    /// A connection that was closed for others.
+    /// A connection that was closed to free its slot for another.
     Connection,
 }
 
 impl Kind {
-    /// All of them, in order.
+    /// All kinds, in order.
     pub const ALL: [Kind; 6] =
         [Kind::Denial, Kind::Malfunction, Kind::Policy, Kind::Request, Kind::Handshake, Kind::Connection];
 
-    /// As metrics call it.
+    /// Returns the name of the kind in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Kind::Denial => "denial",
@@ -45,7 +45,7 @@ impl Kind {
         }
     }
 
-    /// As the log calls many of them.
+    /// Returns the plural name of the kind in the log.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Denial => "denials",
@@ -58,7 +58,7 @@ impl Kind {
     }
 }
 
-/// How much was written lately.
+/// The number of lines written lately, by kind.
 pub struct Lines {
     since: Instant,
     kinds: [Written; Kind::ALL.len()],
@@ -66,10 +66,10 @@ pub struct Lines {
 
 #[derive(Default)]
 struct Written {
-    /// The second that is counted in its upper half, and the lines of it in the lower.
+    /// The current second in the upper half, and its number of lines in the lower half.
     lately: AtomicU64,
     left_out: AtomicU64,
-    /// All that were left out until now.
+    /// Number of lines left out since the start.
     total: AtomicU64,
 }
 
@@ -80,8 +80,8 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// Whether one more line of this kind may be written now. Who is told no leaves it out; it is counted, and told of
-    /// within a second.
+    /// Returns whether one more line of this kind may be written now. With false the caller leaves it out;
+    /// the line is counted and reported within a second.
     pub fn may(self: &Arc<Self>, kind: Kind) -> bool {
         let Some(written) = self.kinds.get(kind as usize) else { return true };
         let second = self.since.elapsed().as_secs() << 32;
@@ -94,7 +94,8 @@ impl Lines {
         written.total.fetch_add(1, Ordering::Relaxed);
         if written.left_out.fetch_add(1, Ordering::Relaxed) == 0 {
             let lines = Arc::clone(self);
-            // Without a runtime there is nobody to wait: the next one that is left out is told of with this one.
+            // Without a runtime there is no timer: the line is reported together with the next one that is
+            // left out.
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(async move {
                     tokio::time::sleep(SECOND).await;
@@ -105,12 +106,12 @@ impl Lines {
         false
     }
 
-    /// How many lines of a kind were left out until now.
+    /// Returns the number of lines of a kind left out since the start.
     pub fn left_out(&self, kind: Kind) -> u64 {
         self.kinds.get(kind as usize).map_or(0, |written| written.total.load(Ordering::Relaxed))
     }
 
-    /// Tells at once of all that were left out.
+    /// Reports all lines left out, at once.
     pub fn tell_all(&self) {
         Kind::ALL.into_iter().for_each(|kind| self.tell(kind));
     }

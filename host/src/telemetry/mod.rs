@@ -1,4 +1,4 @@
-//! What the host tells of itself while it runs: counters, throttled log lines, the decision log.
+//! Reports of a running host: counters, throttled log lines, the decision log.
 
 pub mod answered;
 pub mod counters;

@@ -1,5 +1,5 @@
-//! The fault that nobody serves through: the host itself is killed, at many moments of a swap. It starts again with all
-//! that was in force or all that came after, under a greater number.
+//! The fault during which the host does not serve: the host itself is killed, at many moments of a swap.
+//! After its restart the old or the new content is in force as a whole, under a higher number.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::stage::Stage;
 
 pub(super) const NAME: &str = "SIGKILL of the host";
 
-/// How long after a file was renamed the host is killed, in milliseconds, and whether another file changes while nobody
-/// looks.
+/// Times between the rename of a file and the kill, in milliseconds, and whether another file changes while
+/// no host runs.
 const MOMENTS: [(u64, bool); 8] =
     [(0, false), (20, false), (45, true), (55, false), (60, true), (65, false), (80, true), (150, false)];
 

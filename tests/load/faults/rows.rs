@@ -1,4 +1,4 @@
-//! The faults, one a row: how the host is run, what is done to it, what it has to say, and how that is mended.
+//! The table of faults: how the host is run, the harm, the message that the host must log, and the repair.
 
 use std::fs;
 use std::io::Write as _;
@@ -16,20 +16,20 @@ use rustix::process::{Pid, Signal};
 use crate::host::{Installation, signal, template};
 use crate::stage::Stage;
 
-/// A row.
+/// A fault.
 pub(super) struct Fault {
     pub(super) name: &'static str,
     /// The words that run the host.
     pub(super) under: fn(&Installation) -> Result<Vec<String>>,
-    /// What is done. What it answers lasts until the fault is mended.
+    /// The harm. A returned killer lives until the fault is mended.
     pub(super) harm: fn(&Stage) -> Result<Option<Killer>>,
-    /// What the host's log says then; empty: it is none of its business.
+    /// Part of the host's log message during the fault. Empty if the host has nothing to report.
     pub(super) says: &'static str,
-    /// Every change waits while it lasts: a change comes into force whole or not at all.
+    /// Whether every change waits during the fault: a change comes into force whole or not at all.
     pub(super) blocks: bool,
-    /// How often the other policy is swapped while it lasts.
+    /// Number of swaps of the other policy during the fault.
     pub(super) swaps: usize,
-    /// Mends it: the place of what must be in force then.
+    /// The repair. Returns the place of the content that must be in force then.
     pub(super) mend: fn(&Stage) -> Result<usize>,
 }
 
@@ -56,7 +56,7 @@ pub(super) const FAULTS: [Fault; 12] = [
     Fault {
         name: "empty file",
         harm: |stage| {
-            // In place, as a shell's redirection does.
+            // Written in place, as by a shell's redirection.
             fs::File::create(stage.installation.file())?;
             Ok(None)
         },
@@ -103,7 +103,7 @@ pub(super) const FAULTS: [Fault; 12] = [
         says: "cannot be read: No such file or directory",
         blocks: true,
         mend: |stage| {
-            // As one: a folder without the file would be a set without the policy.
+            // Swapped at once: a folder without the file would be a set without the policy.
             fs::create_dir(stage.installation.path("policies.new"))?;
             let place = stage.offered_file()?;
             fs::write(
@@ -164,7 +164,7 @@ pub(super) const FAULTS: [Fault; 12] = [
         under: |_| in_user_namespace("exec \"$@\""),
         harm: |stage| {
             watches(stage, 0)?;
-            // Another folder in the place of the one that is watched.
+            // Another folder replaces the watched one.
             let (old, new) = (stage.installation.path("policies"), stage.installation.path("policies.new"));
             fs::create_dir(&new)?;
             fs::copy(stage.installation.file(), new.join("file.wasm"))?;
@@ -187,7 +187,7 @@ pub(super) const FAULTS: [Fault; 12] = [
             Ok(Some(killer))
         },
         says: "the process that compiled it was killed",
-        // It is tried again, with nothing to do for it.
+        // The host tries again by itself; nothing has to be mended.
         mend: Stage::offered_file,
         ..BROKEN_FILE
     },
@@ -202,12 +202,12 @@ fn file_is(stage: &Stage, bytes: &[u8]) -> Result<Option<Killer>> {
     Ok(None)
 }
 
-/// A policy whose `configure` does this first.
+/// Returns a policy whose `configure` begins with this instruction.
 fn configured_by(instruction: &str) -> Result<Vec<u8>> {
     template(&[(";; MARK configure\n", &format!("{instruction}\n"))])
 }
 
-/// The policy `file` in an edition, with so much code that compiling it takes a while.
+/// Returns the policy `file` in an edition, with enough code to take a while to compile.
 fn slow(edition: u32) -> Result<Vec<u8>> {
     let mut functions = String::new();
     for number in 0..4000 {
@@ -223,7 +223,7 @@ fn slow(edition: u32) -> Result<Vec<u8>> {
     crate::host::edition(edition, &[(";; MARK core\n", &functions)])
 }
 
-/// A program of the system, or what brings it.
+/// Returns an error that names the package if a program of the system is missing.
 fn need(program: &str, package: &str) -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
@@ -236,13 +236,14 @@ fn words<const COUNT: usize>(words: [&str; COUNT]) -> Result<Vec<String>> {
     Ok(words.map(str::to_owned).to_vec())
 }
 
-/// As a user to whom the permissions of files apply, whoever we are.
+/// Returns the words that run a program as a user to whom file permissions apply, even if this process is
+/// root.
 fn unprivileged() -> Result<Vec<String>> {
     need("unshare", "util-linux")?;
     words(["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"])
 }
 
-/// After a shell script, as the administrator of a namespace of its own.
+/// Returns the words that run a program after a shell script, as root of a new user namespace.
 fn in_user_namespace(script: &str) -> Result<Vec<String>> {
     need("unshare", "util-linux")?;
     words(["unshare", "--user", "--map-root-user", "--mount", "--", "sh", "-euc", script, "sh"])
@@ -256,13 +257,14 @@ fn with_small_state(state: &Path) -> Result<Vec<String>> {
     ))
 }
 
-/// What fills the state directory, as the host's own mounts show it.
+/// Returns the path of the file that fills the state directory, as seen in the host's own mounts.
 fn filler(stage: &Stage) -> PathBuf {
     let state = stage.installation.path("state/filler");
     PathBuf::from(format!("/proc/{}/root{}", stage.host.id(), state.display()))
 }
 
-/// With a wall clock that the file `clock` sets, and monotonic time as it is.
+/// Returns the words that run a program with a wall clock set by the file `clock`, and monotonic time
+/// unchanged.
 fn with_clock(installation: &Installation) -> Result<Vec<String>> {
     installation.replace("clock", b"+0")?;
     let libraries = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
@@ -278,7 +280,7 @@ fn with_clock(installation: &Installation) -> Result<Vec<String>> {
     ])
 }
 
-/// How many watches the host's namespace gives (inotify(7), namespaces(7)).
+/// Sets the number of inotify watches in the host's namespace (inotify(7), namespaces(7)).
 fn watches(stage: &Stage, limit: u32) -> Result<()> {
     need("nsenter", "util-linux")?;
     let status = Command::new("nsenter")
@@ -297,7 +299,7 @@ fn watches(stage: &Stage, limit: u32) -> Result<()> {
     Ok(())
 }
 
-/// Kills every child of the host, until it is dropped.
+/// A thread that kills every child of the host, until it is dropped.
 pub(super) struct Killer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -320,14 +322,14 @@ impl Killer {
 impl Drop for Killer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // It does not panic.
+        // The thread does not panic.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// The children of a process that still run.
+/// Returns the running children of a process.
 fn children(process: u32) -> Vec<Pid> {
-    // Each thread has its own (proc_pid_children(5)).
+    // Each thread has a list of its own (proc_pid_children(5)).
     let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     let ids: Vec<String> = children.collect();

@@ -1,4 +1,4 @@
-//! The files of the decision log: one that is written, and those before it, of bounded size and number.
+//! The files of the decision log: the current one and the rotated ones, limited in size and number.
 
 use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Write};
@@ -9,20 +9,20 @@ use crate::config::DecisionLogConfig;
 use crate::fs::{self, Access, FolderError, Privacy, PrivateFolder};
 use crate::telemetry::answered::ReviewId;
 
-/// The file that is written.
+/// Name of the current file.
 pub(super) const CURRENT: &str = "decisions.jsonl";
-/// Others are called by the review that came next.
+/// Prefix of the names of rotated files. After it comes the id of the first review of the next file.
 const BEFORE: &str = "decisions-";
 const ENDING: &str = ".jsonl";
-/// Lines are gathered up to so many bytes.
+/// Size of the write buffer, in bytes.
 const BUFFER: usize = 256 * 1024;
 
-/// The file that is written, open, with its lock: no other process writes it.
+/// The current file, open and locked: no other process writes it.
 pub(super) struct Files {
     directory: PathBuf,
     folder: PrivateFolder,
     file: File,
-    /// Bytes in it, all of whole lines.
+    /// Length of the file in bytes, whole lines only.
     length: u64,
     buffer: Vec<u8>,
     buffered: u64,
@@ -30,10 +30,12 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Opens the file and takes its lock, making the folder (mode 0700) and the file (mode 0600) where there is none.
+    /// Opens the file and takes its lock. Creates the folder (mode 0700) and the file (mode 0600) if they are
+    /// missing.
     ///
     /// # Errors
-    /// It cannot be made or written, another process writes it, or another user can exchange the folder or the file.
+    /// Returns an error if the file cannot be created or written, if another process writes it, or if another
+    /// user can exchange the folder or the file.
     pub(super) fn open(config: &DecisionLogConfig) -> io::Result<Files> {
         let directory = config.directory.clone();
         let folder = folder(&directory)?;
@@ -55,7 +57,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Returns whether the file still stands in `directory`, and measures it again.
+    /// Returns whether the file is still the current one in `directory`, and measures it again.
     pub(super) fn stands_in(&mut self, directory: &Path) -> io::Result<bool> {
         let here = self.file.metadata()?;
         let stands = self.directory == directory
@@ -70,7 +72,7 @@ impl Files {
         Ok(stands)
     }
 
-    /// Finds the length of the file, and cuts a line that is not whole: the end of a process or a full disk left it.
+    /// Measures the file, and cuts an incomplete last line that a killed process or a full disk left.
     fn measure(&mut self) -> io::Result<()> {
         let length = self.file.metadata()?.len();
         self.length = whole_lines(&self.file, length)?;
@@ -80,7 +82,7 @@ impl Files {
         Ok(())
     }
 
-    /// Adds a line, after a new file was begun where this one would become too large.
+    /// Adds a line. Begins a new file first if this one would become too large.
     pub(super) fn add(&mut self, config: &DecisionLogConfig, id: ReviewId, line: &[u8]) -> io::Result<()> {
         if self.is_full(line.len(), config.file_size) {
             self.flush()?;
@@ -91,13 +93,13 @@ impl Files {
         if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
     }
 
-    /// Whether so many bytes more are too many.
+    /// Returns whether a file that is not empty would exceed `file_size` with `more` bytes.
     fn is_full(&self, more: usize, file_size: u64) -> bool {
         let length = self.length + self.buffer.len() as u64;
         length > 0 && length + more as u64 > file_size
     }
 
-    /// Writes what was added. A part of it that was written when it fails is taken back.
+    /// Writes the buffer. After an error a partial write is taken back.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         let written = self.file.write_all(&self.buffer);
         match &written {
@@ -105,7 +107,7 @@ impl Files {
                 self.length += self.buffer.len() as u64;
                 self.written += self.buffered;
             }
-            // Should this fail as well, the line is cut when the file is opened again.
+            // If this fails too, the line is cut when the file is opened again.
             Err(_) => drop(self.file.set_len(self.length)),
         }
         self.buffer.clear();
@@ -113,7 +115,7 @@ impl Files {
         written
     }
 
-    /// How many lines were written since this was asked last.
+    /// Returns the number of lines written since the last call.
     pub(super) fn take_written(&mut self) -> u64 {
         std::mem::take(&mut self.written)
     }
@@ -127,7 +129,7 @@ impl Files {
     }
 }
 
-/// Opens the folder, and makes it with mode 0700 where it is missing.
+/// Opens the folder. Creates it with mode 0700 if it is missing.
 pub(super) fn folder(directory: &Path) -> io::Result<PrivateFolder> {
     PrivateFolder::open(directory, Privacy::Readable).map_err(|error| match error {
         FolderError::NoFolder(path) => io::Error::other(format!(
@@ -137,7 +139,7 @@ pub(super) fn folder(directory: &Path) -> io::Result<PrivateFolder> {
     })
 }
 
-/// Where the last whole line of a file ends that has so many bytes.
+/// Returns the end of the last whole line within the first `length` bytes of a file.
 fn whole_lines(file: &File, length: u64) -> io::Result<u64> {
     let mut end = length;
     let mut piece = [0; 4096];
@@ -153,7 +155,7 @@ fn whole_lines(file: &File, length: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Returns the names of the files before the one that is written, the oldest first.
+/// Returns the names of the rotated files, the oldest first.
 pub(super) fn rotated(folder: &PrivateFolder) -> io::Result<Vec<String>> {
     let mut names = folder.names()?;
     names.retain(|name| name.starts_with(BEFORE) && name.ends_with(ENDING));
@@ -161,13 +163,13 @@ pub(super) fn rotated(folder: &PrivateFolder) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Removes the oldest files but for so many, the one that is written counted.
+/// Removes the oldest files until `files` remain, including the current one.
 fn prune(folder: &PrivateFolder, files: usize) -> io::Result<()> {
     let before = rotated(folder)?;
     let surplus = (before.len() + 1).saturating_sub(files);
     for name in before.iter().take(surplus) {
         match folder.remove(name) {
-            // Somebody else has removed it.
+            // Another process has removed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,
         }

@@ -1,4 +1,4 @@
-//! One line of the decision log: a record as JSON, within its bound.
+//! One line of the decision log: a record as JSON, within its limit.
 
 use std::io::{self, Write};
 
@@ -10,8 +10,8 @@ use crate::limits;
 use crate::telemetry::answered::Reviewed;
 use crate::text;
 
-/// Returns the line of a review, its end included. A line over the bound leaves out first the decisions and then the
-/// request too, and says so.
+/// Returns the line of a review, including its line break. A line over the limit leaves out first the
+/// decisions and then the request too, and has `leftOut`.
 pub(super) fn of(reviewed: &Reviewed) -> Vec<u8> {
     let whole = [None, Some(LeftOut::Decisions), Some(LeftOut::Request)].into_iter();
     let mut lines = whole.filter_map(|left_out| {
@@ -20,13 +20,13 @@ pub(super) fn of(reviewed: &Reviewed) -> Vec<u8> {
         DecisionRecord::without(left_out, reviewed).serialize(&mut serializer).ok()?;
         Some(line.bytes)
     });
-    // The last form is far below the bound.
+    // The last form is far below the limit.
     let mut line = lines.next().unwrap_or_default();
     line.push(b'\n');
     line
 }
 
-/// Refuses what is more than so many bytes.
+/// A buffer that rejects writes beyond `most` bytes.
 struct Bounded {
     bytes: Vec<u8>,
     most: usize,
@@ -46,14 +46,14 @@ impl Write for Bounded {
     }
 }
 
-/// JSON in which every character that a terminal would not show as it is, is escaped: what is read from it is what was
-/// asked, and whoever looks at the file is not deceived.
+/// JSON with every character escaped that a terminal would not show as it is. The parsed text is exactly that
+/// of the request, and a reader of the raw file is not deceived.
 struct Printable(CompactFormatter);
 
 impl Formatter for Printable {
     fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         if fragment.is_ascii() {
-            // Control characters come another way.
+            // Control characters are escaped elsewhere, by the serializer.
             return self.0.write_string_fragment(writer, fragment);
         }
         for character in fragment.chars() {

@@ -1,8 +1,8 @@
 //! Reads the decision log back: its newest records, for a replay.
 //!
-//! A file may hold anything by the time it is read: half of a line that is being written, the damage of a full disk, or
-//! lines of a program of another version. A line that holds no record is skipped. Nothing here is an error but a folder
-//! that cannot be opened.
+//! A file may hold anything by then: half of a line that is being written, the damage of a full disk, or
+//! lines of another version. A line that holds no record is skipped. The only error is a folder that cannot
+//! be opened or listed.
 
 use std::fs::File;
 use std::io;
@@ -16,17 +16,17 @@ use crate::fs::{Access, FileError, PrivateFolder};
 use crate::limits;
 use crate::text;
 
-/// Bytes that are read at a time.
+/// Size of one read, in bytes.
 const BLOCK: u64 = 64 * 1024;
 
-/// Limits of what is read.
+/// Limits of reading the log back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadLimits {
-    /// Bytes at the end of each file.
+    /// Number of bytes at the end of each file.
     pub file: u64,
-    /// Lines of all files, whether they hold a record or not.
+    /// Number of lines of all files, with a record or without.
     pub lines: usize,
-    /// Wall clock.
+    /// Wall-clock time.
     pub time: Duration,
 }
 
@@ -43,9 +43,9 @@ impl Default for ReadLimits {
 /// The records of a decision log, the newest first. A record whose file is rotated meanwhile may come twice.
 pub struct Records {
     folder: PrivateFolder,
-    /// The files that are still to be read, the newest last.
+    /// The remaining files, the newest last.
     names: Vec<String>,
-    /// The file that is being read.
+    /// The current file.
     file: Option<Lines>,
     limits: ReadLimits,
     until: Instant,
@@ -55,25 +55,26 @@ impl Records {
     /// Opens a decision log by the rules under which it is written.
     ///
     /// # Errors
-    /// The folder cannot be opened or listed, or another user can exchange it.
+    /// Returns an error if the folder cannot be opened or listed, or if another user can exchange it.
     pub fn open(directory: &Path, limits: ReadLimits) -> io::Result<Records> {
         let until = Instant::now() + limits.time;
         let folder = folder(directory)?;
         let mut records = Records { folder, names: Vec::new(), file: None, limits, until };
-        // Before the others are listed: after a rotation in between this file is read twice, where another order would
-        // miss it.
+        // Opened before the others are listed: after a rotation in between this file is read twice. The other
+        // order would miss it.
         records.file = records.lines_of(CURRENT);
         records.names = rotated(&records.folder)?;
         Ok(records)
     }
 
-    /// Opens a file. Returns None, and logs why, if it is not this user's alone or cannot be read.
+    /// Opens a file. Returns None, and logs the reason, if the file is not this user's alone or cannot be
+    /// read.
     fn lines_of(&self, name: &str) -> Option<Lines> {
         let lines =
             self.folder.file(name, Access::Read).and_then(|file| Ok(Lines::new(file, self.limits.file)?));
         match lines {
             Ok(lines) => Some(lines),
-            // There is none yet, or the oldest has just been removed.
+            // There is no file yet, or the oldest has just been removed.
             Err(FileError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 tracing::warn!("decision log: {} is not read back: {error}", text::shown(name, SHOWN));
@@ -82,7 +83,7 @@ impl Records {
         }
     }
 
-    /// Returns the line before the last one that was returned.
+    /// Returns the line before the last returned one, within the limits.
     fn line(&mut self) -> Option<Vec<u8>> {
         while self.limits.lines > 0 && Instant::now() < self.until {
             match self.file.as_mut().map(Lines::previous) {
@@ -90,7 +91,7 @@ impl Records {
                     self.limits.lines -= 1;
                     return Some(line);
                 }
-                // A file that becomes shorter meanwhile has nothing more to say either.
+                // A file that becomes shorter meanwhile has no further lines either.
                 Some(Ok(None) | Err(_)) => self.file = None,
                 None => {
                     let name = self.names.pop()?;
@@ -115,17 +116,17 @@ impl Iterator for Records {
     }
 }
 
-/// Bytes of a file's name that are shown.
+/// Maximum length of a file's name in a message, in bytes.
 const SHOWN: usize = 64;
 
 /// The lines at the end of a file, the last first.
 struct Lines {
     file: File,
-    /// The place from which on the file is read.
+    /// Start of the part that is read.
     least: u64,
-    /// The place from which on the file has been read.
+    /// Start of the part that has been read.
     at: u64,
-    /// The bytes from there to the last line that was returned; None after the first line.
+    /// The bytes from `at` to the last returned line. None after the first line.
     rest: Option<Vec<u8>>,
 }
 
@@ -139,7 +140,8 @@ impl Lines {
         Ok(lines)
     }
 
-    /// Returns the line before the last one that was returned, without its line break. A line over the bound is empty.
+    /// Returns the line before the last returned one, without its line break. A line over the limit is
+    /// returned empty.
     fn previous(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut too_long = false;
         loop {
@@ -151,7 +153,7 @@ impl Lines {
             }
             if self.at == self.least {
                 let line = self.rest.take();
-                // The piece at another place than the file's beginning is half a line.
+                // A piece that does not begin at the beginning of the file is half a line.
                 return Ok(line.filter(|_| self.at == 0 && !too_long));
             }
             if rest.len() > limits::DECISION_LOG_LINE.size() {

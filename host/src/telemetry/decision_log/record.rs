@@ -1,4 +1,4 @@
-//! The record of a review in the decision log, as a line holds it: written by the host, and read back for a replay.
+//! The record of a review in the decision log. The host writes it, and reads it back for a replay.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -40,12 +40,12 @@ pub struct DecisionRecord<'a> {
     pub images: Vec<ImageRecord<'a>>,
     /// The time from the request's first byte to the verdict.
     pub microseconds: u64,
-    /// The part that a line over its bound lacks.
+    /// The part that was left out to keep the line within its limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left_out: Option<LeftOut>,
 }
 
-/// The part of a record that was left out, so that its line is within the bound.
+/// A part of a record, left out so that its line is within the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum LeftOut {
@@ -78,7 +78,7 @@ pub struct ImageRecord<'a> {
     pub error: Option<Cow<'a, str>>,
     /// Whether the image may run, before the host's mode is applied.
     pub allowed: bool,
-    /// The basis of that.
+    /// The basis of that result.
     pub decided_by: DecidedBy,
     /// The decisions of the policies that apply.
     pub decisions: Vec<PolicyRecord<'a>>,
@@ -92,7 +92,7 @@ pub struct PolicyRecord<'a> {
     pub policy: Cow<'a, str>,
     /// The policy's mode.
     pub mode: Mode,
-    /// The outcome that counts.
+    /// The outcome after failurePolicy is applied.
     pub outcome: Outcome,
     /// The decision's code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,8 +130,8 @@ impl<'a> DecisionRecord<'a> {
         }
     }
 
-    /// Returns the review, to be evaluated again. Returns None if the record has no request or no image, or if an annotation
-    /// is given twice.
+    /// Returns the review, for another evaluation. Returns None if the record has no request or no image, or
+    /// if an annotation is given twice.
     pub fn review(&self) -> Option<Review> {
         if self.left_out == Some(LeftOut::Request) || self.images.is_empty() {
             return None;
@@ -189,7 +189,7 @@ fn write_pairs<S: Serializer>(pairs: &[(String, String)], serializer: S) -> Resu
     serializer.collect_map(pairs.iter().map(|(key, value)| (key, value)))
 }
 
-/// Reads an object of strings as it stands, so that a key given twice is seen.
+/// Reads an object of strings unchanged, so that a key given twice is noticed.
 fn read_pairs<'de, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Cow<'a, [(String, String)]>, D::Error> {
