@@ -38,6 +38,8 @@ mod fuzz;
 #[cfg(test)]
 mod gate;
 #[cfg(test)]
+mod guide;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod isolation;

@@ -176,7 +176,7 @@ fn the_page_of_the_documentation_is_the_table() {
     } else {
         assert!(found == markdown(), "{}: `UPDATE=1 cargo test metrics` writes it", path.display());
     }
-    // Alerts and the README name existing metrics only.
+    // Alerts and the guide name existing metrics only.
     let named = |text: &str| -> BTreeSet<String> {
         let word = |c: char| !c.is_ascii_alphanumeric() && c != '_';
         let words = text.split(word).filter(|word| word.starts_with("image_policy_host_"));
@@ -184,9 +184,8 @@ fn the_page_of_the_documentation_is_the_table() {
     };
     let all: BTreeSet<_> =
         ALL.iter().flat_map(|group| group.metrics).map(|metric| metric.full_name()).collect();
-    let readme = fs::read_to_string(project("README.md")).unwrap();
-    let unknown: Vec<_> =
-        named(text).union(&named(&readme)).filter(|name| !all.contains(*name)).cloned().collect();
+    let named: BTreeSet<_> = crate::guide::pages().iter().flat_map(|(_, page)| named(page)).collect();
+    let unknown: Vec<_> = named.difference(&all).cloned().collect();
     assert_eq!(unknown, [""; 0], "named in the documentation, but there are no such metrics");
 }
 
