@@ -89,5 +89,7 @@ fn plain(text: &str) -> Option<String> {
         None => format!("{host}/{path}"),
     };
     let read = parse::parts(&deep).ok()?;
-    read.trusts_strangers().map(String::from).or(Some(deep))
+    // A literal host is what the writer means, and the load warns of it.
+    let owned = read.trusts_strangers().filter(|_| host.contains('*'));
+    owned.map(String::from).or(Some(deep))
 }

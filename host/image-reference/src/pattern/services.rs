@@ -6,53 +6,53 @@ use alloc::format;
 use super::{Pattern, glob};
 use crate::registry::split_port;
 
-/// Hosts of such registries: `OWNER` stands where the owner's name does, `*` for a location. Each is written as a
-/// pattern that is bound to an owner.
-const SERVICES: &[&str] = &[
-    "docker.io/OWNER/**",
-    "ghcr.io/OWNER/**",
-    "quay.io/OWNER/**",
-    "gcr.io/OWNER/**",
-    "public.ecr.aws/OWNER/**",
-    "registry.gitlab.com/OWNER/**",
-    "codeberg.org/OWNER/**",
-    "OWNER.dkr.ecr.*.amazonaws.com/**",
-    "OWNER.dkr.ecr-fips.*.amazonaws.com/**",
-    "OWNER.dkr.ecr.*.amazonaws.com.cn/**",
-    "OWNER.dkr-ecr.*.on.aws/**",
-    "OWNER.azurecr.io/**",
-    "OWNER.azurecr.cn/**",
-    "OWNER.azurecr.us/**",
-    "OWNER.*.azurecr.io/**",
-    "*-docker.pkg.dev/OWNER/**",
-    "*.gcr.io/OWNER/**",
-    "OWNER.jfrog.io/**",
-    "*.ocir.io/OWNER/**",
-    "*.icr.io/OWNER/**",
-    "rg.*.scw.cloud/OWNER/**",
-    "registry.*.aliyuncs.com/OWNER/**",
-    "OWNER-registry.*.cr.aliyuncs.com/**",
-    "OWNER.tencentcloudcr.com/**",
-    "OWNER.*.container-registry.ovh.net/**",
-    "OWNER.cloudsmith.io/**",
-    "OWNER.github.io/**",
-    "OWNER.ngrok.io/**",
-    "OWNER.ngrok.app/**",
-    "OWNER.ngrok-free.app/**",
-    "OWNER.trycloudflare.com/**",
-    "OWNER.workers.dev/**",
-    "OWNER.pages.dev/**",
-    "OWNER.fly.dev/**",
-    "OWNER.run.app/**",
-    "OWNER.*.run.app/**",
-    "OWNER.herokuapp.com/**",
-    "OWNER.azurewebsites.net/**",
-    "OWNER.*.cloudapp.azure.com/**",
-    "OWNER.cloudfront.net/**",
-    "OWNER.*.elb.amazonaws.com/**",
-    "OWNER.duckdns.org/**",
-    "OWNER.nip.io/**",
-    "OWNER.sslip.io/**",
+/// Ends of the hosts of such registries, and the registries: `OWNER` stands for the owner's name, `*` for a location. Each
+/// registry is written as a pattern that is bound to an owner.
+const SERVICES: &[(&str, &str)] = &[
+    ("docker.io", "docker.io/OWNER/**"),
+    ("ghcr.io", "ghcr.io/OWNER/**"),
+    ("quay.io", "quay.io/OWNER/**"),
+    ("gcr.io", "gcr.io/OWNER/**"),
+    ("public.ecr.aws", "public.ecr.aws/OWNER/**"),
+    ("registry.gitlab.com", "registry.gitlab.com/OWNER/**"),
+    ("codeberg.org", "codeberg.org/OWNER/**"),
+    ("amazonaws.com", "OWNER.dkr.ecr.*.amazonaws.com/**"),
+    ("amazonaws.com", "OWNER.dkr.ecr-fips.*.amazonaws.com/**"),
+    ("amazonaws.com.cn", "OWNER.dkr.ecr.*.amazonaws.com.cn/**"),
+    ("on.aws", "OWNER.dkr-ecr.*.on.aws/**"),
+    ("azurecr.io", "OWNER.azurecr.io/**"),
+    ("azurecr.cn", "OWNER.azurecr.cn/**"),
+    ("azurecr.us", "OWNER.azurecr.us/**"),
+    ("azurecr.io", "OWNER.*.azurecr.io/**"),
+    ("-docker.pkg.dev", "*-docker.pkg.dev/OWNER/**"),
+    ("gcr.io", "*.gcr.io/OWNER/**"),
+    ("jfrog.io", "OWNER.jfrog.io/**"),
+    ("ocir.io", "*.ocir.io/OWNER/**"),
+    ("icr.io", "*.icr.io/OWNER/**"),
+    ("scw.cloud", "rg.*.scw.cloud/OWNER/**"),
+    ("aliyuncs.com", "registry.*.aliyuncs.com/OWNER/**"),
+    ("cr.aliyuncs.com", "OWNER-registry.*.cr.aliyuncs.com/**"),
+    ("tencentcloudcr.com", "OWNER.tencentcloudcr.com/**"),
+    ("container-registry.ovh.net", "OWNER.*.container-registry.ovh.net/**"),
+    ("cloudsmith.io", "OWNER.cloudsmith.io/**"),
+    ("github.io", "OWNER.github.io/**"),
+    ("ngrok.io", "OWNER.ngrok.io/**"),
+    ("ngrok.app", "OWNER.ngrok.app/**"),
+    ("ngrok-free.app", "OWNER.ngrok-free.app/**"),
+    ("trycloudflare.com", "OWNER.trycloudflare.com/**"),
+    ("workers.dev", "OWNER.workers.dev/**"),
+    ("pages.dev", "OWNER.pages.dev/**"),
+    ("fly.dev", "OWNER.fly.dev/**"),
+    ("run.app", "OWNER.run.app/**"),
+    ("run.app", "OWNER.*.run.app/**"),
+    ("herokuapp.com", "OWNER.herokuapp.com/**"),
+    ("azurewebsites.net", "OWNER.azurewebsites.net/**"),
+    ("cloudapp.azure.com", "OWNER.*.cloudapp.azure.com/**"),
+    ("cloudfront.net", "OWNER.cloudfront.net/**"),
+    ("elb.amazonaws.com", "OWNER.*.elb.amazonaws.com/**"),
+    ("duckdns.org", "OWNER.duckdns.org/**"),
+    ("nip.io", "OWNER.nip.io/**"),
+    ("sslip.io", "OWNER.sslip.io/**"),
 ];
 
 /// Hosts that look like such a registry and belong to one owner.
@@ -65,7 +65,12 @@ pub(super) fn without_owner(pattern: &Pattern) -> Option<Cow<'static, str>> {
     if OF_ONE_OWNER.contains(&host) {
         return None;
     }
-    let found = SERVICES.iter().copied().find(|service| {
+    let is_literal = !host.contains('*');
+    let (_, found) = SERVICES.iter().copied().find(|(end, service)| {
+        // Lists have thousands of patterns, and nearly all of them end here.
+        if is_literal && !host.ends_with(end) {
+            return false;
+        }
         let (theirs, path) = service.split_once('/').unwrap_or((service, ""));
         let owner_in_path = path.starts_with("OWNER");
         let owner_open = |label: &str| label.contains('*');
@@ -88,9 +93,9 @@ pub(super) fn without_owner(pattern: &Pattern) -> Option<Cow<'static, str>> {
             }
         }
     })?;
-    Some(match host.contains('*') {
-        true => Cow::Borrowed(found),
-        false => Cow::Owned(format!("{}/OWNER/**", pattern.registry())),
+    Some(match is_literal {
+        false => Cow::Borrowed(found),
+        true => Cow::Owned(format!("{}/OWNER/**", pattern.registry())),
     })
 }
 
@@ -100,8 +105,9 @@ pub(super) fn below(host: &str) -> Option<&'static str> {
     if !domain.contains('.') {
         return None;
     }
-    SERVICES.iter().copied().find(|service| {
+    let (_, service) = SERVICES.iter().copied().find(|(_, service)| {
         let (host, _) = service.split_once('/').unwrap_or((service, ""));
         host.strip_suffix(domain).is_some_and(|before| before.ends_with(['.', '-']))
-    })
+    })?;
+    Some(service)
 }
