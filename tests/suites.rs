@@ -54,11 +54,11 @@ fn links_that_lead_round_in_a_circle_are_refused_with_the_place() {
 #[test]
 fn a_link_to_a_folder_of_fixtures_or_to_one_is_followed() {
     let folder = tempfile::tempdir().unwrap();
-    let [shared, suite] = ["shared", "suite"].map(|name| make(folder.path(), name));
-    File::create(shared.join("case.json")).unwrap();
-    symlink("../shared", suite.join("one")).unwrap();
-    symlink("../shared", suite.join("other")).unwrap();
-    symlink("../shared/case.json", suite.join("file.json")).unwrap();
+    let [common, suite] = ["common", "suite"].map(|name| make(folder.path(), name));
+    File::create(common.join("case.json")).unwrap();
+    symlink("../common", suite.join("one")).unwrap();
+    symlink("../common", suite.join("other")).unwrap();
+    symlink("../common/case.json", suite.join("file.json")).unwrap();
     symlink("nowhere", suite.join("broken.json")).unwrap();
     symlink("loop.json", suite.join("loop.json")).unwrap();
     assert_eq!(found(&suite), Ok(5));
