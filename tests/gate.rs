@@ -382,7 +382,7 @@ fn fixture(image: &str, allowed: bool) -> String {
         .to_string()
 }
 
-/// A failure to run suites says nothing about them: they run again, although nothing has changed.
+/// A failure to run suites says nothing about them: they run again, although nothing has changed, and after a pause.
 #[test]
 fn suites_that_could_not_be_run_are_tried_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -406,6 +406,11 @@ fn suites_that_could_not_be_run_are_tried_again() {
     );
     let again = again.expect("nobody tries again");
     assert!((Duration::from_secs(1)..Duration::from_secs(6)).contains(&again), "{again:?}");
+    let (early, left) = rule("x.io/good", true);
+    assert!(matches!(&early, Ruling::Refuse(why) if why.ends_with("it is tried again")), "{early:?}");
+    let left = left.expect("the pause goes on");
+    assert!(left <= again, "{left:?}");
+    std::thread::sleep(left);
     assert!(matches!(rule("x.io/good", true).0, Ruling::Swap(_)));
 }
 

