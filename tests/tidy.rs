@@ -240,8 +240,7 @@ fn uses() -> BTreeMap<String, BTreeSet<String>> {
         let used = uses.entry(top.trim_end_matches(".rs").to_owned()).or_default();
         for line in text.lines() {
             let code = line.split("//").next().unwrap_or_default();
-            for (at, found) in code.match_indices("crate::") {
-                let rest = &code[at + found.len()..];
+            for rest in code.split("crate::").skip(1) {
                 let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 used.insert(name);
             }
