@@ -241,3 +241,18 @@ fn a_host_without_its_socket_is_not_taken_for_none() {
     let process = format!("(process {}) serves, but there is no control socket", process.id());
     assert!(said.contains(&process), "{said}");
 }
+
+/// Opening a named pipe waits for a writer, and none may ever come.
+#[test]
+fn a_named_pipe_in_the_place_of_the_state_directory_blocks_no_verb() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("state");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, 0o600.into()).unwrap();
+    for verb in [&["status"][..], &["rollback", "--to", "1"]] {
+        let output =
+            Command::new("timeout").args(["10", HOST]).args(verb).arg("--state").arg(&pipe).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{verb:?}: {said}");
+        assert!(said.contains("state"), "{verb:?}: {said}");
+    }
+}

@@ -245,11 +245,18 @@ impl Checker<'_> {
             self.problem(&at, "an empty list includes no image: remove the key to include all");
         }
         let include = raw.include.as_ref().map(|texts| self.patterns(&at, texts));
-        for pattern in include.iter().flatten().filter(|pattern| pattern.is_of_tag()) {
-            // A pod that names the image by its digest would escape the policy.
+        for pattern in include.iter().flatten() {
+            // A pod that names the image in the other way would escape the policy.
+            let (named, lacking) = match pattern.as_str() {
+                text if text.contains('@') => ("its tag", "digest"),
+                _ if pattern.is_of_tag() => ("its digest", "tag"),
+                _ => continue,
+            };
             self.problem(
                 &at,
-                format!("`{pattern}`: an image named by its digest has no tag and would leave the policy: leave the tag out"),
+                format!(
+                    "`{pattern}`: an image named by {named} has no {lacking} and would leave the policy: leave the {lacking} out"
+                ),
             );
         }
         ImageScope::new(include, self.patterns(&format!("{pointer}/exclude"), &raw.exclude))

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::fs::{Privacy, PrivateFolder};
@@ -169,8 +170,11 @@ pub fn ask(state_directory: &Path, request: &Request) -> Result<Answer, ControlE
 
 /// Connects to the host, writes `request` and returns the connection.
 fn connect(state_directory: &Path, request: &Request) -> Result<UnixStream, ControlError> {
-    let folder = File::open(state_directory)
-        .map_err(|error| ControlError::Directory(text::path(state_directory), error))?;
+    // A named pipe in this place must not block.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open(state_directory, flags, Mode::empty())
+        .map_err(|error| ControlError::Directory(text::path(state_directory), error.into()))?;
+    let folder = File::from(folder);
     let exchange = || {
         let mut stream = UnixStream::connect(in_folder(&folder))?;
         match write(&mut stream, request) {

@@ -83,8 +83,8 @@ impl Places {
                 continue;
             }
             match kind {
-                Ok(kind) if kind.is_dir() => {}
                 Ok(kind) if kind.is_symlink() => self.file(&folder.join(name)),
+                // A folder too: it may have the name of a component, and its age decides when that is reported.
                 _ => {
                     self.files.insert(folder.join(name));
                 }
