@@ -108,13 +108,6 @@ fn bytes(content: &str) -> Vec<u8> {
     }
 }
 
-/// Returns the problems, except that of a machine whose address space other tests share.
-fn problems(installation: &Installation, started: &Started) -> Vec<String> {
-    let mut problems = installation.problems(started);
-    problems.retain(|problem| !problem.starts_with("instances: "));
-    problems
-}
-
 fn allows(started: &Started, weaker: &Weaker) -> bool {
     let review = support::review(&weaker.namespace, &[&weaker.image]);
     evaluate(&started.policies.current(), &review).allowed()
@@ -126,7 +119,7 @@ fn nothing_is_weakened_while_something_cannot_be_loaded() {
     let installation = Installation::new("policyDirectory: policies");
     in_force.write(&installation);
     let mut started = installation.start();
-    assert_eq!(problems(&installation, &started), [""; 0]);
+    assert_eq!(installation.problems(&started), [""; 0]);
     let before = started.policies.current().content();
     let (weaker, broken) = (cases::<Weaker>("cases/reload/weaker"), cases::<Broken>("cases/reload/broken"));
     let (weaker_ones, broken_ones) = (weaker.len(), broken.len());
@@ -138,7 +131,7 @@ fn nothing_is_weakened_while_something_cannot_be_loaded() {
         assert!(!allows(&started, weaker), "{weakened}");
         for (index, (error, broken)) in broken.iter().enumerate() {
             let mut check = |when: &str, started: &Started| {
-                let (set, problems) = (started.policies.current(), problems(&installation, started));
+                let (set, problems) = (started.policies.current(), installation.problems(started));
                 let about = |subject: &str| problems.iter().any(|problem| problem.starts_with(subject));
                 if set.content() != before || allows(started, weaker) {
                     wrong.push(format!("{weakened}, {error}, {when}: it is weaker"));
@@ -167,11 +160,11 @@ fn nothing_is_weakened_while_something_cannot_be_loaded() {
             in_force.write(&installation);
             started.reloader.reload();
             assert_eq!(started.policies.current().content(), before, "{weakened}, {error}");
-            assert_eq!(problems(&installation, &started), [""; 0], "{weakened}, {error}");
+            assert_eq!(installation.problems(&started), [""; 0], "{weakened}, {error}");
         }
         whole.write(&installation);
         started.reloader.reload();
-        assert_eq!(problems(&installation, &started), [""; 0], "{weakened}");
+        assert_eq!(installation.problems(&started), [""; 0], "{weakened}");
         if !allows(&started, weaker) {
             wrong.push(format!("{weakened}: the whole change allows the image no more than before"));
         }

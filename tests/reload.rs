@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use host::evaluate::evaluate;
 use host::install::certificates::{self, Pki};
 use host::policy::PolicyReader;
-use host::reload::{Started, start};
+use host::reload::{Problem, StandingReader, Started, start};
 
 use crate::support::process::HOST;
 use crate::support::{self, logged, version};
@@ -67,8 +67,14 @@ impl Installation {
     }
 
     pub(crate) fn problems(&self, started: &Started) -> Vec<String> {
-        started.standing.current().problems.iter().map(|problem| self.shortened(problem)).collect()
+        problems(&started.standing).iter().map(|problem| self.shortened(problem)).collect()
     }
+}
+
+/// Returns the problems, except that of a process whose address space many hosts share: each reserves 8 TiB of 128.
+pub(crate) fn problems(standing: &StandingReader) -> Vec<Problem> {
+    let current = standing.current();
+    current.problems.iter().filter(|problem| problem.subject != "instances").cloned().collect()
 }
 
 fn put(folder: &Path, name: &str, component: &[u8]) {

@@ -13,7 +13,7 @@ use host::policy::PolicyReader;
 use host::reload::watch::{Fingerprint, Looks, Wanted, Watcher};
 use host::reload::{Problem, Started};
 
-use crate::reload::{Installation, said};
+use crate::reload::{Installation, problems, said};
 use crate::settings_files::says;
 use crate::support::process::{HOST, Process};
 use crate::support::version;
@@ -35,7 +35,7 @@ fn watched(started: Started, act: impl FnOnce(&PolicyReader, &dyn Fn() -> Vec<Pr
     let Started { reloader, policies, standing, .. } = started;
     let (watcher, stop) = Watcher::new().unwrap();
     let following = std::thread::spawn(move || reloader.run(watcher));
-    act(&policies, &|| standing.current().problems.clone());
+    act(&policies, &|| problems(&standing));
     drop(stop);
     following.join().unwrap();
 }
