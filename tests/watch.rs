@@ -98,6 +98,22 @@ fn publish(volume: &Path, number: usize, files: &[(&str, &[u8])]) {
     }
 }
 
+/// Nothing about a folder in the place of a component changes, so no event ends its first second.
+#[test]
+fn a_folder_in_the_place_of_a_component_is_reported() {
+    let installation = Installation::with_a();
+    let folder = installation.path("policies/new.wasm");
+    watched(installation.start(), |policies, problems| {
+        fs::create_dir(&folder).unwrap();
+        let named = || problems().iter().any(|problem| problem.to_string().starts_with("policy new: "));
+        soon("a folder with the name of a component", named);
+        fs::remove_dir(&folder).unwrap();
+        soon("the folder removed", || problems().is_empty());
+        installation.policy("a", &version("version2"));
+        soon("a replaced file", || said(policies) == ["a: version2"]);
+    });
+}
+
 #[test]
 fn a_watcher_follows_kubernetes_volumes() {
     let installation = Installation::new("policyDirectory: policies");
