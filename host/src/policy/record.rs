@@ -1,11 +1,11 @@
 //! Statistics of a policy since loading: the time that an image takes, and malfunctions.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::review::verdict::{Malfunction, MalfunctionKind};
 use crate::telemetry::counters::Times;
+use parking_lot::Mutex;
 
 /// Weight of one evaluation in the expected time: an eighth. A single slow evaluation shows at once, and is
 /// forgotten after some fifty quick ones.
@@ -79,7 +79,7 @@ impl Record {
             count.fetch_add(1, Ordering::Relaxed);
         }
         let last = Some((SystemTime::now(), malfunction.to_string()));
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        *self.last.lock() = last;
     }
 
     /// Returns the current values.
@@ -93,7 +93,7 @@ impl Record {
                 .filter(|(_, count)| *count > 0)
                 .collect(),
             in_a_row: self.in_a_row.load(Ordering::Relaxed),
-            last: self.last.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            last: self.last.lock().clone(),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Commands to a running host: roll back, release, reload, and approve a held candidate.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{Next, PATIENCE, Reloader, UNRECORDED, restore};
@@ -60,7 +61,7 @@ impl Asker {
     }
 
     pub(super) fn wake_by(&self, wake: impl Fn() + Send + 'static) {
-        *self.wake.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(wake);
+        *self.wake.lock() = Box::new(wake);
     }
 
     /// Sends a command and waits for its result.
@@ -71,7 +72,7 @@ impl Asker {
         const STOPS: &str = "the host is stopping, or its reload has failed: see `host status`, and its log";
         let (answer, answered) = channel();
         self.asked.send(Asked { command, answer }).map_err(|_| STOPS)?;
-        self.wake.lock().unwrap_or_else(PoisonError::into_inner)();
+        self.wake.lock()();
         answered.recv_timeout(patience).map_err(|error| match error {
             std::sync::mpsc::RecvTimeoutError::Disconnected => STOPS.to_owned(),
             std::sync::mpsc::RecvTimeoutError::Timeout => format!(

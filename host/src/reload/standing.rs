@@ -1,9 +1,10 @@
 //! The status of the reload, for `host status`, metrics and health checks.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -133,12 +134,12 @@ impl Looking {
     }
 
     fn set(&self, look: Option<Look>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = look;
+        *self.0.lock() = look;
     }
 
     /// Returns the running pass if it takes longer than any pass should.
     fn stuck(&self) -> Option<Look> {
-        let look = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let look = *self.0.lock();
         look.filter(|look| look.began.elapsed() > look.usual)
     }
 }

@@ -1,10 +1,11 @@
 //! The pages of the admin listener. Each page is kept for [`KEPT`], so requests at a higher rate render
 //! nothing.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::Bytes;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Host;
@@ -84,7 +85,7 @@ impl<T> Kept<T> {
     /// Returns the cached page if it is fresh and its state is in force. Otherwise renders a new page.
     fn get(&self, host: &Host, render: impl FnOnce() -> T) -> Arc<T> {
         let now = InForce::of(host);
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         if let Some((rendered, state, page)) = &*kept
             && rendered.elapsed() < KEPT
             && state.is(&now)

@@ -1,9 +1,9 @@
 //! Requests that were no ImageReview. Repeated ones are a problem: with a wrong `server:` in a kubeconfig and
 //! `defaultAllow: true`, every pod is admitted, and the mistake shows nowhere else.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::reload::Problem;
@@ -32,7 +32,7 @@ impl Rejections {
     /// Records a rejected request. `example` is a line of limited length: the request, its peer and the
     /// reason.
     pub fn record(&self, example: &str) {
-        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.0.lock();
         let run = current.take().filter(|run| run.last.elapsed() < QUIET);
         let (count, since) = run.map_or((0, SystemTime::now()), |run| (run.count, run.since));
         let example = example.to_owned();
@@ -41,7 +41,7 @@ impl Rejections {
 
     /// Returns the problem if there are at least `REPEATED` recent rejected requests.
     pub fn problem(&self) -> Option<Problem> {
-        let current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.0.lock();
         let run = current.as_ref().filter(|run| run.count >= REPEATED && run.last.elapsed() < QUIET)?;
         let (count, since) = (run.count, humantime::format_rfc3339_seconds(run.since));
         let example = &run.example;

@@ -11,10 +11,11 @@ mod read;
 mod record;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::files::Files;
 pub use self::read::{ReadLimits, Records};
@@ -172,14 +173,13 @@ impl DecisionLog {
         let mut queue = self.0.queue();
         queue.closing = true;
         self.0.wanted.notify_all();
-        let ended = self.0.ended.wait_timeout_while(queue, patience, |queue| queue.running);
-        !ended.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+        !self.0.ended.wait_while_for(&mut queue, |queue| queue.running, patience).timed_out()
     }
 }
 
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     /// Records the reason for which lines cannot be written, or that they can again, and logs each change
@@ -223,11 +223,10 @@ impl Writer {
     fn run(mut self) {
         loop {
             let idle = |queue: &mut Queue| queue.lines.is_empty() && !queue.changed && !queue.closing;
-            let queue = self.shared.queue();
-            let queue = self.shared.wanted.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
+            let mut queue = self.shared.queue();
+            self.shared.wanted.wait_while(&mut queue, idle);
             let gathering = |queue: &mut Queue| !queue.changed && !queue.closing;
-            let queue = self.shared.wanted.wait_timeout_while(queue, GATHERING, gathering);
-            let (mut queue, _) = queue.unwrap_or_else(PoisonError::into_inner);
+            self.shared.wanted.wait_while_for(&mut queue, gathering, GATHERING);
             queue.changed = false;
             let bytes = queue.bytes;
             let (lines, closing) = (std::mem::take(&mut queue.lines), queue.closing);

@@ -10,13 +10,13 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::fs::{Access, Privacy, PrivateFolder, UNFINISHED};
 use crate::limits;
 use crate::policy::sandbox::native::digest;
 use crate::text;
+use parking_lot::Mutex;
 
 const FORMAT: &str = "image-policy-host cache 1";
 
@@ -63,7 +63,7 @@ impl Cache {
 
     /// Returns the reason why newly prepared code is not kept. Returns None if it is kept.
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble.lock().clone()
     }
 
     /// Takes the folder of a temporary cache, which is deleted when the returned value is dropped.
@@ -109,7 +109,7 @@ impl Cache {
                 text::without_path(&error.to_string())
             )
         });
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        *self.trouble.lock() = trouble;
     }
 
     fn write(&self, key: &str, content: &[u8]) -> io::Result<()> {

@@ -6,9 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Instant, SystemTime};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -161,7 +162,7 @@ impl Preparer {
 
     /// Applies `limits` to children and to the cache from now on.
     pub fn limit(&self, limits: &HostLimits) {
-        *self.shared.bounds.lock().unwrap_or_else(PoisonError::into_inner) = bounds(limits);
+        *self.shared.bounds.lock() = bounds(limits);
         self.shared.cache.limit(limits.cache);
     }
 
@@ -178,7 +179,7 @@ impl Preparer {
     /// Describes the missing parts of the confinement of the compiling processes. Returns None if nothing is
     /// missing, and before the first such process.
     pub fn unconfined(&self) -> Option<String> {
-        let confinement = self.shared.confinement.lock().unwrap_or_else(PoisonError::into_inner);
+        let confinement = self.shared.confinement.lock();
         confinement.as_ref().and_then(Confinement::problem)
     }
 
@@ -301,7 +302,7 @@ impl Work {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+        self.work.lock()
     }
 
     fn compiled_key(&self, component: &str) -> String {
@@ -357,7 +358,7 @@ impl Shared {
                 job.abandoned.store(true, Ordering::Relaxed);
                 return Err(LoadError::Preparing);
             };
-            work = self.changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.changed.wait_for(&mut work, left);
         }
     }
 
@@ -384,7 +385,7 @@ impl Shared {
                 if snapshots && let Some(snapshot) = work.snapshots.pop_front() {
                     break (None, Some(snapshot));
                 }
-                work = self.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
+                self.changed.wait(&mut work);
             };
             drop(work);
             if let Some(job) = job {
@@ -466,9 +467,9 @@ impl Shared {
     }
 
     fn child(&self, task: Task, component: &[u8]) -> Result<Vec<u8>, Failure> {
-        let bounds = *self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+        let bounds = *self.bounds.lock();
         child::run(&self.program, task, component, bounds, |confinement| {
-            *self.confinement.lock().unwrap_or_else(PoisonError::into_inner) = Some(confinement);
+            *self.confinement.lock() = Some(confinement);
         })
     }
 }

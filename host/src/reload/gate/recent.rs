@@ -1,12 +1,13 @@
 //! The last reviews, in memory, for the replay.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::limits;
 use crate::review::Review;
 use crate::telemetry::answered::ReviewId;
+use parking_lot::Mutex;
 
 /// The last reviews. Keeping one takes a lock for a short time, or nothing if no reviews are wanted.
 #[derive(Default)]
@@ -27,7 +28,7 @@ impl Recent {
     /// Sets the number of reviews to keep. The limit on their total size applies as well.
     pub fn keep(&self, reviews: usize) {
         self.wanted.store(reviews, Ordering::Relaxed);
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         kept.drop_over(reviews);
         kept.reviews.shrink_to_fit();
     }
@@ -45,7 +46,7 @@ impl Recent {
         }
         let review = Arc::clone(review);
         let gone = {
-            let mut kept = self.lock();
+            let mut kept = self.kept.lock();
             kept.reviews.push_back((id, review));
             kept.bytes += bytes;
             kept.drop_over(wanted)
@@ -56,13 +57,13 @@ impl Recent {
 
     /// Returns the reviews, newest first.
     pub fn newest(&self) -> Vec<Arc<Review>> {
-        self.lock().reviews.iter().rev().map(|(_, review)| Arc::clone(review)).collect()
+        self.kept.lock().reviews.iter().rev().map(|(_, review)| Arc::clone(review)).collect()
     }
 
     /// Adds older reviews, given newest first, each once and while there is room.
     pub fn fill(&self, older: impl IntoIterator<Item = (ReviewId, Arc<Review>)>) {
         let wanted = self.wanted.load(Ordering::Relaxed);
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         let mut known: HashSet<ReviewId> = kept.reviews.iter().map(|(id, _)| *id).collect();
         for (id, review) in older.into_iter().filter(|(id, _)| known.insert(*id)) {
             let bytes = kept.bytes + bytes(&review);
@@ -72,10 +73,6 @@ impl Recent {
             kept.reviews.push_front((id, review));
             kept.bytes = bytes;
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

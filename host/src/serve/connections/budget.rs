@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use crate::evaluate::turns::Client;
 use crate::limits;
+use parking_lot::{Mutex, MutexGuard};
 
 /// The bytes that all clients hold, up to a limit.
 #[derive(Default)]
@@ -34,7 +35,7 @@ pub(in crate::serve) struct Held {
 
 impl Budget {
     fn shares(&self) -> MutexGuard<'_, HashMap<Client, Weak<Share>>> {
-        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shares.lock()
     }
 
     /// Returns the share of `client`. All connections of a client have the same share.

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::{pending, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderMap, header};
 use hyper_util::server::graceful::GracefulConnection;
+use parking_lot::{Mutex, MutexGuard};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -105,7 +106,7 @@ impl Registry {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 
     /// Returns the number of connections that are served.
@@ -253,7 +254,7 @@ impl Track {
     }
 
     fn lifetime(&self) -> MutexGuard<'_, Lifetime> {
-        self.lifetime.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lifetime.lock()
     }
 
     fn follow(&self, directive: Directive) {
@@ -290,7 +291,7 @@ impl Track {
     /// longer in force.
     fn check_trust(&self) {
         let Some(trust) = &self.trust else { return };
-        let mut trust = trust.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trust = trust.lock();
         let Some(directive) = trust.check(SystemTime::now()) else { return };
         drop(trust);
         self.follow(directive);
