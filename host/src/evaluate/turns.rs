@@ -187,7 +187,7 @@ mod tests {
         for whose in ["crowd", "crowd", "crowd", "crowd", "single", "crowd"] {
             let (turns, order) = (Arc::clone(&turns), Arc::clone(&order));
             tasks.spawn(async move {
-                turns.run(&client(whose), async { order.lock().unwrap().push(whose) }).await;
+                turns.run(&client(whose), async { order.lock().push(whose) }).await;
             });
             tokio::task::yield_now().await;
         }
@@ -200,7 +200,7 @@ mod tests {
         gone.abort();
         drop(first);
         tasks.join_all().await;
-        assert_eq!(*order.lock().unwrap(), ["crowd", "single", "crowd", "crowd", "crowd", "crowd"]);
+        assert_eq!(*order.lock(), ["crowd", "single", "crowd", "crowd", "crowd", "crowd"]);
         assert_eq!(turns.queues().free, 1, "the turn is free again");
     }
 
