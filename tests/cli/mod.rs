@@ -1,0 +1,5 @@
+//! The verbs for authors.
+
+pub(crate) mod cases;
+mod manifests;
+mod suites;

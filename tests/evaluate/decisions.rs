@@ -1,0 +1,507 @@
+//! Combination of decisions into a verdict. Every file of `cases/decisions` has a host.yaml with scripted
+//! policies, a review, and the exact expected verdict. Properties of all verdicts are below the table.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::config::yaml::Document;
+use host::config::{
+    FailurePolicy, HostLimits, Mode, NamespacePattern, NamespacePatterns, PolicyName, Rules, Scope, Unjudged,
+};
+use host::evaluate::{Audit, evaluate, expected, is_audited};
+use host::image::Image;
+use host::policy::{Entry, PolicySet};
+use host::review::Review;
+use host::review::verdict::{DecidedBy, Decision, Disposition, Judged, Malfunction, Outcome, Said, Verdict};
+use host::text;
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::support;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    #[expect(dead_code, reason = "for the count of tests that every bound has")]
+    bound: Option<String>,
+    host: Value,
+    review: Asked,
+    expected: Expected,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    #[serde(default = "default_namespace")]
+    namespace: String,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    images: Vec<String>,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+/// All fields of a response except `generation`. `MODULE` stands for the file of a policy.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Expected {
+    allowed: bool,
+    #[serde(default = "policies")]
+    decided_by: String,
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    /// The log lines of the policies.
+    log: Option<Vec<String>>,
+}
+
+fn policies() -> String {
+    "policies".to_owned()
+}
+
+#[test]
+fn dispatch_cases() {
+    hold("tests/cases/decisions", 80);
+}
+
+/// Runs every `.yaml` of a folder, of which there must be at least `least`.
+pub(crate) fn hold(folder: &str, least: usize) {
+    let mut files: Vec<_> =
+        std::fs::read_dir(support::project(folder)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    assert!(files.len() >= least, "only {} cases", files.len());
+    // Most of the time is compilation, one case at a time on each processor.
+    let share = files.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from));
+    let differences: Vec<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = files
+            .chunks(share)
+            .map(|files| scope.spawn(|| files.iter().filter_map(|file| difference(file)).collect::<Vec<_>>()))
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    assert!(differences.is_empty(), "{}", differences.join("\n\n"));
+}
+
+/// Returns the difference from the expectation, or None.
+fn difference(file: &Path) -> Option<String> {
+    let name = file.file_stem().unwrap().display().to_string();
+    let document = Document::parse(&std::fs::read(file).unwrap()).unwrap();
+    let case: Case = serde_json::from_value(document.value).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let set = support::candidate(case.host).set;
+    let Asked { namespace, annotations, images } = case.review;
+    let review = Review { namespace, annotations: annotations.into_iter().collect(), images };
+    let verdict = evaluate(&set, &review);
+    let mut annotations = verdict.audit_annotations();
+    assert_eq!(annotations.remove("generation"), Some(set.generation()), "{name}");
+    let decided_by = annotations.remove("decided-by").unwrap_or_default();
+    assert_eq!(decided_by, verdict.disposition.decided_by().name(), "{name}");
+    let mut reason = verdict.answered_reason().to_owned();
+    for text in annotations.values_mut().chain([&mut reason]) {
+        *text = support::without_paths(text);
+    }
+    let said = verdict.images.iter().flat_map(|image| &image.judged.said);
+    let log = said.flat_map(|said| said.log.iter().map(|line| line.message.clone())).collect();
+    let log = case.expected.log.is_some().then_some(log);
+    let found = Expected { allowed: verdict.allowed(), decided_by, reason, annotations, log };
+    (found != case.expected).then(|| format!("{name}\nexpected {:#?}\nfound {found:#?}", case.expected))
+}
+
+/// The decision of a policy by the repository of the image: `WORD-WORD` has a word for each of two policies.
+const WORDS: [&str; 4] = ["allow", "deny", "abstain", "malfunction"];
+
+/// Scope, mode and failurePolicy of one of the two policies.
+#[derive(Clone, Debug)]
+struct Stance {
+    mode: Mode,
+    failure_policy: FailurePolicy,
+    scope: Scope,
+    applies: bool,
+}
+
+fn stances() -> Vec<Stance> {
+    let namespaces = |name: &str| NamespacePatterns::from_iter([NamespacePattern::try_from(name).unwrap()]);
+    let scopes = [
+        (true, Scope::default()),
+        (true, Scope { include: Some(namespaces("default")), ..Scope::default() }),
+        (false, Scope { include: Some(namespaces("other")), ..Scope::default() }),
+        (false, Scope { exclude: namespaces("default"), ..Scope::default() }),
+    ];
+    let mut stances = Vec::new();
+    for mode in [Mode::Enforce, Mode::Audit] {
+        for failure_policy in [FailurePolicy::Fail, FailurePolicy::Ignore] {
+            let stance = |(applies, scope)| Stance { mode, failure_policy, scope, applies };
+            stances.extend(scopes.clone().map(stance));
+        }
+    }
+    stances
+}
+
+/// Applies the rules in their shortest form, to compare with: whether an image may run, and the basis of that.
+fn decided(rules: &Rules, stances: [&Stance; 2], image: &str) -> (bool, DecidedBy) {
+    if rules.exempt_namespaces.matches("default") {
+        return (true, DecidedBy::Exempt);
+    }
+    let Some((first, second)) = image.strip_prefix("x.io/").and_then(|words| words.split_once('-')) else {
+        return (false, DecidedBy::Reference);
+    };
+    let in_force = |word: &str| {
+        let mut words = stances.iter().zip([first, second]);
+        words.any(|(stance, says)| stance.mode == Mode::Enforce && stance.applies && says == word)
+    };
+    let says = |word: &str| {
+        stances.iter().zip([first, second]).any(|(stance, says)| {
+            let says = match (says, stance.failure_policy) {
+                ("malfunction", FailurePolicy::Fail) => "deny",
+                ("malfunction", FailurePolicy::Ignore) => "abstain",
+                (says, _) => says,
+            };
+            stance.mode == Mode::Enforce && stance.applies && says == word
+        })
+    };
+    let applies = |mode| stances.iter().any(|stance| stance.mode == mode && stance.applies);
+    let failed = in_force("malfunction");
+    if says("deny") {
+        return (false, if in_force("deny") { DecidedBy::Policies } else { DecidedBy::FailurePolicy });
+    }
+    if says("allow") {
+        return (true, if failed { DecidedBy::FailurePolicy } else { DecidedBy::Policies });
+    }
+    if applies(Mode::Audit) && !applies(Mode::Enforce) {
+        return (true, DecidedBy::AuditOnly);
+    }
+    match rules.unjudged {
+        Unjudged::Allow if failed => (true, DecidedBy::FailurePolicy),
+        Unjudged::Allow => (true, DecidedBy::Unjudged),
+        Unjudged::Deny => (false, DecidedBy::Unjudged),
+    }
+}
+
+#[test]
+fn every_combination_of_two_policies_is_as_the_rules_say() {
+    let script = |word: &str| match word {
+        "malfunction" => json!({ "error": "no answer" }),
+        outcome => json!({ "outcome": outcome }),
+    };
+    let mut images = vec!["not/AN/image".to_owned()];
+    let mut settings = [BTreeMap::new(), BTreeMap::new()];
+    for first in WORDS {
+        for second in WORDS {
+            let repository = format!("{first}-{second}");
+            images.push(format!("x.io/{repository}"));
+            for (settings, word) in settings.iter_mut().zip([first, second]) {
+                settings.insert(repository.clone(), script(word));
+            }
+        }
+    }
+    let component = std::fs::read(support::scripted()).unwrap();
+    let [first, second] = settings.map(|images| {
+        let settings = json!({ "images": images });
+        Arc::new(support::load(&component, &settings, &Default::default()).unwrap())
+    });
+    let review = Review { namespace: "default".to_owned(), annotations: Vec::new(), images };
+    let stances = stances();
+    for unjudged in [Unjudged::Deny, Unjudged::Allow] {
+        for exempt in [None, Some("default".to_owned())] {
+            let pairs = stances.iter().flat_map(|one| stances.iter().map(move |other| (one, other)));
+            for (one, other) in pairs {
+                let entry = |name: &str, stance: &Stance, policy| Entry {
+                    name: PolicyName::try_from(name).unwrap(),
+                    scope: stance.scope.clone(),
+                    mode: stance.mode,
+                    failure_policy: stance.failure_policy,
+                    message: None,
+                    loaded: Ok(Arc::clone(policy)),
+                };
+                let rules = Rules {
+                    mode: Mode::Enforce,
+                    unjudged,
+                    exempt_namespaces: exempt.clone().map(NamespacePattern::Name).into_iter().collect(),
+                };
+                let entries = vec![entry("first", one, &first), entry("second", other, &second)];
+                let set = PolicySet::new(rules.clone(), HostLimits::default(), entries);
+                let verdict = evaluate(&set, &review);
+                for image in &verdict.images {
+                    let expected = decided(&rules, [one, other], &image.judged.original);
+                    let found = (image.allowed, image.decided_by);
+                    assert_eq!(found, expected, "{rules:?} {one:?} {other:?} {image:?}");
+                }
+                assert_eq!(verdict.allowed(), verdict.images.iter().all(|image| image.allowed));
+                assert_eq!(verdict.allowed(), verdict.reason.is_empty());
+                let by: Vec<_> = verdict
+                    .images
+                    .iter()
+                    .filter(|image| image.allowed == verdict.allowed())
+                    .map(|image| image.decided_by)
+                    .collect();
+                assert_eq!(Some(verdict.disposition.decided_by()), by.into_iter().max());
+                // The same decisions in a host in mode audit.
+                let images = verdict.images.iter().map(|image| image.judged.clone()).collect();
+                let looking_on = Rules { mode: Mode::Audit, ..rules };
+                let other = Verdict::combine(&looking_on, "default", "1-a", images);
+                assert!(other.allowed() && other.answered_reason().is_empty());
+                assert_eq!(other.would_deny().unwrap_or_default(), verdict.reason);
+                assert_eq!(other.disposition.decided_by(), verdict.disposition.decided_by());
+            }
+        }
+    }
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![Just(Outcome::Allow), Just(Outcome::Deny), Just(Outcome::Abstain)]
+}
+
+fn malfunction() -> impl Strategy<Value = Malfunction> {
+    prop_oneof![
+        any::<String>().prop_map(Malfunction::NotLoaded),
+        (0..10_000_u64).prop_map(|ms| Malfunction::Deadline(Duration::from_millis(ms))),
+        (0..10_000_u64).prop_map(|ms| Malfunction::Budget(Duration::from_millis(ms))),
+        any::<u64>().prop_map(Malfunction::Memory),
+        any::<u64>().prop_map(Malfunction::Result),
+        any::<String>().prop_map(Malfunction::Trap),
+        any::<String>().prop_map(Malfunction::Reported),
+        any::<String>().prop_map(Malfunction::Contract),
+    ]
+}
+
+/// Generates decisions within the contract's limits, as the sandbox passes them on: the reason is escaped
+/// already.
+fn decision() -> impl Strategy<Value = Decision> {
+    let texts = || prop::collection::vec(any::<String>(), 0..3);
+    let pairs = prop::collection::vec((any::<String>(), any::<String>()), 0..40);
+    (outcome(), "[a-z-]{1,63}", any::<String>(), 1..300_usize, pairs, texts()).prop_map(
+        |(outcome, code, reason, times, audit_annotations, warnings)| Decision {
+            outcome,
+            code,
+            reason: text::cut(&text::printable(&reason.repeat(times)), 1024),
+            audit_annotations,
+            warnings,
+        },
+    )
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let judgement = prop_oneof![3 => decision().prop_map(Ok), 1 => malfunction().prop_map(Err)];
+    // As after the check: escaped, and within the limit.
+    let message = prop::option::weighted(0.3, (any::<String>(), 1..100_usize))
+        .prop_map(|message| message.map(|(text, times)| text::shown(&text.repeat(times), 256).into()));
+    (any::<bool>(), any::<bool>(), "[a-z]([-a-z0-9]{0,61}[a-z0-9])?", judgement, message).prop_map(
+        |(audit, ignore, policy, judgement, message)| Said {
+            policy,
+            message,
+            mode: if audit { Mode::Audit } else { Mode::Enforce },
+            failure_policy: if ignore { FailurePolicy::Ignore } else { FailurePolicy::Fail },
+            judgement,
+            log: Vec::new(),
+        },
+    )
+}
+
+fn judged() -> impl Strategy<Value = Judged> {
+    let original =
+        prop_oneof!["x\\.io/[a-z]{1,8}", any::<String>(), "[a-z]{1,400}".prop_map(|s| format!("x.io/a:{s}"))];
+    let exhausted = prop::option::weighted(0.1, Just(Duration::from_secs(10)));
+    (original, prop::collection::vec(said(), 0..5), exhausted).prop_map(|(original, said, exhausted)| {
+        let image = Image::parse(&original).map_err(|error| error.to_string());
+        let said = if image.is_ok() { said } else { Vec::new() };
+        Judged { original, image, said, exhausted }
+    })
+}
+
+fn rules() -> impl Strategy<Value = Rules> {
+    (prop::bool::weighted(0.2), any::<bool>(), prop::bool::weighted(0.1)).prop_map(
+        |(audit, unjudged, exempt)| Rules {
+            mode: if audit { Mode::Audit } else { Mode::Enforce },
+            unjudged: if unjudged { Unjudged::Allow } else { Unjudged::Deny },
+            exempt_namespaces: exempt
+                .then(|| NamespacePattern::Name("default".to_owned()))
+                .into_iter()
+                .collect(),
+        },
+    )
+}
+
+fn combine(rules: &Rules, images: &[Judged]) -> Verdict {
+    Verdict::combine(rules, "default", "7-0123456789ab", images.to_vec())
+}
+
+/// Checks the properties of every verdict's text.
+fn well_formed(verdict: &Verdict) -> Result<(), TestCaseError> {
+    prop_assert_eq!(verdict.allowed(), verdict.answered_reason().is_empty());
+    prop_assert!(Disposition::ALL.contains(&verdict.disposition));
+    prop_assert!(verdict.reason.len() <= 1024, "{} bytes", verdict.reason.len());
+    prop_assert_eq!(&text::printable(&verdict.reason), &verdict.reason);
+    // checkKeyFormat in k8s.io/apiserver/pkg/admission/attributes.go, after the name of the plugin and `/`.
+    let annotations = verdict.audit_annotations();
+    let hosts = ["decided-by", "generation", "would-deny"];
+    for (key, value) in &annotations {
+        prop_assert!(key.contains('.') != hosts.contains(&key.as_str()), "{key}");
+        let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        prop_assert!((1..=63).contains(&key.len()), "{key}");
+        prop_assert!(key.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)), "{key}");
+        prop_assert!(ends(key.chars().next()) && ends(key.chars().last()), "{key}");
+        prop_assert!(value.len() <= 1024, "{} bytes", value.len());
+        prop_assert_eq!(&text::printable(value), value);
+    }
+    prop_assert!(annotations.len() <= 67);
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn text_is_within_its_bounds(rules in rules(), images in prop::collection::vec(judged(), 0..8)) {
+        let verdict = combine(&rules, &images);
+        well_formed(&verdict)?;
+        prop_assert_eq!(&verdict.generation, "7-0123456789ab");
+        let first = verdict.images.iter().find(|image| !image.allowed);
+        if let (false, Some(first)) = (verdict.allowed(), first) {
+            let name = text::image(&first.judged.original);
+            prop_assert!(verdict.reason.starts_with(&format!("{name}: ")), "{}", verdict.reason);
+        }
+    }
+
+    #[test]
+    fn a_policy_in_mode_audit_denies_nothing_and_overrides_nothing_in_force(
+        rules in rules(),
+        images in prop::collection::vec(judged(), 0..6),
+    ) {
+        let mut without = images.clone();
+        for image in &mut without {
+            image.said.retain(|said| said.mode == Mode::Enforce);
+        }
+        let (verdict, without) = (combine(&rules, &images), combine(&rules, &without));
+        prop_assert!(verdict.allowed() || !without.allowed());
+        for (image, without) in verdict.images.iter().zip(&without.images) {
+            // If no policy enforces, the audit policies are the only ones.
+            if without.judged.said.is_empty() && !image.judged.said.is_empty() && without.decided_by == DecidedBy::Unjudged {
+                prop_assert_eq!((image.allowed, image.decided_by), (true, DecidedBy::AuditOnly));
+                continue;
+            }
+            prop_assert_eq!((image.allowed, image.decided_by), (without.allowed, without.decided_by));
+            prop_assert!(image.because().eq(without.because()));
+        }
+    }
+
+    #[test]
+    fn another_denial_never_allows(
+        rules in rules(),
+        images in prop::collection::vec(judged(), 1..6),
+        mut denial in said(),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let before = combine(&rules, &images);
+        denial.mode = Mode::Enforce;
+        match &mut denial.judgement {
+            Ok(decision) => decision.outcome = Outcome::Deny,
+            Err(_) => denial.failure_policy = FailurePolicy::Fail,
+        }
+        let mut more = images.clone();
+        at.get_mut(&mut more).said.push(denial);
+        let after = combine(&rules, &more);
+        prop_assert!(before.allowed() || !after.allowed());
+        if rules.mode == Mode::Enforce && rules.exempt_namespaces.is_empty() {
+            prop_assert!(!after.allowed(), "a denial, or a malfunction under Fail, denies");
+        }
+    }
+
+    #[test]
+    fn another_allow_overrides_no_denial(
+        rules in rules(),
+        images in prop::collection::vec(judged(), 1..6),
+        at in any::<prop::sample::Index>(),
+        mut allow in decision(),
+    ) {
+        allow.outcome = Outcome::Allow;
+        let mut more = images.clone();
+        at.get_mut(&mut more).said.push(Said {
+            policy: "generous".to_owned(),
+            mode: Mode::Enforce,
+            failure_policy: FailurePolicy::Fail,
+            message: None,
+            judgement: Ok(allow),
+            log: Vec::new(),
+        });
+        let denied = |image: &Judged| {
+            let denies = |s: &Said| s.mode == Mode::Enforce && s.outcome() == Outcome::Deny;
+            image.image.is_err() || image.exhausted.is_some() || image.said.iter().any(denies)
+        };
+        let after = combine(&rules, &more);
+        if rules.mode == Mode::Enforce && rules.exempt_namespaces.is_empty() && images.iter().any(denied) {
+            prop_assert!(!after.allowed());
+        }
+    }
+
+    #[test]
+    fn order_does_not_matter(
+        rules in rules(),
+        (images, shuffled) in prop::collection::vec(judged(), 0..6)
+            .prop_flat_map(|images| (Just(images.clone()), Just(images).prop_shuffle())),
+    ) {
+        let mut shuffled = shuffled;
+        shuffled.iter_mut().for_each(|image| image.said.reverse());
+        prop_assert_eq!(combine(&rules, &images).disposition, combine(&rules, &shuffled).disposition);
+    }
+
+    #[test]
+    fn a_host_in_mode_audit_never_denies(
+        rules in rules(),
+        images in prop::collection::vec(judged(), 0..6),
+    ) {
+        let enforced = combine(&Rules { mode: Mode::Enforce, ..rules.clone() }, &images);
+        let audited = combine(&Rules { mode: Mode::Audit, ..rules }, &images);
+        prop_assert!(audited.allowed());
+        prop_assert_eq!(audited.would_deny().unwrap_or_default(), enforced.reason);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Runs the component: nothing that a guest returns exceeds the limits of the text.
+    #[test]
+    fn whatever_a_policy_says_is_fit_to_print(
+        outcome in prop_oneof![Just("allow"), Just("deny"), Just("abstain")],
+        code in prop_oneof![Just("fine".to_owned()), any::<String>()],
+        (reason, reason_bytes) in (any::<String>(), prop_oneof![Just(0), 0..5000_usize]),
+        annotations in prop::collection::vec((any::<String>(), any::<String>()), 0..40),
+        warnings in prop::collection::vec(any::<String>(), 0..4),
+        warnings_times in 0..40,
+        error in prop::option::weighted(0.2, any::<String>()),
+        trap in prop::option::weighted(0.2, any::<String>()),
+        images in prop::collection::vec(prop_oneof!["[a-z]{1,9}", any::<String>()], 1..4),
+        namespace in any::<String>(),
+    ) {
+        let set = support::scripted_set(json!({ "*": {
+            "outcome": outcome, "code": code, "reason": reason, "reasonBytes": reason_bytes,
+            "annotations": annotations, "warnings": warnings, "warningsTimes": warnings_times,
+            "error": error, "trap": trap,
+        } }));
+        let review = Review { namespace, annotations: Vec::new(), images };
+        well_formed(&evaluate(&set, &review))?;
+    }
+}
+
+#[test]
+fn an_image_outside_of_the_scope_of_a_policy_costs_nothing_and_is_not_audited() {
+    let settings = json!({ "images": { "*": { "outcome": "allow" } } });
+    let scope = json!({ "images": { "include": ["x.io/**"] } });
+    let entry = json!({ "name": "p", "mode": "audit", "match": scope, "settings": settings });
+    let set = support::set(json!({ "policies": [entry] }));
+    let [inside, outside, both] = [vec!["x.io/a"], vec!["y.io/a", "NO IMAGE"], vec!["y.io/a", "x.io/a"]]
+        .map(|images| support::review("default", &images));
+    let asked =
+        |review: &Review| evaluate(&set, review).images.iter().map(|image| image.judged.said.len()).sum();
+    for (review, is_inside) in [(&inside, 1), (&outside, 0), (&both, 1)] {
+        let said: usize = asked(review);
+        assert_eq!((said, is_audited(&set, review)), (is_inside, is_inside == 1));
+        let takes = expected(&set, review, Audit::Asked);
+        assert_eq!(takes > Duration::ZERO, is_inside == 1, "{takes:?}");
+    }
+    assert_eq!(expected(&set, &inside, Audit::Asked), expected(&set, &both, Audit::Asked));
+}

@@ -1,0 +1,8 @@
+//! Components: loading, compilation in a confined child, and hostile ones.
+
+mod confine;
+mod hostile;
+mod load;
+mod plugins;
+mod prepare;
+mod scan;

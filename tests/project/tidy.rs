@@ -1,0 +1,292 @@
+//! Rules for the sources that can be checked by reading them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cli::cases::root;
+
+/// A source file: its path from the top of the project, and its text.
+type Source = (String, String);
+
+/// Returns the files below `folder` with an extension, sorted.
+fn sources(folder: &str, extension: &str) -> Vec<Source> {
+    let top = root();
+    let mut folders = vec![top.join(folder)];
+    let mut files: Vec<PathBuf> = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let built = path.file_name().is_some_and(|name| name == "target");
+            if path.is_dir() && !built {
+                folders.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    let read = |path: PathBuf| {
+        let name = path.strip_prefix(&top).unwrap().display().to_string();
+        (name, fs::read_to_string(&path).unwrap())
+    };
+    files.into_iter().map(read).collect()
+}
+
+/// Returns all Rust files of the project.
+fn rust() -> Vec<Source> {
+    ["host", "plugins", "tests"].iter().flat_map(|folder| sources(folder, "rs")).collect()
+}
+
+/// Returns each line of code that has one of `words`, as `path:line: text`. Comments are no code.
+fn lines_with(files: &[Source], words: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in files {
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            if words.iter().any(|word| has_word(code, word)) {
+                found.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+/// Returns whether `code` contains `word` as a whole name.
+fn has_word(code: &str, word: &str) -> bool {
+    let name = |character: char| character.is_alphanumeric() || character == '_';
+    code.match_indices(word).any(|(at, _)| {
+        let (before, rest) = code.split_at(at);
+        let after = rest.trim_start_matches(word);
+        let longer = before.ends_with(name) || word.ends_with(name) && after.starts_with(name);
+        !longer
+    })
+}
+
+fn none(found: Vec<String>, rule: &str) {
+    assert!(found.is_empty(), "{rule}:\n{}", found.join("\n"));
+}
+
+#[test]
+fn unsafe_code_stands_in_one_place() {
+    let host = sources("host/src", "rs");
+    let found = lines_with(&host, &["unsafe_code", "unsafe"]);
+    let places: Vec<_> = found.iter().map(|line| line.split(':').next().unwrap()).collect();
+    // The expectation and the block.
+    assert_eq!(
+        places, ["host/src/policy/sandbox/native.rs"; 2],
+        "unsafe only where compiled code is loaded: {found:#?}"
+    );
+    let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(workspace.contains("unsafe_code = \"deny\""), "the workspace denies unsafe code");
+    let host = fs::read_to_string(root().join("host/Cargo.toml")).unwrap();
+    assert!(
+        host.contains(
+            "[lints]
+workspace = true"
+        ),
+        "host takes the lints of the workspace"
+    );
+}
+
+#[test]
+fn each_library_is_named_in_its_own_part() {
+    let host = sources("host/src", "rs");
+    for (libraries, parts) in [
+        (["wasmtime", "wasmtime_wasi"], &["policy"][..]),
+        (["wasmparser", "wasmtime_wizer"], &["policy"]),
+        (["landlock", "seccompiler"], &["policy"]),
+        (["axum", "hyper"], &["serve"]),
+        (["notify", "inotify"], &["reload/watch"]),
+        (["rustls", "tokio_rustls"], &["tls", "install", "serve"]),
+        (["rcgen", "x509_parser"], &["tls", "install"]),
+        (["clap", "tracing_subscriber"], &["cli"]),
+        (["prometheus_client", "tracing_appender"], &["serve", "cli"]),
+    ] {
+        let inside = |path: &str| {
+            parts.iter().any(|part| {
+                let module = format!("host/src/{part}");
+                path == format!("{module}.rs") || path.starts_with(&format!("{module}/"))
+            })
+        };
+        let outside: Vec<Source> = host.iter().filter(|(path, _)| !inside(path)).cloned().collect();
+        let paths: Vec<String> = libraries.iter().map(|library| format!("{library}::")).collect();
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        none(lines_with(&outside, &paths), &format!("{libraries:?} only in {parts:?}"));
+    }
+}
+
+#[test]
+fn the_core_is_pure() {
+    let mut core: Vec<Source> = sources("host/src/review", "rs");
+    core.extend(sources("host/src/limits", "rs"));
+    core.extend(sources("host/src", "rs").into_iter().filter(|(path, _)| path == "host/src/text.rs"));
+    core.extend(sources("host/image-reference/src", "rs"));
+    let io = [
+        "async",
+        "await",
+        "std::fs",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+        "ToSocketAddrs",
+        "std::env",
+        "std::io",
+        "std::process",
+        "std::thread",
+        "tokio",
+        "tracing",
+        "Instant",
+        "SystemTime",
+        "rand",
+        "static mut",
+        "thread_local",
+    ];
+    none(lines_with(&core, &io), "the core has no I/O, no clock and no chance");
+}
+
+#[test]
+fn every_module_says_what_it_is() {
+    let silent = rust().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(path, _)| path);
+    none(silent.collect(), "a file begins with a line `//! …` that says what is in it");
+}
+
+#[test]
+fn nothing_is_left_undone() {
+    // In two parts, so that this file does not find itself.
+    let words = ["TO\u{44}O", "FIX\u{4d}E", "XX\u{58}", "to\u{64}o!", "unimplemented\u{21}"];
+    let mut found = Vec::new();
+    for (path, text) in rust() {
+        for (number, line) in text.lines().enumerate() {
+            if words.iter().any(|word| has_word(line, word)) {
+                found.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    none(found, "what is left to do stands in an issue, not in the code");
+    let ignored = rust()
+        .into_iter()
+        .filter(|(_, text)| text.lines().any(|line| line.trim_start().starts_with("#[ignore")));
+    none(ignored.map(|(path, _)| path).collect(), "a test that is ignored holds nothing");
+}
+
+#[test]
+fn no_generated_code_is_checked_in() {
+    let all = ["rs", "c", "h", "go", "js", "py"]
+        .iter()
+        .flat_map(|extension| ["host", "plugins", "tests"].map(|folder| sources(folder, extension)))
+        .flatten();
+    let generated = all.filter(|(_, text)| text.lines().take(5).any(|line| line.contains("DO NOT EDIT")));
+    none(generated.map(|(path, _)| path).collect(), "generated code is made below target/ when it is needed");
+}
+
+#[test]
+fn the_contract_is_documented() {
+    let mut undocumented = Vec::new();
+    for (path, text) in sources("wit", "wit") {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (number, line) in lines.iter().enumerate() {
+            let before = number.checked_sub(1).map_or("", |before| lines[before]);
+            if is_item(line) && !before.starts_with("///") {
+                undocumented.push(format!("{path}:{}: {line}", number + 1));
+            }
+        }
+    }
+    none(undocumented, "every item of the contract has a doc comment right above it");
+}
+
+/// Returns whether a line of WIT begins an item, a field, a case or a function, which need documentation.
+/// (`enum` cases on their enum's line are documented with it.)
+fn is_item(line: &str) -> bool {
+    let keywords =
+        ["package", "interface", "world", "record", "enum", "variant", "flags", "resource", "type"];
+    let first = line.split_whitespace().next().unwrap_or_default();
+    let field = line.split_once(':').is_some_and(|(name, _)| is_name(name));
+    let case = line.strip_suffix(',').is_some_and(is_name);
+    keywords.contains(&first) || field || case
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|character| character.is_ascii_alphanumeric() || character == '-')
+}
+
+#[test]
+fn cases_are_whole() {
+    for case in fs::read_dir(root().join("tests/cases/cli")).unwrap() {
+        let case = case.unwrap().path();
+        assert!(Path::new(&case).join("command").is_file(), "{}: it has no `command`", case.display());
+    }
+}
+
+/// A row of the table in `lib.rs`: a folder, and the folders that it may use.
+type Row = (String, Vec<String>);
+
+/// Reads the table in `lib.rs`: the lines between its head and the end of the block.
+fn table() -> Vec<Row> {
+    let lib = fs::read_to_string(root().join("host/src/lib.rs")).unwrap();
+    let lines = lib.lines().skip_while(|line| !line.starts_with("//! folder ")).skip(1);
+    let rows = lines.take_while(|line| *line != "//! ```").map(|line| {
+        let (folder, uses) = line.trim_start_matches("//! ").split_once(' ').unwrap_or((line, ""));
+        (folder.to_owned(), uses.split_whitespace().filter(|name| *name != "-").map(str::to_owned).collect())
+    });
+    rows.collect()
+}
+
+/// Returns the folders or files at the top of `host/src` that each of them uses.
+fn uses() -> BTreeMap<String, BTreeSet<String>> {
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in sources("host/src", "rs") {
+        let top = path.trim_start_matches("host/src/").split('/').next().unwrap();
+        let used = uses.entry(top.trim_end_matches(".rs").to_owned()).or_default();
+        for line in text.lines() {
+            let code = line.split("//").next().unwrap_or_default();
+            for rest in code.split("crate::").skip(1) {
+                let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                used.insert(name);
+            }
+        }
+    }
+    uses
+}
+
+#[test]
+fn folders_use_those_above_them_and_no_others() {
+    let table = table();
+    let place = |name: &str| table.iter().position(|(folder, _)| folder == name);
+    let mut wrong = Vec::new();
+    for (number, (folder, may)) in table.iter().enumerate() {
+        for used in may {
+            if place(used).is_none_or(|place| place >= number) {
+                wrong.push(format!("{folder} may use {used}, which is not above it in the table"));
+            }
+        }
+    }
+    let mut arrows = 0;
+    // The longest path down from a folder.
+    let mut levels: BTreeMap<String, usize> = BTreeMap::new();
+    let found = uses();
+    for (folder, may) in &table {
+        let used = found.get(folder).cloned().unwrap_or_default();
+        let others: BTreeSet<_> = used.into_iter().filter(|used| used != folder && used != "image").collect();
+        wrong.extend(
+            others.iter().filter(|used| !may.contains(used)).map(|used| format!("{folder} uses {used}")),
+        );
+        wrong.extend(
+            may.iter()
+                .filter(|used| !others.contains(*used))
+                .map(|used| format!("{folder} does not use {used}")),
+        );
+        arrows += others.len();
+        let below = others.iter().filter_map(|used| levels.get(used)).max().copied().unwrap_or(0);
+        levels.insert(folder.clone(), below + 1);
+    }
+    let unlisted =
+        found.keys().filter(|name| !matches!(name.as_str(), "lib" | "main") && place(name).is_none());
+    wrong.extend(unlisted.map(|name| format!("{name} is not in the table")));
+    none(wrong, "the table in host/src/lib.rs says which folder may use which");
+
+    let entries = fs::read_dir(root().join("host/src")).unwrap().count();
+    let depth = levels.values().max().copied().unwrap_or(0);
+    println!("host/src: {entries} entries, {depth} levels, {arrows} arrows");
+    assert!(entries <= 20 && depth <= 12, "{entries} entries, {depth} levels");
+}

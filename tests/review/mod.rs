@@ -1,0 +1,4 @@
+//! Image references, and the verdict that decisions give.
+
+mod image;
+mod verdict;
