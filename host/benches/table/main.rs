@@ -1,5 +1,5 @@
 //! Costs of the host in one table, with ratios and goals: `cargo bench -p host`, or only the named parts
-//! (`cargo bench -p host -- door`).
+//! (`cargo bench -p host -- webhook`).
 //!
 //! Ratios are of one run and compare between machines; the figures themselves do not. Criterion measures code
 //! that runs in this process. Figures of a whole process (CPU time, memory, its start) are medians of
@@ -7,7 +7,7 @@
 
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 
-mod door;
+mod webhook;
 mod evaluations;
 mod loads;
 mod memory;
@@ -61,7 +61,7 @@ type Part = fn() -> Result<Vec<Row>, Error>;
 const PARTS: [(&str, Part); 5] = [
     ("evaluations", evaluations::rows),
     ("loads", loads::rows),
-    ("door", door::rows),
+    ("webhook", webhook::rows),
     ("memory", memory::rows),
     ("swaps", swaps::rows),
 ];
@@ -72,7 +72,7 @@ fn main() -> Result<(), Error> {
     if let [role, folder] = arguments.as_slice()
         && role == "bare"
     {
-        return runtime()?.block_on(door::bare(Path::new(folder)));
+        return runtime()?.block_on(webhook::bare(Path::new(folder)));
     }
     if let Some(unknown) = arguments.iter().find(|argument| PARTS.iter().all(|(name, _)| name != argument)) {
         let parts = PARTS.map(|(name, _)| name).join(", ");

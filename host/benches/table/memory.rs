@@ -26,14 +26,14 @@ async fn measure() -> Result<Vec<Row>, Error> {
             continue;
         }
         let namespace = |number: usize| format!("ns-{}", number % POLICIES);
-        load(ports.door, folder, namespace, Until::Answers(100_000)).await?;
+        load(ports.webhook, folder, namespace, Until::Answers(100_000)).await?;
         let before = server.resident()?;
         let bound = 40.0 + POLICIES as f64;
         rows.push(
             Row::new(format!("resident, {POLICIES} policies, after 100,000 reviews"), mib(before))
                 .goal(format!("≤ {bound} MiB"), before <= bound),
         );
-        load(ports.door, folder, namespace, Until::Answers(1_000_000)).await?;
+        load(ports.webhook, folder, namespace, Until::Answers(1_000_000)).await?;
         let after = server.resident()?;
         rows.push(
             Row::new("a million reviews later", mib(after))

@@ -85,21 +85,21 @@ impl Drop for Server {
 
 /// The addresses on which a host listens.
 pub(crate) struct Ports {
-    pub(crate) door: SocketAddr,
+    pub(crate) webhook: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
 
 impl Ports {
     pub(crate) async fn free() -> Result<Ports, Error> {
-        let (door, admin) =
+        let (webhook, admin) =
             (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
-        Ok(Ports { door: door.local_addr()?, admin: admin.local_addr()? })
+        Ok(Ports { webhook: webhook.local_addr()?, admin: admin.local_addr()? })
     }
 
     /// Waits until the webhook listens.
     pub(crate) async fn listening(&self) -> Result<(), Error> {
         let begun = Instant::now();
-        while TcpStream::connect(self.door).await.is_err() {
+        while TcpStream::connect(self.webhook).await.is_err() {
             if begun.elapsed() > PATIENCE {
                 return Err("the host does not listen".into());
             }
@@ -114,7 +114,7 @@ impl Ports {
 pub(crate) async fn installation(folder: &Path, policies: usize) -> Result<Ports, Error> {
     let ports = Ports::free().await?;
     if !folder.join("policies").exists() {
-        host::install::demo::write_installation(folder, ports.door)?;
+        host::install::demo::write_installation(folder, ports.webhook)?;
     }
     // With a thousand policies host.yaml must stay within its limit.
     let mut allow = patterns().split_off(180);
@@ -139,7 +139,7 @@ pub(crate) fn configure(folder: &Path, ports: &Ports, more: Value) -> Result<(),
     let mut host = json!({
         "apiVersion": "image-policy-host/v1alpha1",
         "kind": "HostConfiguration",
-        "listen": ports.door,
+        "listen": ports.webhook,
         "admin": { "listen": ports.admin },
         "stateDirectory": "state",
         "tls": {

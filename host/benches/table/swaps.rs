@@ -40,13 +40,13 @@ async fn swaps(subject: &Subject, rust: bool) -> Result<Vec<Row>, Error> {
     let swaps = if rust { SWAPS } else { SLOW_SWAPS };
     let folder = tempfile::tempdir()?;
     let ports = Ports::free().await?;
-    host::install::demo::write_installation(folder.path(), ports.door)?;
+    host::install::demo::write_installation(folder.path(), ports.webhook)?;
     let policy = json!({ "name": "swapped", "module": "swapped.wasm", "settings": subject.settings });
     configure(folder.path(), &ports, json!({ "policies": [policy] }))?;
     put(folder.path(), &variant(&subject.component.bytes, 0))?;
     let server = Server::host(folder.path())?;
     ports.listening().await?;
-    let mut connection = Connection::open(ports.door, folder.path()).await?;
+    let mut connection = Connection::open(ports.webhook, folder.path()).await?;
     let mut rows = Vec::new();
     // Each variant is compiled the first time, and found in the cache the second time.
     for (how, goal) in [("compiled", GOAL), ("from the cache", GOAL)] {

@@ -46,7 +46,7 @@ pub(crate) async fn bare(folder: &Path) -> Result<(), Error> {
     }
     const ANSWER: &str =
         r#"{"apiVersion":"imagepolicy.k8s.io/v1alpha1","kind":"ImageReview","status":{"allowed":true}}"#;
-    let door = post(|body: Bytes| async move {
+    let webhook = post(|body: Bytes| async move {
         let review: Review = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
         let images: usize = review.spec.containers.iter().map(|container| container.image.len()).sum();
         if images == 0 {
@@ -55,7 +55,7 @@ pub(crate) async fn bare(folder: &Path) -> Result<(), Error> {
             Ok(([(header::CONTENT_TYPE, "application/json")], ANSWER))
         }
     });
-    let routes = Router::new().route("/", door);
+    let routes = Router::new().route("/", webhook);
 
     let mut tls =
         rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -97,7 +97,7 @@ pub(crate) fn rows() -> Result<Vec<Row>, Error> {
         let mut taskset = Command::new("taskset");
         let taskset = taskset.args(["--all-tasks", "--cpu-list", "--pid", processors]);
         let moved = taskset.arg(std::process::id().to_string()).stdout(Stdio::null()).status()?;
-        if moved.success() { Ok(()) } else { Err("taskset: the door's part needs two processors".into()) }
+        if moved.success() { Ok(()) } else { Err("taskset: the webhook's part needs two processors".into()) }
     };
     stay("1")?;
     let rows = runtime()?.block_on(compare());
@@ -106,60 +106,54 @@ pub(crate) fn rows() -> Result<Vec<Row>, Error> {
     rows
 }
 
-async fn compare() -> Result<Vec<Row>, Error> {
-    let folder = tempfile::tempdir()?;
-    let folder = folder.path();
+/// Starts a command on the first processor.
+fn on_first(program: &OsStr) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", "0"]).arg(program);
+    command
+}
+
+/// Configures the host with one policy for the namespace `one`, two for `two` and three for `three`, and
+/// starts it.
+async fn start_host(folder: &Path) -> Result<(Server, SocketAddr), Error> {
     let ports = Ports::free().await?;
-    host::install::demo::write_installation(folder, ports.door)?;
+    host::install::demo::write_installation(folder, ports.webhook)?;
     let policy = |name: &str, module: &str, settings, namespaces: &[&str]| {
         json!({
             "name": name, "module": format!("policies/{module}.wasm"), "settings": settings,
             "match": { "namespaces": { "include": namespaces } },
         })
     };
+    let denied = json!({ "deny": ["docker.io/**", "*.untrusted.example/**"] });
     let policies = [
         policy("trusted", "trusted-registries", json!({ "allow": patterns() }), &["one", "two", "three"]),
         policy("pinned", "pinned-images", json!({ "requireDigest": false }), &["two", "three"]),
-        policy(
-            "denied",
-            "trusted-registries",
-            json!({ "deny": ["docker.io/**", "*.untrusted.example/**"] }),
-            &["three"],
-        ),
+        policy("denied", "trusted-registries", denied, &["three"]),
     ];
     configure(folder, &ports, json!({ "policies": policies, "exempt": { "namespaces": ["exempt"] } }))?;
+    let command = &mut on_first(HOST.as_ref());
+    let server = Server::start(command.args(["serve", "--config"]).arg(folder.join("host.yaml")))?;
+    server.prepared(ports.admin, policies.len()).await?;
+    Ok((server, ports.webhook))
+}
 
-    let on_first = |program: &OsStr| {
-        let mut command = Command::new("taskset");
-        command.args(["--cpu-list", "0"]).arg(program);
-        command
-    };
-    let door =
-        Server::start(on_first(HOST.as_ref()).args(["serve", "--config"]).arg(folder.join("host.yaml")))?;
-    door.prepared(ports.admin, policies.len()).await?;
-    let bare = Server::start(on_first(std::env::current_exe()?.as_ref()).arg("bare").arg(folder))?;
-    let bare_address = loop {
+/// Starts the bare server, a process of this program.
+async fn start_bare(folder: &Path) -> Result<(Server, SocketAddr), Error> {
+    let server = Server::start(on_first(std::env::current_exe()?.as_ref()).arg("bare").arg(folder))?;
+    loop {
         let written = fs::read_to_string(folder.join("bare.address")).unwrap_or_default();
         match written.parse() {
-            Ok(address) => break address,
+            Ok(address) => return Ok((server, address)),
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
-    };
+    }
+}
 
-    let at_door = |what, namespace, most| Asked { what, server: &door, address: ports.door, namespace, most };
-    let all = [
-        Asked {
-            what: "bare axum + rustls",
-            server: &bare,
-            address: bare_address,
-            namespace: |_| "bare".to_owned(),
-            most: None,
-        },
-        at_door("door, exempt namespace", |_| "exempt".to_owned(), None),
-        at_door("door, 2 images x 1 policy", |_| "one".to_owned(), Some(1.6)),
-        at_door("door, 2 images x 2 policies", |_| "two".to_owned(), None),
-        at_door("door, 2 images x 3 policies", |_| "three".to_owned(), Some(2.5)),
-    ];
+/// CPU time of a request in microseconds, and requests per second, in each round.
+type Rounds = Vec<(f64, f64)>;
+
+/// Measures all servers in interleaved rounds.
+async fn measure(all: &[Asked<'_>], folder: &Path) -> Result<Vec<Rounds>, Error> {
     // The client never sleeps. Waking a sleeping processor costs a server 5 µs and more, and slower servers
     // would pay it more often.
     let awake = tokio::spawn(async {
@@ -167,7 +161,7 @@ async fn compare() -> Result<Vec<Row>, Error> {
             tokio::task::yield_now().await;
         }
     });
-    let mut measured: Vec<Vec<(f64, f64)>> = vec![Vec::new(); all.len()];
+    let mut measured: Vec<Rounds> = vec![Vec::new(); all.len()];
     for round in 0..=ROUNDS {
         for (Asked { server, address, namespace, .. }, measured) in all.iter().zip(&mut measured) {
             let before = server.cpu_seconds()?;
@@ -182,17 +176,39 @@ async fn compare() -> Result<Vec<Row>, Error> {
         }
     }
     awake.abort();
-    let mut floor = f64::NAN;
+    Ok(measured)
+}
+
+async fn compare() -> Result<Vec<Row>, Error> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    let (host, address) = start_host(folder).await?;
+    let (bare, bare_address) = start_bare(folder).await?;
+    let webhook = |what, namespace, most| Asked { what, server: &host, address, namespace, most };
+    let all = [
+        Asked {
+            what: "bare axum + rustls",
+            server: &bare,
+            address: bare_address,
+            namespace: |_| "bare".to_owned(),
+            most: None,
+        },
+        webhook("webhook, exempt namespace", |_| "exempt".to_owned(), None),
+        webhook("webhook, 2 images x 1 policy", |_| "one".to_owned(), Some(1.6)),
+        webhook("webhook, 2 images x 2 policies", |_| "two".to_owned(), None),
+        webhook("webhook, 2 images x 3 policies", |_| "three".to_owned(), Some(2.5)),
+    ];
+    let mut floor = None;
     let mut rows = Vec::new();
-    for (Asked { what, most, .. }, measured) in all.iter().zip(&measured) {
-        let cpu = median(measured.iter().map(|(cpu, _)| *cpu).collect());
-        let rate = median(measured.iter().map(|(_, rate)| *rate).collect());
+    for (Asked { what, most, .. }, rounds) in all.iter().zip(measure(&all, folder).await?) {
+        let cpu = median(rounds.iter().map(|(cpu, _)| *cpu).collect());
+        let rate = median(rounds.iter().map(|(_, rate)| *rate).collect());
         let row = Row::new(format!("{what}, CPU of a request ({rate:.0}/s)"), microseconds(cpu));
-        if floor.is_nan() {
-            floor = cpu;
+        let Some(floor) = floor else {
+            floor = Some(cpu);
             rows.push(row);
             continue;
-        }
+        };
         let row = row.ratio(cpu / floor, "bare");
         rows.push(match most {
             Some(most) => row.at_most(*most),
