@@ -5,3 +5,4 @@ mod instance;
 mod isolation;
 mod neighbours;
 mod worst;
+mod properties;

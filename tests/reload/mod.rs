@@ -10,3 +10,5 @@ mod start;
 mod state;
 mod thread;
 mod watch;
+mod pending;
+mod records;

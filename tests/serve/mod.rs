@@ -9,3 +9,6 @@ mod systemd;
 mod tls;
 mod trust;
 mod webhook;
+mod bodies;
+mod certificates;
+mod admin;
