@@ -51,24 +51,30 @@ macro_rules! metrics {
 metrics! {
     "Reviews" {
         REVIEWS = Counter "image_policy_host_reviews" ["verdict" "by"]
-            "Reviews answered: verdict is allowed, denied, refused (malformed or over a limit), or would-deny (mode audit of the host); by is what decided it";
+            "Answered reviews. verdict is allowed, denied, refused (malformed or over a limit), or \
+                would-deny (mode audit of the host); by is the basis of the verdict";
         REVIEW_SECONDS = Histogram "image_policy_host_review_duration_seconds" []
-            "From a review's first byte to its verdict, the wait for its body and for its turn included";
+            "Time from the first byte of a review to its verdict, including the wait for its body and for \
+                its turn";
         REJECTED = Counter "image_policy_host_requests_rejected" ["code"]
-            "Requests without a verdict: 400 no ImageReview, 404 a GET of nothing, 405 no POST, 429 too many reviews waiting";
+            "Requests without a verdict: 400 no ImageReview, 404 GET of an unknown path, 405 no POST, 429 \
+                too many reviews waiting";
         WAITING = Gauge "image_policy_host_queue_reviews" ["lane"]
-            "Reviews that are evaluated or wait on threads of their own, steady or slow; quick ones need none";
+            "Reviews that run or wait on threads of their own, in the steady or the slow lane; quick reviews \
+                need no thread";
     }
 
     "Policies" {
         DECISIONS = Counter "image_policy_host_decisions" ["policy" "outcome" "code"]
-            "Decisions of one policy on one image: outcome is allow, deny or abstain; code is the policy's own, or other above the bound of codes";
+            "Decisions of one policy on one image. outcome is allow, deny or abstain; code is that of the \
+                policy, or other over the limit of codes";
         MALFUNCTIONS = Counter "image_policy_host_malfunctions" ["policy" "kind"]
-            "Images that a policy gave no decision on, by what went wrong";
+            "Images on which a policy gave no decision, by the kind of the malfunction";
         POLICY_SECONDS = Histogram "image_policy_host_policy_duration_seconds" ["policy"]
-            "What one image takes a policy, a fresh instance included; begins anew when the policy is loaded anew";
+            "Time of a policy for one image, including a fresh instance; starts again at zero when the \
+                policy is loaded again";
         FAILING = Gauge "image_policy_host_policy_failing" ["policy"]
-            "1 for a policy that is not loaded or only malfunctions any more";
+            "1 for a policy that is not loaded, or of which every recent run is a malfunction";
         POLICY_INFO = Gauge "image_policy_host_policy_info" ["policy" "mode" "failure_policy" "digest"]
             "Always 1: the policies in force";
     }
@@ -77,45 +83,48 @@ metrics! {
         GENERATION_INFO = Gauge "image_policy_host_generation_info" ["generation" "digest"]
             "Always 1: the generation in force";
         GENERATION = Gauge "image_policy_host_generation" []
-            "The number of the generation in force";
+            "Number of the generation in force";
         PUBLISHED = Gauge "image_policy_host_generation_published_timestamp_seconds" []
-            "When the generation in force came, in seconds since 1970";
+            "Time at which the generation in force was published, in seconds since 1970";
         PINNED = Gauge "image_policy_host_pinned" []
-            "1 while the generation in force is one that was put back, and stays whatever files change";
+            "1 while a rollback is in force; changes of files have no effect until it is released";
         WAITS = Gauge "image_policy_host_candidate_waiting" []
-            "1 while a candidate is not put in force: it is held, refused by the gate, or waits for the end of a rollback";
+            "1 while a candidate is pending: held or rejected by the gate, or until the end of a rollback";
         RELOADS = Counter "image_policy_host_reloads" ["result"]
-            "Looks at the files: published (a new generation), unchanged, waiting (a candidate does), or failed";
+            "Passes over the files: published (a new generation), unchanged, waiting (a candidate is \
+                pending), or failed";
         PROBLEMS = Gauge "image_policy_host_problems" []
-            "Things that are not as they should be; /status names them";
+            "Problems of the configuration, the policies and the machine; /status names them";
     }
 
     "The decision log" {
         DECISION_LINES = Counter "image_policy_host_decision_log_lines" ["result"]
-            "Lines of the decision log: written, dropped (the queue was full), or failed (the disk is, say)";
+            "Lines of the decision log: written, dropped (the queue was full), or failed (the disk was full, \
+                for example)";
         DECISION_QUEUE = Gauge "image_policy_host_decision_log_queue_reviews" []
-            "Reviews that wait to be written to the decision log";
+            "Reviews that wait for the decision log";
     }
 
     "Connections" {
         CONNECTIONS = Gauge "image_policy_host_connections" ["state"]
-            "Connections of the door: serving, or entering (in their handshake, or waiting for a place)";
+            "Connections of the webhook: serving, or entering (in their handshake, or waiting for a slot)";
         HANDSHAKES = Counter "image_policy_host_handshakes_refused" []
-            "TLS handshakes that failed, for whatever reason: the log has it";
+            "Failed TLS handshakes; the log has the reasons";
     }
 
     "TLS and the log" {
         CERTIFICATE = Gauge "image_policy_host_certificate_expiration_timestamp_seconds" ["certificate"]
-            "When the first of the certificates in force expires, in seconds since 1970: serving, serving-chain (shown beside it) or client-ca";
+            "Time at which the first of the certificates in force expires, in seconds since 1970: serving, \
+                serving-chain (sent with it) or client-ca";
         LINES_LEFT_OUT = Counter "image_policy_host_log_lines_left_out" ["kind"]
-            "Lines that were left out of the log because there were too many of their kind";
+            "Log lines that were suppressed because there were too many of their kind";
         LINES_LOST = Counter "image_policy_host_log_lines_lost" []
-            "Lines that were lost because whoever reads the log is too slow";
+            "Log lines that were lost because the reader of the log is too slow";
     }
 
     "The process" {
         BUILD_INFO = Gauge "image_policy_host_build_info" ["version"]
-            "Always 1: what is running";
+            "Always 1: the version of the host";
         CPU = Counter "process_cpu_seconds" []
             "User and system CPU time";
         RESIDENT = Gauge "process_resident_memory_bytes" []
@@ -123,9 +132,9 @@ metrics! {
         OPEN_FILES = Gauge "process_open_fds" []
             "Open file descriptors";
         MOST_FILES = Gauge "process_max_fds" []
-            "File descriptors that may be open";
+            "Limit of open file descriptors";
         STARTED = Gauge "process_start_time_seconds" []
-            "When the process started, in seconds since 1970";
+            "Start time of the process, in seconds since 1970";
     }
 }
 
@@ -142,7 +151,7 @@ pub fn markdown() -> String {
     let mut text = String::new();
     for Group { title, metrics } in ALL {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "### {title}\n\n| metric | of | what |\n|---|---|---|");
+        let _ = writeln!(text, "### {title}\n\n| metric | kind | meaning |\n|---|---|---|");
         for metric in *metrics {
             let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
             let kind = match metric.kind {
