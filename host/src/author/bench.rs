@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::config::PolicyLimits;
@@ -99,39 +99,45 @@ impl Warm {
     }
 }
 
-/// The measurements.
-#[derive(Debug)]
+/// The measurements. As JSON, the keys are in alphabetical order and times are nanoseconds.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Number of images that were evaluated, repeatedly.
-    pub images: usize,
-    /// Evaluations of a fresh instance that is configured each time.
-    pub configured: Times,
-    /// Evaluations of a fresh instance from the snapshot, or the reason for which there is no snapshot.
-    pub snapshot: Result<Times, String>,
-    /// Evaluations of an instance that was called before: a lower limit for every way to start.
-    pub warm: Times,
-    /// Instructions, as wasmtime counts fuel.
-    pub instructions: Instructions,
-    /// Memory of an instance after its configuration and an evaluation.
-    pub memory: Memory,
+    /// Duration of the compilation, in a process of its own.
+    #[serde(serialize_with = "nanoseconds")]
+    pub compile: Duration,
     /// Size of the component, in bytes.
     pub component_bytes: usize,
+    /// Evaluations of a fresh instance that is configured each time.
+    pub configured: Times,
+    /// Number of images that were evaluated, repeatedly.
+    pub images: usize,
+    /// Instructions, as wasmtime counts fuel.
+    pub instructions: Instructions,
+    /// Duration of loading the compiled policy from the cache, including its first instance.
+    #[serde(serialize_with = "nanoseconds")]
+    pub load: Duration,
+    /// Memory of an instance after its configuration and an evaluation.
+    pub memory: Memory,
     /// Size of the native code, in bytes.
     pub native_bytes: usize,
-    /// Duration of the compilation, in a process of its own.
-    pub compile: Duration,
-    /// Duration of loading the compiled policy from the cache, including its first instance.
-    pub load: Duration,
+    /// Evaluations of a fresh instance from the snapshot.
+    #[serde(serialize_with = "either")]
+    pub snapshot: Result<Times, NoSnapshot>,
+    /// Evaluations of an instance that was called before: a lower limit for every way to start.
+    pub warm: Times,
 }
 
 /// Durations of many evaluations.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Times {
     /// Number of evaluations.
     pub evaluations: usize,
     /// Median.
+    #[serde(serialize_with = "nanoseconds")]
     pub p50: Duration,
     /// 99th percentile.
+    #[serde(serialize_with = "nanoseconds")]
     pub p99: Duration,
 }
 
@@ -139,12 +145,12 @@ pub struct Times {
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Instructions {
-    /// Start and configuration.
-    pub start: u64,
     /// Evaluation of an image, the median.
     pub evaluate: u64,
     /// Evaluation of the image with the most instructions.
     pub evaluate_most: u64,
+    /// Start and configuration.
+    pub start: u64,
 }
 
 /// Memory of one instance.
@@ -156,6 +162,38 @@ pub struct Memory {
     /// Size of the touched pages, in bytes: the page faults of an instance on unused memory, including the
     /// host's own pages for it. None where the system does not count page faults.
     pub touched_bytes: Option<u64>,
+}
+
+/// The reason for which a policy has no snapshot.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NoSnapshot {
+    /// The policy's instances cannot start from one.
+    #[error("{0}")]
+    Unfit(String),
+    /// The host was not able to take it.
+    #[error("the host could not take it")]
+    NotTaken,
+}
+
+impl Serialize for NoSnapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Reason {
+            none: String,
+        }
+        Reason { none: self.to_string() }.serialize(serializer)
+    }
+}
+
+fn nanoseconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn either<S: Serializer>(times: &Result<Times, NoSnapshot>, serializer: S) -> Result<S::Ok, S::Error> {
+    match times {
+        Ok(times) => times.serialize(serializer),
+        Err(why) => why.serialize(serializer),
+    }
 }
 
 /// The reason for which nothing was measured.
@@ -193,55 +231,75 @@ pub fn bench(
     preparer.snapshot(&snapshot, &component.bytes);
     let snapshot = match snapshot.snapshot() {
         Some(Ok(())) => Ok(snapshot),
-        Some(Err(why)) => Err(why.to_owned()),
-        None => Err("the host could not take it".to_owned()),
+        Some(Err(why)) => Err(NoSnapshot::Unfit(why.to_owned())),
+        None => Err(NoSnapshot::NotTaken),
     };
     unsound(&configured, snapshot.as_deref().ok(), questions)?;
-
-    let mut warm_instance = Warm::start(&configured).map_err(malfunctions)?;
-    let mut samples = [(); 3].map(|()| Vec::new());
-    let [configured_samples, snapshot_samples, warm_samples] = &mut samples;
-    let started = Instant::now();
-    let all = time * 3;
-    let mut each = questions.iter().cycle();
-    while configured_samples.len() < LEAST || (started.elapsed() < all && configured_samples.len() < MOST) {
-        // A round takes at most a quarter of `time`, so that a slow policy has a few rounds too.
-        let spent = started.elapsed();
-        let left = || started.elapsed() < (spent + time / 4).min(all);
-        for (count, question) in each.by_ref().take(ROUND).enumerate() {
-            if count >= LEAST && !left() {
-                break;
-            }
-            configured_samples.push(timed(|| fresh(&configured, question))?);
-            if let Ok(snapshot) = &snapshot {
-                snapshot_samples.push(timed(|| fresh(snapshot, question))?);
-            }
-        }
-        // Warm calls are measured apart from the others, whose instances evict their data from the
-        // processor's caches.
-        if warm_samples.len() % (CALLS / ROUND * ROUND) == 0 {
-            warm_instance = Warm::start(&configured).map_err(malfunctions)?;
-        }
-        for question in each.by_ref().take(ROUND) {
-            warm_samples.push(timed(|| warm_instance.ask(question))?);
-        }
-    }
+    let samples = Samples::take(&configured, snapshot.as_deref().ok(), questions, time)?;
 
     // Compiled in this process: the child process has shown that the compilation stays within its limits.
     let engine = Engine::new(Purpose::Count).map_err(|error| LoadError::Unprepared(error.to_string()))?;
     let counting = Policy::compile(&engine, &component.bytes, settings, &limits)?;
     Ok(Report {
-        images: questions.len(),
-        configured: times(configured_samples),
-        snapshot: snapshot.map(|_| times(snapshot_samples)),
-        warm: times(warm_samples),
-        instructions: instructions(&counting, questions).map_err(malfunctions)?,
-        memory: memory(&counting, questions).map_err(malfunctions)?,
-        component_bytes: component.bytes.len(),
-        native_bytes: configured.native_bytes(),
         compile,
+        component_bytes: component.bytes.len(),
+        configured: times(samples.configured),
+        images: questions.len(),
+        instructions: instructions(&counting, questions).map_err(malfunctions)?,
         load,
+        memory: memory(&counting, questions).map_err(malfunctions)?,
+        native_bytes: configured.native_bytes(),
+        snapshot: snapshot.map(|_| times(samples.snapshot)),
+        warm: times(samples.warm),
     })
+}
+
+/// Durations of single evaluations, by the state of the instance.
+#[derive(Default)]
+struct Samples {
+    configured: Vec<Duration>,
+    snapshot: Vec<Duration>,
+    warm: Vec<Duration>,
+}
+
+impl Samples {
+    /// Measures for about three times `time`.
+    fn take(
+        configured: &Policy,
+        snapshot: Option<&Policy>,
+        questions: &[Question],
+        time: Duration,
+    ) -> Result<Samples, BenchError> {
+        let mut samples = Samples::default();
+        let mut warm = Warm::start(configured).map_err(malfunctions)?;
+        let started = Instant::now();
+        let all = time * 3;
+        let mut each = questions.iter().cycle();
+        while samples.configured.len() < LEAST || (started.elapsed() < all && samples.configured.len() < MOST)
+        {
+            // A round takes at most a quarter of `time`, so that a slow policy has a few rounds too.
+            let spent = started.elapsed();
+            let left = || started.elapsed() < (spent + time / 4).min(all);
+            for (count, question) in each.by_ref().take(ROUND).enumerate() {
+                if count >= LEAST && !left() {
+                    break;
+                }
+                samples.configured.push(timed(|| fresh(configured, question))?);
+                if let Some(snapshot) = snapshot {
+                    samples.snapshot.push(timed(|| fresh(snapshot, question))?);
+                }
+            }
+            // Warm calls are measured apart from the others, whose instances evict their data from the
+            // processor's caches.
+            if samples.warm.len() % (CALLS / ROUND * ROUND) == 0 {
+                warm = Warm::start(configured).map_err(malfunctions)?;
+            }
+            for question in each.by_ref().take(ROUND) {
+                samples.warm.push(timed(|| warm.ask(question))?);
+            }
+        }
+        Ok(samples)
+    }
 }
 
 fn malfunctions(malfunction: Malfunction) -> BenchError {
@@ -288,7 +346,7 @@ fn timed(ask: impl FnOnce() -> Result<Decision, Malfunction>) -> Result<Duration
     Ok(started.elapsed())
 }
 
-fn times(samples: &mut [Duration]) -> Times {
+fn times(mut samples: Vec<Duration>) -> Times {
     samples.sort_unstable();
     let at = |percent: usize| {
         let rank = (samples.len() * percent).div_ceil(100).saturating_sub(1);

@@ -46,8 +46,13 @@ pub struct Object {
     /// Its name, escaped. None where it has none.
     pub name: Option<String>,
     /// The review, or the reason for which the server would deny it before any policy runs.
-    pub review: Result<Review, String>,
+    pub review: Result<Review, Refusal>,
 }
+
+/// The reason for which the server denies a review before any policy runs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(String);
 
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -220,7 +225,7 @@ impl Reader<'_> {
                 Ok(Review { namespace: self.namespace.to_owned(), ..review })
             }
             Ok(review) => Ok(review),
-            Err(ReviewError::Refused(reason)) => Err(reason),
+            Err(ReviewError::Refused(reason)) => Err(Refusal(reason)),
             Err(ReviewError::NotAnImageReview(problem)) => {
                 return self.manifest.problems.push(Problem::new(at, problem));
             }
@@ -290,7 +295,7 @@ impl Reader<'_> {
         pod.extend(template.get("spec").map(|spec| ("spec".to_owned(), spec.clone())));
         let review = match Review::of_pod(Value::Object(pod), self.namespace, self.limits) {
             Ok(review) => Ok(review),
-            Err(ReviewError::Refused(reason)) => Err(reason),
+            Err(ReviewError::Refused(reason)) => Err(Refusal(reason)),
             Err(ReviewError::NotAnImageReview(problem)) => {
                 return self.problem(found, &format!("{}: {problem}", title(kind, name.as_deref())));
             }
@@ -298,7 +303,7 @@ impl Reader<'_> {
         self.add(found.document.locate(&found.pointer), kind.to_owned(), name, review);
     }
 
-    fn add(&mut self, at: Location, kind: String, name: Option<String>, review: Result<Review, String>) {
+    fn add(&mut self, at: Location, kind: String, name: Option<String>, review: Result<Review, Refusal>) {
         let document = self.manifest.documents;
         self.manifest.objects.push(Object { at, document, kind, name, review });
     }

@@ -4,20 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
-use super::{Failure, Format, exit, read, say, settings};
+use super::{Exit, Failure, Format, exit, preparer_with, read, say, say_json, settings};
 use crate::author::bench::{BenchError, Question, Report, Times, bench};
 use crate::config::HostLimits;
 use crate::limits;
-use crate::policy::{Cache, Component, Engine, Preparer, Purpose};
+use crate::policy::Component;
 use crate::suite::{self, Case};
 use crate::text;
-
-const UNSOUND: u8 = 1;
-const BROKEN: u8 = 2;
-const NOT_LOADED: u8 = 3;
-const NOTHING: u8 = 4;
 
 /// Measure what a policy costs: time of an evaluation, instructions, memory, sizes
 ///
@@ -50,25 +43,26 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     exit(measure(&arguments))
 }
 
-fn measure(arguments: &Arguments) -> Result<ExitCode, Failure> {
+fn measure(arguments: &Arguments) -> Result<Exit, Failure> {
     let module = text::path(&arguments.module);
     let component = Component::new(read(&arguments.module, limits::MODULE.default)?);
     let settings = settings(arguments.settings.as_deref())?;
     let questions = questions(&arguments.paths)?;
-    let preparer = preparer().map_err(|message| Failure::new(NOT_LOADED, message))?;
+    // The cache is empty, because compilation is measured too.
+    let preparer = preparer_with(None, 1, Exit::NotLoaded)?;
     let report = bench(&preparer, &component, &settings, &questions, arguments.time);
     let report = report.map_err(|error| match error {
-        BenchError::Load(error) => Failure::new(NOT_LOADED, format!("{module}: {error}")),
+        BenchError::Load(error) => Failure::new(Exit::NotLoaded, format_args!("{module}: {error}")),
         BenchError::Unsound(lines) => {
             let lines: Vec<_> = lines.iter().map(|line| format!("{module}: {line}")).collect();
-            Failure::new(UNSOUND, lines.join("\n"))
+            Failure::new(Exit::No, lines.join("\n"))
         }
     })?;
     match arguments.format {
         Format::Text => say(in_text(&report))?,
-        Format::Json => say(format_args!("{:#}", to_json(&report)))?,
+        Format::Json => say_json(&report)?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Yes)
 }
 
 fn questions(paths: &[PathBuf]) -> Result<Vec<Question>, Failure> {
@@ -76,43 +70,33 @@ fn questions(paths: &[PathBuf]) -> Result<Vec<Question>, Failure> {
         return Ok(Question::typical());
     }
     let mut questions = Vec::new();
-    let suites = suite::find(paths, true).map_err(|error| Failure::new(BROKEN, error))?;
+    let suites = suite::find(paths, true).map_err(Failure::broken)?;
     for path in suites.iter().flat_map(|suite| &suite.fixtures) {
-        let case = Case::read(path, &HostLimits::default()).map_err(|error| Failure::new(BROKEN, error))?;
+        let case = Case::read(path, &HostLimits::default()).map_err(Failure::broken)?;
         questions.extend(case.review().map(Question::all_of).unwrap_or_default());
     }
     if questions.is_empty() {
         let paths: Vec<_> = paths.iter().map(|path| text::path(path)).collect();
         return Err(Failure::new(
-            NOTHING,
+            Exit::Nothing,
             format!("there is no fixture with an image in {}: see `host test --help`", paths.join(", ")),
         ));
     }
     Ok(questions)
 }
 
-/// Returns a preparer with an empty cache, because compilation is measured too.
-fn preparer() -> Result<Preparer, String> {
-    let engine = Engine::new(Purpose::Serve { policies: 1 }).map_err(|error| error.to_string())?;
-    let cache = Cache::temporary(limits::CACHE.default)
-        .map_err(|error| format!("there is no folder to compile in: {error}"))?;
-    let preparer = Preparer::new(engine, cache, Preparer::this_program(), false);
-    preparer.map_err(|error| format!("policies cannot be compiled on this machine: {error}"))
-}
-
 fn in_text(report: &Report) -> String {
     let mut lines = vec![format!("{:36} {:>10} {:>10} {:>12}", "", "p50", "p99", "evaluations")];
-    let mut row = |name: &str, times: &Result<Times, String>| {
-        lines.push(match times {
-            Ok(Times { evaluations, p50, p99 }) => {
-                format!("{name:36} {:>10} {:>10} {evaluations:>12}", short(*p50), short(*p99))
-            }
-            Err(why) => format!("{name:36} none: {why}"),
-        });
+    let row = |name: &str, Times { evaluations, p50, p99 }: &Times| {
+        format!("{name:36} {:>10} {:>10} {evaluations:>12}", short(*p50), short(*p99))
     };
-    row("fresh, configured in each instance", &Ok(report.configured));
-    row("fresh, from the snapshot", &report.snapshot);
-    row("warm call, the instance used again", &Ok(report.warm));
+    lines.push(row("fresh, configured in each instance", &report.configured));
+    const SNAPSHOT: &str = "fresh, from the snapshot";
+    lines.push(match &report.snapshot {
+        Ok(times) => row(SNAPSHOT, times),
+        Err(why) => format!("{SNAPSHOT:36} none: {why}"),
+    });
+    lines.push(row("warm call, the instance used again", &report.warm));
     let instructions = &report.instructions;
     let memory = &report.memory;
     let touched = match memory.touched_bytes {
@@ -149,30 +133,4 @@ fn short(time: Duration) -> String {
 
 fn kib(bytes: u64) -> String {
     format!("{} KiB", bytes.div_ceil(1024))
-}
-
-fn to_json(report: &Report) -> Value {
-    let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let times = |times: &Times| {
-        json!({
-            "evaluations": times.evaluations,
-            "p50": nanoseconds(times.p50),
-            "p99": nanoseconds(times.p99),
-        })
-    };
-    json!({
-        "images": report.images,
-        "configured": times(&report.configured),
-        "snapshot": match &report.snapshot {
-            Ok(found) => times(found),
-            Err(why) => json!({ "none": why }),
-        },
-        "warm": times(&report.warm),
-        "instructions": report.instructions,
-        "memory": report.memory,
-        "componentBytes": report.component_bytes,
-        "nativeBytes": report.native_bytes,
-        "compile": nanoseconds(report.compile),
-        "load": nanoseconds(report.load),
-    })
 }

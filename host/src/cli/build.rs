@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Failure, exit, read, say};
+use super::{Exit, Failure, exit, read, say};
 use crate::author::build;
 use crate::text;
 
@@ -30,17 +30,15 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     exit(write(arguments))
 }
 
-fn write(Arguments { module, output }: Arguments) -> Result<ExitCode, Failure> {
+fn write(Arguments { module, output }: Arguments) -> Result<Exit, Failure> {
     let bytes = read(&module, MODULE_BYTES)?;
     let component = build::component(&bytes)
-        .map_err(|error| Failure::new(2, format!("{}: {error}", text::path(&module))))?;
+        .map_err(|error| Failure::broken(format_args!("{}: {error}", text::path(&module))))?;
     // The file is renamed into place, because a host may be watching.
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
     if !folder.is_dir() {
-        return Err(Failure::new(
-            2,
-            format!("{}: there is no such folder: make it first", text::path(folder)),
-        ));
+        let folder = text::path(folder);
+        return Err(Failure::broken(format_args!("{folder}: there is no such folder: make it first")));
     }
     let write = || -> std::io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder)?;
@@ -51,7 +49,7 @@ fn write(Arguments { module, output }: Arguments) -> Result<ExitCode, Failure> {
         file.persist(&output)?;
         Ok(())
     };
-    write().map_err(|error| Failure::new(2, format!("{}: {error}", text::path(&output))))?;
+    write().map_err(|error| Failure::broken(format_args!("{}: {error}", text::path(&output))))?;
     say(format_args!("{}: {} bytes", text::path(&output), component.len()))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Yes)
 }

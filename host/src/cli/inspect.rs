@@ -1,18 +1,18 @@
 //! `host inspect`
 
+use std::fmt::{self, Display};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use super::{Failure, Format, exit, preparer, read, say, settings};
+use super::{Exit, Failure, Format, exit, preparer, read, say, say_json, settings};
 use crate::config::PolicyLimits;
 use crate::limits;
 use crate::policy::{Component, LoadError, Policy, World};
+use crate::review::verdict::LogLine;
 use crate::text;
-
-const BROKEN: u8 = 2;
 
 /// Tell what a policy is: its world, imports, size and digest, whether it takes its settings, and whether instances
 /// start from a snapshot
@@ -37,17 +37,16 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     exit(inspect(&arguments))
 }
 
-fn inspect(arguments: &Arguments) -> Result<ExitCode, Failure> {
+fn inspect(arguments: &Arguments) -> Result<Exit, Failure> {
     let Some(module) = &arguments.module else {
         say(limits::columns().trim_end())?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(Exit::Yes);
     };
-    let failed =
-        |error: &dyn std::fmt::Display| Failure::new(BROKEN, format!("{}: {error}", text::path(module)));
+    let failed = |error: &dyn Display| Failure::broken(format_args!("{}: {error}", text::path(module)));
     let component = Component::new(read(module, limits::MODULE.default)?);
     let settings = settings(arguments.settings.as_deref())?;
     let world = World::of(&component.bytes).map_err(|error| failed(&error))?;
-    let preparer = preparer().map_err(|message| Failure::new(BROKEN, message))?;
+    let preparer = preparer(Exit::Broken)?;
     let until = Instant::now() + Duration::from_secs(3600);
     let loaded = preparer.load(&component, &settings, &PolicyLimits::default(), until).inspect(|policy| {
         if policy.snapshot().is_none() {
@@ -58,65 +57,83 @@ fn inspect(arguments: &Arguments) -> Result<ExitCode, Failure> {
         (LoadError::Settings(_), None) => format!("{error} (give it settings with --settings FILE)"),
         _ => error.to_string(),
     });
-    let told = told(&component, &world, loaded.as_deref().ok(), error.as_deref());
+    let description = Description::of(&component, &world, loaded.as_deref().ok(), error.clone());
     match arguments.format {
-        Format::Text => say(in_text(&told))?,
-        Format::Json => say(format_args!("{told:#}"))?,
+        Format::Text => say(&description)?,
+        Format::Json => say_json(&description)?,
     }
     match error {
-        None => Ok(ExitCode::SUCCESS),
+        None => Ok(Exit::Yes),
         Some(error) => Err(failed(&error)),
     }
 }
 
-fn told(component: &Component, world: &World, policy: Option<&Policy>, error: Option<&str>) -> Value {
-    let snapshot = policy.and_then(Policy::snapshot).map(|snapshot| match snapshot {
-        Ok(()) => "yes".to_owned(),
-        Err(why) => format!("no: {why}"),
-    });
-    json!({
-        "digest": component.digest,
-        "bytes": component.bytes.len(),
-        "exports": world.exports,
-        "imports": world.imports,
-        "pure": world.is_pure(),
-        "nativeBytes": policy.map(Policy::native_bytes),
-        "snapshot": snapshot,
-        "log": policy.map(Policy::load_log),
-        "error": error,
-    })
+/// A policy, as far as it is known. The keys are in alphabetical order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Description<'a> {
+    /// Size of the component.
+    bytes: usize,
+    digest: &'a str,
+    /// The reason why the host would not load the policy.
+    error: Option<String>,
+    exports: &'a [String],
+    imports: &'a [String],
+    /// Lines that the policy logged while it was configured. None if it does not load, as with the two
+    /// fields below.
+    log: Option<&'a [LogLine]>,
+    native_bytes: Option<usize>,
+    pure: bool,
+    snapshot: Option<String>,
 }
 
-fn in_text(told: &Value) -> String {
-    let text = |key: &str| match told.get(key) {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Null) | None => "unknown (it does not load)".to_owned(),
-        Some(other) => other.to_string(),
-    };
-    let list = |key: &str| {
-        let items = told.get(key).and_then(Value::as_array).into_iter().flatten();
-        let items: Vec<_> = items.filter_map(Value::as_str).collect();
-        if items.is_empty() { "nothing".to_owned() } else { items.join("\n            ") }
-    };
-    let pure = if told.get("pure") == Some(&Value::Bool(true)) {
-        "yes: it can see nothing but the image, the context and its settings"
-    } else {
-        "no: it asks for something that this host does not grant"
-    };
-    let mut lines = vec![
-        format!("digest      {}", text("digest")),
-        format!("bytes       {}", text("bytes")),
-        format!("native code {}", text("nativeBytes")),
-        format!("exports     {}", list("exports")),
-        format!("imports     {}", list("imports")),
-        format!("pure        {pure}"),
-        format!("snapshot    {}", text("snapshot")),
-    ];
-    let log = told.get("log").and_then(Value::as_array).into_iter().flatten();
-    lines.extend(
-        log.filter_map(|line| line.get("message"))
-            .filter_map(Value::as_str)
-            .map(|line| format!("log         {line}")),
-    );
-    lines.join("\n")
+impl<'a> Description<'a> {
+    fn of(
+        component: &'a Component,
+        world: &'a World,
+        policy: Option<&'a Policy>,
+        error: Option<String>,
+    ) -> Description<'a> {
+        let snapshot = policy.and_then(Policy::snapshot).map(|snapshot| match snapshot {
+            Ok(()) => "yes".to_owned(),
+            Err(why) => format!("no: {why}"),
+        });
+        Description {
+            bytes: component.bytes.len(),
+            digest: &component.digest,
+            error,
+            exports: &world.exports,
+            imports: &world.imports,
+            log: policy.map(Policy::load_log),
+            native_bytes: policy.map(Policy::native_bytes),
+            pure: world.is_pure(),
+            snapshot,
+        }
+    }
+}
+
+impl Display for Description<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNKNOWN: &str = "unknown (it does not load)";
+        let list = |names: &[String]| match names {
+            [] => "nothing".to_owned(),
+            names => names.join("\n            "),
+        };
+        let native_bytes = self.native_bytes.map_or(UNKNOWN.to_owned(), |bytes| bytes.to_string());
+        let pure = match self.pure {
+            true => "yes: it can see nothing but the image, the context and its settings",
+            false => "no: it asks for something that this host does not grant",
+        };
+        writeln!(f, "digest      {}", self.digest)?;
+        writeln!(f, "bytes       {}", self.bytes)?;
+        writeln!(f, "native code {native_bytes}")?;
+        writeln!(f, "exports     {}", list(self.exports))?;
+        writeln!(f, "imports     {}", list(self.imports))?;
+        writeln!(f, "pure        {pure}")?;
+        write!(f, "snapshot    {}", self.snapshot.as_deref().unwrap_or(UNKNOWN))?;
+        for line in self.log.unwrap_or_default() {
+            write!(f, "\nlog         {}", line.message)?;
+        }
+        Ok(())
+    }
 }

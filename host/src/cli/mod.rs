@@ -3,6 +3,7 @@
 mod approve;
 mod bench;
 mod build;
+mod exit;
 mod inspect;
 mod log;
 mod review;
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use self::exit::{Exit, Failure, exit};
 use crate::config::yaml;
 use crate::config::{Config, PolicyConfig, PolicyName};
 use crate::limits;
@@ -81,36 +83,13 @@ pub fn run() -> ExitCode {
 }
 
 /// Compiles a component, as the child process that the host starts.
-fn prepare() -> Result<ExitCode, Failure> {
-    match serve_request(io::stdin().lock(), io::stdout().lock()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(Failure::new(
-            2,
-            format!(
-                "`{PREPARE}` is what the host starts itself as, with a request on standard input: {error}"
-            ),
-        )),
-    }
-}
-
-/// An error that the caller has to correct. The exit status is the verb's own.
-struct Failure {
-    status: u8,
-    message: String,
-}
-
-impl Failure {
-    fn new(status: u8, message: impl Display) -> Failure {
-        Failure { status, message: message.to_string() }
-    }
-}
-
-/// Returns the exit code of a verb, after printing the message of its failure.
-fn exit(result: Result<ExitCode, Failure>) -> ExitCode {
-    result.unwrap_or_else(|Failure { status, message }| {
-        tell(&message);
-        ExitCode::from(status)
-    })
+fn prepare() -> Result<Exit, Failure> {
+    let failed = |error| {
+        let message = "is what the host starts itself as, with a request on standard input";
+        Failure::broken(format_args!("`{PREPARE}` {message}: {error}"))
+    };
+    serve_request(io::stdin().lock(), io::stdout().lock()).map_err(failed)?;
+    Ok(Exit::Yes)
 }
 
 /// Writes each line of `message` to standard error.
@@ -126,7 +105,7 @@ fn tell(message: &str) {
 fn say(text: impl Display) -> Result<(), Failure> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(2, format!("standard output: {error}")))
+            Err(Failure::broken(format_args!("standard output: {error}")))
         }
         _ => Ok(()),
     }
@@ -134,7 +113,7 @@ fn say(text: impl Display) -> Result<(), Failure> {
 
 /// Writes a document as JSON.
 fn say_json(document: &impl Serialize) -> Result<(), Failure> {
-    let json = serde_json::to_string_pretty(document).map_err(|error| Failure::new(2, error))?;
+    let json = serde_json::to_string_pretty(document).map_err(Failure::broken)?;
     say(json)
 }
 
@@ -168,18 +147,17 @@ struct RunningHost {
 
 impl RunningHost {
     fn ask(&self, request: &Request) -> Result<Answer, Failure> {
-        let failed = |message: &dyn Display| Failure::new(2, message);
-        let ask = |folder: &Path| control::ask(folder, request).map_err(|error| failed(&error));
+        let ask = |folder: &Path| control::ask(folder, request).map_err(Failure::broken);
         if let Some(folder) = &self.state {
             return ask(folder);
         }
         let path = self.config.as_deref().unwrap_or(Path::new("host.yaml"));
         let config = Config::read(path).map_err(|error| {
-            failed(&format!("{error}\n--state DIR asks a host whose host.yaml cannot be read"))
+            Failure::broken(format_args!("{error}\n--state DIR asks a host whose host.yaml cannot be read"))
         })?;
         match &config.state_directory {
             Some(folder) => ask(folder),
-            None => Err(failed(&format!(
+            None => Err(Failure::broken(format_args!(
                 "{}: a host without `stateDirectory` has no control socket: set it, and restart the host",
                 text::path(path)
             ))),
@@ -187,19 +165,24 @@ impl RunningHost {
     }
 
     /// Sends an order to the host, and prints the result.
-    fn order(&self, request: &Request, output: &Output) -> Result<ExitCode, Failure> {
+    fn order(&self, request: &Request, output: &Output) -> Result<Exit, Failure> {
         match self.ask(request)? {
             Answer::Done(done) if output.is_json() => say_json(&done)?,
             Answer::Done(Done { generation, message }) => {
                 say(format_args!("generation {generation}: {message}"))?
             }
-            Answer::Refused(why) => return Err(Failure::new(1, why)),
+            Answer::Refused(why) => return Err(Failure::new(Exit::No, why)),
             other @ Answer::Status(_) => {
-                return Err(Failure::new(2, format!("the host gave another answer: {other:?}")));
+                return Err(another_answer(&other));
             }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(Exit::Yes)
     }
+}
+
+/// Returns the failure for an answer of another kind than the request asks for.
+fn another_answer(answer: &Answer) -> Failure {
+    Failure::broken(format_args!("the host gave another answer: {answer:?}"))
 }
 
 /// Returns the name of a file for messages.
@@ -209,7 +192,7 @@ fn named(path: &Path) -> String {
 
 /// Reads a file, a pipe, or standard input (`-`), up to `bytes` bytes.
 fn read(path: &Path, bytes: u64) -> Result<Vec<u8>, Failure> {
-    let failed = |error: &dyn Display| Failure::new(2, format!("{}: {error}", named(path)));
+    let failed = |error: &dyn Display| Failure::broken(format_args!("{}: {error}", named(path)));
     let reader: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin())
     } else {
@@ -236,18 +219,18 @@ struct OnePolicy {
 
 impl OnePolicy {
     /// Returns a configuration with this policy alone. Returns None without `--policy`.
-    fn config(&self, status: u8) -> Result<Option<Config>, Failure> {
+    fn config(&self) -> Result<Option<Config>, Failure> {
         let Some(module) = &self.policy else { return Ok(None) };
         let stem = module.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
         let name: String =
             stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
         let name = PolicyName::try_from(name.trim_matches('-')).or_else(|_| PolicyName::try_from("policy"));
-        let name = name.map_err(|error| Failure::new(status, error))?;
+        let name = name.map_err(Failure::broken)?;
         let mut policy = PolicyConfig::bare(name, module.clone());
         if let Some(path) = &self.settings {
             let bytes = read(path, limits::SETTINGS_FILE.default)?;
             let added = policy.add_settings(path, &bytes, &Config::default());
-            added.map_err(|error| Failure::new(status, error))?;
+            added.map_err(Failure::broken)?;
         }
         Ok(Some(Config::for_policies(vec![policy])))
     }
@@ -263,19 +246,25 @@ fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {
     yaml::Document::parse(bytes).map_err(|error| {
         let lines: Vec<_> =
             error.problems.iter().map(|problem| format!("{}:{problem}", named(path))).collect();
-        Failure::new(2, lines.join("\n"))
+        Failure::broken(lines.join("\n"))
     })
 }
 
 /// Returns the preparer for verbs that run policies. Its cache is in the user's cache folder, so each
-/// component is compiled once.
-fn preparer() -> Result<Preparer, String> {
-    let engine = Engine::new(Purpose::Serve { policies: 0 }).map_err(|error| error.to_string())?;
+/// component is compiled once. `exit` is the status of a failure.
+fn preparer(exit: Exit) -> Result<Preparer, Failure> {
     let cache = user_cache().and_then(|folder| Cache::open(&folder, limits::CACHE.default).ok());
+    preparer_with(cache, 0, exit)
+}
+
+/// Returns a preparer for a number of policies. Without `cache` it compiles into a temporary folder.
+fn preparer_with(cache: Option<Cache>, policies: usize, exit: Exit) -> Result<Preparer, Failure> {
+    let failed = |message: &dyn Display| Failure::new(exit, message);
+    let engine = Engine::new(Purpose::Serve { policies }).map_err(|error| failed(&error))?;
     let cache = cache.map_or_else(|| Cache::temporary(limits::CACHE.default), Ok);
-    let cache = cache.map_err(|error| format!("there is no folder to compile in: {error}"))?;
-    let preparer = Preparer::new(engine, cache, Preparer::this_program(), false);
-    preparer.map_err(|error| format!("policies cannot be compiled on this machine: {error}"))
+    let cache = cache.map_err(|error| failed(&format_args!("there is no folder to compile in: {error}")))?;
+    Preparer::new(engine, cache, Preparer::this_program(), false)
+        .map_err(|error| failed(&format_args!("policies cannot be compiled on this machine: {error}")))
 }
 
 /// Returns the cache folder by the XDG base directory specification.
@@ -287,10 +276,10 @@ fn user_cache() -> Option<PathBuf> {
 
 /// Loads every policy of `config`. Prints each warning to standard error. The failure has a line for each
 /// policy that cannot be loaded.
-fn load(config: &Config, status: u8) -> Result<PolicySet, Failure> {
-    let preparer = preparer().map_err(|message| Failure { status, message })?;
+fn load(config: &Config, exit: Exit) -> Result<PolicySet, Failure> {
+    let preparer = preparer(exit)?;
     let candidate = assemble(&preparer, config, Before::Nothing, &mut Default::default())
-        .map_err(|problem| Failure::new(status, problem))?;
+        .map_err(|problem| Failure::new(exit, problem))?;
     if candidate.problems.is_empty() {
         for warning in warnings(&candidate.set) {
             tell(&format!("warning: {warning}"));
@@ -298,5 +287,5 @@ fn load(config: &Config, status: u8) -> Result<PolicySet, Failure> {
         return Ok(candidate.set);
     }
     let problems: Vec<_> = candidate.problems.iter().map(Problem::to_string).collect();
-    Err(Failure::new(status, problems.join("\n")))
+    Err(Failure::new(exit, problems.join("\n")))
 }

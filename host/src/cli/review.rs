@@ -4,21 +4,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use super::{Failure, Format, OnePolicy, exit, load, named, read, say, tell};
+use super::{Exit, Failure, Format, OnePolicy, exit, load, named, read, say, say_json, tell};
 use crate::author::manifests::{Manifest, Object, Skipped};
-use crate::config::{Config, Mode};
+use crate::config::{Config, HostLimits, Mode};
 use crate::evaluate::evaluate;
+use crate::image::Image;
 use crate::install::demo;
 use crate::limits;
 use crate::policy::PolicySet;
 use crate::review::Review;
-use crate::review::verdict::{Decision, Disposition, ImageVerdict, Said, Verdict};
+use crate::review::verdict::{
+    DecidedBy, Decision, Disposition, ImageVerdict, LogLine, Outcome, Said, Verdict,
+};
 use crate::text;
 
-const DENIED: u8 = 1;
-const BROKEN: u8 = 2;
 /// Maximum length of a namespace in a line, in bytes. Kubernetes has no longer ones.
 const SHOWN: usize = 63;
 
@@ -57,47 +58,46 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     exit(review(arguments))
 }
 
-fn review(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let broken = |error: &dyn std::fmt::Display| Failure::new(BROKEN, error);
-    let set;
-    let config;
-    match (&arguments.config, arguments.policy.config(BROKEN)?) {
-        (Some(path), _) => {
-            config = Config::read(path).map_err(|error| broken(&error))?;
-            set = load(&config, BROKEN)?;
-        }
-        (None, Some(policy)) => {
-            config = policy;
-            set = load(&config, BROKEN)?;
-        }
-        (None, None) => {
-            tell("judged by the policies of the demo; --config host.yaml judges by yours");
-            let folder = tempfile::tempdir().map_err(|error| broken(&error))?;
-            demo::write_policies(folder.path(), ([127, 0, 0, 1], 1234).into())
-                .map_err(|error| broken(&error))?;
-            config = Config::read(&folder.path().join("host.yaml")).map_err(|error| broken(&error))?;
-            set = load(&config, BROKEN)?;
-        }
+fn review(arguments: Arguments) -> Result<Exit, Failure> {
+    let (config, set) = policies(&arguments)?;
+    if !arguments.files.is_empty() {
+        return of_files(&arguments, &config.limits, &set);
     }
-    if arguments.files.is_empty() {
-        let verdict = evaluate(&set, &of_images(&arguments)?);
-        match arguments.format {
-            Format::Text => say(in_text(&set, &verdict))?,
-            Format::Json => say(format_args!("{:#}", to_json(&verdict)))?,
-        }
-        return Ok(status(verdict.allowed()));
+    let verdict = evaluate(&set, &of_images(&arguments)?);
+    match arguments.format {
+        Format::Text => say(in_text(&set, &verdict))?,
+        Format::Json => say_sorted(&VerdictDocument::of(&verdict))?,
     }
-    of_files(&arguments, &config, &set)
+    Ok(status(verdict.allowed()))
 }
 
-fn status(allowed: bool) -> ExitCode {
-    if allowed { ExitCode::SUCCESS } else { ExitCode::from(DENIED) }
+/// Loads the policies that the arguments name, or those of the demo.
+fn policies(arguments: &Arguments) -> Result<(Config, PolicySet), Failure> {
+    let config = match (&arguments.config, arguments.policy.config()?) {
+        (Some(path), _) => Config::read(path).map_err(Failure::broken)?,
+        (None, Some(config)) => config,
+        (None, None) => {
+            tell("judged by the policies of the demo; --config host.yaml judges by yours");
+            let folder = tempfile::tempdir().map_err(Failure::broken)?;
+            demo::write_policies(folder.path(), ([127, 0, 0, 1], 1234).into()).map_err(Failure::broken)?;
+            let config = Config::read(&folder.path().join("host.yaml")).map_err(Failure::broken)?;
+            // Loaded before the folder is removed.
+            let set = load(&config, Exit::Broken)?;
+            return Ok((config, set));
+        }
+    };
+    let set = load(&config, Exit::Broken)?;
+    Ok((config, set))
+}
+
+fn status(allowed: bool) -> Exit {
+    if allowed { Exit::Yes } else { Exit::No }
 }
 
 fn of_images(arguments: &Arguments) -> Result<Review, Failure> {
     let pair = |annotation: &String| match annotation.split_once('=') {
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err(Failure::new(BROKEN, format!("--annotation {annotation:?}: write KEY=VALUE"))),
+        None => Err(Failure::broken(format_args!("--annotation {annotation:?}: write KEY=VALUE"))),
     };
     let mut annotations = arguments.annotations.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
     annotations.sort();
@@ -113,45 +113,26 @@ struct Judged<'a> {
     verdict: Verdict,
 }
 
+/// The contents of all files.
+#[derive(Default)]
+struct Files<'a> {
+    judged: Vec<Judged<'a>>,
+    skipped: Skipped,
+    problems: Vec<String>,
+}
+
 /// Evaluates all objects of all files. A broken file is reported with all its problems, and hides no verdict.
-fn of_files(arguments: &Arguments, config: &Config, set: &PolicySet) -> Result<ExitCode, Failure> {
-    let (mut judged, mut problems) = (Vec::new(), Vec::new());
-    let mut skipped = Skipped::default();
+fn of_files(arguments: &Arguments, limits: &HostLimits, set: &PolicySet) -> Result<Exit, Failure> {
+    let mut files = Files::default();
     let mut is_stdin_read = false;
     for file in &arguments.files {
         if file.as_path() == Path::new("-") && std::mem::replace(&mut is_stdin_read, true) {
-            problems.push("standard input: it is named twice, and can be read once".to_owned());
-            continue;
+            files.problems.push("standard input: it is named twice, and can be read once".to_owned());
+        } else {
+            files.add(file, &arguments.namespace, limits, set);
         }
-        if file.is_dir() {
-            let file = file.display();
-            problems.push(format!("{file}: it is a folder: name its files, such as `-f {file}/*.yaml`"));
-            continue;
-        }
-        let bytes = match read(file, limits::MANIFEST_FILE.default) {
-            Ok(bytes) => bytes,
-            Err(failure) => {
-                problems.push(failure.message);
-                continue;
-            }
-        };
-        let manifest = Manifest::read(&bytes, &arguments.namespace, &config.limits);
-        if manifest.documents == 0 && manifest.problems.is_empty() {
-            problems.push(format!("{}: it is empty", named(file)));
-        }
-        problems.extend(manifest.problems.iter().map(|problem| format!("{}:{problem}", named(file))));
-        for (kind, count) in manifest.skipped {
-            *skipped.0.entry(kind).or_default() += count;
-        }
-        let is_one_of_many = manifest.documents > 1;
-        judged.extend(manifest.objects.into_iter().map(|object| {
-            let verdict = match &object.review {
-                Ok(review) => evaluate(set, review),
-                Err(reason) => Verdict::refuse(&set.rules, &set.generation(), reason),
-            };
-            Judged { file, object, is_one_of_many, verdict }
-        }));
     }
+    let Files { judged, skipped, problems } = files;
     let allowed = judged.iter().all(|judged| judged.verdict.allowed());
     match arguments.format {
         Format::Text => {
@@ -163,19 +144,46 @@ fn of_files(arguments: &Arguments, config: &Config, set: &PolicySet) -> Result<E
                 say(summary(&judged, &skipped, is_alone))?;
             }
         }
-        Format::Json => {
-            let objects: Vec<_> = judged.iter().map(object_json).collect();
-            let document = json!({
-                "allowed": allowed && problems.is_empty(),
-                "objects": objects,
-                "skipped": skipped,
-                "problems": problems,
-            });
-            say(format_args!("{document:#}"))?;
-        }
+        Format::Json => say_sorted(&FilesDocument {
+            allowed: allowed && problems.is_empty(),
+            objects: judged.iter().map(ObjectDocument::of).collect(),
+            problems: &problems,
+            skipped: &skipped,
+        })?,
     }
     tell(&problems.join("\n"));
-    Ok(if problems.is_empty() { status(allowed) } else { ExitCode::from(BROKEN) })
+    Ok(if problems.is_empty() { status(allowed) } else { Exit::Broken })
+}
+
+impl<'a> Files<'a> {
+    /// Reads a file, and evaluates its objects.
+    fn add(&mut self, file: &'a Path, namespace: &str, limits: &HostLimits, set: &PolicySet) {
+        if file.is_dir() {
+            let file = file.display();
+            self.problems.push(format!("{file}: it is a folder: name its files, such as `-f {file}/*.yaml`"));
+            return;
+        }
+        let bytes = match read(file, limits::MANIFEST_FILE.default) {
+            Ok(bytes) => bytes,
+            Err(failure) => return self.problems.push(failure.message),
+        };
+        let manifest = Manifest::read(&bytes, namespace, limits);
+        if manifest.documents == 0 && manifest.problems.is_empty() {
+            self.problems.push(format!("{}: it is empty", named(file)));
+        }
+        self.problems.extend(manifest.problems.iter().map(|problem| format!("{}:{problem}", named(file))));
+        for (kind, count) in manifest.skipped {
+            *self.skipped.0.entry(kind).or_default() += count;
+        }
+        let is_one_of_many = manifest.documents > 1;
+        self.judged.extend(manifest.objects.into_iter().map(|object| {
+            let verdict = match &object.review {
+                Ok(review) => evaluate(set, review),
+                Err(refusal) => Verdict::refuse(&set.rules, &set.generation(), &refusal.to_string()),
+            };
+            Judged { file, object, is_one_of_many, verdict }
+        }));
+    }
 }
 
 fn in_text(set: &PolicySet, verdict: &Verdict) -> String {
@@ -295,78 +303,166 @@ fn in_words(said: &Said) -> String {
     }
 }
 
-fn object_json(judged: &Judged<'_>) -> Value {
-    let Judged { file, object, verdict, .. } = judged;
-    let place = json!({
-        "file": named(file),
-        "line": object.at.line,
-        "column": object.at.column,
-        "document": object.document,
-        "kind": object.kind,
-        "name": object.name,
-        "namespace": object.review.as_ref().ok().map(|review| &review.namespace),
-    });
-    joined(place, to_json(verdict))
+/// Writes a document as JSON, with the keys of each object in alphabetical order.
+fn say_sorted(document: &impl Serialize) -> Result<(), Failure> {
+    say_json(&serde_json::to_value(document).map_err(Failure::broken)?)
 }
 
-fn to_json(verdict: &Verdict) -> Value {
-    json!({
-        "allowed": verdict.allowed(),
-        "verdict": verdict.disposition.name(),
-        "decidedBy": verdict.disposition.decided_by(),
-        "reason": verdict.answered_reason(),
-        "auditAnnotations": verdict.audit_annotations(),
-        "images": verdict.images.iter().map(image_json).collect::<Vec<_>>(),
-    })
+/// The verdicts on all objects of all files.
+#[derive(Serialize)]
+struct FilesDocument<'a> {
+    allowed: bool,
+    objects: Vec<ObjectDocument<'a>>,
+    problems: &'a [String],
+    skipped: &'a Skipped,
 }
 
-fn image_json(image: &ImageVerdict) -> Value {
-    let common = json!({
-        "image": image.judged.original,
-        "allowed": image.allowed,
-        "decidedBy": image.decided_by,
-        "because": image.because().collect::<Vec<_>>(),
-        "policies": image.judged.said.iter().map(said_json).collect::<Vec<_>>(),
-    });
-    let parsed = match &image.judged.image {
-        Ok(parsed) => json!({
-            "registry": parsed.registry,
-            "repository": parsed.repository,
-            "tag": parsed.tag,
-            "digest": parsed.digest,
-        }),
-        Err(error) => json!({ "error": error }),
-    };
-    joined(common, parsed)
+/// An object of a file, and the verdict on it.
+#[derive(Serialize)]
+struct ObjectDocument<'a> {
+    file: String,
+    line: usize,
+    column: usize,
+    document: usize,
+    kind: &'a str,
+    name: Option<&'a str>,
+    /// None if no policy ran.
+    namespace: Option<&'a str>,
+    #[serde(flatten)]
+    verdict: VerdictDocument<'a>,
 }
 
-fn said_json(said: &Said) -> Value {
-    let common = json!({
-        "name": said.policy,
-        "mode": said.mode,
-        "outcome": said.outcome(),
-        "log": said.log,
-    });
-    let common = match said.message_of_denial() {
-        Some(message) => joined(common, json!({ "message": message })),
-        None => common,
-    };
-    let judgement = match &said.judgement {
-        Ok(decision) => json!({
-            "code": decision.code,
-            "reason": decision.reason,
-            "auditAnnotations": decision.audit_annotations.iter().cloned().collect::<BTreeMap<_, _>>(),
-            "warnings": decision.warnings,
-        }),
-        Err(malfunction) => json!({ "malfunction": malfunction.to_string() }),
-    };
-    joined(common, judgement)
-}
-
-/// Merges two objects.
-fn joined(mut object: Value, more: Value) -> Value {
-    if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
-        object.extend(more);
+impl<'a> ObjectDocument<'a> {
+    fn of(Judged { file, object, verdict, .. }: &'a Judged<'_>) -> ObjectDocument<'a> {
+        ObjectDocument {
+            file: named(file),
+            line: object.at.line,
+            column: object.at.column,
+            document: object.document,
+            kind: &object.kind,
+            name: object.name.as_deref(),
+            namespace: object.review.as_ref().ok().map(|review| review.namespace.as_str()),
+            verdict: VerdictDocument::of(verdict),
+        }
     }
-    object
+}
+
+/// The verdict on a review.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VerdictDocument<'a> {
+    allowed: bool,
+    verdict: &'static str,
+    decided_by: DecidedBy,
+    reason: &'a str,
+    audit_annotations: BTreeMap<String, String>,
+    images: Vec<ImageDocument<'a>>,
+}
+
+impl<'a> VerdictDocument<'a> {
+    fn of(verdict: &'a Verdict) -> VerdictDocument<'a> {
+        VerdictDocument {
+            allowed: verdict.allowed(),
+            verdict: verdict.disposition.name(),
+            decided_by: verdict.disposition.decided_by(),
+            reason: verdict.answered_reason(),
+            audit_annotations: verdict.audit_annotations(),
+            images: verdict.images.iter().map(ImageDocument::of).collect(),
+        }
+    }
+}
+
+/// The verdict on an image, and the decision of each policy.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ImageDocument<'a> {
+    image: &'a str,
+    #[serde(flatten)]
+    reference: ReferenceDocument<'a>,
+    allowed: bool,
+    decided_by: DecidedBy,
+    because: Vec<String>,
+    policies: Vec<PolicyDocument<'a>>,
+}
+
+/// The fields of an image reference, or its parse error.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ReferenceDocument<'a> {
+    Parsed { registry: &'a str, repository: &'a str, tag: Option<&'a str>, digest: Option<&'a str> },
+    Broken { error: &'a str },
+}
+
+impl<'a> ImageDocument<'a> {
+    fn of(image: &'a ImageVerdict) -> ImageDocument<'a> {
+        ImageDocument {
+            image: &image.judged.original,
+            reference: match &image.judged.image {
+                Ok(Image { registry, repository, tag, digest, .. }) => ReferenceDocument::Parsed {
+                    registry,
+                    repository,
+                    tag: tag.as_deref(),
+                    digest: digest.as_deref(),
+                },
+                Err(error) => ReferenceDocument::Broken { error },
+            },
+            allowed: image.allowed,
+            decided_by: image.decided_by,
+            because: image.because().collect(),
+            policies: image.judged.said.iter().map(PolicyDocument::of).collect(),
+        }
+    }
+}
+
+/// The result of a policy for an image.
+#[derive(Serialize)]
+struct PolicyDocument<'a> {
+    name: &'a str,
+    mode: Mode,
+    outcome: Outcome,
+    #[serde(flatten)]
+    judgement: JudgementDocument<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    log: &'a [LogLine],
+}
+
+/// A decision, or the reason why there is none.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum JudgementDocument<'a> {
+    #[serde(rename_all = "camelCase")]
+    Decision {
+        code: &'a str,
+        reason: &'a str,
+        audit_annotations: BTreeMap<&'a str, &'a str>,
+        warnings: &'a [String],
+    },
+    Malfunction {
+        malfunction: String,
+    },
+}
+
+impl<'a> PolicyDocument<'a> {
+    fn of(said: &'a Said) -> PolicyDocument<'a> {
+        PolicyDocument {
+            name: &said.policy,
+            mode: said.mode,
+            outcome: said.outcome(),
+            judgement: match &said.judgement {
+                Ok(Decision { code, reason, audit_annotations, warnings, .. }) => {
+                    let annotations = audit_annotations.iter();
+                    JudgementDocument::Decision {
+                        code,
+                        reason,
+                        audit_annotations: annotations.map(|(key, value)| (&**key, &**value)).collect(),
+                        warnings,
+                    }
+                }
+                Err(malfunction) => JudgementDocument::Malfunction { malfunction: malfunction.to_string() },
+            },
+            message: said.message_of_denial(),
+            log: &said.log,
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{Failure, Output, RunningHost, exit};
+use super::{Exit, Failure, Output, RunningHost, exit};
 use crate::serve::control::Request;
 
 /// Put back, in a running host, what the generation before was made of, and keep it in force whatever files change
@@ -28,7 +28,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     exit(rollback(&arguments))
 }
 
-fn rollback(arguments: &Arguments) -> Result<ExitCode, Failure> {
+fn rollback(arguments: &Arguments) -> Result<Exit, Failure> {
     let request = match arguments.release {
         true => Request::Release,
         false => Request::Rollback { to: arguments.to },

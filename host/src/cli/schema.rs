@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{exit, say};
+use super::{Exit, exit, say};
 
 /// Print the JSON Schema of host.yaml
 ///
@@ -12,5 +12,5 @@ use super::{exit, say};
 pub(super) struct Arguments {}
 
 pub(super) fn run(_: Arguments) -> ExitCode {
-    exit(say(format_args!("{:#}", crate::config::schema())).map(|()| ExitCode::SUCCESS))
+    exit(say(format_args!("{:#}", crate::config::schema())).map(|()| Exit::Yes))
 }

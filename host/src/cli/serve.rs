@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::log::{Log, LogFormat};
-use super::{Failure, exit, say};
+use super::{Exit, Failure, exit, say};
 use crate::evaluate::turns;
 use crate::install::demo;
 use crate::limits;
@@ -25,8 +25,8 @@ use crate::serve::systemd::{self, State};
 use crate::serve::{self, Host};
 use crate::text;
 
-const CANNOT_START: u8 = 2;
-const NOT_DRAINED: u8 = 1;
+const CANNOT_START: Exit = Exit::Broken;
+const NOT_DRAINED: Exit = Exit::No;
 /// Time limit of the load that SIGHUP requests.
 const LOOK_TIME: Duration = Duration::from_secs(60);
 

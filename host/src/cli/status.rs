@@ -4,14 +4,11 @@ use std::fmt::{self, Display, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use super::{Failure, Output, RunningHost, exit, say, say_json};
+use super::{Exit, Failure, Output, RunningHost, another_answer, exit, say, say_json};
 use crate::config::Mode;
 use crate::reload::history::{CandidateSummary, Summary, Waits};
 use crate::serve::control::{Answer, Request};
 use crate::serve::status::{PolicyStatus, Status};
-
-const DEGRADED: u8 = 1;
-const NO_HOST: u8 = 2;
 
 /// Tell how a running host is: the generation in force and those before it, what waits, what is not as configured
 ///
@@ -28,19 +25,17 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     exit(status(&arguments))
 }
 
-fn status(arguments: &Arguments) -> Result<ExitCode, Failure> {
+fn status(arguments: &Arguments) -> Result<Exit, Failure> {
     let status = match arguments.host.ask(&Request::Status)? {
         Answer::Status(status) => status,
-        Answer::Refused(why) => return Err(Failure::new(NO_HOST, why)),
-        other @ Answer::Done(_) => {
-            return Err(Failure::new(NO_HOST, format!("the host gave another answer: {other:?}")));
-        }
+        Answer::Refused(why) => return Err(Failure::broken(why)),
+        other @ Answer::Done(_) => return Err(another_answer(&other)),
     };
     match arguments.output.is_json() {
         true => say_json(&status)?,
         false => say(Text(&status))?,
     }
-    Ok(if status.degraded { ExitCode::from(DEGRADED) } else { ExitCode::SUCCESS })
+    Ok(if status.degraded { Exit::No } else { Exit::Yes })
 }
 
 struct Text<'a>(&'a Status);

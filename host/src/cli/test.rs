@@ -4,15 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::{Failure, OnePolicy, exit, load, say};
+use super::{Exit, Failure, OnePolicy, exit, load, say};
 use crate::config::Config;
 use crate::suite::{self, Case, Suite};
 use crate::text;
-
-const FAILED: u8 = 1;
-const BROKEN: u8 = 2;
-const NOT_LOADED: u8 = 3;
-const NOTHING: u8 = 4;
 
 /// Run suites of fixture reviews through the policies
 ///
@@ -38,20 +33,20 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     exit(test(arguments))
 }
 
-fn test(Arguments { mut paths, config, policy }: Arguments) -> Result<ExitCode, Failure> {
+fn test(Arguments { mut paths, config, policy }: Arguments) -> Result<Exit, Failure> {
     let started = Instant::now();
     let given = match config {
-        Some(path) => Some(Config::read(&path).map_err(|error| Failure::new(BROKEN, error))?),
-        None => policy.config(BROKEN)?,
+        Some(path) => Some(Config::read(&path).map_err(Failure::broken)?),
+        None => policy.config()?,
     };
     if paths.is_empty() {
         paths.push(PathBuf::from("."));
     }
-    let suites = suite::find(&paths, given.is_some()).map_err(|error| Failure::new(BROKEN, error))?;
+    let suites = suite::find(&paths, given.is_some()).map_err(Failure::broken)?;
     if suites.is_empty() {
         let paths: Vec<_> = paths.iter().map(|path| text::path(path)).collect();
         return Err(Failure::new(
-            NOTHING,
+            Exit::Nothing,
             format!(
                 "there is no fixture in {}: write an ImageReview with the `status` that you expect, as .json or .yaml",
                 paths.join(", ")
@@ -63,13 +58,13 @@ fn test(Arguments { mut paths, config, policy }: Arguments) -> Result<ExitCode, 
     for Suite { config, fixtures } in suites {
         let config = match (&given, config) {
             (Some(config), _) => config.clone(),
-            (None, Some(path)) => Config::read(&path).map_err(|error| Failure::new(BROKEN, error))?,
+            (None, Some(path)) => Config::read(&path).map_err(Failure::broken)?,
             (None, None) => continue,
         };
         let cases: Result<Vec<_>, _> =
             fixtures.iter().map(|path| Ok((path, Case::read(path, &config.limits)?))).collect();
-        let cases = cases.map_err(|error: suite::SuiteError| Failure::new(BROKEN, error))?;
-        let set = load(&config, NOT_LOADED)?;
+        let cases = cases.map_err(|error: suite::SuiteError| Failure::broken(error))?;
+        let set = load(&config, Exit::NotLoaded)?;
         for (path, case) in cases {
             let differences = case.run(&set);
             if differences.is_empty() {
@@ -86,5 +81,5 @@ fn test(Arguments { mut paths, config, policy }: Arguments) -> Result<ExitCode, 
     }
     let took = started.elapsed().as_millis();
     say(format_args!("\n{passed} passed, {failed} failed in {took} ms"))?;
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(if failed == 0 { Exit::Yes } else { Exit::No })
 }

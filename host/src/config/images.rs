@@ -65,6 +65,11 @@ struct Texts {
     exclude: Vec<String>,
 }
 
+/// A recorded text that is no pattern.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct PatternError(String);
+
 fn texts(patterns: &Patterns) -> Vec<&str> {
     patterns.all().iter().map(Pattern::as_str).collect()
 }
@@ -78,10 +83,11 @@ impl From<ImageScope> for Texts {
 }
 
 impl TryFrom<Texts> for ImageScope {
-    type Error = String;
+    type Error = PatternError;
 
-    fn try_from(Texts { include, exclude }: Texts) -> Result<Self, String> {
-        let read = |texts: Vec<String>| texts.iter().map(|text| Pattern::parse(text)).collect();
+    fn try_from(Texts { include, exclude }: Texts) -> Result<Self, PatternError> {
+        let parse = |text: &String| Pattern::parse(text).map_err(|error| PatternError(error.to_string()));
+        let read = |texts: Vec<String>| texts.iter().map(parse).collect();
         Ok(Self::new(include.map(read).transpose()?, read(exclude)?))
     }
 }

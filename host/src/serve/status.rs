@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::config::{FailurePolicy, Mode, PolicyName};
 use crate::evaluate::lanes::Pace;
@@ -15,7 +14,7 @@ use crate::policy::manifest::Publication;
 use crate::policy::{Entry, Policy, PolicyReader, PolicySet, Seen};
 use crate::reload::history::{CandidateSummary, Summary};
 use crate::reload::{Problem, StandingReader, Started};
-use crate::review::verdict::Level;
+use crate::review::verdict::{Level, MalfunctionKind};
 use crate::serve::rejections::Rejections;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::timestamp;
@@ -83,7 +82,39 @@ pub struct PolicyStatus {
     /// A description of the failure, if the policy now only malfunctions.
     pub failing: Option<String>,
     /// The counts and times of the policy's evaluations.
-    pub record: Option<Value>,
+    pub record: Option<PolicyRecord>,
+}
+
+/// The counts and times of a policy's evaluations. The keys are in alphabetical order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyRecord {
+    /// Number of evaluations, each of one image.
+    pub evaluations: u64,
+    /// The last malfunction, if any.
+    pub last_malfunction: Option<LastMalfunction>,
+    /// Number of malfunctions, without the kinds that did not occur.
+    pub malfunctions: BTreeMap<MalfunctionKind, u64>,
+    /// Number of malfunctions since the last success.
+    #[serde(rename = "malfunctionsInARow")]
+    pub in_a_row: u64,
+    /// Expected time of an image.
+    #[serde(rename = "microsecondsAnImage")]
+    pub microseconds: u64,
+    /// The pace that follows from the expected time.
+    pub pace: Pace,
+    /// `in use`, `being taken`, or the reason why there is no snapshot.
+    pub snapshot: String,
+}
+
+/// The last malfunction of a policy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LastMalfunction {
+    /// Its time.
+    #[serde(with = "timestamp")]
+    pub at: SystemTime,
+    /// A description.
+    pub message: String,
 }
 
 /// A certificate in force.
@@ -257,7 +288,7 @@ impl PolicyStatus {
             digest: loaded.ok().map(|policy| policy.digest().to_owned()),
             error: loaded.err().cloned(),
             failing: loaded.ok().and_then(|policy| failing(&policy.record().seen())),
-            record: loaded.ok().map(|policy| record(policy)),
+            record: loaded.ok().map(|policy| PolicyRecord::of(policy)),
         }
     }
 }
@@ -282,26 +313,21 @@ pub(crate) fn failing(seen: &Seen) -> Option<String> {
     Some(format!("{} malfunctions in a row, the last one: {last}", seen.in_a_row))
 }
 
-/// Returns the counts and times of a policy's evaluations.
-fn record(policy: &Policy) -> Value {
-    let seen = policy.record().seen();
-    let time = |at: &SystemTime| humantime::format_rfc3339_seconds(*at).to_string();
-    let malfunctions: BTreeMap<_, _> = seen
-        .malfunctions
-        .iter()
-        .filter_map(|(kind, count)| Some((json!(kind).as_str()?.to_owned(), json!(count))))
-        .collect();
-    json!({
-        "pace": Pace::of(seen.expected),
-        "microsecondsAnImage": seen.expected.as_micros(),
-        "snapshot": match policy.snapshot() {
-            None => "being taken",
-            Some(Ok(())) => "in use",
-            Some(Err(why)) => why,
-        },
-        "evaluations": seen.evaluations,
-        "malfunctions": malfunctions,
-        "malfunctionsInARow": seen.in_a_row,
-        "lastMalfunction": seen.last.as_ref().map(|(at, message)| json!({ "at": time(at), "message": message })),
-    })
+impl PolicyRecord {
+    fn of(policy: &Policy) -> PolicyRecord {
+        let seen = policy.record().seen();
+        PolicyRecord {
+            evaluations: seen.evaluations,
+            last_malfunction: seen.last.map(|(at, message)| LastMalfunction { at, message }),
+            malfunctions: seen.malfunctions.into_iter().collect(),
+            in_a_row: seen.in_a_row,
+            microseconds: u64::try_from(seen.expected.as_micros()).unwrap_or(u64::MAX),
+            pace: Pace::of(seen.expected),
+            snapshot: match policy.snapshot() {
+                None => "being taken".to_owned(),
+                Some(Ok(())) => "in use".to_owned(),
+                Some(Err(why)) => why.to_owned(),
+            },
+        }
+    }
 }
