@@ -210,7 +210,7 @@ fn the_schema_describes_every_key() {
     }
     assert!(keys > 40, "{keys}");
     assert_eq!(schema["properties"]["listen"]["default"], "127.0.0.1:1234");
-    assert_eq!(schema["$defs"]["PolicyBounds"]["properties"]["memory"]["default"], "64Mi");
+    assert_eq!(schema["$defs"]["PolicyLimits"]["properties"]["memory"]["default"], "64Mi");
     assert!(!schema.to_string().contains("null"), "{schema}");
 }
 

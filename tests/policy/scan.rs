@@ -4,13 +4,13 @@
 use std::time::Instant;
 
 use host::config::PolicyLimits;
-use host::limits::{ALL, Bound};
+use host::limits::{ALL, Limit};
 use serde_json::json;
 
 use crate::support;
 
-fn bound(name: &str) -> &'static Bound {
-    ALL.iter().flat_map(|group| group.bounds).find(|bound| bound.name == name).unwrap()
+fn bound(name: &str) -> &'static Limit {
+    ALL.iter().flat_map(|group| group.limits).find(|limit| limit.name == name).unwrap()
 }
 
 fn component(items: &str) -> Vec<u8> {

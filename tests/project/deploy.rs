@@ -62,9 +62,9 @@ fn the_units_start_the_host_that_the_readme_sets_up() {
         assert!(readme.contains(&written), "the README does not have: {written}");
     }
     let seconds = |key: &str| service[key].trim_end_matches('s').parse::<u64>().unwrap();
-    let bounds = host::limits::ALL.iter().flat_map(|group| group.bounds);
-    let stopping = bounds.filter(|bound| ["linger", "stop-time"].contains(&bound.name));
-    let longest = stopping.map(|bound| bound.default).sum::<u64>() / 1000;
+    let limits = host::limits::ALL.iter().flat_map(|group| group.limits);
+    let stopping = limits.filter(|limit| ["linger", "stop-time"].contains(&limit.name));
+    let longest = stopping.map(|limit| limit.default).sum::<u64>() / 1000;
     assert!(seconds("TimeoutStopSec") > longest, "it is killed before {longest} s are over");
 }
 

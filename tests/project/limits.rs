@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
-use host::limits::{ALL, Bound, Over, Set, markdown};
+use host::limits::{ALL, Limit, OnExceed, Set, markdown};
 
 use crate::support::project;
 
@@ -14,30 +14,30 @@ use crate::support::project;
 const CLAIM: &str = concat!("bound", ": ");
 const BEGIN: &str = "<!-- the table: `UPDATE=1 cargo test limits` writes it -->\n\n";
 
-fn rows() -> impl Iterator<Item = &'static Bound> {
-    ALL.iter().flat_map(|group| group.bounds)
+fn rows() -> impl Iterator<Item = &'static Limit> {
+    ALL.iter().flat_map(|group| group.limits)
 }
 
 #[test]
 fn rows_are_sound() {
     let mut names = BTreeSet::new();
     let mut keys = BTreeSet::new();
-    for bound in rows() {
-        let Bound { name, default, set, .. } = bound;
+    for limit in rows() {
+        let Limit { name, default, set, .. } = limit;
         assert!(names.insert(name), "{name} twice");
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{name}");
         match set {
-            Set::Key { key, least, most } => {
+            Set::Key { key, min, max } => {
                 assert!(keys.insert(key), "{key} twice");
-                assert!(least < most && *default <= *most && (*default >= *least || *default == 0), "{name}");
+                assert!(min < max && *default <= *max && (*default >= *min || *default == 0), "{name}");
             }
             Set::Fixed(why) => assert!(!why.is_empty() && *default > 0, "{name}"),
         }
-        if let Over::Says(message) = bound.over {
+        if let OnExceed::Message(message) = limit.on_exceed {
             let holes: Vec<_> =
                 message.split('{').skip(1).filter_map(|rest| rest.split('}').next()).collect();
             assert!(holes.iter().all(|hole| ["found", "limit", "key"].contains(hole)), "{message}");
-            assert!(!holes.contains(&"key") || bound.key().is_some(), "{name} has no key to name");
+            assert!(!holes.contains(&"key") || limit.key().is_some(), "{name} has no key to name");
         }
     }
 }
@@ -97,11 +97,11 @@ fn claims() -> BTreeMap<(String, String), Vec<PathBuf>> {
 }
 
 #[test]
-fn every_bound_has_a_test_within_and_one_that_breaks_it() {
+fn every_limit_has_a_test_within_and_one_that_breaks_it() {
     let claims = claims();
     let named = |name: &str, how: &str| (name.to_owned(), how.to_owned());
     let all: BTreeSet<_> =
-        rows().flat_map(|bound| [named(bound.name, "within"), named(bound.name, "breaks")]).collect();
+        rows().flat_map(|limit| [named(limit.name, "within"), named(limit.name, "breaks")]).collect();
     let untrue: Vec<_> = claims.iter().filter(|claim| !all.contains(claim.0)).collect();
     assert!(untrue.is_empty(), "claims of limits that do not exist: {untrue:#?}");
     let untested: Vec<_> = all.iter().filter(|claim| !claims.contains_key(*claim)).collect();

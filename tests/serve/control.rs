@@ -179,7 +179,7 @@ async fn a_host_that_drains_says_so() {
     process.signal(rustix::process::Signal::TERM);
     process.wait_for("SIGTERM: finishing the reviews under way");
     let (_, said) = host(&installation, "status");
-    let draining = "it takes no new connections, and ends when the reviews under way are answered";
+    let draining = "the host accepts no new connections, and exits after the pending responses";
     assert!(said.contains(&format!("\n  draining: {draining}\n")), "{said}");
     let expected = format!("[-]shutdown failed: {draining}\n");
     let (status, ready) = get(admin, "/readyz").await.unwrap();

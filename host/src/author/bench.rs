@@ -322,16 +322,16 @@ fn unsound(configured: &Policy, snapshot: Option<&Policy>, questions: &[Question
         let mut compare = |how: &str, other: Result<Decision, Malfunction>| match other {
             Ok(other) if other == decision => {}
             Ok(other) => lines.push(format!(
-                "{image}: a fresh instance said {}, and {how} {}",
+                "{image}: a fresh instance decides {}, and {how} {}",
                 in_words(&decision),
                 in_words(&other)
             )),
             Err(malfunction) => lines.push(format!("{image}: {how}: {malfunction}")),
         };
         if let Some(snapshot) = snapshot {
-            compare("one that began from the snapshot", fresh(snapshot, question));
+            compare("one from the snapshot", fresh(snapshot, question));
         }
-        compare("one that was asked before", warm.ask(question));
+        compare("one that was called before", warm.ask(question));
     }
     if lines.is_empty() { Ok(()) } else { Err(BenchError::Unsound(lines)) }
 }

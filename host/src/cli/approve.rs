@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use super::{Output, RunningHost, exit};
 use crate::serve::control::Request;
 
-/// Put the candidate in force that a running host holds
+/// Put the held candidate of a running host in force
 ///
-/// Exit status: 0 done, 1 the host refuses, 2 usage, or no host answers.
+/// Exit status: 0 done, 1 the host refuses, 2 usage, or no host responds.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The candidate's digest, as `host status` shows it: one that has come since is not approved
+    /// Digest of the candidate, as `host status` shows it. A newer candidate is not approved
     #[arg(value_name = "DIGEST")]
     digest: String,
     #[command(flatten)]

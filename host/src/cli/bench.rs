@@ -12,14 +12,14 @@ use crate::policy::Component;
 use crate::suite::{self, Case};
 use crate::text;
 
-/// Measure what a policy costs: time of an evaluation, instructions, memory, sizes
+/// Measure the cost of a policy: time of an evaluation, instructions, memory, sizes
 ///
-/// A fresh evaluation is an instance that is started, asked about one image and dropped, as a review does it. It starts
-/// configured where the policy has a snapshot, and is configured each time where not; the warm call, of an instance that
-/// was asked before, is the floor under both.
+/// A fresh evaluation starts an instance, evaluates one image and drops the instance, as a review does. With
+/// a snapshot the instance starts configured. Without a snapshot it is configured each time. The warm call,
+/// of an instance that was called before, is the lower limit of both.
 ///
-/// Exit status: 0 measured, 1 it malfunctions or its decisions depend on the instance, 2 usage or a broken file, 3 the
-/// policy failed to load, 4 nothing to ask.
+/// Exit status: 0 measured, 1 it malfunctions or its decisions depend on the instance, 2 usage or a broken
+/// file, 3 the policy failed to load, 4 nothing to evaluate.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The policy
@@ -31,10 +31,10 @@ pub(super) struct Arguments {
     /// Settings of the policy, as YAML or JSON
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
-    /// How long to measure each kind of evaluation
+    /// Duration of the measurement of each kind of evaluation
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
     time: Duration,
-    /// `json` carries the same for scripts, times in nanoseconds
+    /// `json` has the same content for scripts, with times in nanoseconds
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -100,12 +100,12 @@ fn in_text(report: &Report) -> String {
     let instructions = &report.instructions;
     let memory = &report.memory;
     let touched = match memory.touched_bytes {
-        Some(bytes) => format!("{} of it and beside it touched", kib(bytes)),
-        None => "this system does not count what is touched".to_owned(),
+        Some(bytes) => format!("{} touched in all", kib(bytes)),
+        None => "this system does not count touched pages".to_owned(),
     };
     lines.extend([
         String::new(),
-        format!("images asked about   {}", report.images),
+        format!("images evaluated     {}", report.images),
         format!(
             "instructions         {} to start and be configured, {} an image (at most {})",
             instructions.start, instructions.evaluate, instructions.evaluate_most

@@ -12,8 +12,9 @@ const MODULE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Make a policy component of a core module
 ///
-/// Takes what a compiler makes for wasm32-unknown-unknown, or for WASI 0.1 as a reactor, with bindings of `wit/`, and
-/// checks that the host would load what comes out. A component is only checked, and copied.
+/// The core module is one that a compiler makes for wasm32-unknown-unknown, or for WASI 0.1 as a reactor,
+/// with bindings of `wit/`. The host must be able to load the component. A MODULE that is a component is
+/// checked and copied.
 ///
 /// Exit status: 0 built, 2 not.
 #[derive(clap::Args)]
@@ -21,7 +22,7 @@ pub(super) struct Arguments {
     /// The core module
     #[arg(value_name = "MODULE")]
     module: PathBuf,
-    /// Where to write the component
+    /// File for the component
     #[arg(short, long, value_name = "FILE.wasm")]
     output: PathBuf,
 }

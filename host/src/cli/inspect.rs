@@ -14,12 +14,13 @@ use crate::policy::{Component, LoadError, Policy, World};
 use crate::review::verdict::LogLine;
 use crate::text;
 
-/// Tell what a policy is: its world, imports, size and digest, whether it takes its settings, and whether instances
-/// start from a snapshot
+/// Describe a policy: its world, imports, size and digest, whether it accepts its settings, and whether its
+/// instances start from a snapshot
 ///
 /// Without MODULE, list all limits of the host and of policies.
 ///
-/// Exit status: 0 told, 2 usage, or the host would not load the policy; what can be told of it is told all the same.
+/// Exit status: 0 done, 2 usage, or the host would not load the policy. Everything that is known of the
+/// policy is printed in any case.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The policy
@@ -28,7 +29,7 @@ pub(super) struct Arguments {
     /// Settings of the policy, as YAML or JSON
     #[arg(long, value_name = "FILE", requires = "module")]
     settings: Option<PathBuf>,
-    /// `json` carries the same for scripts
+    /// `json` has the same content for scripts
     #[arg(long, value_enum, default_value_t = Format::Text, requires = "module")]
     format: Format,
 }

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::limits;
 
-/// How lines are written.
+/// The form of log lines.
 #[derive(Clone, Copy, ValueEnum)]
 pub(super) enum LogFormat {
     /// `text` on a terminal, `json` otherwise

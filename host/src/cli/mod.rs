@@ -32,8 +32,8 @@ use crate::serve::control::{self, Answer, Request};
 use crate::serve::status::warnings;
 use crate::text;
 
-/// A policy host for container images in Kubernetes: the backend of the kube-apiserver's ImagePolicyWebhook, with
-/// policies that are WebAssembly components.
+/// A policy host for container images in Kubernetes: the backend of the kube-apiserver's ImagePolicyWebhook,
+/// with policies that are WebAssembly components.
 #[derive(Parser)]
 #[command(name = "host", version, max_term_width = 110)]
 struct Arguments {
@@ -55,7 +55,7 @@ enum Verb {
     Schema(schema::Arguments),
 }
 
-/// For people or for programs.
+/// The form of a verb's output.
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
     Text,
@@ -85,7 +85,7 @@ pub fn run() -> ExitCode {
 /// Compiles a component, as the child process that the host starts.
 fn prepare() -> Result<Exit, Failure> {
     let failed = |error| {
-        let message = "is what the host starts itself as, with a request on standard input";
+        let message = "is a verb of the host's own child processes, which read a request from standard input";
         Failure::broken(format_args!("`{PREPARE}` {message}: {error}"))
     };
     serve_request(io::stdin().lock(), io::stdout().lock()).map_err(failed)?;
@@ -117,10 +117,10 @@ fn say_json(document: &impl Serialize) -> Result<(), Failure> {
     say(json)
 }
 
-/// How a verb that asks a running host tells the answer.
+/// The form of a running host's response.
 #[derive(clap::Args)]
 struct Output {
-    /// `json` carries the same for scripts
+    /// `json` has the same content for scripts
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     /// The same as --format json
@@ -134,13 +134,13 @@ impl Output {
     }
 }
 
-/// Which running host is asked: by its state directory, where its control socket is.
+/// The running host that gets the request, by its state directory, which holds its control socket.
 #[derive(clap::Args)]
 struct RunningHost {
-    /// The host.yaml that it was started with [default: host.yaml]
+    /// host.yaml of the running host [default: host.yaml]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Its state directory, for when host.yaml cannot be read
+    /// State directory of the running host, if its host.yaml cannot be read
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     state: Option<PathBuf>,
 }
@@ -153,7 +153,7 @@ impl RunningHost {
         }
         let path = self.config.as_deref().unwrap_or(Path::new("host.yaml"));
         let config = Config::read(path).map_err(|error| {
-            Failure::broken(format_args!("{error}\n--state DIR asks a host whose host.yaml cannot be read"))
+            Failure::broken(format_args!("{error}\n--state DIR names a host whose host.yaml cannot be read"))
         })?;
         match &config.state_directory {
             Some(folder) => ask(folder),
@@ -182,7 +182,7 @@ impl RunningHost {
 
 /// Returns the failure for an answer of another kind than the request asks for.
 fn another_answer(answer: &Answer) -> Failure {
-    Failure::broken(format_args!("the host gave another answer: {answer:?}"))
+    Failure::broken(format_args!("the host sent another response: {answer:?}"))
 }
 
 /// Returns the name of a file for messages.
@@ -209,7 +209,7 @@ fn read(path: &Path, bytes: u64) -> Result<Vec<u8>, Failure> {
 /// One policy from the command line instead of a host.yaml.
 #[derive(clap::Args)]
 struct OnePolicy {
-    /// A policy to judge by, instead of those of a host.yaml
+    /// Policy that judges, instead of those of a host.yaml
     #[arg(long, value_name = "FILE.wasm", conflicts_with = "config")]
     policy: Option<PathBuf>,
     /// Settings of the policy, as YAML or JSON

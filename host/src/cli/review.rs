@@ -23,33 +23,33 @@ use crate::text;
 /// Maximum length of a namespace in a line, in bytes. Kubernetes has no longer ones.
 const SHOWN: usize = 63;
 
-/// Judge images, or the manifests of a repository, and tell what each policy said
+/// Judge images, or the manifests of a repository, and show the decision of each policy
 ///
-/// A file holds YAML documents or JSON: Pods, Deployments and every other built-in workload, Lists, ImageReviews and
-/// AdmissionReviews. Kinds without pods are skipped.
+/// A file holds YAML documents or JSON: Pods, Deployments and every other built-in workload, Lists,
+/// ImageReviews and AdmissionReviews. Kinds without pods are skipped.
 ///
 /// Exit status: 0 allowed, 1 denied, 2 broken (usage, a file, a policy that does not load).
 #[derive(clap::Args)]
-#[command(group(clap::ArgGroup::new("what").required(true).multiple(false)))]
+#[command(group(clap::ArgGroup::new("subject").required(true).multiple(false)))]
 pub(super) struct Arguments {
     /// Image references
-    #[arg(value_name = "IMAGE", group = "what")]
+    #[arg(value_name = "IMAGE", group = "subject")]
     images: Vec<String>,
     /// Manifests, as YAML or JSON; `-` is standard input
-    #[arg(short, long = "file", value_name = "FILE", group = "what", num_args = 1..)]
+    #[arg(short, long = "file", value_name = "FILE", group = "subject", num_args = 1..)]
     files: Vec<PathBuf>,
-    /// The namespace, where the file names none
+    /// Namespace of a review, if its file names none
     #[arg(short, long, default_value = "default")]
     namespace: String,
-    /// An annotation of the pod, for IMAGE arguments
+    /// Annotation of the pod, for IMAGE arguments
     #[arg(short, long = "annotation", value_name = "KEY=VALUE", requires = "images")]
     annotations: Vec<String>,
-    /// The host.yaml to judge by [default: the policies of the demo]
+    /// host.yaml with the policies [default: the policies of the demo]
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     policy: OnePolicy,
-    /// `json` carries the same for scripts, with each image's parsed fields
+    /// `json` has the same content for scripts, with the fields of each image
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }

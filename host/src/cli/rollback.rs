@@ -5,19 +5,19 @@ use std::process::ExitCode;
 use super::{Exit, Failure, Output, RunningHost, exit};
 use crate::serve::control::Request;
 
-/// Put back, in a running host, what the generation before was made of, and keep it in force whatever files change
+/// Restore the content of an earlier generation in a running host, and keep it in force even if files change
 ///
-/// Files that change meanwhile are loaded and checked, and wait: `host status` shows them.
+/// Files that change meanwhile are loaded and checked, and are pending: `host status` shows them.
 ///
-/// Exit status: 0 done, 1 the host refuses, 2 usage, or no host answers.
+/// Exit status: 0 done, 1 the host refuses, 2 usage, or no host responds.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     host: RunningHost,
-    /// The generation to put back, by the number that `host status` shows [default: the one before what is in force]
+    /// Number of the generation, as `host status` shows it [default: the one before the generation in force]
     #[arg(long, value_name = "NUMBER")]
     to: Option<u64>,
-    /// End the rollback: files decide again
+    /// End the rollback: the files decide again
     #[arg(long, conflicts_with = "to")]
     release: bool,
     #[command(flatten)]

@@ -10,9 +10,10 @@ use crate::reload::history::{CandidateSummary, Summary, Waits};
 use crate::serve::control::{Answer, Request};
 use crate::serve::status::{PolicyStatus, Status};
 
-/// Tell how a running host is: the generation in force and those before it, what waits, what is not as configured
+/// Show a running host: the generation in force and those before it, the pending candidate, and everything
+/// that is not as configured
 ///
-/// Exit status: 0 all is as configured, 1 it is not, 2 usage, or no host answers.
+/// Exit status: 0 all is as configured, 1 it is not, 2 usage, or no host responds.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -56,14 +57,14 @@ impl Display for Text<'_> {
         if status.draining {
             writeln!(
                 f,
-                "  draining: it takes no new connections, and ends when the reviews under way are answered"
+                "  draining: the host accepts no new connections, and exits after the pending responses"
             )?;
         }
         if generation.pinned {
             writeln!(f, "  pinned until `host rollback --release`")?;
         }
         if status.mode == Mode::Audit {
-            writeln!(f, "  mode audit: it denies nothing")?;
+            writeln!(f, "  mode audit: the host denies nothing")?;
         }
         for policy in &status.policies {
             writeln!(f, "  {}", line(policy))?;
@@ -85,7 +86,7 @@ impl Display for Text<'_> {
         }
         let notices: Vec<_> = notices(status).collect();
         if !notices.is_empty() {
-            writeln!(f, "\nneeds somebody")?;
+            writeln!(f, "\nneeds attention")?;
             for notice in notices {
                 writeln!(f, "  {notice}")?;
             }

@@ -11,18 +11,20 @@ use crate::text;
 
 /// Run suites of fixture reviews through the policies
 ///
-/// A suite is a folder with a host.yaml (only `policies` is needed) and fixtures: ImageReviews, as JSON or YAML, whose
-/// `status` is the answer expected: `allowed`, and where given a `reason` that the actual one contains and
-/// `auditAnnotations` that are among the actual ones. Each case is judged three times, with its images in order, in
-/// reverse, and each by an instance of its own; a difference fails it.
+/// A suite is a folder with a host.yaml (only `policies` is needed) and fixtures: ImageReviews, as JSON or
+/// YAML. The `status` of a fixture is the expected response: `allowed`, and optionally a `reason` that the
+/// actual reason contains, and `auditAnnotations` that are among the actual ones. Each case is judged three
+/// times: with its images in order, in reverse order, and each by an instance of its own. A difference fails
+/// the case.
 ///
-/// Exit status: 0 passed, 1 a case failed, 2 usage or a broken suite, 3 a policy failed to load, 4 nothing to run.
+/// Exit status: 0 passed, 1 a case failed, 2 usage or a broken suite, 3 a policy failed to load, 4 nothing to
+/// run.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// Suites: folders or single fixtures [default: the current folder]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The host.yaml to judge by, instead of the one beside the fixtures
+    /// host.yaml with the policies, instead of the one beside the fixtures
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -45,13 +47,12 @@ fn test(Arguments { mut paths, config, policy }: Arguments) -> Result<Exit, Fail
     let suites = suite::find(&paths, given.is_some()).map_err(Failure::broken)?;
     if suites.is_empty() {
         let paths: Vec<_> = paths.iter().map(|path| text::path(path)).collect();
-        return Err(Failure::new(
-            Exit::Nothing,
-            format!(
-                "there is no fixture in {}: write an ImageReview with the `status` that you expect, as .json or .yaml",
-                paths.join(", ")
-            ),
-        ));
+        let message = format!(
+            "there is no fixture in {}: write an ImageReview with the `status` that you expect, as .json or \
+             .yaml",
+            paths.join(", ")
+        );
+        return Err(Failure::new(Exit::Nothing, message));
     }
 
     let (mut passed, mut failed) = (0, 0);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::config::yaml::{Document, Problem, quote};
 use crate::image::Pattern;
-use crate::limits::{self, Bound, Set};
+use crate::limits::{self, Limit, Set};
 use crate::text;
 
 /// Checks the whole file, and returns either the configuration or every problem.
@@ -96,7 +96,8 @@ impl Checker<'_> {
         }
         let Some(ca) = &raw.client_ca else {
             let message = "`clientCA` is missing: name the authority that signs the apiserver's client \
-                           certificate, or write `clientAuth: None` to let everyone ask who reaches the port";
+                           certificate, or write `clientAuth: None` to accept every client that reaches \
+                           the port";
             self.problem("/tls", message);
             return None;
         };
@@ -132,9 +133,9 @@ impl Checker<'_> {
         }
     }
 
-    fn policies(&mut self, raw: Vec<raw::Policy>, most: usize) -> Vec<PolicyConfig> {
-        if raw.len() > most {
-            self.problem("/policies", limits::POLICIES.says(raw.len(), most as u64));
+    fn policies(&mut self, raw: Vec<raw::Policy>, max: usize) -> Vec<PolicyConfig> {
+        if raw.len() > max {
+            self.problem("/policies", limits::POLICIES.says(raw.len(), max as u64));
         }
         let mut policies = Vec::new();
         let mut places: BTreeMap<PolicyName, String> = BTreeMap::new();
@@ -252,12 +253,8 @@ impl Checker<'_> {
                 _ if pattern.is_of_tag() => ("its digest", "tag"),
                 _ => continue,
             };
-            self.problem(
-                &at,
-                format!(
-                    "`{pattern}`: an image named by {named} has no {lacking} and would leave the policy: leave the {lacking} out"
-                ),
-            );
+            let why = format!("an image named by {named} has no {lacking} and would leave the policy");
+            self.problem(&at, format!("`{pattern}`: {why}: leave the {lacking} out"));
         }
         ImageScope::new(include, self.patterns(&format!("{pointer}/exclude"), &raw.exclude))
     }
@@ -273,7 +270,7 @@ impl Checker<'_> {
         texts.iter().enumerate().filter_map(&mut read).collect()
     }
 
-    fn policy_limits(&mut self, at: &str, raw: &raw::PolicyBounds) -> PolicyLimits {
+    fn policy_limits(&mut self, at: &str, raw: &raw::PolicyLimits) -> PolicyLimits {
         PolicyLimits {
             deadline: self.duration(at, &raw.deadline, &limits::DEADLINE),
             memory: self.quantity(at, &raw.memory, &limits::MEMORY),
@@ -337,19 +334,19 @@ impl Checker<'_> {
 
     /// Returns the value of a limit, within its range. `at` points to the map that the limit's key starts
     /// from.
-    fn duration(&mut self, at: &str, raw: &raw::DurationText, bound: &Bound) -> Duration {
+    fn duration(&mut self, at: &str, raw: &raw::DurationText, limit: &Limit) -> Duration {
         let Some(duration) = parse_duration(&raw.0) else {
             let message =
                 format!("expected a duration such as `500ms`, `1s` or `1m30s`, found {}", quote(&raw.0));
-            self.problem(&pointer(at, bound), message);
+            self.problem(&pointer(at, limit), message);
             return Duration::ZERO;
         };
         let milliseconds = u64::try_from(duration.as_millis()).ok();
-        Duration::from_millis(self.in_range(at, &raw.0, milliseconds, bound))
+        Duration::from_millis(self.in_range(at, &raw.0, milliseconds, limit))
     }
 
     /// Returns the value of a limit as [`Checker::duration`] does.
-    fn quantity(&mut self, at: &str, raw: &Quantity, bound: &Bound) -> u64 {
+    fn quantity(&mut self, at: &str, raw: &Quantity, limit: &Limit) -> u64 {
         let (text, bytes) = match raw {
             Quantity::Number(number) => (number.to_string(), number.as_u64()),
             Quantity::Text(text) => {
@@ -357,34 +354,34 @@ impl Checker<'_> {
                 if bytes.is_none() {
                     let message =
                         format!("expected bytes such as `256Ki`, `64Mi` or `1Gi`, found {}", quote(text));
-                    self.problem(&pointer(at, bound), message);
+                    self.problem(&pointer(at, limit), message);
                     return 0;
                 }
                 (text.clone(), bytes)
             }
         };
-        self.in_range(at, &text, bytes, bound)
+        self.in_range(at, &text, bytes, limit)
     }
 
     /// Returns the value of a limit as [`Checker::duration`] does.
-    fn count(&mut self, at: &str, raw: &Number, bound: &Bound) -> usize {
-        let count = self.in_range(at, &raw.to_string(), raw.as_u64(), bound);
+    fn count(&mut self, at: &str, raw: &Number, limit: &Limit) -> usize {
+        let count = self.in_range(at, &raw.to_string(), raw.as_u64(), limit);
         usize::try_from(count).unwrap_or(usize::MAX)
     }
 
-    fn in_range(&mut self, at: &str, text: &str, number: Option<u64>, bound: &Bound) -> u64 {
-        let Set::Key { least, most, .. } = bound.set else { return bound.default };
-        if let Some(number) = number.filter(|number| (least..=most).contains(number)) {
+    fn in_range(&mut self, at: &str, text: &str, number: Option<u64>, limit: &Limit) -> u64 {
+        let Set::Key { min, max, .. } = limit.set else { return limit.default };
+        if let Some(number) = number.filter(|number| (min..=max).contains(number)) {
             return number;
         }
-        let (from, to) = (bound.show(least), bound.show(most));
+        let (from, to) = (limit.show(min), limit.show(max));
         let message = format!("{} is out of range: from `{from}` to `{to}`", quote(text));
-        self.problem(&pointer(at, bound), message);
-        least
+        self.problem(&pointer(at, limit), message);
+        min
     }
 }
 
 /// Returns the JSON Pointer to a limit's key below `at`.
-fn pointer(at: &str, bound: &Bound) -> String {
-    format!("{at}/{}", bound.key().unwrap_or_default().replace('.', "/"))
+fn pointer(at: &str, limit: &Limit) -> String {
+    format!("{at}/{}", limit.key().unwrap_or_default().replace('.', "/"))
 }

@@ -72,7 +72,7 @@ impl ConfigError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NotFound => ": put it there, or name the file that is meant with `--config FILE`",
+        io::ErrorKind::NotFound => ": put it there, or name another file with `--config FILE`",
         _ => "",
     }
 }
@@ -89,11 +89,10 @@ fn lines(problems: &[Problem], hidden: usize) -> String {
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.to_owned(), source };
     let refused = |reason: String| ConfigError::Refused { path: path.to_owned(), reason };
-    let most = limits::CONFIGURATION.default;
-    fs::read(path, most).map_err(|error| match error {
+    fs::read(path, limits::CONFIGURATION.default).map_err(|error| match error {
         FileError::Unreadable(error) => failed(error),
         FileError::Irregular => refused("not a regular file".to_owned()),
         FileError::Insecure(why) => refused(why),
-        FileError::TooLarge(size, most) => refused(limits::CONFIGURATION.says(size, most)),
+        FileError::TooLarge(size, max) => refused(limits::CONFIGURATION.says(size, max)),
     })
 }

@@ -143,7 +143,7 @@ pub struct DecisionLogConfig {
 pub struct Rules {
     /// Mode of the whole host.
     pub mode: Mode,
-    /// What happens to an image that no policy judged.
+    /// Result for an image that no policy judged.
     pub unjudged: Unjudged,
     /// Namespaces whose images are allowed without evaluation.
     pub exempt_namespaces: NamespacePatterns,
@@ -160,7 +160,7 @@ pub enum Mode {
     Audit,
 }
 
-/// What happens to an image that no policy judged.
+/// Result for an image that no policy judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Unjudged {
     /// It is denied.
@@ -170,7 +170,7 @@ pub enum Unjudged {
     Allow,
 }
 
-/// What a malfunction of a policy means.
+/// Effect of a malfunction of a policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum FailurePolicy {
     /// A denial.
@@ -193,13 +193,13 @@ pub struct Gate {
     pub budget: Duration,
 }
 
-/// What becomes of a set that decides otherwise than the one in force.
+/// Effect of a verdict that differs from that of the set in force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnDifference {
-    /// It is put in force, and told in what it differs.
+    /// The changed set is put in force, and the differences are reported.
     #[default]
     Swap,
-    /// It waits until someone approves it.
+    /// The changed set waits until someone approves it.
     Hold,
 }
 

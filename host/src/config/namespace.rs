@@ -56,8 +56,8 @@ fn wildcard(text: &str) -> NameError {
         false => ", such as `kube-*`".to_owned(),
     };
     NameError::new(format!(
-        "{} is no namespace: write a DNS label (1 to {MAX_LABEL} of a-z, 0-9 and inner `-`), or the beginning of one and \
-         a single `*` at its end{hint}",
+        "{} is no namespace: write a DNS label (1 to {MAX_LABEL} of a-z, 0-9 and inner `-`), or the \
+         beginning of one and a single `*` at its end{hint}",
         quote(text)
     ))
 }

@@ -11,10 +11,9 @@ use serde_json::{Number, Value, json};
 use super::namespace::NAMESPACE_PATTERN;
 use super::units::{DURATION_PATTERN, QUANTITY_PATTERN};
 use super::{
-    ADMIN_LISTEN, API_VERSION, FailurePolicy, HostLimits, KIND, LISTEN, Mode, OnDifference, PolicyLimits,
-    Unjudged,
+    ADMIN_LISTEN, API_VERSION, FailurePolicy, HostLimits, KIND, LISTEN, Mode, OnDifference, Unjudged,
 };
-use crate::limits::{self, Bound, Set, Unit, show_bytes};
+use crate::limits::{self, Limit, Set, Unit, show_bytes};
 
 /// Configuration of the image policy host. Relative paths start at the folder of this file.
 #[derive(Deserialize, Serialize, JsonSchema)]
@@ -24,7 +23,7 @@ pub(super) struct HostYaml {
     /// Version of this format. `host serve` needs it.
     #[schemars(extend("const" = API_VERSION))]
     pub(super) api_version: Option<String>,
-    /// What this file is. `host serve` needs it.
+    /// Kind of this file. `host serve` needs it.
     #[schemars(extend("const" = KIND))]
     pub(super) kind: Option<String>,
     /// ADDRESS:PORT of the webhook. A change needs a restart.
@@ -37,9 +36,9 @@ pub(super) struct HostYaml {
     pub(super) state_directory: Option<String>,
     /// Mode of the whole host: in `audit` it never denies.
     pub(super) mode: Mode,
-    /// What happens to an image that no policy judged.
+    /// Result for an image that no policy judged.
     pub(super) unjudged: Unjudged,
-    /// What no policy judges.
+    /// Images that no policy judges.
     pub(super) exempt: Exempt,
     /// Whether a policy set without policies, or none of a `policyDirectory` that had some, may be in force.
     pub(super) allow_empty: bool,
@@ -47,11 +46,11 @@ pub(super) struct HostYaml {
     pub(super) policy_directory: Option<String>,
     /// Policies with settings. An entry configures the file at its path, inside policyDirectory or elsewhere.
     pub(super) policies: Vec<Policy>,
-    /// A line of JSON for every review. Absent: there are none.
+    /// Decision log: a line of JSON for every review. Absent: none.
     pub(super) decision_log: Option<DecisionLog>,
-    /// What a changed set of policies has to pass before it is in force. Absent: nothing.
+    /// Checks that a changed set of policies must pass before it is in force. Absent: none.
     pub(super) gate: Option<Gate>,
-    /// Bounds of the host.
+    /// Limits of the host.
     pub(super) limits: Limits,
 }
 
@@ -81,11 +80,11 @@ impl Default for HostYaml {
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Tls {
-    /// The certificate chain that the host shows, leaf first.
+    /// The certificate chain of the host, leaf first.
     pub(super) certificate: String,
     /// The key of the certificate.
     pub(super) private_key: String,
-    /// Whether a client must show a certificate. `None` lets everyone ask who reaches the port.
+    /// Whether a client must show a certificate. `None` accepts every client that reaches the port.
     #[serde(default)]
     pub(super) client_auth: ClientAuthKind,
     /// The authorities that sign client certificates. Needed unless clientAuth is None.
@@ -118,7 +117,7 @@ impl Default for Admin {
     }
 }
 
-/// What no policy judges.
+/// Images that no policy judges.
 #[derive(Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Exempt {
@@ -136,27 +135,28 @@ pub(super) struct Policy {
     pub(super) name: String,
     /// The WebAssembly component.
     pub(super) module: String,
-    /// Any value: the policy says what it wants.
+    /// Settings of the policy, any value. The policy checks them.
     #[serde(default = "no_settings")]
     pub(super) settings: Value,
-    /// A file with more settings, as YAML or JSON, which is followed like this one. A list that is in both is joined.
+    /// File with more settings, as YAML or JSON. A change of it is loaded like a change of this file. A list
+    /// in both places is joined.
     #[serde(default)]
     pub(super) settings_from: Option<String>,
-    /// Where the policy applies. Absent: everywhere.
+    /// Namespaces and images that the policy applies to. Absent: all.
     #[serde(rename = "match", default)]
     pub(super) scope: Match,
-    /// Whether its denials are in force or only reported.
+    /// Whether the policy's denials are in force or only reported.
     #[serde(default)]
     pub(super) mode: Mode,
-    /// What a malfunction of the policy means.
+    /// Effect of a malfunction of the policy.
     #[serde(default)]
     pub(super) failure_policy: FailurePolicy,
     /// One line that follows every denial of the policy, such as where to ask.
     #[serde(default)]
     pub(super) message: Option<String>,
-    /// Bounds of the policy.
+    /// Limits of the policy.
     #[serde(default)]
-    pub(super) limits: PolicyBounds,
+    pub(super) limits: PolicyLimits,
     /// Capabilities that the policy is granted. This version grants none.
     #[serde(default)]
     pub(super) capabilities: Vec<String>,
@@ -166,7 +166,7 @@ fn no_settings() -> Value {
     json!({})
 }
 
-/// Where a policy applies.
+/// Namespaces and images that a policy applies to.
 #[derive(Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Match {
@@ -206,7 +206,8 @@ pub(super) struct Namespaces {
 pub(super) struct DecisionLog {
     /// Folder for its files, mode 0700.
     pub(super) directory: String,
-    /// The part that is written of reviews in which nothing is denied or fails, from 0 to 1. All others are written.
+    /// Fraction, from 0 to 1, of the reviews without a denial or a malfunction that are written. All others
+    /// are written.
     #[schemars(with = "f64", range(min = 0.0, max = 1.0))]
     #[serde(default = "all")]
     pub(super) sample: Number,
@@ -239,16 +240,17 @@ fn queue() -> Number {
     limits::DECISION_LOG_QUEUE.default.into()
 }
 
-/// What a changed set of policies has to pass before it is in force.
+/// Checks that a changed set of policies must pass before it is in force.
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Gate {
-    /// Folders of fixtures as `host test` runs them, which must pass on the set itself: their own host.yaml is not read.
+    /// Folders of fixtures, as of `host test`, all of which must pass. The changed set judges them: a
+    /// host.yaml among them is not read.
     pub(super) suites: Vec<String>,
     #[schemars(extend("description" = described(&limits::REPLAY)))]
     #[schemars(with = "u32")]
     pub(super) replay: Number,
-    /// What becomes of a set that decides any review otherwise than the one in force: `Hold` keeps it waiting for
+    /// Effect of a verdict that differs from that of the set in force: with `Hold` the changed set waits for
     /// `host approve DIGEST`.
     pub(super) on_difference: OnDifference,
     #[schemars(extend("description" = described(&limits::GATE_BUDGET)))]
@@ -266,10 +268,10 @@ impl Default for Gate {
     }
 }
 
-/// Bounds of one policy.
+/// Limits of one policy.
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub(super) struct PolicyBounds {
+pub(super) struct PolicyLimits {
     #[schemars(extend("description" = described(&limits::DEADLINE)))]
     pub(super) deadline: DurationText,
     #[schemars(extend("description" = described(&limits::MEMORY)))]
@@ -283,9 +285,10 @@ pub(super) struct PolicyBounds {
     pub(super) log_line_bytes: Quantity,
 }
 
-impl Default for PolicyBounds {
+impl Default for PolicyLimits {
     fn default() -> Self {
-        let PolicyLimits { deadline, memory, result, log_lines, log_line_bytes } = PolicyLimits::default();
+        let defaults = super::PolicyLimits::default();
+        let super::PolicyLimits { deadline, memory, result, log_lines, log_line_bytes } = defaults;
         Self {
             deadline: deadline.into(),
             memory: memory.into(),
@@ -296,7 +299,7 @@ impl Default for PolicyBounds {
     }
 }
 
-/// Bounds of the host.
+/// Limits of the host.
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Limits {
@@ -333,21 +336,21 @@ pub(super) struct Limits {
 }
 
 /// Returns the schema's description of a limit's key.
-fn described(bound: &Bound) -> String {
-    let mut what = bound.what.to_owned();
-    if let Some(first) = what.get_mut(..1) {
+fn described(limit: &Limit) -> String {
+    let mut quantity = limit.quantity.to_owned();
+    if let Some(first) = quantity.get_mut(..1) {
         first.make_ascii_uppercase();
     }
-    match bound.set {
-        Set::Key { least, most, .. } => {
-            let absent = match (bound.default, bound.unit) {
+    match limit.set {
+        Set::Key { min, max, .. } => {
+            let absent = match (limit.default, limit.unit) {
                 (0, Unit::Time) => " Absent: not at all.",
                 (0, _) => " Absent: as many as processors.",
                 _ => "",
             };
-            format!("{what}: {} to {}.{absent}", bound.show(least), bound.show(most))
+            format!("{quantity}: {} to {}.{absent}", limit.show(min), limit.show(max))
         }
-        Set::Fixed(_) => what,
+        Set::Fixed(_) => quantity,
     }
 }
 

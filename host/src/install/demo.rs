@@ -67,8 +67,8 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 
 fn host_yaml(listen: SocketAddr) -> String {
     format!(
-        r#"# A small installation to try things out on: change a policy, its settings or this file while the host runs,
-# and the next review obeys. `host schema` tells what else can stand here.
+        r#"# A small installation to try things out: change a policy, its settings or this file while the host
+# runs, and the next review obeys. `host schema` describes all keys.
 apiVersion: image-policy-host/v1alpha1
 kind: HostConfiguration
 listen: {listen}

@@ -2,30 +2,31 @@
 
 use std::fmt::Write;
 
-use super::{ALL, Bound, Group, Over, Set};
+use super::{ALL, Limit, LimitGroup, OnExceed, Set};
 
 /// Returns the table as Markdown: for each group a heading, the effect of exceeding its limits, and its rows.
 pub fn markdown() -> String {
     let mut page = String::new();
-    for Group { title, over, bounds } in ALL {
+    for LimitGroup { title, on_exceed, limits } in ALL {
         // Writing to a String cannot fail.
-        let _ = writeln!(page, "### {title}\n\n{over}\n");
-        page.push_str("| bound | of | default | key, and its range | over it |\n|---|---|---|---|---|\n");
-        for bound in *bounds {
-            let set = match bound.set {
-                Set::Key { key, least, most } => {
-                    format!("`{key}`, {} to {}", bound.show(least), bound.show(most))
+        let _ = writeln!(page, "### {title}\n\n{on_exceed}\n");
+        page.push_str("| limit | of | default | key, and its range | over it |\n|---|---|---|---|---|\n");
+        for limit in *limits {
+            let set = match limit.set {
+                Set::Key { key, min, max } => {
+                    format!("`{key}`, {} to {}", limit.show(min), limit.show(max))
                 }
                 Set::Fixed(why) => format!("none: {why}"),
             };
-            let over = match bound.over {
-                Over::Says(message) => {
-                    format!("“{}”", message.replace("{key}", bound.key().unwrap_or_default()))
+            let on_exceed = match limit.on_exceed {
+                OnExceed::Message(message) => {
+                    format!("“{}”", message.replace("{key}", limit.key().unwrap_or_default()))
                 }
-                Over::Does(what) => what.to_owned(),
+                OnExceed::Effect(effect) => effect.to_owned(),
             };
-            let Bound { name, what, .. } = bound;
-            let _ = writeln!(page, "| {name} | {what} | {} | {set} | {over} |", bound.show_default());
+            let Limit { name, quantity, .. } = limit;
+            let default = limit.show_default();
+            let _ = writeln!(page, "| {name} | {quantity} | {default} | {set} | {on_exceed} |");
         }
         page.push('\n');
     }
@@ -35,23 +36,23 @@ pub fn markdown() -> String {
 /// Returns the table for a terminal: name, default and key in columns.
 pub fn columns() -> String {
     let mut text = String::new();
-    for Group { title, bounds, .. } in ALL {
+    for LimitGroup { title, limits, .. } in ALL {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{title}");
-        for bound in *bounds {
-            let set = match bound.set {
-                Set::Key { key, least, most } => {
-                    format!("{key}: {} to {}", bound.show(least), bound.show(most))
+        for limit in *limits {
+            let set = match limit.set {
+                Set::Key { key, min, max } => {
+                    format!("{key}: {} to {}", limit.show(min), limit.show(max))
                 }
                 Set::Fixed(_) => "fixed".to_owned(),
             };
             let _ = writeln!(
                 text,
                 "  {:<20} {:>10}  {:<44} {}",
-                bound.name,
-                bound.show_default(),
+                limit.name,
+                limit.show_default(),
                 set,
-                bound.what
+                limit.quantity
             );
         }
     }

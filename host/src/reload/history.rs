@@ -237,7 +237,7 @@ impl StateDirectory {
 
     /// Reads a component. Returns None if it is missing or damaged.
     pub fn component(&self, digest: &str) -> Option<Component> {
-        let bytes = self.components.read(&component_name(digest), limits::MODULE.most()).ok()?;
+        let bytes = self.components.read(&component_name(digest), limits::MODULE.max()).ok()?;
         let component = Component::new(bytes);
         (component.digest == digest).then_some(component)
     }
@@ -304,7 +304,7 @@ impl StateDirectory {
         while let Some(component) = self.unwritten.last() {
             let name = component_name(&component.digest);
             // A damaged file would be no good version, so it is replaced.
-            if !self.components.read(&name, limits::MODULE.most()).is_ok_and(|kept| *kept == *component.bytes)
+            if !self.components.read(&name, limits::MODULE.max()).is_ok_and(|kept| *kept == *component.bytes)
             {
                 self.components.replace(&name, &[&*component.bytes])?;
                 self.unsynced.insert(Place::Component(component.digest.clone()));

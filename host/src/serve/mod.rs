@@ -32,7 +32,7 @@ use self::connections::budget::{Exhausted, Held, Share};
 pub use self::connections::serve;
 use crate::evaluate::lanes::{Dispatcher, Overloaded};
 use crate::evaluate::turns::Client;
-use crate::limits::{self, Bound};
+use crate::limits::{self, Limit};
 use crate::policy::PolicySet;
 use crate::reload::Started;
 use crate::reload::gate::Recent;
@@ -122,7 +122,7 @@ struct Peer(SocketAddr);
 enum NoVerdict {
     NotAnImageReview(String),
     /// The host exceeds this limit.
-    Overloaded(Bound),
+    Overloaded(Limit),
     NothingToGet,
     WrongMethod,
 }

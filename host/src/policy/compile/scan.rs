@@ -11,7 +11,7 @@ use wasmparser::{
     InstanceTypeDeclaration, Parser, Payload, SectionLimited,
 };
 
-use crate::limits::{self, Bound};
+use crate::limits::{self, Limit};
 use crate::text;
 
 /// Reason why a component is rejected before compilation.
@@ -21,7 +21,7 @@ pub enum ScanError {
     #[error("{}", bound.says(found, bound.default))]
     OverBound {
         /// Limit that was exceeded.
-        bound: Bound,
+        bound: Limit,
         /// Count at which the scan stopped; the full count may be higher.
         found: u64,
     },
@@ -254,7 +254,7 @@ enum Sort {
     Component,
 }
 
-fn within(bound: Bound, found: u64) -> Result<(), ScanError> {
+fn within(bound: Limit, found: u64) -> Result<(), ScanError> {
     if found > bound.default { Err(ScanError::OverBound { bound, found }) } else { Ok(()) }
 }
 

@@ -10,7 +10,7 @@ use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 use super::bindings::ImagePolicy;
 use super::store::State;
-use crate::limits::{self, Bound};
+use crate::limits::{self, Limit};
 
 /// Tick of the clock in which deadlines are counted.
 const TICK: Duration = Duration::from_millis(1);
@@ -156,7 +156,7 @@ fn config(purpose: Purpose) -> wasmtime::Config {
 /// that were swapped out (<https://github.com/bytecodealliance/wasmtime/pull/14357>).
 fn pool(policies: usize) -> PoolingAllocationConfig {
     let warm = u32::try_from(policies.saturating_mul(WARM_EACH)).unwrap_or(u32::MAX).clamp(WARM, MEMORIES);
-    let each = |bound: Bound| u32::try_from(bound.default).unwrap_or(u32::MAX);
+    let each = |bound: Limit| u32::try_from(bound.default).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(INSTANCES)
         .max_component_instance_size(8 << 20)
