@@ -123,7 +123,65 @@ fn locate_points_to_the_value_or_its_nearest_parent() {
     assert_eq!(at("/b/1/nothing/here"), "4:4");
     assert_eq!(at("/b/7"), at("/b"), "no such item");
     assert_eq!(at("no pointer"), "1:1");
-    assert_eq!(document.locate_key("/b/1/k~1~0"), Location { line: 5, column: 4 });
+    assert_eq!(document.key_span("/b/1/k~1~0").at, Location { line: 5, column: 4 });
+}
+
+/// Holds for every line break, a byte order mark and characters of several bytes.
+#[test]
+fn a_span_is_the_bytes_of_the_value() {
+    let text = "é: ü # comment\nb:\n- x y # comment\n-  y: 'é'\n   'k/~': [1, &n {z: 2},\n   *n]\nc: |\n  ä\n  b\nd:\ne: -1\n";
+    for text in [text.to_owned(), text.replace('\n', "\r\n"), format!("\u{feff}{text}")] {
+        let document = Document::parse(text.as_bytes()).unwrap();
+        let value = |pointer: &str| text[document.span(pointer).bytes].replace("\r\n", "\n");
+        let key = |pointer: &str| &text[document.key_span(pointer).bytes];
+        for (pointer, expected) in [
+            ("/é", "ü"),
+            ("/b/0", "x y"),
+            ("/b/1/y", "'é'"),
+            ("/b/1/k~1~0", "[1, &n {z: 2},\n   *n]"),
+            ("/b/1/k~1~0/0", "1"),
+            ("/b/1/k~1~0/1/z", "2"),
+            ("/b/1/k~1~0/2", "*n"),
+            ("/b/1", "y: 'é'\n   'k/~': [1, &n {z: 2},\n   *n]"),
+            ("/d", ""),
+            ("/e", "-1"),
+        ] {
+            assert_eq!(value(pointer), expected, "{pointer} of {text:?}");
+        }
+        assert_eq!((key("/é"), key("/b/1/k~1~0"), key("/b/0")), ("é", "'k/~'", "x y"), "{text:?}");
+        assert!(value("/c").starts_with('|') && value("/c").contains("ä\n  b"), "{:?}", value("/c"));
+        assert!(value("/b").ends_with("*n]"), "{:?}", value("/b"));
+    }
+}
+
+#[test]
+fn a_terminal_gets_the_lines_of_the_problems() {
+    let text =
+        "unjudgd: Allow\nmode: 'é' # no mode\npolicies:\n- name: a\n  module: a.wasm\n  match: [1,\n    2]\n";
+    let error = parse(text).unwrap_err();
+    let expected = "host.yaml:1:1: unknown key `unjudgd`: did you mean `unjudged`?\n  \
+                    1 | unjudgd: Allow\n    | ^^^^^^^\n\
+                    host.yaml:2:7: mode: expected `enforce` or `audit`, found the string `é`\n  \
+                    2 | mode: 'é' # no mode\n    |       ^^^\n\
+                    host.yaml:6:10: policies[0].match: expected a map, found a list\n  \
+                    6 |   match: [1,\n    |          ^^^";
+    assert_eq!(error.with_excerpts(), expected);
+    let without: Vec<_> = expected.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert_eq!(error.to_string(), without.join("\n"));
+
+    let error = parse("mode: [\n").unwrap_err();
+    assert!(error.with_excerpts().starts_with("host.yaml:"), "{}", error.with_excerpts());
+    let long = format!("mode: {}\n", "x".repeat(200));
+    let error = parse(&long).unwrap_err();
+    assert_eq!(error.with_excerpts(), error.to_string(), "a long line is not shown");
+}
+
+#[test]
+fn the_folder_of_the_file_has_a_name() {
+    let config =
+        parse("policyDirectory: .\npolicies: [{ name: a, module: a.wasm, settingsFrom: ./. }]").unwrap();
+    assert_eq!(config.policy_directory.as_deref(), Some(Path::new(".")));
+    assert_eq!(config.policies[0].settings_from.as_deref(), Some(Path::new(".")));
 }
 
 #[test]

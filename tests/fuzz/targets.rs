@@ -278,7 +278,7 @@ fn parts(config: &Config) -> impl PartialEq + std::fmt::Debug {
 fn assert_problems(error: &ConfigError, input: &[u8]) {
     let ConfigError::Invalid { problems, .. } = error else { return };
     assert!((1..=50).contains(&problems.len()));
-    assert!(problems.is_sorted_by_key(|problem| problem.problem.at));
+    assert!(problems.is_sorted_by_key(|problem| problem.problem.span.at));
     problems.iter().for_each(|problem| assert_problem(&problem.problem, input));
     error.to_string().lines().for_each(assert_message);
 }
@@ -288,8 +288,11 @@ fn assert_problem(problem: &Problem, input: &[u8]) {
     assert_message(&problem.message);
     let text = String::from_utf8_lossy(input);
     let breaks = text.chars().filter(|character| matches!(character, '\n' | '\r')).count();
-    assert!((1..=breaks + 2).contains(&problem.at.line), "{problem:?}");
-    assert!((1..=text.chars().count() + 2).contains(&problem.at.column), "{problem:?}");
+    let at = problem.span.at;
+    assert!((1..=breaks + 2).contains(&at.line), "{problem:?}");
+    assert!((1..=text.chars().count() + 2).contains(&at.column), "{problem:?}");
+    assert!(problem.span.bytes.end <= input.len(), "{problem:?}");
+    problem.excerpt(input).iter().flat_map(|excerpt| excerpt.lines()).for_each(assert_message);
 }
 
 /// Checks that a file is a policy's component or is rejected, and that the compiler does not panic.

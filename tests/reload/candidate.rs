@@ -332,6 +332,28 @@ fn a_file_whose_name_is_none_for_a_policy() {
     );
 }
 
+/// A file system that knows no case, or a rename, must not take a policy out of force silently.
+#[test]
+fn an_extension_in_upper_case_removes_no_policy() {
+    let installation = Installation::with_a();
+    installation.policy("b", &version("version2"));
+    let mut started = installation.start();
+    assert_eq!(said(&started.policies), ["a: version1", "b: version2"]);
+    fs::rename(installation.path("policies/b.wasm"), installation.path("policies/b.WASM")).unwrap();
+    started.reloader.reload();
+    assert_eq!(said(&started.policies), ["a: version1", "b: version2"]);
+    let problems = installation.problems(&started);
+    assert_eq!(
+        problems[0],
+        "policies/b.WASM: it is not in force: the name of a policy's file ends in `.wasm`, in lower case; rename it"
+    );
+    assert!(problems[1].contains("these changes wait: b (removed)"), "{problems:?}");
+
+    fs::rename(installation.path("policies/b.WASM"), installation.path("policies/b.wasm")).unwrap();
+    started.reloader.reload();
+    assert_eq!(installation.problems(&started), [""; 0]);
+}
+
 #[test]
 fn the_digest_is_of_the_content() {
     let more =

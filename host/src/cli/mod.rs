@@ -14,7 +14,7 @@ mod status;
 mod test;
 
 use std::fmt::Display;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use self::exit::{Exit, Failure, exit};
 use crate::config::yaml;
-use crate::config::{Config, PolicyConfig, PolicyName};
+use crate::config::{Config, ConfigError, PolicyConfig, PolicyName};
 use crate::limits;
 use crate::policy::{Cache, Engine, PREPARE, PolicySet, Preparer, Purpose, serve_request};
 use crate::reload::{Before, Done, Problem, assemble};
@@ -92,11 +92,20 @@ fn prepare() -> Result<Exit, Failure> {
     Ok(Exit::Yes)
 }
 
-/// Writes each line of `message` to standard error.
+/// Writes each line of `message` to standard error. A line that begins with a space belongs to the line before.
 fn tell(message: &str) {
     for line in message.lines() {
+        let name = if line.starts_with(' ') { "" } else { "host: " };
         // An error means that standard error has no reader. The exit status still tells the result.
-        let _ = writeln!(io::stderr(), "host: {line}");
+        let _ = writeln!(io::stderr(), "{name}{line}");
+    }
+}
+
+/// Returns the failure for a broken host.yaml or settings file. A terminal gets the lines of the file too.
+fn broken_config(error: ConfigError) -> Failure {
+    match io::stderr().is_terminal() {
+        true => Failure::broken(error.with_excerpts()),
+        false => Failure::broken(error),
     }
 }
 
@@ -230,7 +239,7 @@ impl OnePolicy {
         if let Some(path) = &self.settings {
             let bytes = read(path, limits::SETTINGS_FILE.default)?;
             let added = policy.add_settings(path, &bytes, &Config::default());
-            added.map_err(Failure::broken)?;
+            added.map_err(broken_config)?;
         }
         Ok(Some(Config::for_policies(vec![policy])))
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{Exit, Failure, Format, OnePolicy, exit, load, named, read, say, say_json, tell};
+use super::{Exit, Failure, Format, OnePolicy, broken_config, exit, load, named, read, say, say_json, tell};
 use crate::author::manifests::{Manifest, Object, Skipped};
 use crate::config::{Config, HostLimits, Mode};
 use crate::evaluate::evaluate;
@@ -74,7 +74,7 @@ fn review(arguments: Arguments) -> Result<Exit, Failure> {
 /// Loads the policies that the arguments name, or those of the demo.
 fn policies(arguments: &Arguments) -> Result<(Config, PolicySet), Failure> {
     let config = match (&arguments.config, arguments.policy.config()?) {
-        (Some(path), _) => Config::read(path).map_err(Failure::broken)?,
+        (Some(path), _) => Config::read(path).map_err(broken_config)?,
         (None, Some(config)) => config,
         (None, None) => {
             tell("judged by the policies of the demo; --config host.yaml judges by yours");

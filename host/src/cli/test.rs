@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::{Exit, Failure, OnePolicy, exit, load, say};
+use super::{Exit, Failure, OnePolicy, broken_config, exit, load, say};
 use crate::config::Config;
 use crate::suite::{self, Case, Suite};
 use crate::text;
@@ -38,7 +38,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 fn test(Arguments { mut paths, config, policy }: Arguments) -> Result<Exit, Failure> {
     let started = Instant::now();
     let given = match config {
-        Some(path) => Some(Config::read(&path).map_err(Failure::broken)?),
+        Some(path) => Some(Config::read(&path).map_err(broken_config)?),
         None => policy.config()?,
     };
     if paths.is_empty() {
@@ -59,7 +59,7 @@ fn test(Arguments { mut paths, config, policy }: Arguments) -> Result<Exit, Fail
     for Suite { config, fixtures } in suites {
         let config = match (&given, config) {
             (Some(config), _) => config.clone(),
-            (None, Some(path)) => Config::read(&path).map_err(Failure::broken)?,
+            (None, Some(path)) => Config::read(&path).map_err(broken_config)?,
             (None, None) => continue,
         };
         let cases: Result<Vec<_>, _> =

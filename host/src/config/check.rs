@@ -70,7 +70,7 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn problem(&mut self, pointer: &str, message: impl std::fmt::Display) {
         let message = format!("{}{message}", place(pointer));
-        self.problems.push(Problem::new(self.document.locate(pointer), message));
+        self.problems.push(Problem::new(self.document.span(pointer), message));
     }
 
     fn tls(&mut self, raw: &raw::Tls) -> Option<TlsConfig> {
@@ -109,7 +109,7 @@ impl Checker<'_> {
             [("clientCA", raw.client_ca.is_some()), ("clientNames", raw.client_names.is_some())]
         {
             if is_there {
-                let at = self.document.locate_key(&format!("/tls/{key}"));
+                let at = self.document.key_span(&format!("/tls/{key}"));
                 let message =
                     format!("tls: `{key}` has no effect with `clientAuth: None`: remove one of the two");
                 self.problems.push(Problem::new(at, message));
@@ -310,13 +310,15 @@ impl Checker<'_> {
         })
     }
 
-    /// Returns the path resolved against the folder of the file, and without `.`, so that one file has one
-    /// spelling.
+    /// Returns the path resolved against the folder of the file, and without `.` in it, so that one file has
+    /// one spelling.
     fn path(&mut self, pointer: &str, text: &str) -> PathBuf {
         if text.is_empty() {
             self.problem(pointer, "a path must not be empty");
         }
-        self.parent.join(text).components().filter(|component| *component != Component::CurDir).collect()
+        let path = self.parent.join(text);
+        let path: PathBuf = path.components().filter(|component| *component != Component::CurDir).collect();
+        if path.as_os_str().is_empty() { PathBuf::from(".") } else { path }
     }
 
     /// Reads patterns. `all` is the advice against a pattern for all namespaces.

@@ -32,7 +32,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// The file was read, but has errors.
-    #[error("{}", lines(problems, *hidden))]
+    #[error("{}", lines(problems, *hidden, false))]
     Invalid {
         /// The problems shown, in the order of the file.
         problems: Vec<Problem>,
@@ -46,27 +46,41 @@ pub enum ConfigError {
 pub struct Problem {
     /// The file as named by the user; empty if there is no file.
     pub path: PathBuf,
-    /// Line, column and message.
+    /// Place and message.
     pub problem: yaml::Problem,
+    /// The line of the file with a mark under the place, for a terminal.
+    excerpt: Option<String>,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.path.as_os_str().is_empty() {
-            write!(f, "{}:{}: ", text::path(&self.path), self.problem.at)?;
+            write!(f, "{}:{}: ", text::path(&self.path), self.problem.span)?;
         }
         f.write_str(&self.problem.message)
     }
 }
 
 impl ConfigError {
-    pub(super) fn invalid(path: &Path, mut problems: Vec<yaml::Problem>) -> Self {
+    /// Creates the error for the problems of a file with these bytes.
+    pub(super) fn invalid(path: &Path, bytes: &[u8], mut problems: Vec<yaml::Problem>) -> Self {
         // The sort is stable, so that problems at one position keep their order.
-        problems.sort_by_key(|problem| problem.at);
+        problems.sort_by_key(|problem| problem.span.at);
         let hidden = problems.len().saturating_sub(MAX_SHOWN);
-        let shown = problems.into_iter().take(MAX_SHOWN);
-        let problems = shown.map(|problem| Problem { path: path.to_owned(), problem }).collect();
-        Self::Invalid { problems, hidden }
+        let shown = problems.into_iter().take(MAX_SHOWN).map(|problem| {
+            let excerpt = problem.excerpt(bytes);
+            Problem { path: path.to_owned(), problem, excerpt }
+        });
+        Self::Invalid { problems: shown.collect(), hidden }
+    }
+
+    /// Returns the message for a terminal, in which the line of the file follows each problem.
+    #[must_use]
+    pub fn with_excerpts(&self) -> String {
+        match self {
+            Self::Invalid { problems, hidden } => lines(problems, *hidden, true),
+            other => other.to_string(),
+        }
     }
 }
 
@@ -77,8 +91,12 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-fn lines(problems: &[Problem], hidden: usize) -> String {
-    let mut lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+fn lines(problems: &[Problem], hidden: usize, with_excerpts: bool) -> String {
+    let mut lines = Vec::new();
+    for problem in problems {
+        lines.push(problem.to_string());
+        lines.extend(problem.excerpt.clone().filter(|_| with_excerpts));
+    }
     if hidden > 0 {
         lines.push(format!("and {hidden} more problems"));
     }

@@ -26,6 +26,7 @@ pub use raw::schema;
 pub use settings::SettingsFile;
 
 mod raw;
+mod pointer;
 mod shape;
 mod check;
 mod name;
@@ -369,9 +370,10 @@ impl Config {
 
     /// Checks the bytes of a file. `path` serves for messages and to resolve relative paths.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
-        let document = Document::parse(bytes).map_err(|error| ConfigError::invalid(path, error.problems))?;
-        let host_yaml = shape::read(&document).map_err(|problems| ConfigError::invalid(path, problems))?;
-        check::config(path, document, host_yaml).map_err(|problems| ConfigError::invalid(path, problems))
+        let invalid = |problems| ConfigError::invalid(path, bytes, problems);
+        let document = Document::parse(bytes).map_err(|error| invalid(error.problems))?;
+        let host_yaml = shape::read(&document).map_err(invalid)?;
+        check::config(path, document, host_yaml).map_err(invalid)
     }
 
     /// Returns a configuration without a file: these policies and the defaults.
@@ -409,7 +411,7 @@ impl Config {
                 let at = self.document.locate("");
                 let problem =
                     |line| crate::config::yaml::Problem::new(at, format!("{line} (`host serve` needs it)"));
-                Err(ConfigError::invalid(&self.path, missing.map(problem).collect()))
+                Err(ConfigError::invalid(&self.path, &[], missing.map(problem).collect()))
             }
         }
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{Config, ConfigError, PolicyConfig};
+use super::{Config, ConfigError, PolicyConfig, pointer};
 use crate::config::yaml::{Document, Problem, quote};
 use crate::text;
 
@@ -30,10 +30,10 @@ impl PolicyConfig {
     /// Returns an error if the file is no YAML, holds no settings, or repeats a key that is no list.
     pub fn add_settings(&mut self, path: &Path, bytes: &[u8], config: &Config) -> Result<(), ConfigError> {
         let mut document =
-            Document::parse(bytes).map_err(|error| ConfigError::invalid(path, error.problems))?;
+            Document::parse(bytes).map_err(|error| ConfigError::invalid(path, bytes, error.problems))?;
         let broken = |pointer: &str, message: String| {
-            let problem = Problem::new(document.locate_key(pointer), message);
-            Err(ConfigError::invalid(path, vec![problem]))
+            let problem = Problem::new(document.key_span(pointer), message);
+            Err(ConfigError::invalid(path, bytes, vec![problem]))
         };
         let own = match &self.settings {
             Value::Object(own) => own,
@@ -55,17 +55,17 @@ impl PolicyConfig {
             let Some(first) = own.get(key).filter(|first| !(first.is_array() && value.is_array())) else {
                 continue;
             };
-            let pointer = format!("/{}", escaped(key));
+            let pointer = format!("/{}", pointer::escape(key));
             let place = config.locate(&format!("{}/settings{pointer}", self.pointer));
             let why = match first.is_array() || value.is_array() {
                 true => "both must be lists to be joined",
                 false => "only lists are joined: remove one",
             };
             let message = format!("{} is set twice, also at {place}: {why}", quote(key));
-            twice.push(Problem::new(document.locate_key(&pointer), message));
+            twice.push(Problem::new(document.key_span(&pointer), message));
         }
         if !twice.is_empty() {
-            return Err(ConfigError::invalid(path, twice));
+            return Err(ConfigError::invalid(path, bytes, twice));
         }
         let lengths = own.iter().map(|(key, value)| (key.clone(), value.as_array().map_or(0, Vec::len)));
         let lengths = lengths.collect();
@@ -116,7 +116,7 @@ impl SettingsFile {
     fn pointer(&self, pointer: &str) -> Option<String> {
         let mut tokens = pointer.splitn(4, '/').skip(1);
         let Some(key) = tokens.next() else { return self.own.is_empty().then(String::new) };
-        let Some(own) = self.own.get(&key.replace("~1", "/").replace("~0", "~")) else {
+        let Some(own) = self.own.get(&pointer::unescape(key)) else {
             return Some(pointer.to_owned());
         };
         let index = tokens.next()?.parse::<usize>().ok()?.checked_sub(*own)?;
@@ -125,9 +125,4 @@ impl SettingsFile {
         let translated = format!("/{key}/{index}");
         self.document.holds(&translated).then(|| format!("{translated}{rest}"))
     }
-}
-
-/// Returns a key as a token of a JSON Pointer (RFC 6901).
-fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }

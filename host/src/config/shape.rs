@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
+use super::pointer;
 use super::raw::{HostYaml, schema};
 use crate::config::yaml::{Document, Problem, quote};
 
@@ -19,7 +20,7 @@ const MAX_WORD: usize = 64;
 pub(super) fn read(document: &Document) -> Result<HostYaml, Vec<Problem>> {
     let mut value = document.value.clone();
     if value.is_null() {
-        return Err(vec![Problem::new(document.locate(""), "the file is empty")]);
+        return Err(vec![Problem::new(document.span(""), "the file is empty")]);
     }
     let mut shape = Shape { root: &SCHEMA, document, problems: Vec::new() };
     shape.check(&SCHEMA, &mut value, "");
@@ -27,7 +28,7 @@ pub(super) fn read(document: &Document) -> Result<HostYaml, Vec<Problem>> {
         return Err(shape.problems);
     }
     // No error is expected: every document that fits the schema fits the types.
-    serde_json::from_value(value).map_err(|error| vec![Problem::new(document.locate(""), error.to_string())])
+    serde_json::from_value(value).map_err(|error| vec![Problem::new(document.span(""), error.to_string())])
 }
 
 struct Shape<'a> {
@@ -73,7 +74,7 @@ impl<'a> Shape<'a> {
         }
     }
 
-    fn check_map(&mut self, schema: &'a Value, map: &mut Map<String, Value>, pointer: &str) {
+    fn check_map(&mut self, schema: &'a Value, map: &mut Map<String, Value>, parent: &str) {
         let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
         // A key without a value is absent, as in Kubernetes. A list is the exception: commenting out the last
         // of `clientNames` must not mean everybody.
@@ -82,12 +83,12 @@ impl<'a> Shape<'a> {
         });
         for required in strings(schema.get("required")) {
             if !map.contains_key(required) {
-                let message = format!("{}`{required}` is missing", place(pointer));
-                self.problems.push(Problem::new(self.document.locate(pointer), message));
+                let message = format!("{}`{required}` is missing", place(parent));
+                self.problems.push(Problem::new(self.document.span(parent), message));
             }
         }
         for (key, value) in map {
-            let child = format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
+            let child = format!("{parent}/{}", pointer::escape(key));
             if let Some(schema) = properties.get(key) {
                 self.check(schema, value, &child);
                 continue;
@@ -95,8 +96,8 @@ impl<'a> Shape<'a> {
             let valid: Vec<&str> = properties.keys().map(String::as_str).collect();
             let hint =
                 suggestion(key, &valid).unwrap_or_else(|| format!("valid here: {}", list(&valid, ", ")));
-            let message = format!("{}unknown key {}: {hint}", place(pointer), quote(key));
-            self.problems.push(Problem::new(self.document.locate_key(&child), message));
+            let message = format!("{}unknown key {}: {hint}", place(parent), quote(key));
+            self.problems.push(Problem::new(self.document.key_span(&child), message));
         }
     }
 
@@ -111,7 +112,7 @@ impl<'a> Shape<'a> {
 
     fn problem(&mut self, pointer: &str, message: &str) {
         let message = format!("{}{message}", place(pointer));
-        self.problems.push(Problem::new(self.document.locate(pointer), message));
+        self.problems.push(Problem::new(self.document.span(pointer), message));
     }
 
     fn resolve(&self, schema: &'a Value) -> &'a Value {

@@ -262,7 +262,7 @@ fn components_in(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
         }
         let path = entry?.path();
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|extension| extension == "wasm") {
+        if !hidden && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("wasm")) {
             files.push(path);
         }
     }
@@ -281,6 +281,14 @@ fn bare(config: &Config, files: Vec<PathBuf>, problems: &mut Vec<Problem>) -> Ve
             continue;
         }
         let subject = || text::path(&file);
+        if file.extension().is_none_or(|extension| extension != "wasm") {
+            problems.push(Problem {
+                subject: subject(),
+                message: "it is not in force: the name of a policy's file ends in `.wasm`, in lower case; rename it"
+                    .to_owned(),
+            });
+            continue;
+        }
         match PolicyName::try_from(stem.as_ref()) {
             Ok(name) if claimed.iter().any(|(_, claimed)| **claimed == name) => problems.push(Problem {
                 subject: subject(),
