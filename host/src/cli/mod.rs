@@ -230,10 +230,8 @@ impl OnePolicy {
     /// Returns a configuration with this policy alone. Returns None without `--policy`.
     fn config(&self) -> Result<Option<Config>, Failure> {
         let Some(module) = &self.policy else { return Ok(None) };
-        let stem = module.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
-        let name: String =
-            stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
-        let name = PolicyName::try_from(name.trim_matches('-')).or_else(|_| PolicyName::try_from("policy"));
+        let stem = module.file_stem().unwrap_or_default().to_string_lossy();
+        let name = PolicyName::nearest(&stem).map_or_else(|| PolicyName::try_from("policy"), Ok);
         let name = name.map_err(Failure::broken)?;
         let mut policy = PolicyConfig::bare(name, module.clone());
         if let Some(path) = &self.settings {

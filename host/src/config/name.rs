@@ -26,6 +26,16 @@ impl NameError {
 }
 
 impl PolicyName {
+    /// Returns the name nearest to a text, such as the stem of a file's name. Returns None if the text has no
+    /// letter and no digit.
+    #[must_use]
+    pub fn nearest(text: &str) -> Option<Self> {
+        let text = text.to_lowercase();
+        let characters = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
+        let name: String = characters.take(MAX_LABEL).collect();
+        Self::try_from(name.trim_matches('-')).ok()
+    }
+
     /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {

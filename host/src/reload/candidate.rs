@@ -313,16 +313,7 @@ fn bare(config: &Config, files: Vec<PathBuf>, problems: &mut Vec<Problem>) -> Ve
 }
 
 fn suggestion(stem: &str) -> String {
-    let name: String = stem
-        .to_lowercase()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .take(63)
-        .collect();
-    match name.trim_matches('-') {
-        "" => "my-policy".to_owned(),
-        name => name.to_owned(),
-    }
+    PolicyName::nearest(stem).map_or_else(|| "my-policy".to_owned(), |name| name.to_string())
 }
 
 /// Returns how long a candidate waits for compilation. The compilation continues afterwards, and a later
