@@ -1,34 +1,19 @@
 //! `host serve`
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::log::{Log, LogFormat};
 use super::{Exit, Failure, exit, say};
-use crate::evaluate::turns;
 use crate::install::demo;
 use crate::limits;
-use crate::policy::Preparer;
-use crate::reload::watch::Watcher;
-use crate::reload::{self, Asker, Command, Problem, Started};
-use crate::serve::control::Control;
 use crate::serve::listeners::{ListenError, Sockets};
-use crate::serve::status::Drain;
-use crate::serve::systemd::{self, State};
-use crate::serve::{self, Host};
+use crate::serve::run::{self, Stopped};
 use crate::text;
 
 const CANNOT_START: Exit = Exit::Broken;
 const NOT_DRAINED: Exit = Exit::No;
-/// Time limit of the load that SIGHUP requests.
-const LOOK_TIME: Duration = Duration::from_secs(60);
 
 /// Serve the kube-apiserver
 ///
@@ -122,132 +107,21 @@ fn introduce(folder: &Path, listening: SocketAddr, stays: bool) {
     let _ = say(text);
 }
 
+/// Serves an installation, and reports the way in which it stopped.
 fn serve_config(
-    path: &Path,
+    config: &Path,
     given: Sockets,
     log: &Log,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<ExitCode, Failure> {
-    let cannot_start = |error: &dyn std::fmt::Display| Failure::new(CANNOT_START, error);
-    let started = reload::start(path, Preparer::this_program()).map_err(|error| cannot_start(&error))?;
-    let host = Host::new(&started, log.lost());
-    let sources = host.sources().clone();
-    let standing = sources.standing.clone();
-    let Started { mut reloader, config, asker, .. } = started;
-    let serving = config.require_serving().map_err(|error| cannot_start(&error))?;
-
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(turns::threads())
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(CANNOT_START, format!("no threads to run on: {error}")))?;
-    let drained = runtime.block_on(async {
-        let (door, admin) =
-            given.or_bind(serving.listen, config.admin_listen).map_err(|error| cannot_start(&error))?;
-        let listener = asynchronous(door).map_err(|error| cannot_start(&error))?;
-        let admin = asynchronous(admin).map_err(|error| cannot_start(&error))?;
-        look_at_sighup(asker.clone()).map_err(|error| cannot_start(&error))?;
-        let stop = stop_signal(sources.drain.clone()).map_err(|error| cannot_start(&error))?;
-        let listening = listener.local_addr().map_err(|error| cannot_start(&error))?;
-        let admin_listening = admin.local_addr().map_err(|error| cannot_start(&error))?;
-
-        let (watcher, stop_watching) = Watcher::new().map_err(|error| cannot_start(&error))?;
-        if let Some(state_directory) = reloader.state_directory().map(Path::to_owned) {
-            let control = Control { asker, sources };
-            if let Err(error) = control.serve(&state_directory) {
-                reloader.lacks(Problem {
-                    subject: text::path(&state_directory),
-                    message: format!(
-                        "there is no control socket, so `host status`, `host rollback` and `host approve` cannot ask \
-                         this host: {error} (mend it, and restart)"
-                    ),
-                });
-            }
+    match run::run(config, given, log.lost(), ready) {
+        Ok(Stopped::Drained) => {
+            tracing::info!("stopped: every review under way was answered");
+            Ok(ExitCode::SUCCESS)
         }
-        let reloading = std::thread::Builder::new()
-            .name("reload".to_owned())
-            .spawn(move || reloader.run(watcher))
-            .map_err(|error| cannot_start(&error))?;
-        tracing::info!(
-            "serving ImageReview at https://{listening}, health and status at http://{admin_listening}"
-        );
-        ready(listening);
-        systemd::tell(State::Ready);
-
-        let admin = tokio::spawn(serve::serve_admin(admin, Arc::clone(&host)));
-        let drained = tokio::select! {
-            drained = serve::serve(listener, Arc::clone(&host), stop) => drained,
-            never = live(|| standing.reload_lives()) => match never {},
-        };
-        host.close().await;
-        admin.abort();
-        drop(stop_watching);
-        // The reload thread removes its temporary files when it ends. A running compilation delays it; then
-        // they stay.
-        for _ in 0..50 {
-            if reloading.is_finished() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(Stopped::CutOff) => {
+            Err(Failure::new(NOT_DRAINED, limits::STOP_TIME.says("", limits::STOP_TIME.default)))
         }
-        Ok(drained)
-    })?;
-    runtime.shutdown_background();
-    if drained {
-        tracing::info!("stopped: every review under way was answered");
-        Ok(ExitCode::SUCCESS)
-    } else {
-        Err(Failure::new(NOT_DRAINED, limits::STOP_TIME.says("", limits::STOP_TIME.default)))
+        Err(error) => Err(Failure::new(CANNOT_START, error)),
     }
-}
-
-fn asynchronous(socket: std::net::TcpListener) -> std::io::Result<TcpListener> {
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket)
-}
-
-/// Notifies the service manager's watchdog at its interval, while the host is alive: the task that accepts
-/// connections runs this, a worker of the runtime runs a task, and the reload thread exists.
-async fn live(reload_lives: impl Fn() -> bool) -> Infallible {
-    let Some(time) = systemd::watchdog() else { return std::future::pending().await };
-    loop {
-        tokio::time::sleep(time).await;
-        if tokio::spawn(async {}).await.is_ok() && reload_lives() {
-            systemd::tell(State::Alive);
-        }
-    }
-}
-
-/// Reloads the files at SIGHUP.
-fn look_at_sighup(asker: Asker) -> std::io::Result<()> {
-    let mut hang_up = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        while hang_up.recv().await.is_some() {
-            systemd::tell(State::Reloading);
-            let asker = asker.clone();
-            let looked = tokio::task::spawn_blocking(move || asker.ask(Command::Look, LOOK_TIME)).await;
-            match looked {
-                Ok(Ok(_)) => tracing::info!("SIGHUP: looked at the files"),
-                Ok(Err(why)) => tracing::warn!("SIGHUP: {why}"),
-                Err(error) => tracing::error!("SIGHUP: {error}"),
-            }
-            systemd::tell(State::Ready);
-        }
-    });
-    Ok(())
-}
-
-/// Returns a future that waits for SIGTERM or Ctrl-C.
-fn stop_signal(drain: Drain) -> std::io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "Ctrl-C",
-        };
-        tracing::info!("{name}: finishing the reviews under way");
-        systemd::tell(State::Stopping);
-        drain.begin();
-    })
 }

@@ -4,6 +4,7 @@ pub mod control;
 pub mod listeners;
 pub mod metrics;
 pub mod rejections;
+pub mod run;
 pub mod status;
 pub mod systemd;
 mod admin;
