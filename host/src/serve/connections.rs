@@ -1,25 +1,25 @@
 //! Connections: accepted within a limit, taken through the TLS handshake, served, and drained at shutdown.
 
 pub(super) mod budget;
-pub(super) mod clients;
-pub(super) mod handshakes;
-pub(super) mod lifetime;
-pub(super) mod registry;
-pub(super) mod stream;
+mod answer;
+mod clients;
+mod fairness;
+mod handshakes;
+mod lifetime;
+mod registry;
+mod stream;
+mod track;
+mod trust;
 
 use std::future::{Future, ready};
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{io, mem};
 
-use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{HeaderValue, Request, Response, header};
-use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustix::io::Errno;
@@ -30,13 +30,16 @@ use tokio::time::{Instant, sleep_until};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use self::budget::{Budget, Exhausted, Held, Share};
+use self::answer::Answering;
+use self::budget::Budget;
 use self::clients::client;
-use self::handshakes::{Handshakes, PendingHandshake, Progress};
+use self::fairness::{Progress, Room};
+use self::handshakes::{Handshakes, PendingHandshake};
 use self::lifetime::{Directive, Protocol};
-use self::registry::{Exchange, Registry, Room, Track, Tracked, Trust};
+use self::registry::{Registry, Tracked};
 use self::stream::TrackedStream;
-use super::{Host, NoVerdict, Peer, discard, routes};
+use self::trust::Trust;
+use super::{Host, routes};
 use crate::evaluate::turns::Turns;
 use crate::limits;
 use crate::telemetry::log_throttle;
@@ -106,37 +109,52 @@ pub(super) async fn serve_connections(
     stop: impl Future<Output = ()>,
 ) -> bool {
     let mut stop = pin!(stop);
-    // True while no file descriptor or no memory is left for a connection.
-    let mut out_of = false;
+    let mut accepting = Accepting { listener, out_of: false };
     loop {
         let (stream, peer) = tokio::select! {
             () = &mut stop => break,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
+            accepted = accepting.next() => accepted,
+        };
+        let pending = shared.handshakes.enter(peer);
+        let connection =
+            Connection { transport: transport.clone(), routes: routes.clone(), shared: shared.clone(), peer };
+        tokio::spawn(connection.serve(stream, pending));
+    }
+    drop(accepting);
+    drain(&shared).await
+}
+
+/// A listener that outlasts a shortage.
+struct Accepting {
+    listener: TcpListener,
+    /// Whether no file descriptor or no memory is left for a connection.
+    out_of: bool,
+}
+
+impl Accepting {
+    /// Returns the next connection.
+    async fn next(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok(accepted) => {
+                    self.out_of = false;
+                    return accepted;
+                }
                 Err(error) if is_of_one_connection(&error) => {
                     tracing::debug!("a connection failed before it was accepted: {error}");
-                    continue;
                 }
                 Err(error) => {
-                    if !mem::replace(&mut out_of, true) {
+                    if !mem::replace(&mut self.out_of, true) {
                         tracing::error!(
                             "cannot accept connections until others are closed: {error} (raise `LimitNOFILE`, or `ulimit -n`, \
                              or give the machine more memory)"
                         );
                     }
                     tokio::time::sleep(BETWEEN_TRIES).await;
-                    continue;
                 }
-            },
-        };
-        out_of = false;
-        let pending = shared.handshakes.enter(peer);
-        let connection =
-            Connection { transport: transport.clone(), routes: routes.clone(), shared: shared.clone(), peer };
-        tokio::spawn(connection.serve(stream, pending));
+            }
+        }
     }
-    drop(listener);
-    drain(&shared).await
 }
 
 /// Returns whether an error of accept(2) concerns one connection only, so that the next accept may succeed.
@@ -242,7 +260,7 @@ impl Connection {
 
     /// Waits for a slot among the serving connections.
     async fn enter(&self, protocol: Protocol, trust: Option<Trust>, progress: impl Fn(Progress)) -> Tracked {
-        let client = client(self.peer, trust.as_ref().map_or(&[], |trust| trust.chain.as_slice()));
+        let client = client(self.peer, trust.as_ref().map_or(&[], Trust::chain));
         let waits = |closed: bool| {
             progress(if closed { Progress::Greeted } else { Progress::Waits });
             if let Transport::Plain(host) = &self.transport
@@ -298,134 +316,6 @@ impl Connection {
     }
 }
 
-/// The service that handles the requests of a connection.
-struct Answering {
-    host: Arc<Host>,
-    routes: TowerToHyperService<axum::Router>,
-    share: Arc<Share>,
-    track: Arc<Track>,
-    /// Turns for HTTP/2, where each request has its own task. On HTTP/1.1 a request runs in the turns of its
-    /// connection.
-    turns: Option<Arc<Turns>>,
-    peer: SocketAddr,
-}
-
-/// The error for a request that arrives too late on its connection. An HTTP/2 client may retry the request on
-/// another connection.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection takes no more requests")]
-struct Refused(#[source] h2::Error);
-
-impl Answering {
-    fn answer(
-        self: Arc<Self>,
-        mut request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Taken>, Refused>> {
-        // The exchange begins here, not when the returned future is first polled.
-        let exchange = self.track.begin(request.headers());
-        let mut held = self.share.hold();
-        let held_now = held.more(REQUEST + head_bytes(&request));
-        async move {
-            let mut exchange = exchange.map_err(|_| Refused(h2::Reason::REFUSED_STREAM.into()))?;
-            request.extensions_mut().insert(Peer(self.peer));
-            request.extensions_mut().insert(Arc::clone(&self.share));
-            let mut response = match held_now {
-                Ok(()) => {
-                    let response = self.routes.call(request);
-                    let response = match &self.turns {
-                        Some(turns) => turns.run(self.track.client(), response).await,
-                        None => response.await,
-                    };
-                    match response {
-                        Ok(response) => response,
-                        Err(never) => match never {},
-                    }
-                }
-                Err(Exhausted) => {
-                    let (parts, body) = request.into_parts();
-                    discard(&self.share, Body::new(body)).await;
-                    self.host.reject(&parts, &NoVerdict::Overloaded(limits::UNDER_WAY))
-                }
-            };
-            if self.track.is_last() {
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            exchange.respond();
-            held.shrink(REQUEST + response.body().size_hint().lower());
-            let split = self.turns.is_some();
-            Ok(response.map(|body| Taken {
-                body,
-                last: Bytes::new(),
-                split,
-                _exchange: exchange,
-                _held: held,
-            }))
-        }
-    }
-}
-
-/// Memory of a request besides its bytes: the stream, the task and their parts.
-const REQUEST: u64 = 8 << 10;
-
-/// Returns the memory held by a request's head.
-fn head_bytes<B>(request: &Request<B>) -> u64 {
-    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD);
-    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
-    (fields.sum::<usize>() + path) as u64
-}
-
-/// Memory of a header field besides its bytes.
-const FIELD: usize = 128;
-
-/// The body of a response, dropped when the client has received the response.
-struct Taken {
-    body: Body,
-    last: Bytes,
-    split: bool,
-    _exchange: Exchange,
-    _held: Held,
-}
-
-impl HttpBody for Taken {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    /// Returns the last byte in a frame of its own on HTTP/2. That frame leaves only when the client's window
-    /// has room for the whole body. In a single frame, the body would be dropped once the window has room for
-    /// its first byte.
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if !self.last.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(mem::take(&mut self.last)))));
-        }
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
-        Poll::Ready(match frame {
-            Some(Ok(frame)) if self.split => Some(Ok(match frame.into_data() {
-                Ok(mut data) if data.len() > 1 && self.body.is_end_stream() => {
-                    self.last = data.split_off(data.len() - 1);
-                    Frame::data(data)
-                }
-                Ok(data) => Frame::data(data),
-                Err(frame) => frame,
-            })),
-            frame => frame,
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.last.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self.last.len() {
-            0 => self.body.size_hint(),
-            last => SizeHint::with_exact(last as u64),
-        }
-    }
-}
-
 /// Performs the TLS handshake. Returns None, and logs the reason, if the handshake fails or times out: for
 /// example if the client has no certificate that the host trusts.
 async fn handshake(
@@ -451,8 +341,7 @@ async fn handshake(
             };
             let certificates = session.peer_certificates().unwrap_or_default();
             let chain: Vec<_> = certificates.iter().map(|one| one.clone().into_owned()).collect();
-            let until = by.trusted_until(&chain);
-            return Some((stream, protocol, Some(Trust { material, by, chain, until })));
+            return Some((stream, protocol, Some(Trust::new(material, &by, chain))));
         }
         Ok(Err(error)) => Some(error),
         Err(_) => None,

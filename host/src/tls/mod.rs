@@ -111,6 +111,11 @@ impl TlsReader {
         Arc::clone(&self.0.borrow_and_update())
     }
 
+    /// Returns whether material other than the material last seen is in force.
+    pub fn has_changed(&self) -> bool {
+        self.0.borrow().has_changed()
+    }
+
     /// Waits until material other than the material last seen is in force.
     pub async fn changed(&mut self) {
         if self.0.changed().await.is_err() {

@@ -222,11 +222,6 @@ impl Lifetime {
         self.requests > 0
     }
 
-    /// Returns whether the connection is about to close.
-    pub(in crate::serve) fn is_closed(&self) -> bool {
-        self.closed
-    }
-
     /// Returns the time at which the last request ended.
     pub(in crate::serve) fn active(&self) -> Instant {
         self.active

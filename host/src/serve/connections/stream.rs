@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::registry::Track;
+use super::track::Track;
 
 /// The stream of a connection.
 pub(in crate::serve) struct TrackedStream<S> {
