@@ -1,22 +1,21 @@
 //! Verification of clients: the chain up to an authority that is valid itself, and the configured names.
 
 use std::cell::Cell;
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore};
 use rustls::{Error, SignatureScheme};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+use x509_parser::error::X509Error;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
-use super::{TlsError, unusable};
 use crate::limits;
 use crate::text;
 
@@ -43,6 +42,30 @@ struct Authority {
     not_after: i64,
 }
 
+/// The reason why certificates cannot verify clients.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// A certificate that is no authority's.
+    #[error("a certificate in it cannot be a certificate authority: {0}")]
+    NoAuthority(Error),
+    /// A certificate with a wrong encoding.
+    #[error("a certificate in it cannot be read: {0}")]
+    Unreadable(x509_parser::nom::Err<X509Error>),
+    /// A key with which no signature can be verified. Otherwise the host would reject each client of the
+    /// authority with this subject.
+    #[error(
+        "the key of {0} can verify no client: this host takes RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, \
+         and Ed25519"
+    )]
+    Key(String),
+    /// More authorities of one name than webpki tries.
+    #[error("{}", limits::AUTHORITIES_OF_A_NAME.says(.0, limits::AUTHORITIES_OF_A_NAME.default))]
+    SameName(usize),
+    /// rustls rejects the authorities together.
+    #[error(transparent)]
+    Verifier(VerifierBuilderError),
+}
+
 /// The reason why a client with a valid chain is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refused {
@@ -67,32 +90,28 @@ impl From<Refused> for Error {
 }
 
 impl Clients {
-    /// Reads the authorities of the file `path`.
+    /// Reads the certificates of the authorities.
     ///
     /// # Errors
     /// Returns an error if one of the certificates cannot verify clients.
     pub(super) fn new(
-        path: &Path,
         certificates: &[CertificateDer<'static>],
         names: &[String],
         provider: &Arc<CryptoProvider>,
-    ) -> Result<Clients, TlsError> {
+    ) -> Result<Clients, AuthorityError> {
         let algorithms = provider.signature_verification_algorithms;
         let mut roots = RootCertStore::empty();
         let mut authorities = Vec::new();
         for certificate in certificates {
-            roots.add(certificate.clone()).map_err(|error| {
-                unusable(path, format!("a certificate in it cannot be a certificate authority: {error}"))
-            })?;
-            let authority = Authority::read(certificate, &algorithms);
-            authorities.push(authority.map_err(|problem| unusable(path, problem))?);
+            roots.add(certificate.clone()).map_err(AuthorityError::NoAuthority)?;
+            authorities.push(Authority::read(certificate, &algorithms)?);
         }
         let anchors = roots.roots.clone();
-        check_names(&anchors).map_err(|problem| unusable(path, problem))?;
+        check_names(&anchors)?;
         let hints = hints(&roots);
         let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
             .build()
-            .map_err(|error| unusable(path, error.to_string()))?;
+            .map_err(AuthorityError::Verifier)?;
         Ok(Clients { anchors, authorities, names: names.to_vec(), hints, algorithms, inner })
     }
 
@@ -157,11 +176,12 @@ impl Authority {
     fn read(
         certificate: &CertificateDer<'_>,
         algorithms: &WebPkiSupportedAlgorithms,
-    ) -> Result<Authority, String> {
-        let (_, certificate) = X509Certificate::from_der(certificate)
-            .map_err(|error| format!("a certificate in it cannot be read: {error}"))?;
+    ) -> Result<Authority, AuthorityError> {
+        let (_, certificate) = X509Certificate::from_der(certificate).map_err(AuthorityError::Unreadable)?;
         let subject = text::shown(&certificate.subject().to_string(), 256);
-        check_key(&certificate, algorithms).map_err(|problem| format!("the key of {subject} {problem}"))?;
+        if !can_verify(&certificate, algorithms) {
+            return Err(AuthorityError::Key(subject));
+        }
         let validity = certificate.validity();
         let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
         Ok(Authority { subject, not_before, not_after })
@@ -172,14 +192,8 @@ impl Authority {
     }
 }
 
-/// Checks that signatures of an authority's key can be verified. Otherwise the host would reject each client
-/// of the authority.
-fn check_key(
-    certificate: &X509Certificate<'_>,
-    algorithms: &WebPkiSupportedAlgorithms,
-) -> Result<(), &'static str> {
-    const WANTED: &str = "can verify no client: this host takes RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, \
-                          and Ed25519";
+/// Returns whether signatures of an authority's key can be verified.
+fn can_verify(certificate: &X509Certificate<'_>, algorithms: &WebPkiSupportedAlgorithms) -> bool {
     let key = certificate.public_key();
     // The AlgorithmIdentifier without its tag and its length, which has one byte.
     let identifier = key.raw.get(header_length(key.raw)..).and_then(|inner| {
@@ -187,11 +201,11 @@ fn check_key(
         inner.get(2..length.checked_add(2)?)
     });
     let known = algorithms.all.iter().any(|one| Some(one.public_key_alg_id().as_ref()) == identifier);
-    match key.parsed() {
-        Ok(PublicKey::RSA(rsa)) if !(2048..=8192).contains(&rsa.key_size()) => Err(WANTED),
-        _ if !known => Err(WANTED),
-        _ => Ok(()),
-    }
+    known
+        && match key.parsed() {
+            Ok(PublicKey::RSA(rsa)) => (2048..=8192).contains(&rsa.key_size()),
+            _ => true,
+        }
 }
 
 /// Returns the number of bytes of a DER element's tag and length.
@@ -204,12 +218,11 @@ fn header_length(der: &[u8]) -> usize {
 
 /// Checks the number of authorities with the same name: webpki tries a client's chain with each of them, and
 /// gives up after a hundred.
-fn check_names(anchors: &[TrustAnchor<'_>]) -> Result<(), String> {
+fn check_names(anchors: &[TrustAnchor<'_>]) -> Result<(), AuthorityError> {
     let mut names: Vec<&[u8]> = anchors.iter().map(|anchor| anchor.subject.as_ref()).collect();
     names.sort_unstable();
     let most = names.chunk_by(|one, next| one == next).map(<[_]>::len).max().unwrap_or_default();
-    let bound = limits::AUTHORITIES_OF_A_NAME;
-    if most > bound.size() { Err(bound.says(most, bound.default)) } else { Ok(()) }
+    if most > limits::AUTHORITIES_OF_A_NAME.size() { Err(AuthorityError::SameName(most)) } else { Ok(()) }
 }
 
 /// Returns the names of the authorities, by which a client can choose its certificate. The list is empty if

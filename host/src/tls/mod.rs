@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
+pub use self::clients::AuthorityError;
 use self::clients::{Clients, Refused};
 pub use self::expiry::{Certificate, Nearness, Notices, Role};
 use crate::config::{ClientAuth, TlsConfig};
@@ -43,6 +44,14 @@ pub enum TlsError {
         path: PathBuf,
         /// The problem, with the content that is expected.
         problem: String,
+    },
+    /// The authorities in the file cannot verify clients.
+    #[error("{}: {source}", text::path(path))]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: AuthorityError,
     },
 }
 
@@ -185,7 +194,9 @@ impl Material {
                 let authorities = certificates(ca, pem)?;
                 let of_clients = |der: &_| Certificate::new(Role::ClientCa, ca, der);
                 watched.extend(authorities.iter().filter_map(of_clients));
-                let trusted = Arc::new(Clients::new(ca, &authorities, names, &provider)?);
+                let trusted = Clients::new(&authorities, names, &provider);
+                let trusted =
+                    Arc::new(trusted.map_err(|source| TlsError::Authority { path: ca.clone(), source })?);
                 clients = Some(Arc::clone(&trusted));
                 builder.with_client_cert_verifier(trusted)
             }
