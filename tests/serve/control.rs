@@ -242,6 +242,42 @@ fn a_host_without_its_socket_is_not_taken_for_none() {
     assert!(said.contains(&process), "{said}");
 }
 
+/// A host that cannot use its state directory serves without a control socket. Its status comes from the admin
+/// listener.
+#[test]
+fn a_host_that_cannot_use_its_state_directory_is_not_taken_for_none() {
+    let installation = Installation::bare(json!({ "stateDirectory": "state" }));
+    let state = installation.path("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let (code, said) = host(&installation, "status");
+    assert!(
+        code == 2 && said.contains("no host serves with the state directory state, and none can: "),
+        "{said}"
+    );
+    assert!(said.contains("use `chmod 0700 state`"), "{said}");
+
+    let mut process = installation.start();
+    let (_, admin) = process.addresses();
+    // The port was chosen by the system.
+    let text = std::fs::read_to_string(installation.path("host.yaml")).unwrap();
+    installation.write("asked.yaml", text.replace("127.0.0.1:0", &admin.to_string()).as_bytes());
+    for mode in [0o777, 0o700] {
+        // The folder may be mended while the host still serves without it.
+        std::fs::set_permissions(&state, std::fs::Permissions::from_mode(mode)).unwrap();
+        let (code, said) = host(&installation, "status --config asked.yaml");
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("state: the state directory cannot be used"), "{said}");
+        let (code, said) = host(&installation, "rollback --config asked.yaml");
+        assert_eq!(code, 2, "{said}");
+        let expected = format!("the host that serves at {admin} has no control socket, because ");
+        assert!(said.contains(&expected) && said.contains("(mend it, restart"), "{said}");
+    }
+    drop(process);
+    let (code, said) = host(&installation, "status --config asked.yaml");
+    assert!(code == 2 && said.contains("no host serves with the state directory state: start it"), "{said}");
+}
+
 /// Opening a named pipe waits for a writer, and none may ever come.
 #[test]
 fn a_named_pipe_in_the_place_of_the_state_directory_blocks_no_verb() {

@@ -156,16 +156,17 @@ struct RunningHost {
 
 impl RunningHost {
     fn ask(&self, request: &Request) -> Result<Answer, Failure> {
-        let ask = |folder: &Path| control::ask(folder, request).map_err(Failure::broken);
         if let Some(folder) = &self.state {
-            return ask(folder);
+            return control::ask(folder, request).map_err(Failure::broken);
         }
         let path = self.config.as_deref().unwrap_or(Path::new("host.yaml"));
         let config = Config::read(path).map_err(|error| {
             Failure::broken(format_args!("{error}\n--state DIR names a host whose host.yaml cannot be read"))
         })?;
         match &config.state_directory {
-            Some(folder) => ask(folder),
+            Some(folder) => {
+                control::ask_host(folder, config.admin_listen, request).map_err(Failure::broken)
+            }
             None => Err(Failure::broken(format_args!(
                 "{}: a host without `stateDirectory` has no control socket: set it, and restart the host",
                 text::path(path)

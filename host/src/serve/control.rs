@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -14,10 +15,11 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::fs::{Privacy, PrivateFolder};
+use super::admin_client;
+use crate::fs::{FolderError, Privacy, PrivateFolder};
 use crate::limits;
 use crate::reload::history::StateDirectory;
-use crate::reload::{Asker, Command, Done};
+use crate::reload::{Asker, Command, Done, Problem};
 use crate::serve::status::{Sources, Status};
 use crate::text;
 
@@ -69,6 +71,14 @@ pub enum ControlError {
     /// No host serves.
     #[error("no host serves with the state directory {0}: start it with `host serve --config FILE`")]
     NoHost(String),
+    /// No host serves, and none could with this state directory.
+    #[error("no host serves with the state directory {0}, and none can: {1}")]
+    Unusable(String, FolderError),
+    /// A host serves without its state directory.
+    #[error(
+        "the host that serves at {0} has no control socket, because it cannot use its state directory: {1}"
+    )]
+    WithoutDirectory(SocketAddr, String),
     /// The host serves, but its socket does not exist or does not accept connections.
     #[error(
         "the host of the state directory {0} ({1}) serves, but there is no control socket to ask it by: it is starting, or \
@@ -168,6 +178,39 @@ pub fn ask(state_directory: &Path, request: &Request) -> Result<Answer, ControlE
     serde_json::from_slice(&line).map_err(|error| ControlError::Answer(text::path(state_directory), error))
 }
 
+/// Sends a request to the host of a configuration that names `state_directory` and the admin listener at
+/// `admin`. A host that cannot use its state directory has no control socket: its status is read from the
+/// admin listener then.
+///
+/// # Errors
+/// Returns an error if no host serves, if the host gives no response, or if it has no control socket to take
+/// a command.
+pub fn ask_host(
+    state_directory: &Path,
+    admin: SocketAddr,
+    request: &Request,
+) -> Result<Answer, ControlError> {
+    match ask(state_directory, request) {
+        Err(error @ (ControlError::NoHost(_) | ControlError::Unusable(..) | ControlError::Directory(..))) => {
+            let Ok(status) = admin_client::status(admin) else { return Err(error) };
+            let concerned = |problem: &&Problem| concerns(&problem.subject.to_string(), state_directory);
+            match status.problems.iter().find(concerned) {
+                // Another host has this address.
+                None => Err(error),
+                Some(_) if *request == Request::Status => Ok(Answer::Status(Box::new(status))),
+                Some(problem) => Err(ControlError::WithoutDirectory(admin, problem.to_string())),
+            }
+        }
+        answer => answer,
+    }
+}
+
+/// Returns whether the subject of a problem is this state directory. A host names the path as it was started
+/// with it, so a relative path begins at another folder.
+fn concerns(subject: &str, state_directory: &Path) -> bool {
+    std::path::absolute(state_directory).is_ok_and(|absolute| absolute.ends_with(subject))
+}
+
 /// Connects to the host, writes `request` and returns the connection.
 fn connect(state_directory: &Path, request: &Request) -> Result<UnixStream, ControlError> {
     // A named pipe in this place must not block.
@@ -193,10 +236,22 @@ fn failed(state_directory: &Path, error: io::Error) -> ControlError {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
             match StateDirectory::served_by(state_directory) {
                 Some(process) => ControlError::NoSocket(name, process),
-                None => ControlError::NoHost(name),
+                None => match unusable(state_directory) {
+                    Some(error) => ControlError::Unusable(name, error),
+                    None => ControlError::NoHost(name),
+                },
             }
         }
         _ => ControlError::Failed(name, error),
+    }
+}
+
+/// Returns why a host cannot use the state directory. Returns None if it can, or if only its user can tell.
+fn unusable(state_directory: &Path) -> Option<FolderError> {
+    match PrivateFolder::open(state_directory, Privacy::Readable) {
+        // root asks about the hosts of other users too.
+        Err(FolderError::Foreign { .. }) if rustix::process::geteuid().is_root() => None,
+        opened => opened.err(),
     }
 }
 

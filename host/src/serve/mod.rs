@@ -8,6 +8,7 @@ pub mod run;
 pub mod status;
 pub mod systemd;
 mod admin;
+mod admin_client;
 mod connections;
 mod observe;
 mod pages;
