@@ -242,8 +242,8 @@ fn a_host_without_its_socket_is_not_taken_for_none() {
     assert!(said.contains(&process), "{said}");
 }
 
-/// A host that cannot use its state directory serves without a control socket. Its status comes from the admin
-/// listener.
+/// A host that cannot use its state directory serves without a control socket. Its status comes from the
+/// admin listener.
 #[test]
 fn a_host_that_cannot_use_its_state_directory_is_not_taken_for_none() {
     let installation = Installation::bare(json!({ "stateDirectory": "state" }));

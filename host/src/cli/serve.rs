@@ -17,11 +17,12 @@ const NOT_DRAINED: Exit = Exit::No;
 
 /// Serve the kube-apiserver
 ///
-/// Without --config this is a demo: a whole small installation, with certificates made on the spot, is written into a
-/// folder and served from there.
+/// Without --config this is a demo: a whole small installation, with certificates made on the spot, is
+/// written into a folder and served from there.
 ///
-/// SIGTERM and Ctrl-C stop it when the reviews under way are answered. SIGHUP makes it look at its files, which it does by
-/// itself when they change. It takes sockets from a service manager (LISTEN_FDS) and tells it how it is (NOTIFY_SOCKET).
+/// SIGTERM and Ctrl-C stop it when the reviews under way are answered. SIGHUP makes it look at its files,
+/// which it does by itself when they change. It takes sockets from a service manager (LISTEN_FDS) and tells
+/// it how it is (NOTIFY_SOCKET).
 ///
 /// Exit status: 0 after a clean drain, 1 when reviews under way were cut off, 2 when the host cannot start.
 #[derive(clap::Args)]

@@ -1,5 +1,6 @@
 //! Whole reads of files that others write, up to a size limit and without waiting for a writer.
 
+pub mod frame;
 mod private;
 
 use std::fs::{self, File, TryLockError};

@@ -146,8 +146,8 @@ impl Accepting {
                 Err(error) => {
                     if !mem::replace(&mut self.out_of, true) {
                         tracing::error!(
-                            "cannot accept connections until others are closed: {error} (raise `LimitNOFILE`, or `ulimit -n`, \
-                             or give the machine more memory)"
+                            "cannot accept connections until others are closed: {error} (raise \
+                             `LimitNOFILE`, or `ulimit -n`, or give the machine more memory)"
                         );
                     }
                     tokio::time::sleep(BETWEEN_TRIES).await;

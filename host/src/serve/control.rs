@@ -3,7 +3,7 @@
 //! each.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::admin_client;
+use crate::fs::frame::{self, FrameError};
 use crate::fs::{FolderError, Privacy, PrivateFolder};
 use crate::limits;
 use crate::reload::history::StateDirectory;
@@ -81,13 +83,16 @@ pub enum ControlError {
     WithoutDirectory(SocketAddr, String),
     /// The host serves, but its socket does not exist or does not accept connections.
     #[error(
-        "the host of the state directory {0} ({1}) serves, but there is no control socket to ask it by: it is starting, or \
-         someone removed the socket (wait a moment, or restart it)"
+        "the host of the state directory {0} ({1}) serves, but there is no control socket to ask it by: it \
+         is starting, or someone removed the socket (wait a moment, or restart it)"
     )]
     NoSocket(String, String),
     /// The socket belongs to another user, or the connection failed.
     #[error("the host of the state directory {0}: {1}")]
     Failed(String, io::Error),
+    /// The host closed the connection.
+    #[error("the host of the state directory {0}: it closed the connection without an answer")]
+    NoAnswer(String),
     /// The response has the format of another version.
     #[error("the host of the state directory {0} gave an answer of another version: {1}")]
     Answer(String, serde_json::Error),
@@ -121,7 +126,7 @@ impl Control {
                 if Arc::strong_count(&under_way) > limits::CONTROL_CONNECTIONS.size() {
                     let bound = limits::CONTROL_CONNECTIONS;
                     // The send buffer of a new connection is empty, so the write does not block.
-                    let _ = write(&mut stream, &Answer::Refused(bound.says("", bound.default)));
+                    let _ = frame::write(&mut stream, &Answer::Refused(bound.says("", bound.default)));
                     continue;
                 }
                 let (control, held) = (self.clone(), Arc::clone(&under_way));
@@ -140,17 +145,17 @@ impl Control {
     /// end of the response finds the slot free.
     fn converse(&self, mut stream: UnixStream, _held: Arc<()>) -> io::Result<()> {
         let until = Instant::now() + limits::CONTROL_TIME.time();
-        let answer = match read_line(&mut stream, limits::CONTROL_REQUEST.size(), until) {
-            Ok(line) => match serde_json::from_slice(&line) {
-                Ok(request) => self.answer(request),
-                Err(error) => {
-                    Answer::Refused(format!("the request is none that this version knows: {error}"))
-                }
-            },
+        let bound = limits::CONTROL_REQUEST;
+        let answer = match read(&stream, bound.default, until) {
+            Ok(request) => self.answer(request),
+            Err(FrameError::Document(error)) => {
+                Answer::Refused(format!("the request is none that this version knows: {error}"))
+            }
+            Err(FrameError::TooLong(_)) => Answer::Refused(bound.says("", bound.default)),
             Err(error) => Answer::Refused(error.to_string()),
         };
         stream.set_write_timeout(Some(limits::CONTROL_TIME.time()))?;
-        write(&mut stream, &answer)
+        frame::write(&mut stream, &answer)
     }
 
     fn answer(&self, request: Request) -> Answer {
@@ -172,10 +177,13 @@ impl Control {
 /// # Errors
 /// Returns an error if no host serves or the host gives no response.
 pub fn ask(state_directory: &Path, request: &Request) -> Result<Answer, ControlError> {
-    let mut stream = connect(state_directory, request)?;
+    let stream = connect(state_directory, request)?;
     let until = Instant::now() + PATIENCE + limits::CONTROL_TIME.time();
-    let line = read_line(&mut stream, usize::MAX, until).map_err(|error| failed(state_directory, error))?;
-    serde_json::from_slice(&line).map_err(|error| ControlError::Answer(text::path(state_directory), error))
+    read(&stream, u64::MAX, until).map_err(|error| match error {
+        FrameError::Document(error) => ControlError::Answer(text::path(state_directory), error),
+        FrameError::Ended => ControlError::NoAnswer(text::path(state_directory)),
+        error => failed(state_directory, error.into()),
+    })
 }
 
 /// Sends a request to the host of a configuration that names `state_directory` and the admin listener at
@@ -220,7 +228,7 @@ fn connect(state_directory: &Path, request: &Request) -> Result<UnixStream, Cont
     let folder = File::from(folder);
     let exchange = || {
         let mut stream = UnixStream::connect(in_folder(&folder))?;
-        match write(&mut stream, request) {
+        match frame::write(&mut stream, request) {
             // The host has already written a response without reading the request.
             Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
             written => written?,
@@ -272,44 +280,26 @@ fn in_folder(folder: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
 }
 
-/// Writes a document as a line of JSON.
-fn write(stream: &mut UnixStream, document: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(document)?;
-    line.push(b'\n');
-    stream.write_all(&line)
+/// A connection whose reads end at a time.
+struct Until<'s> {
+    stream: &'s UnixStream,
+    until: Instant,
 }
 
-/// Reads a line of at most `most` bytes and returns it without its newline.
-///
-/// # Errors
-/// Returns an error if no complete line arrives before `until`, or if the line is longer.
-fn read_line(stream: &mut UnixStream, most: usize, until: Instant) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    let mut chunk = [0; 4096];
-    loop {
-        let left = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
-        stream.set_read_timeout(Some(left.ok_or(ErrorKind::TimedOut)?))?;
-        let read = match stream.read(&mut chunk) {
-            Ok(read) => read,
-            // Interrupted by a signal: the system does not restart a read with a timeout by itself
-            // (signal(7)).
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
-            Err(error) => return Err(error),
-        };
-        let Some(new) = chunk.get(..read).filter(|new| !new.is_empty()) else {
-            return Err(io::Error::new(
-                ErrorKind::UnexpectedEof,
-                "it closed the connection without an answer",
-            ));
-        };
-        let end = new.iter().position(|byte| *byte == b'\n');
-        line.extend_from_slice(new.get(..end.unwrap_or(read)).unwrap_or_default());
-        if line.len() > most {
-            return Err(io::Error::other(limits::CONTROL_REQUEST.says(line.len(), most as u64)));
-        }
-        if end.is_some() {
-            return Ok(line);
-        }
+impl Read for Until<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+        self.stream.set_read_timeout(Some(left.ok_or(ErrorKind::TimedOut)?))?;
+        self.stream.read(buffer).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => ErrorKind::TimedOut.into(),
+            // After a signal the caller reads again: the system does not restart a read with a timeout by
+            // itself (signal(7)).
+            _ => error,
+        })
     }
+}
+
+/// Reads a document from a line of at most `most` bytes that arrives before `until`.
+fn read<T: DeserializeOwned>(stream: &UnixStream, most: u64, until: Instant) -> Result<T, FrameError> {
+    frame::read(&mut BufReader::new(Until { stream, until }), most)
 }

@@ -20,7 +20,8 @@ pub enum ListenError {
     },
     /// A socket from the service manager cannot be used.
     #[error(
-        "the service manager gave a socket that cannot be used: {0} (`ListenStream=` with ADDRESS:PORT is wanted)"
+        "the service manager gave a socket that cannot be used: {0} (`ListenStream=` with ADDRESS:PORT is \
+         wanted)"
     )]
     Given(String),
 }
@@ -101,8 +102,8 @@ fn one(
     bind(address).map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => format!(
-                ": another program listens there; `ss -ltnp 'sport = :{}'` shows which. Stop it, or choose another \
-                 address",
+                ": another program listens there; `ss -ltnp 'sport = :{}'` shows which. Stop it, or choose \
+                 another address",
                 address.port()
             ),
             io::ErrorKind::PermissionDenied => {

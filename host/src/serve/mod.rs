@@ -139,8 +139,9 @@ pub fn routes(host: Arc<Host>) -> Router {
 /// Paths at which GET returns [`ABOUT`].
 const ABOUT_AT: [&str; 3] = ["/", "/image-review", "/image-review/"];
 
-const ABOUT: &str = "This is an image policy host: the backend of the kube-apiserver's ImagePolicyWebhook admission \
-    plugin.\nPOST an imagepolicy.k8s.io/v1alpha1 ImageReview to any path to learn whether its images may run.\n";
+const ABOUT: &str = "This is an image policy host: the backend of the kube-apiserver's ImagePolicyWebhook \
+    admission plugin.\nPOST an imagepolicy.k8s.io/v1alpha1 ImageReview to any path to learn whether its \
+    images may run.\n";
 
 async fn webhook(
     State(host): State<Arc<Host>>,

@@ -147,8 +147,8 @@ impl ReloadThread {
                 reloader.lacks(Problem {
                     subject: text::path(&state_directory),
                     message: format!(
-                        "there is no control socket, so `host status`, `host rollback` and `host approve` cannot ask \
-                         this host: {error} (mend it, and restart)"
+                        "there is no control socket, so `host status`, `host rollback` and `host approve` \
+                         cannot ask this host: {error} (mend it, and restart)"
                     ),
                 });
             }

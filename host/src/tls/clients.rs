@@ -54,8 +54,8 @@ pub enum AuthorityError {
     /// A key with which no signature can be verified. Otherwise the host would reject each client of the
     /// authority with this subject.
     #[error(
-        "the key of {0} can verify no client: this host takes RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384, \
-         and Ed25519"
+        "the key of {0} can verify no client: this host takes RSA of 2048 to 8192 bits, ECDSA on P-256 or \
+         P-384, and Ed25519"
     )]
     Key(String),
     /// More authorities of one name than webpki tries.
@@ -72,13 +72,13 @@ pub(super) enum Refused {
     #[error("the client's certificate is for {0}, which is not among tls.clientNames")]
     WrongName(String),
     #[error(
-        "the client's certificate is signed by {0}, an authority of tls.clientCA that has EXPIRED: replace both \
-         certificates"
+        "the client's certificate is signed by {0}, an authority of tls.clientCA that has EXPIRED: replace \
+         both certificates"
     )]
     AuthorityExpired(String),
     #[error(
-        "the client's certificate is signed by {0}, an authority of tls.clientCA that is not valid yet: is this \
-         machine's clock right?"
+        "the client's certificate is signed by {0}, an authority of tls.clientCA that is not valid yet: is \
+         this machine's clock right?"
     )]
     AuthorityNotYetValid(String),
 }

@@ -129,14 +129,15 @@ impl Certificate {
                 let from = humantime::format_rfc3339_seconds(self.not_before);
                 let consequence = self.role.consequence();
                 format!(
-                    "the {role} certificate of {subject} is NOT VALID before {from}, so {consequence} until then: \
-                     check this machine's clock, or replace the file"
+                    "the {role} certificate of {subject} is NOT VALID before {from}, so {consequence} until \
+                     then: check this machine's clock, or replace the file"
                 )
             }
             Nearness::Expired(_) => {
                 let consequence = self.role.consequence();
                 format!(
-                    "the {role} certificate of {subject} has EXPIRED on {at}, so {consequence}: replace the file"
+                    "the {role} certificate of {subject} has EXPIRED on {at}, so {consequence}: replace the \
+                     file"
                 )
             }
         };

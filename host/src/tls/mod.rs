@@ -292,8 +292,8 @@ fn check_serving(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(), TlsErr
     if names.is_none_or(|names| names.value.general_names.is_empty()) {
         return Err(unusable(
             path,
-            "its certificate has no subjectAltName, and Go's clients do not look at the common name: make one with \
-             `-addext subjectAltName=DNS:localhost,IP:127.0.0.1`",
+            "its certificate has no subjectAltName, and Go's clients do not look at the common name: make \
+             one with `-addext subjectAltName=DNS:localhost,IP:127.0.0.1`",
         ));
     }
     if let Ok(Some(usage)) = leaf.extended_key_usage()
@@ -327,8 +327,8 @@ pub fn explain(error: &std::io::Error) -> String {
     let plain = error.to_string();
     let advice = match error {
         rustls::Error::NoCertificatesPresented => {
-            "the client sent no certificate: in the apiserver's kubeconfig the context must name a user that has \
-             client-certificate and client-key"
+            "the client sent no certificate: in the apiserver's kubeconfig the context must name a user that \
+             has client-certificate and client-key"
         }
         rustls::Error::InvalidMessage(_) => "the client does not speak TLS: its URL must begin with https://",
         rustls::Error::AlertReceived(_) => {
@@ -341,8 +341,8 @@ pub fn explain(error: &std::io::Error) -> String {
         rustls::Error::InvalidCertificate(
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. },
         ) => {
-            "the client's certificate is not for clients: extendedKeyUsage lacks clientAuth (kubeadm's apiserver.crt \
-             is a serving certificate; apiserver-kubelet-client.crt is for clients)"
+            "the client's certificate is not for clients: extendedKeyUsage lacks clientAuth (kubeadm's \
+             apiserver.crt is a serving certificate; apiserver-kubelet-client.crt is for clients)"
         }
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause)))
             if cause.is::<Refused>() =>
@@ -353,7 +353,8 @@ pub fn explain(error: &std::io::Error) -> String {
             "the client's certificate is X.509 v1: make it v3 (openssl x509 -req needs -extfile)"
         }
         _ if plain.contains("CaUsedAsEndEntity") => {
-            "the client's certificate is a certificate authority's own: sign one for the client that is not CA:TRUE"
+            "the client's certificate is a certificate authority's own: sign one for the client that is not \
+             CA:TRUE"
         }
         _ => return text::printable(&plain),
     };

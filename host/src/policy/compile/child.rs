@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::confine::{Confinement, Profile, confine};
 use super::snapshot::snapshot;
 use crate::config::PolicyLimits;
+use crate::fs::frame;
 use crate::policy::load::{LoadError, compile, in_one_line};
 use crate::policy::sandbox::engine::{Engine, Purpose};
 use crate::policy::sandbox::native::Compiled;
@@ -98,7 +99,7 @@ pub(in crate::policy) fn run(
     confined: impl FnOnce(Confinement),
 ) -> Result<Vec<u8>, Failure> {
     let unprepared = |error: &dyn std::fmt::Display| Failure::Load(LoadError::Unprepared(error.to_string()));
-    let request = serde_json::to_vec(&Request { task, bounds }).map_err(|error| unprepared(&error))?;
+    let request = frame::line(&Request { task, bounds }).map_err(|error| unprepared(&error))?;
     let mut child = Command::new(program)
         .arg(VERB)
         .env_clear()
@@ -164,26 +165,17 @@ fn ask(
     confined: impl FnOnce(Confinement),
 ) -> io::Result<(Result<u64, Refusal>, Vec<u8>)> {
     // A child that ends early does not read everything. Its exit status says more than this write error.
-    let _ = stdin
-        .write_all(request)
-        .and_then(|()| stdin.write_all(b"\n"))
-        .and_then(|()| stdin.write_all(component));
+    let _ = stdin.write_all(request).and_then(|()| stdin.write_all(component));
     drop(stdin);
     let mut stdout = BufReader::new(stdout);
-    confined(serde_json::from_slice(&line(&mut stdout)?)?);
-    let answer: Result<u64, Refusal> = serde_json::from_slice(&line(&mut stdout)?)?;
+    confined(frame::read(&mut stdout, LINE_BYTES)?);
+    let answer: Result<u64, Refusal> = frame::read(&mut stdout, LINE_BYTES)?;
     let mut made = Vec::new();
     stdout.take(MADE_BYTES + 1).read_to_end(&mut made)?;
     if answer.as_ref().is_ok_and(|bytes| *bytes != made.len() as u64) {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "its answer is not whole"));
     }
     Ok((answer, made))
-}
-
-fn line(from: &mut impl BufRead) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    from.take(LINE_BYTES).read_until(b'\n', &mut line)?;
-    Ok(line)
 }
 
 fn failure(refusal: Refusal, bounds: Bounds) -> Failure {
@@ -234,11 +226,10 @@ pub(crate) const VERB: &str = "prepare";
 /// Returns an error if there is no request, if the process cannot be limited or confined, or if the response
 /// cannot be written.
 pub(crate) fn serve_request(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
-    let Request { task, bounds } = serde_json::from_slice(&line(&mut input)?)?;
+    let Request { task, bounds } = frame::read(&mut input, LINE_BYTES)?;
     limit(bounds)?;
     // Written before the component is read, so that a component cannot forge it.
-    serde_json::to_writer(&mut output, &confine(task.profile())?)?;
-    output.write_all(b"\n")?;
+    frame::write(&mut output, &confine(task.profile())?)?;
     output.flush()?;
     let mut component = Vec::new();
     input.read_to_end(&mut component)?;
@@ -251,8 +242,7 @@ pub(crate) fn serve_request(mut input: impl BufRead, mut output: impl Write) -> 
             Err(Refusal::Snapshot(format!("it has {bytes} bytes, the limit is {MADE_BYTES}")))
         }
     });
-    serde_json::to_writer(&mut output, &made.as_ref().map(|made| made.len() as u64))?;
-    output.write_all(b"\n")?;
+    frame::write(&mut output, &made.as_ref().map(|made| made.len() as u64))?;
     if let Ok(made) = &made {
         output.write_all(made)?;
     }

@@ -169,7 +169,8 @@ mod tests {
         assert_eq!(next_to_serve([].into_iter()), None);
     }
 
-    /// A served connection: of a client with so many, and `busy`, `used` or `new`, last active at this second.
+    /// A served connection: the number of its client's connections, `busy`, `used` or `new`, and the second
+    /// at which it was last active.
     type Row = (usize, &'static str, u64);
 
     #[tokio::test(start_paused = true)]

@@ -186,7 +186,10 @@ impl Lifetime {
         }
         self.active = now;
         if self.protocol == Protocol::Http1 {
-            let whole = matches!((self.received, announced), (Received::After(bytes), Announced::Length(length)) if bytes == length);
+            let whole = match (self.received, announced) {
+                (Received::After(bytes), Announced::Length(length)) => bytes == length,
+                _ => false,
+            };
             // The next head may have begun; no other timeout would apply to it.
             (self.received, self.head) =
                 if whole { (Received::Nothing, None) } else { (Received::Unknown, Some(now)) };
