@@ -260,8 +260,10 @@ fn a_host_that_cannot_use_its_state_directory_is_not_taken_for_none() {
     let mut process = installation.start();
     let (_, admin) = process.addresses();
     // The port was chosen by the system.
-    let text = std::fs::read_to_string(installation.path("host.yaml")).unwrap();
-    installation.write("asked.yaml", text.replace("127.0.0.1:0", &admin.to_string()).as_bytes());
+    let text = std::fs::read(installation.path("host.yaml")).unwrap();
+    let mut asked: Value = serde_json::from_slice(&text).unwrap();
+    asked["admin"]["listen"] = json!(admin);
+    installation.write("asked.yaml", asked.to_string().as_bytes());
     for mode in [0o777, 0o700] {
         // The folder may be mended while the host still serves without it.
         std::fs::set_permissions(&state, std::fs::Permissions::from_mode(mode)).unwrap();
