@@ -29,7 +29,9 @@ const SUCCEEDED: u8 = 12;
 /// Returns the command that runs the test `name` of this binary in the part `part`.
 fn again(name: &str, part: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([&format!("policy::confine::{name}"), "--exact", "--nocapture", "--test-threads=1"]).env(PART, part);
+    command
+        .args([&format!("policy::confine::{name}"), "--exact", "--nocapture", "--test-threads=1"])
+        .env(PART, part);
     command
 }
 

@@ -164,9 +164,7 @@ impl RunningHost {
             Failure::broken(format_args!("{error}\n--state DIR names a host whose host.yaml cannot be read"))
         })?;
         match &config.state_directory {
-            Some(folder) => {
-                control::ask_host(folder, config.admin_listen, request).map_err(Failure::broken)
-            }
+            Some(folder) => control::ask_host(folder, config.admin_listen, request).map_err(Failure::broken),
             None => Err(Failure::broken(format_args!(
                 "{}: a host without `stateDirectory` has no control socket: set it, and restart the host",
                 text::path(path)

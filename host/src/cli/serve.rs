@@ -12,9 +12,6 @@ use crate::serve::listeners::{ListenError, Sockets};
 use crate::serve::run::{self, Stopped};
 use crate::text;
 
-const CANNOT_START: Exit = Exit::Broken;
-const NOT_DRAINED: Exit = Exit::No;
-
 /// Serve the kube-apiserver
 ///
 /// Without --config this is a demo: a whole small installation, with certificates made on the spot, is
@@ -55,7 +52,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn serve(arguments: Arguments, given: Result<Sockets, ListenError>, log: &Log) -> Result<ExitCode, Failure> {
-    let given = given.map_err(|error| Failure::new(CANNOT_START, error))?;
+    let given = given.map_err(Failure::broken)?;
     let Some(config) = arguments.config else {
         return serve_demo(arguments.directory, arguments.listen, log);
     };
@@ -70,7 +67,7 @@ fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr, log: &Log) -> Resu
             }
             _ => "",
         };
-        Failure::new(CANNOT_START, format!("the demo's files cannot be written: {error}{hint}"))
+        Failure::broken(format!("the demo's files cannot be written: {error}{hint}"))
     };
     let temporary = match directory {
         Some(_) => None,
@@ -79,7 +76,7 @@ fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr, log: &Log) -> Resu
     let folder = match (directory, &temporary) {
         (Some(directory), _) => std::path::absolute(directory).map_err(failed)?,
         (None, Some(temporary)) => temporary.path().to_owned(),
-        (None, None) => return Err(Failure::new(CANNOT_START, "no folder for the demo's files")),
+        (None, None) => return Err(Failure::broken("no folder for the demo's files")),
     };
     demo::write_installation(&folder, listen).map_err(failed)?;
     let stays = temporary.is_none();
@@ -121,8 +118,8 @@ fn serve_config(
             Ok(ExitCode::SUCCESS)
         }
         Ok(Stopped::CutOff) => {
-            Err(Failure::new(NOT_DRAINED, limits::STOP_TIME.says("", limits::STOP_TIME.default)))
+            Err(Failure::new(Exit::No, limits::STOP_TIME.says("", limits::STOP_TIME.default)))
         }
-        Err(error) => Err(Failure::new(CANNOT_START, error)),
+        Err(error) => Err(Failure::broken(error)),
     }
 }
