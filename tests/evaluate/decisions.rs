@@ -10,7 +10,7 @@ use host::config::yaml::Document;
 use host::config::{
     FailurePolicy, HostLimits, Mode, NamespacePattern, NamespacePatterns, PolicyName, Rules, Scope, Unjudged,
 };
-use host::evaluate::{Audit, evaluate, expected, is_audited};
+use host::evaluate::attempts::Costs;
 use host::policy::{Entry, PolicySet};
 use host::review::Review;
 use host::review::verdict::{DecidedBy, Verdict};
@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::support;
+use crate::support::evaluation::evaluate;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -262,9 +263,9 @@ fn an_image_outside_of_the_scope_of_a_policy_costs_nothing_and_is_not_audited() 
         |review: &Review| evaluate(&set, review).images.iter().map(|image| image.judged.said.len()).sum();
     for (review, is_inside) in [(&inside, 1), (&outside, 0), (&both, 1)] {
         let said: usize = asked(review);
-        assert_eq!((said, is_audited(&set, review)), (is_inside, is_inside == 1));
-        let takes = expected(&set, review, Audit::Asked);
-        assert_eq!(takes > Duration::ZERO, is_inside == 1, "{takes:?}");
+        assert_eq!(said, is_inside);
+        let audited = Costs::of(&set, review).audited;
+        assert_eq!(audited.is_some_and(|takes| takes > Duration::ZERO), is_inside == 1, "{audited:?}");
     }
-    assert_eq!(expected(&set, &inside, Audit::Asked), expected(&set, &both, Audit::Asked));
+    assert_eq!(Costs::of(&set, &inside), Costs::of(&set, &both));
 }

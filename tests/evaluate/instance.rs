@@ -1,13 +1,14 @@
 //! Limits of an instance's resources and view. Every `.yaml` of `cases/instance` is a case like those of
 //! `dispatch`; a `.wat` beside it is its policy. Limits that no verdict shows have a test below.
 
-use host::evaluate::{Instances, evaluate, evaluate_with};
+use host::evaluate::Instances;
 use host::review::verdict::Verdict;
 use host::suite::Case;
 use serde_json::json;
 
 use crate::evaluate::decisions;
 use crate::support;
+use crate::support::evaluation::{evaluate, evaluate_with};
 
 #[test]
 fn cases_hold() {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use host::evaluate::{Instances, evaluate, evaluate_with};
+use host::evaluate::Instances;
 use host::policy::PolicySet;
 use host::review::Review;
 use host::review::verdict::{Decision, ImageVerdict, Malfunction, Said, Verdict};
@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::support;
+use crate::support::evaluation::{evaluate, evaluate_with};
 
 /// The report of a probe that found nothing.
 const NOTHING: &str = "--------";

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use host::evaluate::evaluate;
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::client::{Client, Connection, Protocol, get, post, review_in};
+use crate::support::evaluation::evaluate;
 use crate::support::process::Process;
 use crate::support::{self, Installation, version};
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use host::config::{FailurePolicy, Mode, NamespacePattern, Rules, Unjudged};
-use host::evaluate::evaluate;
 use host::image::Image;
 use host::review::Review;
 use host::review::verdict::{DecidedBy, Decision, Disposition, Judged, Malfunction, Outcome, Said, Verdict};
@@ -12,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use crate::support;
+use crate::support::evaluation::evaluate;
 
 fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![Just(Outcome::Allow), Just(Outcome::Deny), Just(Outcome::Abstain)]

@@ -80,7 +80,9 @@ async fn the_worst_review_takes_bounded_memory_and_time() {
 /// bound: said within
 #[test]
 fn the_words_of_a_review_are_shared_equally() {
-    use host::evaluate::{Instances, evaluate_with};
+    use host::evaluate::Instances;
+
+    use crate::support::evaluation::evaluate_with;
     let set = crate::support::set(json!({ "policies": policies(2), "limits": { "reviewDeadline": "25s" } }));
     let images: Vec<_> = (0..256).map(|number| format!("x.io/{number}")).collect();
     let images: Vec<_> = images.iter().map(String::as_str).collect();

@@ -8,7 +8,7 @@ use host::config::yaml::{Document, Problem};
 use host::config::{
     Config, ConfigError, FailurePolicy, HostLimits, Mode, PolicyLimits, Rules, Scope, Unjudged,
 };
-use host::evaluate::evaluate;
+use host::evaluate::{self, Facts, Options};
 use host::image::{Image, refuse_image_id};
 use host::policy::{Engine, Entry, LoadError, Policy, PolicySet, Purpose, check};
 use host::review::verdict::{Decision, Malfunction, Verdict};
@@ -309,6 +309,10 @@ fn component(input: &[u8]) -> Option<String> {
             (!names).then(|| message.chars().filter(|character| !character.is_ascii_digit()).collect())
         }
     }
+}
+
+fn evaluate(set: &PolicySet, review: &Review) -> Verdict {
+    evaluate::evaluate(set, review, &Facts::default(), &Options::of(set)).verdict
 }
 
 /// Checks that any memory that an instance leaves for a result is a decision within the contract or a

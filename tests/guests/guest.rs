@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
-use host::evaluate::{Instances, evaluate_with};
+use host::evaluate::{Facts, Instances, Options, evaluate};
 use host::policy::{Cache, Component, Engine, Entry, LoadError, Policy, PolicySet, Preparer, Purpose};
 use host::review::Review;
 use host::review::verdict::Said;
@@ -93,6 +93,11 @@ impl Guest {
 /// What the policy of a set says of each image.
 pub(crate) fn ask(set: &PolicySet, images: &[String], instances: Instances) -> Vec<Said> {
     let review = Review { namespace: "shop".to_owned(), annotations: Vec::new(), images: images.to_vec() };
-    let verdict = evaluate_with(set, &review, instances);
-    verdict.images.into_iter().map(|mut image| image.judged.said.remove(0)).collect()
+    let options = Options { instances, ..Options::of(set) };
+    evaluate(set, &review, &Facts::default(), &options)
+        .verdict
+        .images
+        .into_iter()
+        .map(|mut image| image.judged.said.remove(0))
+        .collect()
 }

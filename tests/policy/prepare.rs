@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host::config::{HostLimits, PolicyLimits};
-use host::evaluate::evaluate;
 use host::policy::{Cache, Component, LoadError, Policy, Preparer, Wanted};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::support::client::{Protocol, get, post, review_in};
+use crate::support::evaluation::evaluate;
 use crate::support::process::HOST;
 use crate::support::{self, Installation, project, version};
 

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use host::evaluate::evaluate;
 use host::install::certificates::{self, Pki};
 use host::policy::PolicyReader;
 use host::reload::{Problem, StandingReader, Started, start};
 
+use crate::support::evaluation::evaluate;
 use crate::support::process::HOST;
 use crate::support::{self, logged, version};
 

@@ -3,10 +3,10 @@
 use std::fs;
 use std::sync::Arc;
 
-use host::evaluate::evaluate;
 use host::install::certificates;
 
 use crate::reload::candidate::{Installation, said, scripted_yaml};
+use crate::support::evaluation::evaluate;
 use crate::support::{self, logged, version};
 
 #[test]

@@ -6,7 +6,6 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use host::evaluate::evaluate;
 use host::policy::PolicySet;
 use host::reload::gate::{Gate, Recent, Ruling};
 use host::review::{API_VERSION, Review};
@@ -15,6 +14,7 @@ use host::telemetry::decision_log::DecisionRecord;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::support::evaluation::evaluate;
 use crate::support::{self, assert_none, cases};
 
 #[derive(Deserialize)]

@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use host::evaluate::evaluate;
 use host::reload::Started;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::reload::candidate::Installation;
+use crate::support::evaluation::evaluate;
 use crate::support::{self, assert_none, cases, denying, project, version};
 
 /// Files of a case, with their content; None removes a file.

@@ -9,7 +9,6 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use host::evaluate::evaluate;
 use host::policy::Cache;
 use host::reload::history::StateDirectory;
 use host::telemetry::answered::{Ids, Reviewed};
@@ -17,6 +16,7 @@ use host::telemetry::decision_log::DecisionLog;
 use serde_json::json;
 
 use crate::support;
+use crate::support::evaluation::evaluate;
 
 /// The user and group `nobody` of Debian.
 const NOBODY: u32 = 65534;

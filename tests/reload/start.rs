@@ -3,11 +3,11 @@
 use std::fs;
 
 use host::config::Mode;
-use host::evaluate::evaluate;
 use host::reload::history::Waits;
 use host::reload::{Command, Started};
 
 use crate::reload::candidate::{Installation, said};
+use crate::support::evaluation::evaluate;
 use crate::support::{self, denying, version};
 
 #[test]

@@ -327,12 +327,13 @@ async fn limits_hold_across_a_reload() {
     }
 }
 
-/// Two reviews of three seconds each run one after the other with one slot, and at the same time with two.
+/// Two reviews of three seconds each run one after the other with one slot, and at the same time with three,
+/// of which slow reviews may take two.
 ///
 /// bound: concurrent-reviews within, concurrent-reviews breaks, queue within
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn so_many_reviews_run_at_once() {
-    for concurrent in [1, 2] {
+    for concurrent in [1, 3] {
         let changes = json!({ "limits": { "queue": 1, "concurrentReviews": concurrent } });
         let installation = Installation::never_ending("3s", changes);
         let server = installation.serve().await;

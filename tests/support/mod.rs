@@ -4,6 +4,7 @@
 pub(crate) mod certificates;
 pub(crate) mod client;
 mod components;
+pub(crate) mod evaluation;
 pub(crate) mod frames;
 mod installation;
 pub(crate) mod process;

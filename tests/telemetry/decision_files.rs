@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use host::evaluate::evaluate;
 use host::telemetry::answered::{Ids, Reviewed};
 use host::telemetry::decision_log::{DecisionLog, State};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::serve::metrics::{parse, value};
 use crate::support::client::{Protocol, get, post};
+use crate::support::evaluation::evaluate;
 use crate::support::process::{HOST, Process};
 use crate::support::{self, Installation};
 use crate::telemetry::decision_log::{FILE, connect, lines, lines_of, review};

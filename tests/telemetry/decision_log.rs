@@ -7,11 +7,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use host::evaluate::evaluate;
 use host::review::Review;
 use serde_json::{Value, json};
 
 use crate::support::client::{Connection, Protocol, get, post};
+use crate::support::evaluation::evaluate;
 use crate::support::{self, Installation, scripted};
 
 pub(crate) const FILE: &str = "decisions/decisions.jsonl";

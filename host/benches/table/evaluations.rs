@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use criterion::{Bencher, BenchmarkId, Criterion};
 use host::author::bench::{CALLS, Question, Warm, fresh};
-use host::evaluate::evaluate;
+use host::evaluate::{self, Facts, Options};
 use host::policy::{Policy, PolicySet};
 use host::review::Review;
-use host::review::verdict::{Decision, Malfunction};
+use host::review::verdict::{Decision, Malfunction, Verdict};
 use serde_json::Value;
 
 use crate::subjects::{Subject, preparer, review, set, three};
@@ -124,6 +124,11 @@ pub(crate) fn rows() -> Result<Vec<Row>, Error> {
     })?);
     rows.push(threads(&one));
     Ok(rows)
+}
+
+/// Evaluates a review as a server does, with the policies' statistics.
+fn evaluate(set: &PolicySet, review: &Review) -> Verdict {
+    evaluate::evaluate(set, review, &Facts::default(), &Options::of(set)).recorded()
 }
 
 fn fresh_rows(

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Exit, Failure, Format, OnePolicy, broken_config, exit, load, named, read, say, say_json, tell};
 use crate::author::manifests::{Manifest, Object, Skipped};
 use crate::config::{Config, HostLimits, Mode};
-use crate::evaluate::evaluate;
+use crate::evaluate::{Facts, Options, evaluate};
 use crate::image::Image;
 use crate::install::demo;
 use crate::limits;
@@ -63,7 +63,7 @@ fn review(arguments: Arguments) -> Result<Exit, Failure> {
     if !arguments.files.is_empty() {
         return of_files(&arguments, &config.limits, &set);
     }
-    let verdict = evaluate(&set, &of_images(&arguments)?);
+    let verdict = judge(&set, &of_images(&arguments)?);
     match arguments.format {
         Format::Text => say(in_text(&set, &verdict))?,
         Format::Json => say_sorted(&VerdictDocument::of(&verdict))?,
@@ -102,6 +102,10 @@ fn of_images(arguments: &Arguments) -> Result<Review, Failure> {
     let mut annotations = arguments.annotations.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
     annotations.sort();
     Ok(Review { namespace: arguments.namespace.clone(), annotations, images: arguments.images.clone() })
+}
+
+fn judge(set: &PolicySet, review: &Review) -> Verdict {
+    evaluate(set, review, &Facts::default(), &Options::of(set)).verdict
 }
 
 /// An object of a file, and the verdict on it.
@@ -178,7 +182,7 @@ impl<'a> Files<'a> {
         let is_one_of_many = manifest.documents > 1;
         self.judged.extend(manifest.objects.into_iter().map(|object| {
             let verdict = match &object.review {
-                Ok(review) => evaluate(set, review),
+                Ok(review) => judge(set, review),
                 Err(refusal) => Verdict::refuse(&set.rules, &set.generation(), &refusal.to_string()),
             };
             Judged { file, object, is_one_of_many, verdict }

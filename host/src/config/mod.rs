@@ -322,7 +322,7 @@ pub struct HostLimits {
     pub annotations: u64,
     /// Wall-clock time of a review. The apiserver gives up after 30 s.
     pub review_deadline: Duration,
-    /// Reviews evaluated at once; by default the number of processors.
+    /// Reviews evaluated at once; by default one more than the number of processors.
     pub concurrent_reviews: usize,
     /// Reviews that may wait in the queue.
     pub queue: usize,
@@ -348,7 +348,7 @@ impl Default for HostLimits {
             annotations: limits::ANNOTATIONS.default,
             review_deadline: limits::REVIEW_DEADLINE.time(),
             concurrent_reviews: match limits::CONCURRENT_REVIEWS.size() {
-                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                0 => std::thread::available_parallelism().map_or(1, usize::from) + 1,
                 reviews => reviews,
             },
             queue: limits::QUEUE.size(),

@@ -1,12 +1,15 @@
 //! Evaluation of every policy on every image of a review. Synchronous and total: whatever a policy does,
 //! there is a verdict.
 
+pub mod attempts;
 pub mod lanes;
 pub mod turns;
+mod facts;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+pub use self::facts::{FactKey, Facts};
 use crate::config::Mode;
 use crate::image::{self, Image, ImageError};
 use crate::limits;
@@ -26,229 +29,269 @@ pub enum Instances {
     Isolated,
 }
 
-/// Whether audit-mode policies run. Their decisions change no verdict, so no review waits for them. A policy
-/// that is left out still counts as one that applies, so the verdict is the same.
+/// The time of audit-mode policies, which run after all others. A policy that is skipped still counts as one
+/// that applies, so the verdict is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audit {
-    /// Audit-mode policies run after all others.
-    Asked,
-    /// Audit-mode policies do not run; their results say so.
-    LeftOut,
+    /// Audit-mode policies have the time of all others.
+    Full,
+    /// Audit-mode policies that do not end by this time are skipped; their results say so.
+    Until(Instant),
+    /// Audit-mode policies are skipped.
+    Skipped,
 }
 
-/// Evaluates a review as the server does.
-pub fn evaluate(set: &PolicySet, review: &Review) -> Verdict {
-    evaluate_with(set, review, Instances::Shared)
+/// The conditions of an evaluation, apart from its inputs.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Time by which the evaluation ends.
+    pub until: Instant,
+    /// Sharing of instances.
+    pub instances: Instances,
+    /// The time of audit-mode policies.
+    pub audit: Audit,
 }
 
-/// Evaluates a review with another sharing of instances, to find policies that depend on it.
-pub fn evaluate_with(set: &PolicySet, review: &Review, instances: Instances) -> Verdict {
-    Evaluation::new(set, Instant::now() + set.limits.review_deadline).finish(review, instances, Audit::Asked)
-}
-
-/// Evaluates like [`evaluate`], with the remaining time of the review.
-pub fn evaluate_until(set: &PolicySet, review: &Review, until: Instant, audit: Audit) -> Verdict {
-    Evaluation::new(set, until).finish(review, Instances::Shared, audit)
-}
-
-/// Evaluates like [`evaluate_until`], for a caller that must not wait. Returns None if an evaluation was not
-/// finished by `until`. The policies' results are not counted then; their durations are recorded.
-pub fn evaluate_if_by(set: &PolicySet, review: &Review, until: Instant, audit: Audit) -> Option<Verdict> {
-    let mut attempt = Evaluation::new(set, until);
-    let verdict = attempt.judge(review, Instances::Shared, audit);
-    if attempt.exhausted {
-        return None;
-    }
-    attempt.count();
-    Some(verdict)
-}
-
-/// Evaluates like [`evaluate_until`], outside of serving: neither the results nor the durations are recorded.
-pub fn evaluate_aside(set: &PolicySet, review: &Review, instances: Instances, until: Instant) -> Verdict {
-    let until = until.min(Instant::now() + set.limits.review_deadline);
-    let mut evaluation = Evaluation { counted: false, ..Evaluation::new(set, until) };
-    evaluation.judge(review, instances, Audit::Asked)
-}
-
-/// Returns the expected duration of [`evaluate`], from the policies' earlier durations. Audit-mode policies
-/// count only with [`Audit::Asked`].
-pub fn expected(set: &PolicySet, review: &Review, audit: Audit) -> Duration {
-    if exempt(set, review) {
-        return Duration::ZERO;
-    }
-    let mut images = Images::of(review);
-    let asked = applying(set, review).filter(|entry| entry.mode == Mode::Enforce || audit == Audit::Asked);
-    let loaded = asked.filter_map(|entry| Some((entry, entry.loaded.as_ref().ok()?)));
-    loaded.map(|(entry, policy)| policy.record().expected().saturating_mul(images.judged_by(entry))).sum()
-}
-
-/// Returns whether an audit-mode policy applies to an image of a review.
-pub fn is_audited(set: &PolicySet, review: &Review) -> bool {
-    let mut images = Images::of(review);
-    let audits = |entry: &Entry| entry.mode == Mode::Audit && images.judged_by(entry) > 0;
-    !exempt(set, review) && applying(set, review).any(audits)
-}
-
-/// The images of a review, parsed only if a policy is limited to some images.
-struct Images<'a> {
-    review: &'a Review,
-    parsed: Option<Vec<Image>>,
-}
-
-impl<'a> Images<'a> {
-    fn of(review: &'a Review) -> Images<'a> {
-        Images { review, parsed: None }
+impl Options {
+    /// Returns the options of an evaluation that begins now and has the whole budget of a review.
+    pub fn of(set: &PolicySet) -> Options {
+        Options {
+            until: Instant::now() + set.limits.review_deadline,
+            instances: Instances::Shared,
+            audit: Audit::Full,
+        }
     }
 
-    /// Returns the maximum number of images that a policy judges.
-    fn judged_by(&mut self, entry: &Entry) -> u32 {
-        let count = if entry.scope.images.is_all() {
-            self.review.images.len()
-        } else {
-            let parse = || self.review.images.iter().filter_map(|image| Image::parse(image).ok()).collect();
-            let parsed = self.parsed.get_or_insert_with(parse);
-            parsed.iter().filter(|image| entry.scope.applies_to(image)).count()
-        };
-        u32::try_from(count).unwrap_or(u32::MAX)
+    /// Returns the options of an evaluation that ends by `until`, even if the budget ends later.
+    #[must_use]
+    pub fn at_latest(self, until: Instant) -> Options {
+        Options { until: self.until.min(until), ..self }
     }
 }
 
-fn exempt(set: &PolicySet, review: &Review) -> bool {
-    set.rules.exempt_namespaces.matches(&review.namespace)
+/// The end of an evaluation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Each policy in mode `enforce` ended on each image.
+    Complete,
+    /// The time ended before. The verdict denies the images without all decisions.
+    OutOfTime,
+    /// These facts are missing, at least one. The verdict denies; an evaluation with the facts follows.
+    Needs(FactKey, Vec<FactKey>),
 }
 
-fn applying<'a>(set: &'a PolicySet, review: &'a Review) -> impl Iterator<Item = &'a Entry> {
-    set.policies.iter().filter(|entry| entry.scope.applies(&review.namespace))
+/// An evaluation that has ended.
+#[derive(Debug)]
+pub struct Evaluation<'a> {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The end.
+    pub ended: Ended,
+    samples: Vec<Sample<'a>>,
+}
+
+/// The run of a policy on an image, for the policy's statistics.
+#[derive(Debug)]
+struct Sample<'a> {
+    policy: &'a Policy,
+    took: Duration,
+    /// The result of the run, or None if the end of the evaluation's time ended it.
+    result: Option<Result<(), Malfunction>>,
+}
+
+impl Evaluation<'_> {
+    /// Records durations and results in the policies' statistics, and returns the verdict.
+    pub fn recorded(self) -> Verdict {
+        self.record_durations();
+        for sample in &self.samples {
+            if let Some(result) = &sample.result {
+                sample.policy.record().ended(result.as_ref().err());
+            }
+        }
+        self.verdict
+    }
+
+    /// Records only durations, for an evaluation that is repeated.
+    pub fn record_durations(&self) {
+        self.samples.iter().for_each(|sample| sample.policy.record().took(sample.took));
+    }
+}
+
+/// Returns the policies that apply in the review's namespace.
+fn applying<'a>(set: &'a PolicySet, review: &Review) -> impl Iterator<Item = &'a Entry> + Clone {
+    let exempt = set.rules.exempt_namespaces.matches(&review.namespace);
+    set.policies.iter().filter(move |entry| !exempt && entry.scope.applies(&review.namespace))
+}
+
+/// Evaluates a review. No policy uses facts yet.
+pub fn evaluate<'a>(
+    set: &'a PolicySet,
+    review: &Review,
+    _facts: &Facts,
+    options: &Options,
+) -> Evaluation<'a> {
+    let mut images = distinct_images(review);
+    let applying = applying(set, review);
+    let decisions = applying.clone().count() * images.len();
+    let mut run = Run {
+        budget: set.limits.review_deadline,
+        options,
+        // Every decision gets the same share, so that the texts do not depend on the order of images.
+        share: (limits::SAID.size() / decisions.max(1)).max(LEAST_SHARE),
+        context: Context::new(&review.namespace, &review.annotations),
+        is_out_of_time: false,
+        samples: Vec::with_capacity(decisions),
+    };
+    // Audit-mode policies come last: they must not cost the others time.
+    for mode in [Mode::Enforce, Mode::Audit] {
+        for entry in applying.clone().filter(|entry| entry.mode == mode) {
+            match options.instances {
+                Instances::Reversed => run.ask(entry, images.iter_mut().rev()),
+                Instances::Shared | Instances::Isolated => run.ask(entry, images.iter_mut()),
+            }
+        }
+    }
+    let Run { is_out_of_time, samples, .. } = run;
+    Evaluation {
+        verdict: Verdict::combine(&set.rules, &review.namespace, &set.generation(), images),
+        ended: if is_out_of_time { Ended::OutOfTime } else { Ended::Complete },
+        samples,
+    }
 }
 
 /// A running evaluation.
-struct Evaluation<'a> {
-    set: &'a PolicySet,
-    until: Instant,
-    /// Whether results and durations are recorded in the policies' records.
-    counted: bool,
-    /// Whether an evaluation was skipped or cut short for lack of time.
-    exhausted: bool,
+struct Run<'a, 'r> {
+    budget: Duration,
+    options: &'r Options,
     /// Limit of the texts of one decision, in bytes.
     share: usize,
-    /// The result of each policy's evaluations, counted once they are final.
-    ended: Vec<(&'a Policy, Option<Malfunction>)>,
+    context: Context<'r>,
+    /// Whether a policy in mode `enforce` did not end on an image.
+    is_out_of_time: bool,
+    samples: Vec<Sample<'a>>,
 }
 
-impl<'a> Evaluation<'a> {
-    fn new(set: &'a PolicySet, until: Instant) -> Evaluation<'a> {
-        Evaluation {
-            set,
-            until,
-            counted: true,
-            exhausted: false,
-            share: limits::SAID.size(),
-            ended: Vec::new(),
-        }
-    }
-
-    fn finish(mut self, review: &Review, instances: Instances, audit: Audit) -> Verdict {
-        let verdict = self.judge(review, instances, audit);
-        self.count();
-        verdict
-    }
-
-    fn count(&self) {
-        for (policy, malfunction) in &self.ended {
-            policy.record().ended(malfunction.as_ref());
-        }
-    }
-
-    fn judge(&mut self, review: &Review, instances: Instances, audit: Audit) -> Verdict {
-        let set = self.set;
-        let mut images = distinct_images(review);
-        if !exempt(set, review) {
-            let asked = applying(set, review).count() * images.len();
-            // Every decision gets the same share, so that the texts do not depend on the order of images.
-            self.share = (limits::SAID.size() / asked.max(1)).max(LEAST_SHARE);
-            let context = Context::new(&review.namespace, &review.annotations);
-            let of = |mode| set.policies.iter().filter(move |entry| entry.mode == mode);
-            // Audit-mode policies come last: they must not cost the others time.
-            let entries = of(Mode::Enforce).chain(of(Mode::Audit));
-            for entry in entries.filter(|entry| entry.scope.applies(&review.namespace)) {
-                if entry.mode == Mode::Audit && audit == Audit::LeftOut {
-                    images.iter_mut().for_each(|judged| leave_out(entry, judged));
-                    continue;
-                }
-                let asked = images.iter_mut();
-                match instances {
-                    Instances::Reversed => self.ask(entry, asked.rev(), &context, instances),
-                    _ => self.ask(entry, asked, &context, instances),
-                }
-            }
-        }
-        Verdict::combine(&set.rules, &review.namespace, &set.generation(), images)
-    }
-
-    fn left(&self) -> Option<Duration> {
-        self.until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
-    }
-
-    /// Evaluates one policy on every image. After a malfunction the next image gets a fresh instance.
-    fn ask<'b>(
-        &mut self,
-        entry: &'a Entry,
-        images: impl Iterator<Item = &'b mut Judged>,
-        context: &Context<'_>,
-        instances: Instances,
-    ) {
-        let loaded = entry.loaded.as_ref();
-        let limit = loaded.map_or(Duration::MAX, |policy| policy.limits().deadline);
-        let mut room = loaded.map_or(0, |policy| policy.limits().log_lines);
-        let mut running: Option<Instance> = None;
+impl<'a> Run<'a, '_> {
+    /// Evaluates one policy on every image.
+    fn ask<'b>(&mut self, entry: &'a Entry, images: impl Iterator<Item = &'b mut Judged>) {
+        let until = match (entry.mode, self.options.audit) {
+            (Mode::Enforce, _) | (Mode::Audit, Audit::Full) => Some(self.options.until),
+            (Mode::Audit, Audit::Until(until)) => Some(until.min(self.options.until)),
+            (Mode::Audit, Audit::Skipped) => None,
+        };
+        let mut asked = Asked::new(entry, until, self.options.instances);
         for judged in images {
             let Ok(image) = &judged.image else { continue };
             if !entry.scope.applies_to(image) {
                 continue;
             }
             let began = Instant::now();
-            let mut log = Vec::new();
-            let judgement = self.left().and_then(|left| {
-                let started = match running.take().filter(|_| instances != Instances::Isolated) {
-                    Some(instance) => Ok(instance),
-                    None => entry.start(left.min(limit)),
-                };
-                let mut instance = match started {
-                    Ok(instance) => instance,
-                    Err(malfunction) => return Some(Err(malfunction)),
-                };
-                instance.begin_log(room);
-                let decision = instance.evaluate(image, context, self.left()?.min(limit));
-                log = instance.take_log();
-                room = instance.log_room();
-                if decision.is_ok() {
-                    running = Some(instance);
-                }
-                Some(decision)
-            });
-            if let (true, Ok(policy), Some(judgement)) = (self.counted, loaded, &judgement) {
-                policy.record().took(began.elapsed());
-                self.ended.push((policy, judgement.as_ref().err().cloned()));
+            let (end, log) = asked.evaluate(image, &self.context);
+            if let (Ok(policy), false) = (&entry.loaded, matches!(end, End::NotRun)) {
+                self.samples.push(Sample { policy, took: began.elapsed(), result: end.result() });
             }
-            let judgement = match judgement {
-                // The review's deadline ended this evaluation, not the policy's own limit.
-                Some(Err(Malfunction::Deadline(deadline))) if deadline < limit => {
-                    self.ended.pop();
-                    None
-                }
-                other => other,
-            };
-            let budget = self.set.limits.review_deadline;
-            self.exhausted |= judgement.is_none();
-            let judgement = match (judgement, entry.mode) {
-                (Some(judgement), _) => judgement,
-                (None, Mode::Audit) => Err(Malfunction::Budget(budget)),
-                (None, Mode::Enforce) => {
-                    judged.exhausted = Some(budget);
+            let judgement = match (end, entry.mode, self.options.audit) {
+                (End::Of(judgement), ..) => judgement,
+                (_, Mode::Enforce, _) => {
+                    self.is_out_of_time = true;
+                    judged.exhausted = Some(self.budget);
                     continue;
                 }
+                (_, Mode::Audit, Audit::Full) => Err(Malfunction::Budget(self.budget)),
+                (_, Mode::Audit, Audit::Until(_) | Audit::Skipped) => Err(Malfunction::LeftOut),
             };
-            judged.said.push(said(entry, within(judgement, self.share), log));
+            judged.said.push(Said {
+                policy: entry.name.to_string(),
+                mode: entry.mode,
+                failure_policy: entry.failure_policy,
+                message: entry.message.clone(),
+                judgement: within(judgement, self.share),
+                log,
+            });
+        }
+    }
+}
+
+/// The end of a policy's run on an image.
+enum End {
+    /// The policy decided, or malfunctioned.
+    Of(Result<Decision, Malfunction>),
+    /// The time of the evaluation ended the run, not the policy's own limit.
+    Cut,
+    /// No time was left for a run.
+    NotRun,
+}
+
+impl End {
+    /// Returns the result for the policy's statistics, or None if the policy gave none.
+    fn result(&self) -> Option<Result<(), Malfunction>> {
+        match self {
+            End::Of(Ok(_)) => Some(Ok(())),
+            End::Of(Err(malfunction)) => Some(Err(malfunction.clone())),
+            End::Cut | End::NotRun => None,
+        }
+    }
+}
+
+/// A policy that judges the images of a review.
+struct Asked<'a> {
+    entry: &'a Entry,
+    /// Time by which its runs end, or None if it has no time.
+    until: Option<Instant>,
+    instances: Instances,
+    /// Time limit of a call.
+    limit: Duration,
+    /// The number of lines that it may still log.
+    room: u32,
+    running: Option<Instance>,
+}
+
+impl<'a> Asked<'a> {
+    fn new(entry: &'a Entry, until: Option<Instant>, instances: Instances) -> Asked<'a> {
+        let limits = entry.loaded.as_ref().map(|policy| policy.limits());
+        Asked {
+            entry,
+            until,
+            instances,
+            limit: limits.map_or(Duration::MAX, |limits| limits.deadline),
+            room: limits.map_or(0, |limits| limits.log_lines),
+            running: None,
+        }
+    }
+
+    /// Evaluates the policy on one image, and returns the lines that it logged. After a malfunction the next
+    /// image gets a fresh instance.
+    fn evaluate(&mut self, image: &Image, context: &Context<'_>) -> (End, Vec<LogLine>) {
+        let Some(left) = self.left() else { return (End::NotRun, Vec::new()) };
+        let running = self.running.take().filter(|_| self.instances != Instances::Isolated);
+        let mut instance = match running.map_or_else(|| self.entry.start(left), Ok) {
+            Ok(instance) => instance,
+            Err(malfunction) => return (self.end(Err(malfunction)), Vec::new()),
+        };
+        let Some(left) = self.left() else { return (End::NotRun, Vec::new()) };
+        instance.begin_log(self.room);
+        let decision = instance.evaluate(image, context, left);
+        let log = instance.take_log();
+        self.room = instance.log_room();
+        if decision.is_ok() {
+            self.running = Some(instance);
+        }
+        match self.end(decision) {
+            end @ End::Of(_) => (end, log),
+            end => (end, Vec::new()),
+        }
+    }
+
+    /// Returns the time that a call may take, or None if no time is left.
+    fn left(&self) -> Option<Duration> {
+        let left = self.until?.checked_duration_since(Instant::now())?;
+        (!left.is_zero()).then(|| left.min(self.limit))
+    }
+
+    fn end(&self, judgement: Result<Decision, Malfunction>) -> End {
+        match judgement {
+            Err(Malfunction::Deadline(deadline)) if deadline < self.limit => End::Cut,
+            judgement => End::Of(judgement),
         }
     }
 }
@@ -285,23 +328,6 @@ fn within(mut judgement: Result<Decision, Malfunction>, share: usize) -> Result<
         Err(_) => {}
     }
     judgement
-}
-
-fn leave_out(entry: &Entry, judged: &mut Judged) {
-    if judged.image.as_ref().is_ok_and(|image| entry.scope.applies_to(image)) {
-        judged.said.push(said(entry, Err(Malfunction::LeftOut), Vec::new()));
-    }
-}
-
-fn said(entry: &Entry, judgement: Result<Decision, Malfunction>, log: Vec<LogLine>) -> Said {
-    Said {
-        policy: entry.name.to_string(),
-        mode: entry.mode,
-        failure_policy: entry.failure_policy,
-        message: entry.message.clone(),
-        judgement,
-        log,
-    }
 }
 
 /// Returns the message about a reference that does not parse. Its maximum length is a limit of this host.

@@ -45,9 +45,9 @@ struct Queues {
 /// A turn, released when dropped.
 pub(crate) struct Turn(Arc<Turns>);
 
-/// An error: the wait of this task ended in favour of a client with fewer tasks.
+/// An error: too many tasks wait, or the wait of this task ended in favour of a client with fewer of them.
 #[derive(Debug)]
-pub(crate) struct Displaced;
+pub(crate) struct Crowded;
 
 impl Turns {
     /// Returns turns for the processors, one for each.
@@ -65,16 +65,24 @@ impl Turns {
         self.0.lock()
     }
 
-    /// Waits for a turn of `whose`.
+    /// Waits for a turn of `whose`. At most `places` tasks wait, if there is such a limit.
     ///
     /// # Errors
-    /// Returns an error if [`Turns::displace`] ends the wait of this task.
-    pub(crate) async fn take(self: &Arc<Self>, whose: &Client) -> Result<Turn, Displaced> {
+    /// Returns an error if all places are taken and no client has more of them, or if this task loses its
+    /// place to a client with fewer.
+    pub(crate) async fn take(
+        self: &Arc<Self>,
+        whose: &Client,
+        places: Option<usize>,
+    ) -> Result<Turn, Crowded> {
         let turn = {
             let mut queues = self.queues();
             if queues.free > 0 {
                 queues.free -= 1;
                 return Ok(Turn(Arc::clone(self)));
+            }
+            if places.is_some_and(|places| !queues.make_place(whose, places)) {
+                return Err(Crowded);
             }
             let (sender, turn) = oneshot::channel();
             match queues.waiting.get_mut(whose) {
@@ -86,7 +94,7 @@ impl Turns {
             }
             turn
         };
-        turn.await.map_err(|_| Displaced)
+        turn.await.map_err(|_| Crowded)
     }
 
     /// Returns a turn if one is free.
@@ -96,27 +104,13 @@ impl Turns {
         Some(Turn(Arc::clone(self)))
     }
 
-    /// Ends the wait of the last task of the client with the most waiting tasks, in favour of one of `whose`.
-    /// Returns false if no client has more waiting tasks than `whose`.
-    pub(crate) fn displace(&self, whose: &Client) -> bool {
-        let mut queues = self.queues();
-        // An abandoned task takes no place.
-        queues.waiting.values_mut().for_each(|tasks| tasks.retain(|task| !task.is_closed()));
-        let own = queues.waiting.get(whose).map_or(0, VecDeque::len);
-        let most = queues.waiting.values_mut().max_by_key(|waiting| waiting.len());
-        match most.filter(|waiting| waiting.len() > own) {
-            Some(most) => most.pop_back().is_some(),
-            None => false,
-        }
-    }
-
     /// Runs `future`, each step of it in a turn of `whose`. A step must not wait for another task that takes
     /// turns.
     pub(crate) async fn run<F: Future>(self: &Arc<Self>, whose: &Client, future: F) -> F::Output {
         let mut future = pin!(future);
         loop {
-            let Ok(turn) = self.take(whose).await else {
-                // No caller displaces tasks that take turns at each step.
+            let Ok(turn) = self.take(whose, None).await else {
+                // No caller limits the places of tasks that take turns at each step.
                 continue;
             };
             let step = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
@@ -133,6 +127,24 @@ impl Turns {
 }
 
 impl Queues {
+    /// Returns whether fewer than `places` tasks wait. If not, ends the wait of the last task of the client
+    /// with the most waiting tasks in favour of one of `whose`. Returns false if no client has more waiting
+    /// tasks than `whose`.
+    fn make_place(&mut self, whose: &Client, places: usize) -> bool {
+        let waiting = |queues: &Queues| queues.waiting.values().map(VecDeque::len).sum::<usize>();
+        if waiting(self) < places {
+            return true;
+        }
+        // An abandoned task takes no place.
+        self.waiting.values_mut().for_each(|tasks| tasks.retain(|task| !task.is_closed()));
+        if waiting(self) < places {
+            return true;
+        }
+        let own = self.waiting.get(whose).map_or(0, VecDeque::len);
+        let most = self.waiting.values_mut().max_by_key(|waiting| waiting.len());
+        most.filter(|waiting| waiting.len() > own).is_some_and(|most| most.pop_back().is_some())
+    }
+
     /// Returns the task that gets the next turn.
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
         loop {
@@ -182,7 +194,7 @@ mod tests {
     async fn a_single_task_waits_for_no_crowd() {
         let turns = Turns::new(1);
         let order = Arc::new(Mutex::new(Vec::new()));
-        let first = turns.take(&client("first")).await.unwrap();
+        let first = turns.take(&client("first"), None).await.unwrap();
         let mut tasks = tokio::task::JoinSet::new();
         for whose in ["crowd", "crowd", "crowd", "crowd", "single", "crowd"] {
             let (turns, order) = (Arc::clone(&turns), Arc::clone(&order));
@@ -207,17 +219,17 @@ mod tests {
     #[tokio::test]
     async fn a_client_with_fewer_tasks_displaces_one_of_the_client_with_most() {
         let turns = Turns::new(1);
-        let first = turns.take(&client("first")).await.unwrap();
-        let mut crowd: Vec<_> = (0..3)
-            .map(|_| {
-                let turns = Arc::clone(&turns);
-                tokio::spawn(async move { turns.take(&client("crowd")).await.map(drop) })
-            })
-            .collect();
+        let first = turns.take(&client("first"), None).await.unwrap();
+        let wait = |whose: &'static str| {
+            let turns = Arc::clone(&turns);
+            tokio::spawn(async move { turns.take(&client(whose), Some(3)).await.map(drop) })
+        };
+        let mut crowd = [(); 3].map(|()| wait("crowd")).into_iter().collect::<Vec<_>>();
         tokio::task::yield_now().await;
-        assert!(!turns.displace(&client("crowd")), "nobody has more");
-        assert!(turns.displace(&client("single")));
-        assert!(crowd.pop().unwrap().await.unwrap().is_err(), "the last of the crowd");
+        assert!(wait("crowd").await.unwrap().is_err(), "no client has more");
+        crowd.push(wait("single"));
+        tokio::task::yield_now().await;
+        assert!(crowd.remove(2).await.unwrap().is_err(), "the last of the crowd");
         drop(first);
         for task in crowd {
             task.await.unwrap().unwrap();

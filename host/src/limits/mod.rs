@@ -30,7 +30,7 @@ pub struct Limit {
     pub quantity: &'static str,
     /// The unit of the value.
     pub unit: Unit,
-    /// The limit unless host.yaml sets another. 0 stands for the number of processors.
+    /// The limit unless host.yaml sets another. 0 stands for one more than the number of processors.
     pub default: u64,
     /// Whether host.yaml can change the limit.
     pub set: Set,
@@ -186,7 +186,7 @@ impl Limit {
 
     fn show_default(&self) -> String {
         match self.default {
-            0 => "processors".to_owned(),
+            0 => "processors + 1".to_owned(),
             default => self.show(default),
         }
     }

@@ -50,7 +50,12 @@ limits! {
         )
             .key("limits.reviewDeadline", 10, 25 * SECOND)
             .message("the review took longer than its budget of {limit} ({key})");
-        CONCURRENT_REVIEWS = count("concurrent-reviews", "reviews evaluated at once", 0)
+        CONCURRENT_REVIEWS = count(
+            "concurrent-reviews",
+            "reviews evaluated at once on threads of their own (those over 0.3 ms); slow ones (over 50 ms) leave one \
+             place to the others",
+            0,
+        )
             .key("limits.concurrentReviews", 1, 64)
             .effect("the review waits in the queue");
         QUEUE = count(

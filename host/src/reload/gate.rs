@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub use self::differences::{Differences, Example, Found};
 pub use self::recent::Recent;
 use crate::config::{self, Config, HostLimits, OnDifference};
-use crate::evaluate::{Instances, evaluate_aside};
+use crate::evaluate::{Facts, Options, evaluate};
 use crate::limits;
 use crate::policy::PolicySet;
 use crate::review::Review;
@@ -338,7 +338,10 @@ fn compare(
         // Like the server, reject a review over a limit before any policy runs.
         let judge =
             |set: &PolicySet| match review.within(&set.limits).and_then(|()| fits(review, &set.limits)) {
-                Ok(()) => evaluate_aside(set, review, Instances::Shared, until),
+                Ok(()) => {
+                    let options = Options::of(set).at_latest(until);
+                    evaluate(set, review, &Facts::default(), &options).verdict
+                }
                 Err(reason) => Verdict::refuse(&set.rules, &set.generation(), &reason),
             };
         let (before, after) = (judge(current), judge(candidate));

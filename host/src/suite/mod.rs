@@ -15,7 +15,7 @@ use serde_json::Value;
 pub use self::find::{find, folders};
 use crate::config::yaml;
 use crate::config::{HostLimits, Mode};
-use crate::evaluate::{Instances, evaluate_aside};
+use crate::evaluate::{Facts, Instances, Options, evaluate};
 use crate::fs::{self, FileError};
 use crate::limits;
 use crate::policy::PolicySet;
@@ -155,7 +155,10 @@ impl Case {
     /// `until` fails.
     pub fn run_until(&self, set: &PolicySet, until: Instant) -> Vec<String> {
         let judge = |instances| match &self.review {
-            Ok(review) => evaluate_aside(set, review, instances, until),
+            Ok(review) => {
+                let options = Options { instances, ..Options::of(set).at_latest(until) };
+                evaluate(set, review, &Facts::default(), &options).verdict
+            }
             Err(reason) => Verdict::refuse(&set.rules, &set.generation(), reason),
         };
         let verdict = judge(Instances::Shared);
