@@ -53,9 +53,9 @@ fn the_three_runs_of_a_suite_find_state_between_images() {
     std::fs::write(&path, fixture.to_string()).unwrap();
     let case = Case::read(&path, &Default::default()).unwrap();
     let set = support::scripted_set(json!({ "*": { "outcome": "allow", "denyFromCall": 2 } }));
-    let lines = case.run(&set);
+    let report = case.run(&set);
     assert_eq!(
-        lines,
+        report.lines(),
         [
             "scripted is not a function of one image: of x.io/a it said allow (call 1), and with its images asked \
              in reverse order deny (call 2)",

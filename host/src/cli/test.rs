@@ -62,20 +62,20 @@ fn test(Arguments { mut paths, config, policy }: Arguments) -> Result<Exit, Fail
             (None, Some(path)) => Config::read(&path).map_err(broken_config)?,
             (None, None) => continue,
         };
-        let cases: Result<Vec<_>, _> =
-            fixtures.iter().map(|path| Ok((path, Case::read(path, &config.limits)?))).collect();
-        let cases = cases.map_err(|error: suite::SuiteError| Failure::broken(error))?;
+        let cases: Result<Vec<_>, _> = fixtures.iter().map(|path| Case::read(path, &config.limits)).collect();
+        let cases = cases.map_err(Failure::broken)?;
         let set = load(&config, Exit::NotLoaded)?;
-        for (path, case) in cases {
-            let differences = case.run(&set);
-            if differences.is_empty() {
+        for case in cases {
+            let report = case.run(&set);
+            let place = text::path(&report.place);
+            if report.passed() {
                 passed += 1;
-                say(format_args!("ok   {}", text::path(path)))?;
+                say(format_args!("ok   {place}"))?;
                 continue;
             }
             failed += 1;
-            say(format_args!("FAIL {}", text::path(path)))?;
-            for line in differences {
+            say(format_args!("FAIL {place}"))?;
+            for line in report.lines() {
                 say(format_args!("     {line}"))?;
             }
         }

@@ -298,10 +298,10 @@ fn failing<'a>(
         // Reading a case takes time too.
         in_time()?;
         let case = Case::read(path, &set.limits).map_err(cannot_run)?;
-        let lines = case.run_until(set, until);
+        let report = case.run_until(set, until);
         in_time()?;
         run += 1;
-        if let Some(line) = lines.first() {
+        if let Some(line) = report.lines().first() {
             failed.push(format!("{}: {line}", text::path(path)));
         }
     }

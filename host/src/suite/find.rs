@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Suite, SuiteError};
+use super::{FixtureError, Suite, SuiteError};
 use crate::limits;
 use crate::text;
 
@@ -118,12 +118,7 @@ fn config_above(file: &Path) -> Result<PathBuf, SuiteError> {
     let found =
         absolute.ancestors().skip(1).map(|folder| folder.join("host.yaml")).find(|path| path.is_file());
     let Some(found) = found else {
-        return Err(SuiteError::Fixture {
-            path: file.to_owned(),
-            problem: "there is no host.yaml in its folder or above: write one with the `policies` to test, or give \
-                      `--policy FILE.wasm --settings FILE.yaml`"
-                .to_owned(),
-        });
+        return Err(SuiteError::Fixture { path: file.to_owned(), problem: FixtureError::NoConfig });
     };
     // Shortened to the user's spelling where that is possible.
     let here = std::env::current_dir().unwrap_or_default();

@@ -4,6 +4,7 @@
 //! `.yml` file in it and below is a case: an ImageReview whose `status` is the expected response.
 
 mod find;
+mod report;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,15 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use self::find::{find, folders};
+use self::report::unlike;
+pub use self::report::{CaseReport, Failed};
+use crate::config::HostLimits;
 use crate::config::yaml;
-use crate::config::{HostLimits, Mode};
 use crate::evaluate::{Facts, Instances, Options, evaluate};
 use crate::fs::{self, FileError};
 use crate::limits;
 use crate::policy::PolicySet;
-use crate::review::verdict::{Outcome, Verdict, agree};
+use crate::review::verdict::Verdict;
 use crate::review::{Review, ReviewError};
 use crate::text;
 
@@ -44,7 +47,7 @@ pub enum SuiteError {
         /// The file.
         path: PathBuf,
         /// The problem, and the next step.
-        problem: String,
+        problem: FixtureError,
     },
     /// A fixture is not YAML.
     #[error("{}", error.problems.iter().map(|problem| format!("{}:{problem}", text::path(path))).collect::<Vec<_>>().join("\n"))]
@@ -54,6 +57,41 @@ pub enum SuiteError {
         /// The problems, with their places.
         error: yaml::YamlError,
     },
+}
+
+/// The reason for which a file is not a fixture.
+#[derive(Debug, thiserror::Error)]
+pub enum FixtureError {
+    /// No policies judge it.
+    #[error(
+        "there is no host.yaml in its folder or above: write one with the `policies` to test, or give \
+         `--policy FILE.wasm --settings FILE.yaml`"
+    )]
+    NoConfig,
+    /// It has more bytes than the limit.
+    #[error("{}", limits::FIXTURE.says(*.0, *.1))]
+    TooLarge(u64, u64),
+    /// It holds several YAML documents.
+    #[error("it holds several documents: {ONE_REVIEW}")]
+    Documents,
+    /// It begins with a byte order mark.
+    #[error("it begins with a byte order mark, with which it is no JSON: save it without")]
+    ByteOrderMark,
+    /// It is no ImageReview.
+    #[error("{0}: {ONE_REVIEW}")]
+    NotAnImageReview(String),
+    /// It is no JSON value.
+    #[error("{0}")]
+    Json(serde_json::Error),
+    /// Its `status` is no expected response.
+    #[error("its `status`: {0}")]
+    Status(serde_json::Error),
+    /// It has no expected response.
+    #[error(
+        "it has no `status`: write the answer that you expect, such as `status: {{allowed: false, \
+         reason: \"not trusted\"}}`"
+    )]
+    NoStatus,
 }
 
 /// Fixtures and the configuration that judges them.
@@ -68,6 +106,7 @@ pub struct Suite {
 /// A fixture that was read.
 #[derive(Debug)]
 pub struct Case {
+    place: PathBuf,
     review: Result<Review, String>,
     expected: Expected,
 }
@@ -88,12 +127,11 @@ impl Case {
     /// # Errors
     /// Returns an error if the file cannot be read, is no ImageReview, or has no expected `status`.
     pub fn read(path: &Path, limits: &HostLimits) -> Result<Case, SuiteError> {
-        let failed = |error| SuiteError::Read { path: path.to_owned(), error };
+        let read = |error| SuiteError::Read { path: path.to_owned(), error };
+        let no_fixture = |problem| SuiteError::Fixture { path: path.to_owned(), problem };
         let bytes = fs::read(path, limits::FIXTURE.default).map_err(|error| match error {
-            FileError::TooLarge(size, most) => {
-                SuiteError::Fixture { path: path.to_owned(), problem: limits::FIXTURE.says(size, most) }
-            }
-            error => failed(error.into()),
+            FileError::TooLarge(size, most) => no_fixture(FixtureError::TooLarge(size, most)),
+            error => read(error.into()),
         })?;
         // A JSON fixture is parsed byte by byte as by the server, with all its irregularities.
         let json = if path.extension().is_some_and(|extension| extension == "json") {
@@ -103,41 +141,14 @@ impl Case {
                 let documents = yaml::documents(&bytes)
                     .filter(|parsed| parsed.as_ref().is_ok_and(|document| !document.value.is_null()));
                 match documents.take(2).count() {
-                    2 => SuiteError::Fixture {
-                        path: path.to_owned(),
-                        problem: format!("it holds several documents: {ONE_REVIEW}"),
-                    },
+                    2 => no_fixture(FixtureError::Documents),
                     _ => SuiteError::Yaml { path: path.to_owned(), error },
                 }
             })?;
             document.value.to_string().into_bytes()
         };
-        Case::parse(&json, limits).map_err(|problem| SuiteError::Fixture { path: path.to_owned(), problem })
-    }
-
-    fn parse(json: &[u8], limits: &HostLimits) -> Result<Case, String> {
-        if json.starts_with("\u{feff}".as_bytes()) {
-            return Err(
-                "it begins with a byte order mark, with which it is no JSON: save it without".to_owned()
-            );
-        }
-        let review = match Review::parse(json, limits) {
-            Ok(review) => Ok(review),
-            Err(ReviewError::Refused(reason)) => Err(reason),
-            Err(ReviewError::NotAnImageReview(problem)) => return Err(format!("{problem}: {ONE_REVIEW}")),
-        };
-        // Parsing goes through a value: a line and column of JSON that was made from YAML would mislead.
-        let fixture: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-        let expected = fixture.get("status").map(Option::<Expected>::deserialize).transpose();
-        let expected = expected.map_err(|error| format!("its `status`: {error}"))?.flatten();
-        let Some(expected) = expected else {
-            return Err(
-                "it has no `status`: write the answer that you expect, such as `status: {allowed: false, \
-                        reason: \"not trusted\"}`"
-                    .to_owned(),
-            );
-        };
-        Ok(Case { review, expected })
+        let (review, expected) = parse(&json, limits).map_err(no_fixture)?;
+        Ok(Case { place: path.to_owned(), review, expected })
     }
 
     /// Returns the review. Returns None if the server rejects it before any policy runs.
@@ -145,15 +156,15 @@ impl Case {
         self.review.as_ref().ok()
     }
 
-    /// Evaluates the case as the server does, and again with instances shared otherwise. Returns lines that
-    /// describe the differences; a case without any passes.
-    pub fn run(&self, set: &PolicySet) -> Vec<String> {
+    /// Evaluates the case as the server does, and again with instances shared otherwise.
+    pub fn run(&self, set: &PolicySet) -> CaseReport {
         self.run_until(set, Instant::now() + 3 * set.limits.review_deadline)
     }
 
     /// Runs like [`Case::run`], with one deadline for all evaluations. An evaluation that is not finished by
     /// `until` fails.
-    pub fn run_until(&self, set: &PolicySet, until: Instant) -> Vec<String> {
+    pub fn run_until(&self, set: &PolicySet, until: Instant) -> CaseReport {
+        let began = Instant::now();
         let judge = |instances| match &self.review {
             Ok(review) => {
                 let options = Options { instances, ..Options::of(set).at_latest(until) };
@@ -162,95 +173,57 @@ impl Case {
             Err(reason) => Verdict::refuse(&set.rules, &set.generation(), reason),
         };
         let verdict = judge(Instances::Shared);
-        let mut lines = self.differences(&verdict);
-        for (instances, how) in [
-            (Instances::Reversed, "with its images asked in reverse order"),
-            (Instances::Isolated, "with an instance for each image"),
-        ] {
-            lines.extend(unlike(&verdict, &judge(instances), how));
+        let mut failed = self.expected.unmet(&verdict);
+        for instances in [Instances::Reversed, Instances::Isolated] {
+            failed.extend(unlike(&verdict, &judge(instances), instances));
         }
-        lines
+        CaseReport { place: self.place.clone(), failed, verdict, took: began.elapsed() }
     }
+}
 
-    fn differences(&self, verdict: &Verdict) -> Vec<String> {
-        let Expected { allowed, reason, audit_annotations } = &self.expected;
-        let mut lines = Vec::new();
-        if *allowed != verdict.allowed() {
-            lines.push(format!("allowed: expected {allowed}, got {}", verdict.allowed()));
+/// Reads the review of a fixture, or the reason for which the server denies it, and the expected response.
+fn parse(json: &[u8], limits: &HostLimits) -> Result<(Result<Review, String>, Expected), FixtureError> {
+    if json.starts_with("\u{feff}".as_bytes()) {
+        return Err(FixtureError::ByteOrderMark);
+    }
+    let review = match Review::parse(json, limits) {
+        Ok(review) => Ok(review),
+        Err(ReviewError::Refused(reason)) => Err(reason),
+        Err(ReviewError::NotAnImageReview(problem)) => return Err(FixtureError::NotAnImageReview(problem)),
+    };
+    // Parsing goes through a value: a line and column of JSON that was made from YAML would mislead.
+    let fixture: Value = serde_json::from_slice(json).map_err(FixtureError::Json)?;
+    let expected = fixture.get("status").map(Option::<Expected>::deserialize).transpose();
+    let expected = expected.map_err(FixtureError::Status)?.flatten();
+    Ok((review, expected.ok_or(FixtureError::NoStatus)?))
+}
+
+impl Expected {
+    /// Returns the expectations that a verdict does not meet.
+    fn unmet(&self, verdict: &Verdict) -> Vec<Failed> {
+        let mut failed = Vec::new();
+        if self.allowed != verdict.allowed() {
+            failed.push(Failed::Allowed { found: verdict.allowed() });
         }
-        if let Some(reason) = reason
-            && !verdict.answered_reason().contains(reason)
-        {
-            lines.push(format!("reason: expected one that contains {reason:?}"));
-            lines.push(format!("        got {:?}", verdict.answered_reason()));
+        let reason = verdict.answered_reason();
+        if let Some(expected) = self.reason.as_ref().filter(|expected| !reason.contains(*expected)) {
+            failed.push(Failed::Reason { expected: expected.clone(), found: reason.to_owned() });
         }
-        let found = if audit_annotations.is_empty() { BTreeMap::new() } else { verdict.audit_annotations() };
-        for (key, expected) in audit_annotations {
-            match found.get(key) {
-                Some(actual) if actual == expected => {}
-                Some(actual) => {
-                    lines.push(format!("auditAnnotations[{key:?}]: expected {expected:?}, got {actual:?}"));
-                }
+        if self.audit_annotations.is_empty() {
+            return failed;
+        }
+        let found = verdict.audit_annotations();
+        for (key, expected) in &self.audit_annotations {
+            let (key, expected) = (key.clone(), expected.clone());
+            failed.extend(match found.get(&key) {
+                Some(found) if *found == expected => None,
+                Some(found) => Some(Failed::AuditAnnotation { key, expected, found: found.clone() }),
                 None => {
-                    let keys: Vec<_> = found.keys().map(String::as_str).collect();
-                    lines.push(format!(
-                        "auditAnnotations[{key:?}]: expected {expected:?}, got none; there are {}",
-                        keys.join(", ")
-                    ));
+                    let keys = found.keys().cloned().collect();
+                    Some(Failed::NoAuditAnnotation { key, expected, keys })
                 }
-            }
+            });
         }
-        if !lines.is_empty() {
-            lines.extend(explained(verdict));
-        }
-        lines
+        failed
     }
-}
-
-/// Describes the decisions of a failed case.
-fn explained(verdict: &Verdict) -> Vec<String> {
-    let mut lines = Vec::new();
-    if verdict.images.is_empty() && !verdict.reason.is_empty() {
-        lines.push(format!("decided by the host: {}", verdict.reason));
-    }
-    for image in &verdict.images {
-        let name = crate::text::image(&image.judged.original);
-        let word = if image.allowed { "allowed" } else { "denied" };
-        lines.push(format!("{name}: {word}"));
-        // If no policy decided, the host's own reason is added.
-        let by_policy = image
-            .judged
-            .said
-            .iter()
-            .any(|said| said.mode == Mode::Enforce && said.outcome() != Outcome::Abstain);
-        if !by_policy {
-            lines.extend(image.because().map(|because| format!("  {because}")));
-        }
-        for said in &image.judged.said {
-            let message = said.message_of_denial().map_or(String::new(), |message| format!(": {message}"));
-            lines.push(format!("  {} said {}: {}{message}", said.policy, said.outcome(), said.reason()));
-            lines.extend(said.log.iter().map(|line| format!("  {} wrote: {}", said.policy, line.message)));
-        }
-    }
-    lines
-}
-
-/// Describes the decisions that changed when instances were shared otherwise.
-fn unlike(shared: &Verdict, other: &Verdict, how: &str) -> Vec<String> {
-    let mut lines = Vec::new();
-    for (first, second) in shared.images.iter().zip(&other.images) {
-        let said = first.judged.said.iter().zip(&second.judged.said);
-        for (before, after) in said.filter(|(before, after)| !agree(&before.judgement, &after.judgement)) {
-            lines.push(format!(
-                "{} is not a function of one image: of {} it said {} ({}), and {how} {} ({})",
-                before.policy,
-                crate::text::image(&first.judged.original),
-                before.outcome(),
-                before.reason(),
-                after.outcome(),
-                after.reason()
-            ));
-        }
-    }
-    lines
 }
