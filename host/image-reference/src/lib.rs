@@ -25,7 +25,7 @@ mod patterns;
 mod registry;
 
 pub use excerpt::{Excerpt, shorten};
-pub use pattern::{Pattern, TagPattern};
+pub use pattern::{Pattern, PatternError, TagPattern};
 pub use patterns::{Nearest, Patterns, Separation};
 pub use reference::{Image, ImageError, MAX_REFERENCE, Reference, refuse_image_id};
 pub use registry::RegistryError;

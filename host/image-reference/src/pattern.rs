@@ -27,6 +27,7 @@
 //!
 //! Matching takes time linear in the image, however many `*` a pattern has.
 
+mod error;
 mod foreign;
 mod glob;
 mod parse;
@@ -35,10 +36,10 @@ mod services;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
 use core::cmp::Ordering;
 use core::fmt;
 
+pub use self::error::PatternError;
 use crate::Reference;
 use crate::registry::is_label;
 
@@ -121,11 +122,11 @@ impl Shape {
 }
 
 impl Pattern {
-    /// Reads a pattern; the error says in one line what is wrong and what to write.
+    /// Reads a pattern.
     ///
     /// # Errors
-    /// A message of one line.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// Returns an error if the text is no pattern.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
         parse::pattern(text)
     }
 
@@ -297,11 +298,11 @@ impl fmt::Display for Pattern {
 pub struct TagPattern(Box<str>);
 
 impl TagPattern {
-    /// Reads a tag pattern; the error says in one line what is wrong and what to write.
+    /// Reads a tag pattern.
     ///
     /// # Errors
-    /// A message of one line.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// Returns an error if the text is no tag pattern.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
         parse::tag(text)?;
         Ok(Self(text.into()))
     }

@@ -43,7 +43,9 @@ fn a_registry_has_one_spelling_in_references_and_patterns() {
         let [registry, expected] = row.as_slice() else { panic!("{row:?}") };
         let text = format!("{registry}/x");
         let reference = Image::parse(&text).map(|image| image.registry).map_err(|error| error.to_string());
-        let pattern = Pattern::parse(&text).map(|pattern| pattern.registry().to_owned());
+        let pattern = Pattern::parse(&text)
+            .map(|pattern| pattern.registry().to_owned())
+            .map_err(|error| error.to_string());
         for read in [reference, pattern] {
             let holds = match &read {
                 Ok(read) => expected == "ok" && read == registry,
@@ -72,7 +74,8 @@ fn a_mistake_says_what_to_write() {
         let [pattern, expected] = row.as_slice() else { panic!("{row:?}") };
         match Pattern::parse(pattern) {
             Ok(_) => differing.push(format!("{pattern} is a pattern")),
-            Err(message) => {
+            Err(error) => {
+                let message = error.to_string();
                 let fit = message.lines().count() == 1 && message.len() < 400;
                 if !fit || !message.contains(expected.as_str()) {
                     differing.push(format!("{pattern}: {message}\n    not: {expected}"));
@@ -89,7 +92,7 @@ fn a_mistake_says_what_to_write() {
 fn advice_leads_to_a_pattern() {
     let mut followed = 0;
     for row in rows(MISTAKES).filter(|row| !row[0].contains("sha256:00")) {
-        let mut message = Pattern::parse(&row[0]).unwrap_err();
+        let mut message = Pattern::parse(&row[0]).unwrap_err().to_string();
         for step in 1.. {
             let Some((_, advice)) = message.split_once("write `") else { break };
             let advice = advice.split('`').next().unwrap();
@@ -101,7 +104,7 @@ fn advice_leads_to_a_pattern() {
                     followed += 1;
                     break;
                 }
-                Err(next) => message = next,
+                Err(next) => message = next.to_string(),
             }
             assert!(step < 4, "{}: {message}", row[0]);
         }
@@ -112,9 +115,14 @@ fn advice_leads_to_a_pattern() {
 #[test]
 fn a_long_pattern_is_refused_and_a_long_mistake_cut() {
     assert!(Pattern::parse(&format!("ghcr.io/{}", "a".repeat(1016))).is_ok());
-    assert!(Pattern::parse(&format!("ghcr.io/{}", "a".repeat(1017))).unwrap_err().contains("at most 1024"));
+    assert!(
+        Pattern::parse(&format!("ghcr.io/{}", "a".repeat(1017)))
+            .unwrap_err()
+            .to_string()
+            .contains("at most 1024")
+    );
     assert!(Pattern::parse(&format!("ghcr.io/acme:{}", "a".repeat(128))).is_ok());
-    let message = Pattern::parse(&format!("ghcr.io/acme:{}", "a".repeat(129))).unwrap_err();
+    let message = Pattern::parse(&format!("ghcr.io/acme:{}", "a".repeat(129))).unwrap_err().to_string();
     assert!(message.contains('…') && message.len() < 300, "{message}");
 }
 
@@ -130,7 +138,7 @@ fn tags() {
     ] {
         assert_eq!(TagPattern::parse(pattern).unwrap().matches(tag), expected, "{pattern} {tag}");
     }
-    assert!(TagPattern::parse("a b").unwrap_err().contains("is no tag"));
+    assert!(TagPattern::parse("a b").unwrap_err().to_string().contains("is no tag"));
 }
 
 #[test]

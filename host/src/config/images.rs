@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::image::{Image, Pattern, Patterns};
+use crate::image::{Image, Pattern, PatternError, Patterns};
 
 /// The images that a policy applies to. The default is all of them.
 ///
@@ -65,11 +65,6 @@ struct Texts {
     exclude: Vec<String>,
 }
 
-/// A recorded text that is no pattern.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct PatternError(String);
-
 fn texts(patterns: &Patterns) -> Vec<&str> {
     patterns.all().iter().map(Pattern::as_str).collect()
 }
@@ -86,8 +81,7 @@ impl TryFrom<Texts> for ImageScope {
     type Error = PatternError;
 
     fn try_from(Texts { include, exclude }: Texts) -> Result<Self, PatternError> {
-        let parse = |text: &String| Pattern::parse(text).map_err(|error| PatternError(error.to_string()));
-        let read = |texts: Vec<String>| texts.iter().map(parse).collect();
+        let read = |texts: Vec<String>| texts.iter().map(|text| Pattern::parse(text)).collect();
         Ok(Self::new(include.map(read).transpose()?, read(exclude)?))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::value::RawValue;
 
@@ -38,10 +39,10 @@ impl<'a> Settings<'a> {
     }
 
     /// A list of strings, each read by `parse`. None where the key is not there; what is wrong is left out.
-    pub fn list<T>(
+    pub fn list<T, E: fmt::Display>(
         &mut self,
         key: &'static str,
-        parse: impl Fn(&str) -> Result<T, String>,
+        parse: impl Fn(&str) -> Result<T, E>,
     ) -> Option<Vec<T>> {
         let value = self.take(key)?;
         let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
@@ -50,7 +51,8 @@ impl<'a> Settings<'a> {
         };
         let mut found = Vec::with_capacity(items.len());
         for (index, item) in items.into_iter().enumerate() {
-            match text(item).and_then(|text| parse(&text)) {
+            let read = text(item).map_err(|error| error.to_string());
+            match read.and_then(|text| parse(&text).map_err(|error| error.to_string())) {
                 Ok(value) => found.push(value),
                 Err(message) => self.mistake(&format!("/{key}/{index}"), message),
             }
@@ -89,7 +91,7 @@ impl<'a> Settings<'a> {
             }
             Ok(text) if text.len() > most => format!("{} bytes: wanted at most {most}", text.len()),
             Ok(text) => return Some(text.into_owned()),
-            Err(message) => message,
+            Err(error) => error.to_string(),
         };
         self.mistake(&format!("/{key}"), wrong);
         None
@@ -124,14 +126,29 @@ impl<'a> Settings<'a> {
     }
 }
 
+/// Why a value has no text.
+enum NoText {
+    /// The kind of another value.
+    Kind(&'static str),
+    /// An escape that stands for no character.
+    Unicode(serde_json::Error),
+}
+
+impl fmt::Display for NoText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoText::Kind(kind) => write!(f, "wanted a string, found {kind}"),
+            NoText::Unicode(error) => write!(f, "wanted a string of Unicode: {error}"),
+        }
+    }
+}
+
 /// The text of a string.
-fn text(value: &RawValue) -> Result<Cow<'_, str>, String> {
+fn text(value: &RawValue) -> Result<Cow<'_, str>, NoText> {
     match value.get().strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
         Some(plain) if !plain.contains('\\') => Ok(Cow::Borrowed(plain)),
-        Some(_) => serde_json::from_str(value.get())
-            .map(Cow::Owned)
-            .map_err(|error| format!("wanted a string of Unicode: {error}")),
-        None => Err(format!("wanted a string, found {}", kind(value))),
+        Some(_) => serde_json::from_str(value.get()).map(Cow::Owned).map_err(NoText::Unicode),
+        None => Err(NoText::Kind(kind(value))),
     }
 }
 

@@ -5,36 +5,36 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Pattern, Shape, Version, foreign, services};
+use super::{Pattern, PatternError, Shape, Version, foreign, services};
 use crate::registry::{self, DOCKER_HUB, DOCKER_INDEX, RegistryError, is_label, split_port};
 use crate::shorten;
 
 /// More than the longest reference there is: 255 bytes of registry, 255 of path, 128 of tag, 135 of digest.
-const MAX_BYTES: usize = 1024;
+pub(super) const MAX_BYTES: usize = 1024;
 /// The hash algorithms of a digest, and how many hexadecimal digits each has.
 const DIGESTS: [(&str, usize); 3] = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
-const MAX_TAG: usize = 128;
+pub(super) const MAX_TAG: usize = 128;
 
-pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
+pub(super) fn pattern(text: &str) -> Result<Pattern, PatternError> {
     if text.is_empty() {
-        return Err("an empty pattern: write a registry and a path, such as `ghcr.io/acme/**`".into());
+        return Err(PatternError::Empty);
     }
     if text.len() > MAX_BYTES {
-        return Err(format!("{} bytes: a pattern has at most {MAX_BYTES}", text.len()));
+        return Err(PatternError::TooLong(text.len()));
     }
-    parts(text).map_err(|message| foreign::message(text).unwrap_or(message))
+    parts(text).map_err(|error| foreign::message(text).map_or(error, PatternError::Foreign))
 }
 
 /// Reads a pattern of bounded length, without a look at other notations.
-pub(super) fn parts(text: &str) -> Result<Pattern, String> {
+pub(super) fn parts(text: &str) -> Result<Pattern, PatternError> {
     if let Some((scheme, rest)) = text.split_once("://") {
-        return Err(format!("a pattern is no URL and has no `{}://`: write `{}`", show(scheme), show(rest)));
+        return Err(PatternError::Scheme(show(scheme), show(rest)));
     }
     if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"._-/:@*[]".contains(*c)) {
-        let name = if c.is_ascii_graphic() { format!("`{c}`") } else { format!("U+{:04X}", u32::from(c)) };
-        return Err(format!(
-            "{name} cannot stand in a pattern: write it like an image, such as `ghcr.io/acme/**`"
-        ));
+        return Err(match c.is_ascii_graphic() {
+            true => PatternError::Character(c),
+            false => PatternError::CodePoint(u32::from(c)),
+        });
     }
 
     let (name, digest) = match text.split_once('@') {
@@ -81,51 +81,40 @@ pub(super) fn parts(text: &str) -> Result<Pattern, String> {
 }
 
 /// A pattern without any `/`: a registry alone, or an image of Docker Hub by its short name.
-fn no_registry(text: &str, name: &str) -> String {
+fn no_registry(text: &str, name: &str) -> PatternError {
     let (host, rest) = name.split_once(':').unwrap_or((name, ""));
     if let Some(owned) = services::below(host) {
-        return format!(
-            "a registry without a path: where `OWNER` is your account or project, write `{owned}`"
-        );
+        return PatternError::Owner(owned);
     }
     if host.is_empty() || host.contains('*') {
-        "a pattern begins with its registry: write one pattern for each, such as `docker.io/**`".into()
+        PatternError::AnyRegistry
     } else if host.contains('.') || host.contains('[') || host == "localhost" {
         let whole =
             if rest.bytes().any(|b| b.is_ascii_alphabetic()) && !host.starts_with('[') { host } else { name };
-        format!("a registry without a path: for all of it write `{}/**`", show(whole))
+        PatternError::RegistryAlone(show(whole))
     } else {
         let lower = host.to_ascii_lowercase();
         let version = text.strip_prefix(host).unwrap_or_default();
-        let all = if version.starts_with(':') && !version.contains('@') {
-            format!(", or `docker.io/library/{}` for every tag and digest", show(&lower))
-        } else {
-            String::new()
-        };
         let whole = show(&format!("{lower}{version}"));
-        format!("a pattern begins with its registry: write `docker.io/library/{whole}`{all}")
+        match version.starts_with(':') && !version.contains('@') {
+            true => PatternError::ShortNameTag(whole, show(&lower)),
+            false => PatternError::ShortName(whole),
+        }
     }
 }
 
 /// Checks the registry of a pattern, and returns the shape of its host.
-fn registry(text: &str, registry: &str, path: &str) -> Result<Shape, String> {
+fn registry(text: &str, registry: &str, path: &str) -> Result<Shape, PatternError> {
     let after = text.strip_prefix(registry).unwrap_or_default();
     if registry.contains(|c: char| c.is_ascii_uppercase()) {
         let lower = registry.to_ascii_lowercase();
-        return Err(format!("a registry is lower case: write `{}`", show(&format!("{lower}{after}"))));
+        return Err(PatternError::RegistryUpperCase(show(&format!("{lower}{after}"))));
     }
     if registry == DOCKER_INDEX {
-        return Err(format!(
-            "`{DOCKER_INDEX}` is `{DOCKER_HUB}` to a runtime: write `{}`",
-            show(&format!("{DOCKER_HUB}{after}"))
-        ));
+        return Err(PatternError::DockerIndex(show(&format!("{DOCKER_HUB}{after}"))));
     }
     if registry == DOCKER_HUB && !path.is_empty() && path != "**" && !path.contains('/') {
-        let right = format!("{DOCKER_HUB}/library{after}");
-        return Err(format!(
-            "Docker Hub keeps images without an owner in `library`: write `{}`",
-            show(&right)
-        ));
+        return Err(PatternError::DockerLibrary(show(&format!("{DOCKER_HUB}/library{after}"))));
     }
     if registry.is_empty() {
         return Err(no_registry(text, registry));
@@ -135,73 +124,62 @@ fn registry(text: &str, registry: &str, path: &str) -> Result<Shape, String> {
     }
     let (host, port) = split_port(registry);
     if !host.is_empty() && !host.contains(['.', '[', ']']) && port.is_none() && host != "localhost" {
-        return Err(format!(
-            "`{}` is no registry but an owner on Docker Hub: write `{DOCKER_HUB}/{}`",
-            show(host),
-            show(text)
-        ));
+        return Err(PatternError::DockerOwner(show(host), show(text)));
     }
-    registry::check(registry).map_err(|error| format!("registry `{}` {error}", show(registry)))?;
+    registry::check(registry).map_err(|error| PatternError::Registry(show(registry), error))?;
     Ok(Shape::LITERAL)
 }
 
 /// Checks a registry with `*`: each stands for a whole label or for a part of the first one, and the last two labels,
 /// which name a domain, have none.
-fn wildcards(registry: &str) -> Result<Shape, String> {
+fn wildcards(registry: &str) -> Result<Shape, PatternError> {
     let (host, port) = split_port(registry);
     if let Some(port) = port {
-        registry::check_port(port).map_err(|error| format!("registry `{}` {error}", show(registry)))?;
+        registry::check_port(port).map_err(|error| PatternError::Registry(show(registry), error))?;
     }
     if host.contains("**") {
-        return Err(
-            "`**` is for paths: `*` is one label of a registry, as in `*.gcr.io/my-project/**`".into()
-        );
+        return Err(PatternError::DeepRegistry);
     }
-    let shown = show(host);
+    let shown = || show(host);
     let mut labels = host.rsplit('.');
     let (top, domain) = (labels.next().unwrap_or_default(), labels.next().unwrap_or_default());
     if !top.is_empty() && top.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(format!("`{shown}` ends in a number: an address has no `*`, write it in full"));
+        return Err(PatternError::Address(shown()));
     }
     if domain.is_empty() || top.contains('*') || domain.contains('*') && top.is_empty() {
-        return Err(format!(
-            "`{shown}` leaves the domain open: name each registry, or like `*.gcr.io/my-project/**`"
-        ));
+        return Err(PatternError::DomainOpen(shown()));
     }
     let literal = |label: &str| label.replace('*', "a");
     if !host.split('.').all(|label| is_label(&literal(label))) {
-        return Err(format!("registry `{shown}` {}", RegistryError::Label));
+        return Err(PatternError::Registry(shown(), RegistryError::Label));
+    }
+    if domain == "*" {
+        return Err(PatternError::TopLevelDomain(shown(), top.into()));
     }
     if domain.contains('*') || host.split('.').count() < 3 {
-        return Err(if domain == "*" {
-            format!("`{shown}` is a whole top-level domain: name one label more, such as `*.example.{top}`")
-        } else {
-            format!("`{shown}` leaves the domain open to strangers: write it like `*.gcr.io/my-project/**`")
-        });
+        return Err(PatternError::Strangers(shown()));
     }
     let shared = matches!(domain, "ac" | "co" | "com" | "edu" | "gov" | "net" | "org") && top.len() == 2;
     if shared && labels.next().is_some_and(|label| label.contains('*')) {
-        return Err(format!(
-            "`{shown}` is a whole public suffix: name one label more, such as `*.example.{domain}.{top}`"
-        ));
+        return Err(PatternError::PublicSuffix(shown(), format!("{domain}.{top}")));
     }
     if host.split('.').skip(1).any(|label| label.contains('*') && label != "*") {
-        return Err(format!("`{shown}` has a part of a label open: but for the first one write `*` alone"));
+        return Err(PatternError::PartOfLabel(shown()));
     }
-    Shape::of(host).ok_or_else(|| format!("`{shown}` has too many labels beside `*`"))
+    Shape::of(host).ok_or_else(|| PatternError::Labels(shown()))
 }
 
-fn path(name: &str, path: &str) -> Result<(), String> {
+fn path(name: &str, path: &str) -> Result<(), PatternError> {
     if let Some(shorter) = name.strip_suffix('/') {
-        return Err(format!("nothing after the last `/`: for all below it write `{}/**`", show(shorter)));
+        return Err(PatternError::LastSlash(show(shorter)));
     }
     let mut deep = false;
     for segment in path.split('/') {
         if segment.is_empty() {
-            return Err("a path segment is empty: write one `/` between two segments".into());
+            return Err(PatternError::SegmentEmpty);
         }
         if deep {
-            return Err("`**` stands last: write `*` for one segment in the middle".into());
+            return Err(PatternError::DeepMiddle);
         }
         if segment == "**" {
             deep = true;
@@ -210,69 +188,56 @@ fn path(name: &str, path: &str) -> Result<(), String> {
         if segment.contains("**") {
             let one = segment.split('*').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("*");
             let right = if one.is_empty() { "**".to_owned() } else { format!("{one}/**") };
-            return Err(format!(
-                "`**` is a whole segment: write `{}`, or `*` inside a segment",
-                show(&right)
-            ));
+            return Err(PatternError::DeepPart(show(&right)));
         }
         if segment.contains(|c: char| c.is_ascii_uppercase()) {
-            return Err(format!(
-                "a repository is lower case: write `{}`",
-                show(&segment.to_ascii_lowercase())
-            ));
+            return Err(PatternError::SegmentUpperCase(show(&segment.to_ascii_lowercase())));
         }
         if !is_segment(segment) {
-            if segment.ends_with(['.', '_', '-']) && is_segment(segment.trim_end_matches(['.', '_', '-'])) {
-                let shown = show(segment);
-                return Err(format!("no image has the path segment `{shown}`: `{shown}*` begins with it"));
-            }
-            let what = "letters and digits, with `.`, `_`, `__` or `-` between them";
-            return Err(format!("no image has the path segment `{}`: it is {what}", show(segment)));
+            let begins =
+                segment.ends_with(['.', '_', '-']) && is_segment(segment.trim_end_matches(['.', '_', '-']));
+            return Err(match begins {
+                true => PatternError::SegmentBeginning(show(segment)),
+                false => PatternError::Segment(show(segment)),
+            });
         }
     }
     Ok(())
 }
 
 /// Checks the tag of a pattern; `name` is the pattern without it.
-fn tag_of(text: &str, name: &str) -> Result<(), String> {
-    if text.is_empty() || text.contains("**") {
-        let what = if text.is_empty() { "an empty tag" } else { "`**` in a tag" };
-        return Err(format!("{what}: for every tag and digest leave it out, write `{}`", show(name)));
+fn tag_of(text: &str, name: &str) -> Result<(), PatternError> {
+    if text.is_empty() {
+        return Err(PatternError::TagMissing(show(name)));
+    }
+    if text.contains("**") {
+        return Err(PatternError::TagDeep(show(name)));
     }
     tag(text)
 }
 
-pub(super) fn tag(text: &str) -> Result<(), String> {
+pub(super) fn tag(text: &str) -> Result<(), PatternError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-*".contains(c);
     if text.is_empty() {
-        Err("an empty tag: write a tag, such as `latest`".into())
+        Err(PatternError::TagEmpty)
     } else if text.contains("**") {
-        Err("`**` in a tag: write `*`, a tag has no segments".into())
+        Err(PatternError::TagSegments)
     } else if text.contains('/') {
-        Err(format!("`{}` is no tag: write the tag after the whole path", show(text)))
+        Err(PatternError::TagBeforePath(show(text)))
     } else if text.len() > MAX_TAG || text.starts_with(['.', '-']) || !text.chars().all(allowed) {
-        let what = "letters, digits, `_`, `.` and `-`, the first no `.` or `-`";
-        Err(format!("`{}` is no tag: it is at most {MAX_TAG} {what}", show(text)))
+        Err(PatternError::Tag(show(text)))
     } else {
         Ok(())
     }
 }
 
 /// Checks the digest of a pattern; `name` is the pattern without it.
-fn digest(text: &str, name: &str) -> Result<(), String> {
+fn digest(text: &str, name: &str) -> Result<(), PatternError> {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let sound = text.split_once(':').is_some_and(|(algorithm, digits)| {
         DIGESTS.contains(&(algorithm, digits.len())) && digits.bytes().all(hex)
     });
-    if sound {
-        Ok(())
-    } else {
-        Err(format!(
-            "`{}` is no digest, `sha256:` and 64 lower-case hexadecimal digits: for every version write `{}`",
-            show(text),
-            show(name)
-        ))
-    }
+    if sound { Ok(()) } else { Err(PatternError::Digest(show(text), show(name))) }
 }
 
 /// What `*` leaves of a segment may begin and end with a separator; without `*` it may not.
