@@ -5,7 +5,9 @@ use std::time::Duration;
 use host::config::{FailurePolicy, Mode, NamespacePattern, Rules, Unjudged};
 use host::image::Image;
 use host::review::Review;
-use host::review::verdict::{DecidedBy, Decision, Disposition, Judged, Malfunction, Outcome, Said, Verdict};
+use host::review::verdict::{
+    DecidedBy, Decision, Disposition, Judged, Malfunction, Outcome, ReferenceError, Said, Verdict,
+};
 use host::text;
 use proptest::prelude::*;
 use serde_json::json;
@@ -68,7 +70,7 @@ fn judged() -> impl Strategy<Value = Judged> {
         prop_oneof!["x\\.io/[a-z]{1,8}", any::<String>(), "[a-z]{1,400}".prop_map(|s| format!("x.io/a:{s}"))];
     let exhausted = prop::option::weighted(0.1, Just(Duration::from_secs(10)));
     (original, prop::collection::vec(said(), 0..5), exhausted).prop_map(|(original, said, exhausted)| {
-        let image = Image::parse(&original).map_err(|error| error.to_string());
+        let image = Image::parse(&original).map_err(ReferenceError::from);
         let said = if image.is_ok() { said } else { Vec::new() };
         Judged { original, image, said, exhausted }
     })

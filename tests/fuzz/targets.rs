@@ -12,7 +12,7 @@ use host::evaluate::{self, Facts, Options};
 use host::image::{Image, refuse_image_id};
 use host::policy::{Engine, Entry, LoadError, Policy, PolicySet, Purpose, check};
 use host::review::verdict::{Decision, Malfunction, Verdict};
-use host::review::{API_VERSION, ImageReviewAnswer, Review, ReviewError};
+use host::review::{API_VERSION, Review, ReviewError, image_review};
 use host::text::{cut, image as shown_image, printable};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
@@ -128,7 +128,7 @@ fn review(input: &[u8]) -> Option<String> {
     let is_image_review = says("kind", "ImageReview") && says("apiVersion", API_VERSION);
 
     let [deny, allow] = &*SETS;
-    match Review::parse(input, &LIMITS) {
+    match image_review::parse(input, &LIMITS) {
         Ok(review) => {
             assert!(value.is_none() || is_image_review);
             assert_review(&review, &LIMITS);
@@ -149,7 +149,8 @@ fn review(input: &[u8]) -> Option<String> {
             assert_eq!(allowed.allowed(), review.images.iter().all(good));
             assert_verdict(&allowed);
         }
-        Err(ReviewError::Refused(message)) => {
+        Err(ReviewError::Refused(refusal)) => {
+            let message = refusal.to_string();
             assert!(value.is_none() || is_image_review);
             assert_message(&message);
             let refused = Verdict::refuse(&deny.rules, &deny.generation(), &message);
@@ -165,9 +166,7 @@ fn review(input: &[u8]) -> Option<String> {
     if let Some(value) = value {
         match Review::of_pod(value, "default", &LIMITS) {
             Ok(review) => assert_review(&review, &LIMITS),
-            Err(ReviewError::Refused(message) | ReviewError::NotAnImageReview(message)) => {
-                assert_message(&message);
-            }
+            Err(error) => assert_message(&error.to_string()),
         }
     }
     None
@@ -209,7 +208,7 @@ fn assert_review(review: &Review, limits: &HostLimits) {
     let containers: Vec<Value> = review.images.iter().map(|image| json!({ "image": image })).collect();
     let spec = json!({ "containers": containers, "annotations": annotations, "namespace": review.namespace });
     let written = json!({ "kind": "ImageReview", "apiVersion": API_VERSION, "spec": spec }).to_string();
-    assert_eq!(Review::parse(written.as_bytes(), limits).as_ref(), Ok(review));
+    assert_eq!(image_review::parse(written.as_bytes(), limits).as_ref(), Ok(review));
 }
 
 /// Checks that a response has a form that the apiserver accepts, and a limited size.
@@ -226,7 +225,7 @@ fn assert_verdict(verdict: &Verdict) {
         assert!(key.starts_with(ends) && key.ends_with(ends), "{key:?}");
         assert!(value.len() <= 1024 && printable(value) == *value, "{value:?}");
     }
-    let answer = serde_json::to_value(ImageReviewAnswer::new(verdict, annotations)).unwrap();
+    let answer = serde_json::to_value(image_review::render(verdict, annotations)).unwrap();
     assert_eq!(answer.pointer("/status/allowed"), Some(&json!(verdict.allowed())));
 }
 

@@ -7,7 +7,9 @@ use host::config::{FailurePolicy, Mode, Rules};
 use host::image::Image;
 use host::policy::PolicySet;
 use host::policy::manifest::Content;
-use host::review::verdict::{DecidedBy, Decision, Disposition, Judged, Malfunction, Outcome, Said, Verdict};
+use host::review::verdict::{
+    DecidedBy, Decision, Disposition, Judged, Malfunction, Outcome, ReferenceError, Said, Verdict,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -37,7 +39,7 @@ fn decision(outcome: Outcome, reason: &str, annotations: &[(String, String)]) ->
 }
 
 fn judged(original: &str, said: Vec<Said>) -> Judged {
-    let image = Image::parse(original).map_err(|error| error.to_string());
+    let image = Image::parse(original).map_err(ReferenceError::from);
     Judged { original: original.to_owned(), image, said, exhausted: None }
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::config::HostLimits;
 use crate::config::yaml::{Document, Location, Problem, documents};
 use crate::limits;
-use crate::review::{Review, ReviewError};
+use crate::review::{Refusal, Review, ReviewError, image_review};
 use crate::text;
 
 /// Maximum length of a kind or a name in a message, in bytes. Kubernetes has no longer names.
@@ -48,11 +48,6 @@ pub struct Object {
     /// The review, or the reason for which the server would deny it before any policy runs.
     pub review: Result<Review, Refusal>,
 }
-
-/// The reason for which the server denies a review before any policy runs.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Refusal(String);
 
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -220,12 +215,12 @@ impl Reader<'_> {
     }
 
     fn image_review(&mut self, json: &[u8], at: Location) {
-        let review = match Review::parse(json, self.limits) {
+        let review = match image_review::parse(json, self.limits) {
             Ok(review) if review.namespace.is_empty() => {
                 Ok(Review { namespace: self.namespace.to_owned(), ..review })
             }
             Ok(review) => Ok(review),
-            Err(ReviewError::Refused(reason)) => Err(Refusal(reason)),
+            Err(ReviewError::Refused(refusal)) => Err(refusal),
             Err(ReviewError::NotAnImageReview(problem)) => {
                 return self.manifest.problems.push(Problem::new(at, problem));
             }
@@ -295,7 +290,7 @@ impl Reader<'_> {
         pod.extend(template.get("spec").map(|spec| ("spec".to_owned(), spec.clone())));
         let review = match Review::of_pod(Value::Object(pod), self.namespace, self.limits) {
             Ok(review) => Ok(review),
-            Err(ReviewError::Refused(reason)) => Err(Refusal(reason)),
+            Err(ReviewError::Refused(refusal)) => Err(refusal),
             Err(ReviewError::NotAnImageReview(problem)) => {
                 return self.problem(found, &format!("{}: {problem}", title(kind, name.as_deref())));
             }

@@ -394,7 +394,7 @@ struct ImageDocument<'a> {
 #[serde(untagged)]
 enum ReferenceDocument<'a> {
     Parsed { registry: &'a str, repository: &'a str, tag: Option<&'a str>, digest: Option<&'a str> },
-    Broken { error: &'a str },
+    Broken { error: String },
 }
 
 impl<'a> ImageDocument<'a> {
@@ -408,7 +408,7 @@ impl<'a> ImageDocument<'a> {
                     tag: tag.as_deref(),
                     digest: digest.as_deref(),
                 },
-                Err(error) => ReferenceDocument::Broken { error },
+                Err(error) => ReferenceDocument::Broken { error: error.to_string() },
             },
             allowed: image.allowed,
             decided_by: image.decided_by,

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 pub use self::facts::{FactKey, Facts};
 use crate::config::Mode;
-use crate::image::{self, Image, ImageError};
+use crate::image::{self, Image};
 use crate::limits;
 use crate::policy::{Context, Entry, Instance, Policy, PolicySet};
 use crate::review::Review;
-use crate::review::verdict::{Decision, Judged, LogLine, Malfunction, Said, Verdict};
+use crate::review::verdict::{Decision, Judged, LogLine, Malfunction, ReferenceError, Said, Verdict};
 use crate::text;
 
 /// Sharing of a policy's instances among the images of a review. The verdict must not depend on it.
@@ -330,14 +330,6 @@ fn within(mut judgement: Result<Decision, Malfunction>, share: usize) -> Result<
     judgement
 }
 
-/// Returns the message about a reference that does not parse. Its maximum length is a limit of this host.
-fn refusal(error: &ImageError) -> String {
-    match error {
-        ImageError::TooLong(bytes) => limits::REFERENCE.says(bytes, limits::REFERENCE.default),
-        error => error.to_string(),
-    }
-}
-
 fn distinct_images(review: &Review) -> Vec<Judged> {
     let mut seen = HashSet::with_capacity(review.images.len());
     review
@@ -349,7 +341,7 @@ fn distinct_images(review: &Review) -> Vec<Judged> {
             original: original.clone(),
             image: image::refuse_image_id(original)
                 .and_then(|()| Image::parse(original))
-                .map_err(|error| refusal(&error)),
+                .map_err(ReferenceError::from),
             said: Vec::new(),
             exhausted: None,
         })

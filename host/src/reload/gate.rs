@@ -23,8 +23,8 @@ use crate::config::{self, Config, HostLimits, OnDifference};
 use crate::evaluate::{Facts, Options, evaluate};
 use crate::limits;
 use crate::policy::PolicySet;
-use crate::review::Review;
 use crate::review::verdict::Verdict;
+use crate::review::{Refusal, Review, image_review};
 use crate::suite::{self, Case, SuiteError};
 use crate::telemetry::answered::ReviewId;
 use crate::telemetry::decision_log::{ReadLimits, Records};
@@ -342,7 +342,7 @@ fn compare(
                     let options = Options::of(set).at_latest(until);
                     evaluate(set, review, &Facts::default(), &options).verdict
                 }
-                Err(reason) => Verdict::refuse(&set.rules, &set.generation(), &reason),
+                Err(refusal) => Verdict::refuse(&set.rules, &set.generation(), &refusal.to_string()),
             };
         let (before, after) = (judge(current), judge(candidate));
         // A verdict that may have been cut short proves nothing.
@@ -357,9 +357,9 @@ fn compare(
 
 /// Checks the size of a review's body against its limit. The original body is not kept, so its size is
 /// computed from the review.
-fn fits(review: &Review, limits: &HostLimits) -> Result<(), String> {
-    match review.body_bytes() > limits.body {
-        true => Err(limits::BODY.says("", limits.body)),
+fn fits(review: &Review, limits: &HostLimits) -> Result<(), Refusal> {
+    match image_review::body_bytes(review) > limits.body {
+        true => Err(Refusal::Body(limits::BODY.says("", limits.body))),
         false => Ok(()),
     }
 }

@@ -1,30 +1,19 @@
-//! `ImageReview` on the wire and the [`Review`] that policies judge. Pure.
-//!
-//! The wire form is `imagepolicy.k8s.io/v1alpha1` (k8s.io/api/imagepolicy/v1alpha1/types.go). Reading is as
-//! lenient as the apiserver's own decoder (unknown fields, `null` for absent, a prefilled `status`), except
-//! where leniency could hide an image from the policies: a duplicate key is rejected.
+//! The [`Review`] that policies judge, its wire form, and the verdict on it. Pure.
 
+pub mod image_review;
 pub mod verdict;
+mod failure_status;
+mod json;
+mod pod;
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
+use serde::Deserialize;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
+pub use self::failure_status::FailureStatus;
+pub use self::image_review::API_VERSION;
+use self::json::Object;
 use crate::config::HostLimits;
 use crate::limits;
-use crate::review::verdict::Verdict;
 use crate::text;
-
-/// The `apiVersion` of an ImageReview.
-pub const API_VERSION: &str = "imagepolicy.k8s.io/v1alpha1";
-const KIND: &str = "ImageReview";
-/// Limit of an error about a body in a message, in bytes.
-const SHOWN: usize = 256;
 
 /// The apiserver's question: may these images run in this namespace?
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,494 +32,79 @@ pub enum ReviewError {
     /// The body is no ImageReview. The response has an error status.
     #[error("{0}")]
     NotAnImageReview(String),
-    /// An ImageReview that is malformed or over a limit. The review is denied: an error status would admit
-    /// the pod where the apiserver's `defaultAllow` is true.
+    /// The review is denied: an error status would admit the pod where the apiserver's `defaultAllow` is
+    /// true.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// The reason why a review is denied before any policy runs: it is malformed, or over a limit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The body is too large, or did not arrive in time.
     #[error("{0}")]
-    Refused(String),
+    Body(String),
+    /// The body is malformed.
+    #[error("malformed ImageReview: {0}")]
+    Malformed(String),
+    /// The ImageReview has no `spec`.
+    #[error("malformed ImageReview: it has no `spec`")]
+    NoSpec,
+    /// The key of an annotation that is given twice.
+    #[error("malformed ImageReview: annotation `{}` is given twice", text::shown(.0, 128))]
+    AnnotationTwice(String),
+    /// The number of images, and the limit.
+    #[error("{}", limits::IMAGES.says(*.0, *.1))]
+    Images(usize, u64),
+    /// The size of the annotations in bytes, and the limit.
+    #[error("{}", limits::ANNOTATIONS.says(*.0, *.1))]
+    Annotations(u64, u64),
+    /// The length of the namespace in bytes.
+    #[error("{}", limits::NAMESPACE.says(*.0, limits::NAMESPACE.default))]
+    Namespace(usize),
 }
 
 impl Review {
-    /// Reads a request's body.
-    ///
-    /// # Errors
-    /// Returns an error if the body is no valid ImageReview. The kind of error determines the response.
-    pub fn parse(body: &[u8], limits: &HostLimits) -> Result<Review, ReviewError> {
-        let Object(wire) =
-            serde_json::from_slice::<Object<Wire>>(body).map_err(|error| classify(body, &error))?;
-        check_kind(wire.kind.as_deref(), wire.api_version.as_deref())?;
-        let Some(Object(spec)) = wire.spec else {
-            return Err(ReviewError::Refused("malformed ImageReview: it has no `spec`".to_owned()));
-        };
-        spec.bounded(limits)
-    }
-
-    /// Returns the review that an apiserver would make of a Pod: containers, then initContainers
-    /// (plugin/pkg/admission/imagepolicy/admission.go), and then ephemeralContainers, which the apiserver
-    /// sends in a separate review. `namespace` is used if the Pod names none.
-    ///
-    /// # Errors
-    /// Returns an error if a field of the Pod has the wrong type, or a limit is exceeded.
-    pub fn of_pod(pod: Value, namespace: &str, limits: &HostLimits) -> Result<Review, ReviewError> {
-        let Object(pod) = serde_json::from_value::<Object<Pod>>(pod)
-            .map_err(|error| ReviewError::NotAnImageReview(format!("malformed Pod: {}", shown(&error))))?;
-        let (Object(metadata), Object(spec)) = (pod.metadata, pod.spec);
-        let lists = [Some(spec.containers), spec.init_containers, spec.ephemeral_containers];
-        let spec = WireSpec {
-            containers: Some(lists.into_iter().flatten().flatten().collect()),
-            annotations: metadata.annotations.map(|Pairs(mut pairs)| {
-                pairs.retain(|(key, _)| key.contains(".image-policy.k8s.io/"));
-                Pairs(pairs)
-            }),
-            namespace: Some(metadata.namespace.unwrap_or_else(|| namespace.to_owned())),
-        };
-        spec.bounded(limits)
-    }
-
-    /// Returns the size of the body that an apiserver sends for this review.
-    pub fn body_bytes(&self) -> u64 {
-        let annotations = self.annotations.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let sent = Sent {
-            kind: KIND,
-            api_version: API_VERSION,
-            metadata: BTreeMap::from([("creationTimestamp", None)]),
-            spec: SentSpec {
-                containers: self
-                    .images
-                    .iter()
-                    .map(|image| BTreeMap::from([("image", image.as_str())]))
-                    .collect(),
-                annotations: annotations.collect(),
-                namespace: &self.namespace,
-            },
-            status: BTreeMap::from([("allowed", false)]),
-        };
-        // Serialization cannot fail for these types.
-        serde_json::to_vec(&sent).map_or(0, |body| body.len() as u64)
-    }
-
     /// Checks the review against the limits of a configuration, which may differ from the configuration at
     /// its arrival.
     ///
     /// # Errors
     /// Returns the reason of the denial if the review is over a limit.
-    pub fn within(&self, limits: &HostLimits) -> Result<(), String> {
+    pub fn within(&self, limits: &HostLimits) -> Result<(), Refusal> {
         if self.images.len() > limits.images {
-            return Err(limits::IMAGES.says(self.images.len(), limits.images as u64));
+            return Err(Refusal::Images(self.images.len(), limits.images as u64));
         }
         let bytes = self.annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() as u64;
         if bytes > limits.annotations {
-            return Err(limits::ANNOTATIONS.says(bytes, limits.annotations));
+            return Err(Refusal::Annotations(bytes, limits.annotations));
         }
         if self.namespace.len() > limits::NAMESPACE.size() {
-            return Err(limits::NAMESPACE.says(self.namespace.len(), limits::NAMESPACE.default));
+            return Err(Refusal::Namespace(self.namespace.len()));
         }
         Ok(())
     }
-}
 
-/// A review in the form that an apiserver sends, to compute the size of the body.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Sent<'a> {
-    kind: &'static str,
-    api_version: &'static str,
-    metadata: BTreeMap<&'static str, Option<()>>,
-    spec: SentSpec<'a>,
-    status: BTreeMap<&'static str, bool>,
-}
-
-#[derive(Serialize)]
-struct SentSpec<'a> {
-    containers: Vec<BTreeMap<&'static str, &'a str>>,
-    annotations: BTreeMap<&'a str, &'a str>,
-    namespace: &'a str,
-}
-
-/// The response to the apiserver.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ImageReviewAnswer<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    status: AnswerStatus<'a>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct AnswerStatus<'a> {
-    allowed: bool,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    reason: &'a str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    audit_annotations: BTreeMap<String, String>,
-}
-
-impl<'a> ImageReviewAnswer<'a> {
-    /// Returns the response with a verdict and these audit annotations.
-    pub fn new(verdict: &'a Verdict, audit_annotations: BTreeMap<String, String>) -> Self {
-        ImageReviewAnswer {
-            api_version: API_VERSION,
-            kind: KIND,
-            status: AnswerStatus {
-                allowed: verdict.allowed(),
-                reason: verdict.answered_reason(),
-                audit_annotations,
-            },
+    /// Checks a review that was read, and sorts its annotations.
+    fn bounded(mut self, limits: &HostLimits) -> Result<Review, Refusal> {
+        self.within(limits)?;
+        self.annotations.sort();
+        let twice = self.annotations.windows(2).find_map(|pair| match pair {
+            [(first, _), (second, _)] if first == second => Some(first),
+            _ => None,
+        });
+        match twice {
+            Some(key) => Err(Refusal::AnnotationTwice(key.clone())),
+            None => Ok(self),
         }
     }
 }
 
-/// A `metav1.Status` that reports a failure. kubectl shows its message.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FailureStatus<'a> {
-    api_version: &'static str,
-    kind: &'static str,
-    status: &'static str,
-    message: &'a str,
-    reason: &'a str,
-    code: u16,
-}
-
-impl<'a> FailureStatus<'a> {
-    /// Returns a status whose `reason` is one of Kubernetes' `StatusReason`s, such as `BadRequest`.
-    pub fn new(code: u16, reason: &'a str, message: &'a str) -> Self {
-        FailureStatus { api_version: "v1", kind: "Status", status: "Failure", message, reason, code }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Wire {
-    kind: Option<String>,
-    api_version: Option<String>,
-    spec: Option<Object<WireSpec>>,
-}
-
-#[derive(Deserialize)]
-struct WireSpec {
-    containers: Option<Vec<Object<Container>>>,
-    annotations: Option<Pairs>,
-    namespace: Option<String>,
-}
-
+/// A container, of which a review has only the image.
 #[derive(Deserialize)]
 struct Container {
     image: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Pod {
-    #[serde(default)]
-    metadata: Object<PodMetadata>,
-    spec: Object<PodSpec>,
-}
-
-#[derive(Deserialize, Default)]
-struct PodMetadata {
-    namespace: Option<String>,
-    annotations: Option<Pairs>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PodSpec {
-    containers: Vec<Object<Container>>,
-    init_containers: Option<Vec<Object<Container>>>,
-    ephemeral_containers: Option<Vec<Object<Container>>>,
-}
-
-impl WireSpec {
-    fn bounded(self, limits: &HostLimits) -> Result<Review, ReviewError> {
-        let containers = self.containers.unwrap_or_default();
-        let mut review = Review {
-            namespace: self.namespace.unwrap_or_default(),
-            annotations: self.annotations.map(|Pairs(pairs)| pairs).unwrap_or_default(),
-            images: containers.into_iter().map(|Object(one)| one.image.unwrap_or_default()).collect(),
-        };
-        review.within(limits).map_err(ReviewError::Refused)?;
-        review.annotations.sort();
-        if let Some(key) = review.annotations.windows(2).find_map(|pair| match pair {
-            [(first, _), (second, _)] if first == second => Some(first),
-            _ => None,
-        }) {
-            let key = text::shown(key, 128);
-            return Err(ReviewError::Refused(format!(
-                "malformed ImageReview: annotation `{key}` is given twice"
-            )));
-        }
-        Ok(review)
-    }
-}
-
-fn check_kind(kind: Option<&str>, api_version: Option<&str>) -> Result<(), ReviewError> {
-    if (kind, api_version) == (Some(KIND), Some(API_VERSION)) {
-        return Ok(());
-    }
-    let shown = |value: Option<&str>| match value {
-        Some(value) => format!("`{}`", text::shown(value, 64)),
-        None => "none".to_owned(),
-    };
-    Err(ReviewError::NotAnImageReview(format!(
-        "this is kind {} of apiVersion {}, not ImageReview of {API_VERSION}",
-        shown(kind),
-        shown(api_version)
-    )))
-}
-
-/// Distinguishes a malformed ImageReview, which is denied, from a body that is no ImageReview. Only the
-/// `kind` and `apiVersion` that can be read count, whatever errors the rest has.
-fn classify(body: &[u8], error: &serde_json::Error) -> ReviewError {
-    let mut head = Head::default();
-    let whole = (&mut head).deserialize(&mut serde_json::Deserializer::from_slice(body));
-    let not_json = |error: &str| ReviewError::NotAnImageReview(format!("this is no JSON: {error}"));
-    match check_kind(head.kind.as_deref(), head.api_version.as_deref()) {
-        Ok(()) => ReviewError::Refused(format!("malformed ImageReview: {}", shown(error))),
-        Err(_) if body.trim_ascii().is_empty() => not_json("the body is empty"),
-        Err(no_image_review) => match whole.and_then(|()| serde_json::from_slice::<IgnoredAny>(body)) {
-            Err(error) if !error.is_data() => not_json(&shown(&error)),
-            _ => no_image_review,
-        },
-    }
-}
-
-/// The `kind` and `apiVersion` of an object, kept even if a later part of the object cannot be read.
-#[derive(Default)]
-struct Head {
-    kind: Option<String>,
-    api_version: Option<String>,
-}
-
-impl<'de> DeserializeSeed<'de> for &mut Head {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for &mut Head {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<String>()? {
-            let (field, wanted) = match key.as_str() {
-                "kind" => (&mut self.kind, KIND),
-                "apiVersion" => (&mut self.api_version, API_VERSION),
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            let Word(word) = map.next_value()?;
-            // Of a duplicate field, the value that leads to a denial counts.
-            if field.as_deref() != Some(wanted) {
-                *field = word;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A string, or None for any other value.
-struct Word(Option<String>);
-
-impl<'de> Deserialize<'de> for Word {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        Ok(Word(value.as_str().map(str::to_owned)))
-    }
-}
-
-/// A JSON object with the fields of `T`. A derived `Deserialize` alone would also accept an array of the
-/// fields' values, and name the Rust type in its errors.
-#[derive(Default)]
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ObjectVisitor<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-        deserializer.deserialize_map(ObjectVisitor(PhantomData))
-    }
-}
-
-/// Returns the text of an error within its limit, with the position at the end. serde_json repeats an
-/// unexpected value at any length.
-fn shown(error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    let shown = text::shown(&message, SHOWN);
-    if !shown.ends_with('…') {
-        return shown;
-    }
-    format!("{shown} at line {} column {}", error.line(), error.column())
-}
-
-/// A JSON map of strings as a list, so that a duplicate key is visible.
-struct Pairs(Vec<(String, String)>);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PairsVisitor;
-        impl<'de> Visitor<'de> for PairsVisitor {
-            type Value = Pairs;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some((key, value)) = map.next_entry::<String, Option<String>>()? {
-                    pairs.push((key, value.unwrap_or_default()));
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(PairsVisitor)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(body: &str) -> Result<Review, ReviewError> {
-        Review::parse(body.as_bytes(), &HostLimits { images: 3, annotations: 40, ..HostLimits::default() })
-    }
-
-    fn review(spec: &str) -> Result<Review, ReviewError> {
-        parse(&format!(
-            r#"{{"kind":"ImageReview","apiVersion":"{API_VERSION}","metadata":{{}},"spec":{spec}}}"#
-        ))
-    }
-
-    fn images(images: &[&str]) -> Review {
-        Review { images: images.iter().map(|&image| image.to_owned()).collect(), ..Review::default() }
-    }
-
-    #[test]
-    fn lenient_where_the_apiserver_is() {
-        for (spec, expected) in [
-            (r#"{}"#, images(&[])),
-            (r#"{"containers":null,"annotations":null,"namespace":null}"#, images(&[])),
-            (r#"{"containers":[]}"#, images(&[])),
-            (r#"{"containers":[{"image":"a"},{"image":"a"},{}]}"#, images(&["a", "a", ""])),
-            (r#"{"containers":[{"image":"a","name":"x"}],"surplus":{"a":[1,2,{}]}}"#, images(&["a"])),
-        ] {
-            assert_eq!(review(spec), Ok(expected), "{spec}");
-        }
-        let prefilled = format!(
-            "{{\"kind\":\"ImageReview\",\"apiVersion\":\"{API_VERSION}\",\"metadata\":{{\"creationTimestamp\":null}},\
-             \"spec\":{{\"containers\":[{{\"image\":\"a\"}}]}},\"status\":{{\"allowed\":true}}}}\n"
-        );
-        assert_eq!(parse(&prefilled), Ok(images(&["a"])));
-    }
-
-    #[test]
-    fn an_image_review_that_is_malformed_or_too_large_is_refused() {
-        for (spec, expected) in [
-            ("null", "no `spec`"),
-            ("[]", "invalid type: sequence, expected an object"),
-            (r#"[[["nginx"]],null,"d"]"#, "invalid type: sequence, expected an object"),
-            (r#"{"containers":[["nginx"]]}"#, "invalid type: sequence, expected an object"),
-            (r#"{"containers":[{"image":1e999}]}"#, "number out of range"),
-            (r#"{"containers":[{"image":"\ud800"}]}"#, "hex escape"),
-            ("{\"containers\":[{\"image\":\"a\nb\"}]}", "control character"),
-            (r#"{"containers":[{"image":"a"}"#, "malformed ImageReview"),
-            (r#"{"containers":{}}"#, "expected a sequence"),
-            (r#"{"containers":["nginx"]}"#, "malformed ImageReview"),
-            (r#"{"containers":[{"image":1}]}"#, "expected a string"),
-            (r#"{"containers":[{"image":"a","image":"b"}]}"#, "duplicate field `image`"),
-            (r#"{"containers":[],"containers":[{"image":"a"}]}"#, "duplicate field `containers`"),
-            (r#"{"annotations":{"a.b/c":"1","a.b/c":"2"}}"#, "annotation `a.b/c` is given twice"),
-            (r#"{"annotations":[]}"#, "expected a map of strings"),
-            (r#"{"containers":[{},{},{},{}]}"#, "4 images; this host takes at most 3 (limits.images)"),
-            (
-                r#"{"namespace":"0123456789012345678901234567890123456789012345678901234567890123"}"#,
-                "namespace has 64",
-            ),
-            (r#"{"annotations":{"x.image-policy.k8s.io/y":"123456789012345678"}}"#, "hold 41 bytes"),
-        ] {
-            match review(spec) {
-                Err(ReviewError::Refused(message)) => {
-                    assert!(message.contains(expected), "{spec}: {message}")
-                }
-                other => panic!("{spec}: {other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn an_image_review_is_denied_however_deep_and_wherever_it_breaks() {
-        let deep = |open: &str, close: &str, times| open.repeat(times) + &close.repeat(times);
-        let head = format!(r#""kind":"ImageReview","apiVersion":"{API_VERSION}""#);
-        for image in
-            [deep("[", "]", 300), deep(r#"{"a":"#, "}", 300).replace(":}", ":1}"), "1e999".to_owned()]
-        {
-            let spec = format!(r#""spec":{{"containers":[{{"image":{image}}}]}}"#);
-            for body in [format!("{{{head},{spec}}}"), format!("{{{spec},{head}}}")] {
-                match parse(&body) {
-                    Err(ReviewError::Refused(message)) => assert!(!message.contains("struct"), "{message}"),
-                    other => panic!("{body}: {other:?}"),
-                }
-            }
-        }
-        let twice = format!(r#"{{"kind":"Pod",{head},"kind":"Pod"}}"#);
-        assert!(matches!(parse(&twice), Err(ReviewError::Refused(_))), "{:?}", parse(&twice));
-    }
-
-    #[test]
-    fn what_is_no_image_review_is_told_so() {
-        for (body, expected) in [
-            ("", "the body is empty"),
-            ("nginx", "expected ident"),
-            ("{", "EOF while parsing"),
-            ("[]", "kind none"),
-            (r#"["ImageReview","imagepolicy.k8s.io/v1alpha1",{}]"#, "kind none"),
-            ("{}", "kind none"),
-            (r#"{"kind":["ImageReview"],"apiVersion":"imagepolicy.k8s.io/v1alpha1"}"#, "kind none"),
-            (r#"{"spec":{]"#, "no JSON"),
-            (r#"{"kind":"ImageReview"}"#, "apiVersion none"),
-            (r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}"#, "kind `AdmissionReview`"),
-            (r#"{"kind":"ImageReview","apiVersion":"imagepolicy.k8s.io/v1"}"#, "`imagepolicy.k8s.io/v1`"),
-            ("{\"kind\":\"a\\u001b[2J\\u202e\"}", "`a\\u{1b}[2J\\u{202e}`"),
-        ] {
-            match parse(body) {
-                Err(ReviewError::NotAnImageReview(message)) => {
-                    assert!(message.contains(expected), "{body}: {message}")
-                }
-                other => panic!("{body}: {other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn a_pod_is_reviewed_as_the_apiserver_would() {
-        let pod = serde_json::json!({
-            "metadata": {"annotations": {"a.image-policy.k8s.io/b": "1", "image-policy.k8s.io/c": "2"}},
-            "spec": {
-                "initContainers": [{"image": "init"}],
-                "containers": [{"image": "one"}, {"image": "two"}],
-            },
-        });
-        let review = Review::of_pod(pod, "default", &HostLimits::default()).unwrap();
-        assert_eq!(review.images, ["one", "two", "init"]);
-        assert_eq!(review.namespace, "default");
-        assert_eq!(review.annotations, [("a.image-policy.k8s.io/b".to_owned(), "1".to_owned())]);
-    }
+fn images_of(containers: impl IntoIterator<Item = Object<Container>>) -> Vec<String> {
+    containers.into_iter().map(|Object(container)| container.image.unwrap_or_default()).collect()
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::disposition::{DecidedBy, Disposition};
 use crate::config::{FailurePolicy, Mode, Rules, Unjudged};
-use crate::image::Image;
+use crate::image::{Image, ImageError};
 use crate::limits;
 use crate::text;
 
@@ -219,13 +219,33 @@ impl Said {
     }
 }
 
+/// The reason why a reference is not judged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// The reference is longer than a limit of this host. Holds its length in bytes.
+    #[error("{}", limits::REFERENCE.says(*.0, limits::REFERENCE.default))]
+    TooLong(usize),
+    /// The reference does not parse.
+    #[error(transparent)]
+    Parse(ImageError),
+}
+
+impl From<ImageError> for ReferenceError {
+    fn from(error: ImageError) -> ReferenceError {
+        match error {
+            ImageError::TooLong(bytes) => ReferenceError::TooLong(bytes),
+            error => ReferenceError::Parse(error),
+        }
+    }
+}
+
 /// One distinct image of a review and the results of its policies, before the verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
     /// The reference as the pod spells it.
     pub original: String,
     /// The parsed reference, or the parse error.
-    pub image: Result<Image, String>,
+    pub image: Result<Image, ReferenceError>,
     /// The result of each policy that applies, in the order of the policy set. Empty if the reference does
     /// not parse.
     pub said: Vec<Said>,

@@ -39,7 +39,7 @@ use crate::policy::PolicySet;
 use crate::reload::Started;
 use crate::reload::gate::Recent;
 use crate::review::verdict::Verdict;
-use crate::review::{FailureStatus, ImageReviewAnswer, Review, ReviewError};
+use crate::review::{FailureStatus, Refusal, Review, ReviewError, image_review};
 use crate::serve::metrics::Metrics;
 use crate::serve::status::Sources;
 use crate::telemetry::answered::{Ids, Reviewed};
@@ -105,7 +105,8 @@ impl Host {
                 let verdict = self.dispatcher.evaluate(Arc::clone(set), Arc::clone(&review), client).await;
                 Ok((review, verdict.map_err(|Overloaded| NoVerdict::Overloaded(limits::QUEUE))?))
             }
-            Err(ReviewError::Refused(reason)) => {
+            Err(ReviewError::Refused(refusal)) => {
+                let reason = refusal.to_string();
                 Ok((Arc::default(), Verdict::refuse(&set.rules, &set.generation(), &reason)))
             }
             Err(ReviewError::NotAnImageReview(message)) => Err(NoVerdict::NotAnImageReview(message)),
@@ -172,7 +173,7 @@ async fn review(host: &Host, share: &Arc<Share>, mut body: Body) -> Result<Respo
     let mut held = share.hold();
     let read = match read(&mut body, host.sources.policies.current().limits.body, &mut held).await {
         Ok(bytes) => Ok(bytes),
-        Err(Unread::Refused(why)) => Err(ReviewError::Refused(why)),
+        Err(Unread::Refused(why)) => Err(Refusal::Body(why).into()),
         Err(Unread::EndedEarly(why)) => Err(ReviewError::NotAnImageReview(why)),
         Err(Unread::Exhausted) => {
             discard(share, body).await;
@@ -181,11 +182,10 @@ async fn review(host: &Host, share: &Arc<Share>, mut body: Body) -> Result<Respo
     };
     // Read after the body, so that a body that arrives slowly is judged by the set in force at its end.
     let set = host.sources.policies.current();
-    let review = read.and_then(|bytes| Review::parse(&bytes, &set.limits));
+    let review = read.and_then(|bytes| image_review::parse(&bytes, &set.limits));
     let (review, verdict) = host.judge(&set, review, share.client()).await?;
     let reviewed = Reviewed::new(&host.ids, began.elapsed(), review, verdict);
-    let answer =
-        json(StatusCode::OK, &ImageReviewAnswer::new(&reviewed.verdict, reviewed.audit_annotations()));
+    let answer = json(StatusCode::OK, &image_review::render(&reviewed.verdict, reviewed.audit_annotations()));
     host.observe(&set, reviewed);
     Ok(answer)
 }

@@ -23,7 +23,7 @@ use crate::fs::{self, FileError};
 use crate::limits;
 use crate::policy::PolicySet;
 use crate::review::verdict::Verdict;
-use crate::review::{Review, ReviewError};
+use crate::review::{Refusal, Review, ReviewError, image_review};
 use crate::text;
 
 /// Advice for a file that is not a fixture.
@@ -107,7 +107,7 @@ pub struct Suite {
 #[derive(Debug)]
 pub struct Case {
     place: PathBuf,
-    review: Result<Review, String>,
+    review: Result<Review, Refusal>,
     expected: Expected,
 }
 
@@ -170,7 +170,7 @@ impl Case {
                 let options = Options { instances, ..Options::of(set).at_latest(until) };
                 evaluate(set, review, &Facts::default(), &options).verdict
             }
-            Err(reason) => Verdict::refuse(&set.rules, &set.generation(), reason),
+            Err(refusal) => Verdict::refuse(&set.rules, &set.generation(), &refusal.to_string()),
         };
         let verdict = judge(Instances::Shared);
         let mut failed = self.expected.unmet(&verdict);
@@ -182,13 +182,13 @@ impl Case {
 }
 
 /// Reads the review of a fixture, or the reason for which the server denies it, and the expected response.
-fn parse(json: &[u8], limits: &HostLimits) -> Result<(Result<Review, String>, Expected), FixtureError> {
+fn parse(json: &[u8], limits: &HostLimits) -> Result<(Result<Review, Refusal>, Expected), FixtureError> {
     if json.starts_with("\u{feff}".as_bytes()) {
         return Err(FixtureError::ByteOrderMark);
     }
-    let review = match Review::parse(json, limits) {
+    let review = match image_review::parse(json, limits) {
         Ok(review) => Ok(review),
-        Err(ReviewError::Refused(reason)) => Err(reason),
+        Err(ReviewError::Refused(refusal)) => Err(refusal),
         Err(ReviewError::NotAnImageReview(problem)) => return Err(FixtureError::NotAnImageReview(problem)),
     };
     // Parsing goes through a value: a line and column of JSON that was made from YAML would mislead.

@@ -162,7 +162,7 @@ impl<'a> ImageRecord<'a> {
             repository: parsed.map(|image| image.repository.as_str().into()),
             tag: parsed.and_then(|image| image.tag.as_deref()).map(Cow::from),
             digest: parsed.and_then(|image| image.digest.as_deref()).map(Cow::from),
-            error: error.map(Cow::from),
+            error: error.map(|error| error.to_string().into()),
             allowed: *allowed,
             decided_by: *decided_by,
             decisions: said.iter().map(PolicyRecord::new).collect(),
