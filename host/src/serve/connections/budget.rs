@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use crate::evaluate::turns::Client;
 use crate::limits;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 /// The bytes that all clients hold, up to a limit.
 #[derive(Default)]
@@ -34,13 +34,9 @@ pub(in crate::serve) struct Held {
 }
 
 impl Budget {
-    fn shares(&self) -> MutexGuard<'_, HashMap<Client, Weak<Share>>> {
-        self.shares.lock()
-    }
-
     /// Returns the share of `client`. All connections of a client have the same share.
     pub(in crate::serve) fn share(self: &Arc<Self>, client: &Client) -> Arc<Share> {
-        let mut shares = self.shares();
+        let mut shares = self.shares.lock();
         if let Some(share) = shares.get(client).and_then(Weak::upgrade) {
             return share;
         }
@@ -64,7 +60,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut shares = self.budget.shares();
+        let mut shares = self.budget.shares.lock();
         // The client may have a new share by now.
         if shares.get(&self.client).is_some_and(|share| share.strong_count() == 0) {
             shares.remove(&self.client);
@@ -132,6 +128,6 @@ mod tests {
         }
         drop(held);
         assert_eq!(take(&budget.share(&client(9))).1, 128, "all was given back");
-        assert!(budget.shares().is_empty(), "a client without a connection is forgotten");
+        assert!(budget.shares.lock().is_empty(), "a client without a connection is forgotten");
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulConnection;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -82,13 +82,9 @@ impl Registry {
         })
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock()
-    }
-
     /// Returns the number of connections that are served.
     pub(in crate::serve) fn len(&self) -> usize {
-        self.table().connections.len()
+        self.table.lock().connections.len()
     }
 
     /// Waits for a slot for a connection, and takes the slot. After each attempt to close another connection,
@@ -103,7 +99,7 @@ impl Registry {
     ) -> Tracked {
         let (place, mut given) = oneshot::channel();
         let number = {
-            let mut table = self.table();
+            let mut table = self.table.lock();
             table.numbers += 1;
             let number = table.numbers;
             table.waiting.insert(number, Waiting { client: client.clone(), protocol, trust, place });
@@ -115,7 +111,8 @@ impl Registry {
             if let Ok(place) = given.try_recv() {
                 return place;
             }
-            waits(self.table().make_room(&client, room, (self.limit)()));
+            let closed = self.table.lock().make_room(&client, room, (self.limit)());
+            waits(closed);
             if let Ok(Ok(place)) = tokio::time::timeout(BETWEEN_TRIES, &mut given).await {
                 return place;
             }
@@ -125,7 +122,7 @@ impl Registry {
     /// Gives free slots to waiting connections.
     fn give_places(self: &Arc<Self>) {
         loop {
-            let mut table = self.table();
+            let mut table = self.table.lock();
             if table.connections.len() >= (self.limit)() {
                 return;
             }
@@ -142,14 +139,14 @@ impl Registry {
 
     /// Sends a directive to all connections, present and future.
     pub(in crate::serve) fn direct(&self, directive: Directive) {
-        let mut table = self.table();
+        let mut table = self.table.lock();
         table.directive = table.directive.max(directive);
         table.connections.values().for_each(|entry| entry.direct(directive));
     }
 
     /// Closes all connections. Returns whether no request was waiting for its response.
     pub(in crate::serve) fn close(&self) -> bool {
-        let clean = !self.table().connections.values().any(|entry| entry.track.is_asked());
+        let clean = !self.table.lock().connections.values().any(|entry| entry.track.is_asked());
         self.direct(Directive::Close);
         clean
     }
@@ -169,7 +166,7 @@ struct Leaves<'r> {
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
         // Dropped after the lock is released: the removed entry may hold a slot, whose drop takes the lock.
-        let waiting = self.registry.table().waiting.remove(&self.number);
+        let waiting = self.registry.table.lock().waiting.remove(&self.number);
         drop(waiting);
     }
 }
@@ -256,9 +253,10 @@ impl Tracked {
                 }
             });
             tokio::select! {
+                // A directive counts for each request that begins after it.
                 biased;
-                ended = turns.run(self.track.client(), driven) => return ended,
                 Ok(()) = self.directives.changed() => self.track.follow(*self.directives.borrow_and_update()),
+                ended = turns.run(self.track.client(), driven) => return ended,
                 () = changed(&mut self.material) => self.track.check_trust(),
             }
         }
@@ -276,7 +274,7 @@ async fn changed(material: &mut Option<TlsReader>) {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        let mut table = self.registry.table();
+        let mut table = self.registry.table.lock();
         if let Some(Entry { track, displaced: false, .. }) = table.connections.remove(&self.number) {
             table.of.remove(track.client());
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::http::{HeaderMap, header};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::fairness::Served;
@@ -29,28 +29,24 @@ impl Track {
         &self.client
     }
 
-    fn lifetime(&self) -> MutexGuard<'_, Lifetime> {
-        self.lifetime.lock()
-    }
-
     /// Records a directive. The connection's task calls this.
     pub(super) fn follow(&self, directive: Directive) {
-        self.lifetime().follow(directive, Instant::now());
+        self.lifetime.lock().follow(directive, Instant::now());
     }
 
     /// Decides the next step of the connection's task.
     pub(super) fn step(&self) -> Step {
-        self.lifetime().step(Instant::now())
+        self.lifetime.lock().step(Instant::now())
     }
 
     /// Records bytes from the client.
     pub(in crate::serve) fn received(&self, bytes: &[u8]) {
-        self.lifetime().received(bytes, Instant::now());
+        self.lifetime.lock().received(bytes, Instant::now());
     }
 
     /// Records whether bytes for the client are waiting to be sent.
     pub(in crate::serve) fn stalled(&self, stalled: bool) {
-        self.lifetime().stalled(stalled, Instant::now());
+        self.lifetime.lock().stalled(stalled, Instant::now());
     }
 
     /// Begins a request whose head is complete.
@@ -59,23 +55,23 @@ impl Track {
     /// Returns an error if the connection is ending, or if its client is no longer trusted.
     pub(in crate::serve) fn begin(self: &Arc<Self>, headers: &HeaderMap) -> Result<Exchange, TooLate> {
         self.check_trust();
-        self.lifetime().begin(Instant::now())?;
+        self.lifetime.lock().begin(Instant::now())?;
         Ok(Exchange { track: Arc::clone(self), response: None, announced: Announced::by(headers) })
     }
 
     /// Returns whether a response sent now is the last on the connection and must carry `Connection: close`.
     pub(in crate::serve) fn is_last(&self) -> bool {
-        self.lifetime().is_last()
+        self.lifetime.lock().is_last()
     }
 
     /// Returns whether a request waits for its response.
     pub(super) fn is_asked(&self) -> bool {
-        self.lifetime().is_asked()
+        self.lifetime.lock().is_asked()
     }
 
     /// Returns the connection as fairness sees it.
     pub(super) fn served(&self, number: u64, of_client: usize) -> Served {
-        let lifetime = self.lifetime();
+        let lifetime = self.lifetime.lock();
         let (busy, used, active) = (lifetime.is_busy(), lifetime.is_used(), lifetime.active());
         Served { number, of_client, busy, used, active }
     }
@@ -112,12 +108,12 @@ pub(in crate::serve) struct Exchange {
 impl Exchange {
     /// Records the head of the response.
     pub(in crate::serve) fn respond(&mut self) {
-        self.response = Some(self.track.lifetime().respond(Instant::now()));
+        self.response = Some(self.track.lifetime.lock().respond(Instant::now()));
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.track.lifetime().ended(self.response, self.announced, Instant::now());
+        self.track.lifetime.lock().ended(self.response, self.announced, Instant::now());
     }
 }
