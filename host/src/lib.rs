@@ -17,15 +17,16 @@
 //! limits     -
 //! text       limits
 //! fs         text
+//! isolate    -
 //! config     fs limits text
 //! review     config limits text
 //! tls        config fs limits text
 //! telemetry  config fs limits review text
-//! policy     config fs limits review telemetry text
-//! evaluate   config limits policy review text
+//! policy     config fs isolate limits review telemetry text
+//! evaluate   config isolate limits policy review text
 //! suite      config evaluate fs limits policy review text
-//! reload     config evaluate fs limits policy review suite telemetry text tls
-//! serve      config evaluate fs limits policy reload review telemetry text tls
+//! reload     config evaluate fs isolate limits policy review suite telemetry text tls
+//! serve      config evaluate fs isolate limits policy reload review telemetry text tls
 //! author     config limits policy review text
 //! install    review text
 //! cli        author config evaluate install limits policy reload review serve suite text
@@ -59,6 +60,7 @@
 pub mod limits;
 pub mod text;
 pub mod fs;
+pub mod isolate;
 pub mod config;
 pub use image_reference as image;
 pub mod review;

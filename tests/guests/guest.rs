@@ -73,7 +73,7 @@ impl Guest {
     /// Takes the snapshot of a policy: why it has none.
     pub(crate) fn snapshot(&self, policy: &Policy) -> Option<String> {
         self.preparer.snapshot(policy, &self.component.bytes);
-        policy.snapshot().unwrap().err().map(str::to_owned)
+        policy.snapshot().unwrap().err().map(ToString::to_string)
     }
 
     /// A policy, alone in a set.

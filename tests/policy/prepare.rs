@@ -42,7 +42,7 @@ fn snapshot(policy: &Policy) -> Result<(), String> {
     let began = Instant::now();
     loop {
         if let Some(snapshot) = policy.snapshot() {
-            return snapshot.map_err(str::to_owned);
+            return snapshot.map_err(ToString::to_string);
         }
         assert!(began.elapsed() < PATIENCE, "no snapshot within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(10));

@@ -315,6 +315,7 @@ fn problems_are_told_and_recorded_within_their_bounds() {
     assert_eq!((recorded.len(), recorded[32].starts_with("problems: ")), (33, true));
     let errors: Vec<_> =
         started.policies.current().policies.iter().filter_map(|entry| entry.loaded.clone().err()).collect();
+    let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
     assert!(errors.len() == 300 && errors.iter().all(|error| error.len() <= 1024), "{errors:?}");
     assert!(errors[0].len() > 1000 && errors[0].ends_with('…'));
     let record = fs::read(installation.path("state300/generations/1.json")).unwrap();

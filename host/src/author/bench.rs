@@ -11,7 +11,9 @@ use serde_json::Value;
 use crate::config::PolicyLimits;
 use crate::image::Image;
 use crate::limits;
-use crate::policy::{Component, Context, Engine, Instance, LoadError, Policy, Preparer, Purpose};
+use crate::policy::{
+    Component, Context, Engine, Instance, LoadError, Policy, Preparer, Purpose, SnapshotError,
+};
 use crate::review::Review;
 use crate::review::verdict::{Decision, Malfunction};
 use crate::text;
@@ -168,8 +170,8 @@ pub struct Memory {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NoSnapshot {
     /// The policy's instances cannot start from one.
-    #[error("{0}")]
-    Unfit(String),
+    #[error(transparent)]
+    Unfit(SnapshotError),
     /// The host was not able to take it.
     #[error("the host could not take it")]
     NotTaken,
@@ -231,7 +233,7 @@ pub fn bench(
     preparer.snapshot(&snapshot, &component.bytes);
     let snapshot = match snapshot.snapshot() {
         Some(Ok(())) => Ok(snapshot),
-        Some(Err(why)) => Err(NoSnapshot::Unfit(why.to_owned())),
+        Some(Err(why)) => Err(NoSnapshot::Unfit(why.clone())),
         None => Err(NoSnapshot::NotTaken),
     };
     unsound(&configured, snapshot.as_deref().ok(), questions)?;

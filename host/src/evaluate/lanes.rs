@@ -12,6 +12,7 @@ use crate::config::HostLimits;
 use crate::evaluate::attempts::{Attempt, Costs, Pace, attempts};
 use crate::evaluate::turns::{Client, Crowded, Turn, Turns};
 use crate::evaluate::{Audit, Ended, Facts, Instances, Options, evaluate};
+use crate::isolate::{self, Panicked};
 use crate::policy::PolicySet;
 use crate::review::Review;
 use crate::review::verdict::Verdict;
@@ -152,8 +153,7 @@ impl Task {
                 Ended::Needs(key, _) => match *key {},
             }
         };
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(evaluate))
-            .unwrap_or_else(|_| Some(failed(&self.set)))
+        isolate::run(evaluate).unwrap_or_else(|Panicked| Some(failed(&self.set)))
     }
 }
 
@@ -173,9 +173,7 @@ fn failed(set: &PolicySet) -> Verdict {
 fn give_way() {
     thread_local!(static GIVEN: Cell<bool> = const { Cell::new(false) });
     if !GIVEN.replace(true) {
-        // A failure is harmless: the thread still evaluates. On Linux the value is of the thread, not of the
-        // process.
-        let _ = rustix::process::nice(NICE);
+        isolate::lower_priority(NICE);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Compilation of components to native code: in a confined child process, from the cache, or from a snapshot.
 
 pub(super) mod prepare;
+mod jobs;
 pub(super) mod child;
 pub(super) mod confine;
 pub(super) mod cache;

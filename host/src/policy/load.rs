@@ -1,7 +1,6 @@
 //! Loading of a policy. A component's bytes become native code, and the native code a [`Policy`]: checked
 //! against the contract, configured once with its settings, and instantiated afresh for every review.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -9,27 +8,20 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 use wasmtime::component::Component;
 
-use super::compile::scan::{Names, ScanError, scan};
+use super::compile::scan::{ScanError, scan};
 use super::record::Record;
 use super::sandbox::bindings::ImagePolicyPre;
 use super::sandbox::engine::Engine;
 use super::sandbox::native::{Compiled, digest};
 use super::sandbox::store::State;
 use super::sandbox::{Context, Instance, SettingsError, StartError};
+use super::world::{POLICY, check_header, check_world, other_host};
 use crate::config::PolicyLimits;
 use crate::image::Image;
+use crate::isolate::{self, Panicked};
 use crate::limits;
 use crate::review::verdict::{Decision, LogLine, Malfunction, agree};
 use crate::text;
-
-/// Interface that a policy exports.
-const POLICY: &str = "image-policy:host/policy@0.1.0";
-/// Interfaces of the contract that every policy may import. The types hold no function, and the log passes
-/// nothing into the policy.
-const GRANTED: [&str; 2] = ["image-policy:host/types@0.1.0", "image-policy:host/log@0.1.0"];
-/// Packages of WASI 0.2 that the host provides without access to anything.
-const INERT: [&str; 6] =
-    ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
 
 /// Reason why a component cannot be loaded as a policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -148,18 +140,72 @@ pub(super) fn check_front(component: &[u8]) -> Result<(), LoadError> {
     check_world(&scan(component)?)
 }
 
-/// Compiles a component that passed [`check_front`], without making any of its code executable. Linking finds
-/// out later whether its functions have the contract's types.
-pub(super) fn compile(engine: &Engine, component: &[u8]) -> Result<Compiled, LoadError> {
-    unpanicked(|| engine.engine.precompile_component(component)).map(Compiled::vouched)
+/// Reason why a component did not become native code.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CompileError {
+    /// Memory that the system refused to the compiler.
+    #[error("the system has no memory left for the compiler")]
+    Memory,
+    /// Component that the compiler rejected.
+    #[error("{0}")]
+    Invalid(String),
+    /// Panic of the compiler. The compiler has panicked on hostile input before, and wasmtime does not count
+    /// such a panic as a vulnerability.
+    #[error("the compiler panicked on it")]
+    Panicked,
 }
 
-/// Converts a panic of the compiler into an error. The compiler has panicked on hostile input before, and
-/// wasmtime does not count such a panic as a vulnerability.
-fn unpanicked<T>(compile: impl FnOnce() -> wasmtime::Result<T>) -> Result<T, LoadError> {
-    catch_unwind(AssertUnwindSafe(compile))
-        .map_err(|_| LoadError::Invalid("the compiler panicked on it".to_owned()))?
-        .map_err(|error| LoadError::Invalid(in_one_line(&error)))
+impl From<CompileError> for LoadError {
+    fn from(error: CompileError) -> LoadError {
+        match error {
+            CompileError::Memory => LoadError::Unprepared(error.to_string()),
+            CompileError::Invalid(_) | CompileError::Panicked => LoadError::Invalid(error.to_string()),
+        }
+    }
+}
+
+/// Compiles a component that passed [`check_front`], without making any of its code executable. Linking finds
+/// out later whether its functions have the contract's types.
+pub(super) fn compile(engine: &Engine, component: &[u8]) -> Result<Compiled, CompileError> {
+    match isolate::run(|| engine.engine.precompile_component(component)) {
+        Ok(Ok(code)) => Ok(Compiled::vouched(code)),
+        Ok(Err(error)) if is_out_of_memory(&error) => Err(CompileError::Memory),
+        Ok(Err(error)) => Err(CompileError::Invalid(in_one_line(&error))),
+        Err(Panicked) => Err(CompileError::Panicked),
+    }
+}
+
+/// Returns whether the system refused memory, as wasmtime reports it: as an error of its own, of the system
+/// call, or of the standard library.
+fn is_out_of_memory(error: &wasmtime::Error) -> bool {
+    error.is::<wasmtime::error::OutOfMemory>()
+        || error.downcast_ref() == Some(&rustix::io::Errno::NOMEM)
+        || error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::OutOfMemory)
+}
+
+/// Reason why the instances of a policy are configured one by one, without a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// Component or toolchain with which no snapshot can be taken.
+    #[error("{0}")]
+    Impossible(String),
+    /// Failure to take or load the snapshot.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Malfunction of an instance that started from the snapshot or was configured for the comparison.
+    #[error("{0}")]
+    Malfunction(Malfunction),
+    /// Snapshot that decides differently from a configured instance, with the image.
+    #[error("an instance of it does not say the same of {0} as one that is configured")]
+    Differs(&'static str),
+    /// Snapshot from which instances start no faster, with both times.
+    #[error("an instance of it starts no faster: in {0:?}, and in {1:?} when it is configured")]
+    Slow(Duration, Duration),
+    /// Panic while the snapshot was taken.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
 /// Loaded policy. Every review starts a fresh instance of it.
@@ -167,7 +213,7 @@ pub struct Policy {
     engine: Engine,
     form: ArcSwap<Form>,
     /// Outcome of its snapshot; unset while undecided.
-    snapshot: OnceLock<Result<(), String>>,
+    snapshot: OnceLock<Result<(), SnapshotError>>,
     settings: String,
     limits: PolicyLimits,
     digest: String,
@@ -260,10 +306,10 @@ impl Policy {
     /// # Errors
     /// Returns the reason if the policy stays as it is: the snapshot does not link or start, decides
     /// differently on a typical image, or starts no faster.
-    pub(super) fn adopt(&self, compiled: &Compiled) -> Result<(), String> {
-        let in_words = |error: &wasmtime::Error| in_one_line(error);
-        let component = compiled.load(&self.engine).map_err(|error| in_words(&error))?;
-        let pre = link(&self.engine, &component).map_err(|error| error.to_string())?;
+    pub(super) fn adopt(&self, compiled: &Compiled) -> Result<(), SnapshotError> {
+        let component = compiled.load(&self.engine);
+        let component = component.map_err(|error| SnapshotError::Impossible(in_one_line(&error)))?;
+        let pre = link(&self.engine, &component)?;
         let snapshot = Form { pre, configured: true };
         let before = self.form.load_full();
         let (mut fastest, mut fastest_before) = (Duration::MAX, Duration::MAX);
@@ -272,47 +318,41 @@ impl Policy {
             fastest_before = fastest_before.min(self.time(&before)?);
         }
         for image in TYPICAL {
-            if !agree(&self.ask(&snapshot, image)?, &self.ask(&before, image)?) {
-                return Err(format!(
-                    "an instance of it does not say the same of {image} as one that is configured"
-                ));
+            if !agree(&self.ask(&snapshot, image), &self.ask(&before, image)) {
+                return Err(SnapshotError::Differs(image));
             }
         }
         if fastest >= fastest_before {
-            return Err(format!(
-                "an instance of it starts no faster: in {fastest:?}, and in {fastest_before:?} when it is configured"
-            ));
+            return Err(SnapshotError::Slow(fastest, fastest_before));
         }
         self.form.store(Arc::new(snapshot));
         Ok(())
     }
 
     /// Records the outcome of the snapshot.
-    pub(super) fn decide_snapshot(&self, decision: Result<(), String>) {
+    pub(super) fn decide_snapshot(&self, decision: Result<(), SnapshotError>) {
         // A second caller has prepared the same snapshot, so the first outcome stays.
         let _ = self.snapshot.set(decision);
     }
 
     /// Returns whether instances begin in a configured state, or the reason why they do not. Returns None
     /// while the snapshot is undecided.
-    pub fn snapshot(&self) -> Option<Result<(), &str>> {
-        self.snapshot.get().map(|decision| decision.as_ref().copied().map_err(String::as_str))
+    pub fn snapshot(&self) -> Option<Result<(), &SnapshotError>> {
+        self.snapshot.get().map(|decision| decision.as_ref().copied())
     }
 
-    fn time(&self, form: &Form) -> Result<Duration, String> {
+    fn time(&self, form: &Form) -> Result<Duration, SnapshotError> {
         let started = Instant::now();
-        drop(self.start_as(form, self.limits.deadline).map_err(|malfunction| malfunction.to_string())?);
+        drop(self.start_as(form, self.limits.deadline).map_err(SnapshotError::Malfunction)?);
         Ok(started.elapsed())
     }
 
     /// Evaluates an image with a fresh instance.
-    fn ask(&self, form: &Form, image: &str) -> Result<Result<Decision, Malfunction>, String> {
-        let image = Image::parse(image).map_err(|error| error.to_string())?;
+    fn ask(&self, form: &Form, image: &str) -> Result<Decision, Malfunction> {
+        let image = Image::parse(image).map_err(|error| Malfunction::Trap(error.to_string()))?;
         let deadline = self.limits.deadline;
-        let instance = self.start_as(form, deadline);
-        let decision = instance
-            .and_then(|mut instance| instance.evaluate(&image, &Context::new("default", &[]), deadline));
-        Ok(decision)
+        let mut instance = self.start_as(form, deadline)?;
+        instance.evaluate(&image, &Context::new("default", &[]), deadline)
     }
 
     /// Returns the SHA-256 of the component, in hexadecimal.
@@ -374,78 +414,6 @@ const STARTS: usize = 10;
 impl std::fmt::Debug for Policy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Policy").field("digest", &self.digest).finish_non_exhaustive()
-    }
-}
-
-pub(crate) fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
-    // Preamble: magic, version and layer (component-model/design/mvp/Binary.md). Version 1 in layer 0 is a
-    // module.
-    match bytes {
-        [] => Err(LoadError::Empty),
-        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(LoadError::CoreModule),
-        [0, b'a', b's', b'm', ..] => Ok(()),
-        _ => Err(LoadError::NotWebAssembly),
-    }
-}
-
-/// Returns the host for which a core module is a policy, by function names that occur in its bytes. Returns
-/// None for any other module.
-fn other_host(module: &[u8]) -> Option<&'static str> {
-    let hosts = [
-        ("__guest_call", "a waPC host such as Kubewarden"),
-        ("opa_eval_ctx_new", "Open Policy Agent"),
-        ("proxy_abi_version_0", "Envoy (proxy-wasm)"),
-    ];
-    let has = |name: &str| module.windows(name.len()).any(|window| window == name.as_bytes());
-    hosts.into_iter().find(|(name, _)| has(name)).map(|(_, host)| host)
-}
-
-/// Names of a component's imports and exports, whatever world it belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct World {
-    /// Names of its imports.
-    pub imports: Vec<String>,
-    /// Names of its exports.
-    pub exports: Vec<String>,
-}
-
-impl World {
-    /// Reads the names from a component's bytes, without compiling it.
-    ///
-    /// # Errors
-    /// Returns an error if the bytes are no component, or if the component is over a limit.
-    pub fn of(component: &[u8]) -> Result<World, LoadError> {
-        check_header(component)?;
-        let names = scan(component)?;
-        let shown = |names: Vec<&str>| names.into_iter().map(|name| text::shown(name, 128)).collect();
-        Ok(World { imports: shown(names.imports), exports: shown(names.exports) })
-    }
-
-    /// Returns true if the component imports only `log`, the types, and WASI without access to anything. Its
-    /// decisions then depend on image, context and settings alone.
-    pub fn is_pure(&self) -> bool {
-        self.imports.iter().all(|name| is_granted(name))
-    }
-}
-
-fn is_granted(name: &str) -> bool {
-    GRANTED.contains(&name) || INERT.iter().any(|package| name.starts_with(package))
-}
-
-fn check_world(world: &Names<'_>) -> Result<(), LoadError> {
-    let shown = |name: &str| text::shown(name, 128);
-    if !world.exports.contains(&POLICY) {
-        let exported = match world.exports.as_slice() {
-            [] => "nothing".to_owned(),
-            names => {
-                names.iter().take(8).map(|name| format!("`{}`", shown(name))).collect::<Vec<_>>().join(", ")
-            }
-        };
-        return Err(LoadError::World(exported));
-    }
-    match world.imports.iter().find(|name| !is_granted(name)) {
-        Some(name) => Err(LoadError::Import(shown(name))),
-        None => Ok(()),
     }
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
+use crate::policy::NotLoaded;
 use crate::telemetry::timestamp;
 
 /// Time and cause of a generation's publication, and its number in the order of all.
@@ -87,7 +88,7 @@ pub struct PolicyContent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Version that was loaded, or the reason why none could be.
-    pub loaded: Result<Version, String>,
+    pub loaded: Result<Version, NotLoaded>,
 }
 
 /// Component, settings and limits from which a policy was loaded.

@@ -5,25 +5,28 @@ pub mod manifest;
 mod sandbox;
 mod record;
 mod load;
+mod world;
 mod audit_only;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 
 pub use self::compile::cache::Cache;
 pub(crate) use self::compile::child::{VERB as PREPARE, serve_request};
-pub use self::compile::confine::{Confinement, Profile, confine, deny_access, filter_calls};
+pub use self::compile::confine::{ConfineError, Confinement, Profile, confine, deny_access, filter_calls};
 pub use self::compile::prepare::{Component, Preparer, Wanted};
 pub use self::compile::scan::ScanError;
-pub(crate) use self::load::check_header;
-pub use self::load::{LoadError, Policy, World, check};
+pub use self::load::{LoadError, Policy, SnapshotError, check};
 pub use self::record::{Record, Seen};
 pub use self::sandbox::SettingsError;
 pub use self::sandbox::engine::{Engine, EngineError, Purpose};
 pub use self::sandbox::native::digest;
 pub(crate) use self::sandbox::{Context, Instance};
+pub use self::world::World;
+pub(crate) use self::world::check_header;
 use crate::config::{FailurePolicy, HostLimits, Mode, PolicyName, Rules, Scope};
 use crate::limits;
 use crate::policy::manifest::{Content, PolicyContent, Publication, Version};
@@ -44,7 +47,27 @@ pub struct Entry {
     /// Line that follows every denial, escaped.
     pub message: Option<Arc<str>>,
     /// Policy, or the reason why no version of it could be loaded.
-    pub loaded: Result<Arc<Policy>, String>,
+    pub loaded: Result<Arc<Policy>, NotLoaded>,
+}
+
+/// Reason why no version of a policy could be loaded, in one line. The line is escaped and cut, because every
+/// image and record repeats it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(from = "String")]
+#[error("{0}")]
+pub struct NotLoaded(String);
+
+impl NotLoaded {
+    /// Returns the reason as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for NotLoaded {
+    fn from(why: String) -> NotLoaded {
+        NotLoaded(text::shown(&why, limits::LOAD_ERROR.size()))
+    }
 }
 
 impl Policy {
@@ -64,7 +87,7 @@ impl Entry {
     pub(crate) fn start(&self, deadline: Duration) -> Result<Instance, Malfunction> {
         match &self.loaded {
             Ok(policy) => policy.start(deadline),
-            Err(error) => Err(Malfunction::NotLoaded(error.clone())),
+            Err(error) => Err(Malfunction::NotLoaded(error.to_string())),
         }
     }
 }
@@ -84,12 +107,8 @@ pub struct PolicySet {
 }
 
 impl PolicySet {
-    /// Returns a set that is not in force yet. Reasons why policies are not loaded are cut, because every
-    /// image and record repeats them.
-    pub fn new(rules: Rules, limits: HostLimits, mut policies: Vec<Entry>) -> PolicySet {
-        for why in policies.iter_mut().filter_map(|entry| entry.loaded.as_mut().err()) {
-            *why = text::shown(why, limits::LOAD_ERROR.size());
-        }
+    /// Returns a set that is not in force yet.
+    pub fn new(rules: Rules, limits: HostLimits, policies: Vec<Entry>) -> PolicySet {
         let mut set = PolicySet {
             publication: Publication::NONE,
             digest: String::new(),
@@ -143,7 +162,7 @@ impl PolicySet {
             mode: entry.mode,
             failure_policy: entry.failure_policy,
             message: entry.message.as_deref().map(str::to_owned),
-            loaded: entry.loaded.as_ref().map(|policy| policy.version()).map_err(String::clone),
+            loaded: entry.loaded.as_ref().map(|policy| policy.version()).map_err(NotLoaded::clone),
         });
         Content { rules: self.rules.clone(), limits: self.limits.clone(), policies: policies.collect() }
     }

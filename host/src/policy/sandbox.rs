@@ -5,7 +5,6 @@ pub(super) mod bindings;
 pub(super) mod store;
 pub(super) mod native;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use wasmtime::{Store, Trap};
@@ -17,6 +16,7 @@ use self::engine::{Engine, ticks};
 use self::store::State;
 use crate::config::PolicyLimits;
 use crate::image::Image;
+use crate::isolate::{self, Panicked};
 use crate::limits;
 use crate::review::verdict::{Decision, LogLine, Malfunction, Outcome};
 use crate::text;
@@ -172,8 +172,7 @@ impl<'a> Context<'a> {
 
 /// Runs a call. A panic in the host's own code below the call fails this call alone.
 fn guarded<T>(call: impl FnOnce() -> wasmtime::Result<T>) -> wasmtime::Result<T> {
-    catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|_| Err(wasmtime::Error::msg("the host panicked in this call")))
+    isolate::run(call).unwrap_or_else(|Panicked| Err(wasmtime::Error::msg("the host panicked in this call")))
 }
 
 /// Describes how `configure` or `evaluate` differs from the contract, which the bindings check only at

@@ -12,7 +12,7 @@ use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyName, Scope
 use crate::fs::{self, FileError};
 use crate::limits;
 use crate::policy::{
-    Component, Entry, LoadError, Policy, PolicySet, Preparer, SettingsError, Wanted, digest,
+    Component, Entry, LoadError, NotLoaded, Policy, PolicySet, Preparer, SettingsError, Wanted, digest,
 };
 use crate::reload::history::Record;
 use crate::review::verdict::{Level, LogLine};
@@ -68,7 +68,7 @@ fn stand_in(problem: &Problem) -> Option<Entry> {
         mode: Mode::Enforce,
         failure_policy: FailurePolicy::Fail,
         message: None,
-        loaded: Err(problem.to_string()),
+        loaded: Err(problem.to_string().into()),
     })
 }
 
@@ -523,7 +523,7 @@ fn entry(policy: &PolicyConfig, loaded: Result<Arc<Policy>, String>) -> Entry {
         mode: policy.mode,
         failure_policy: policy.failure_policy,
         message: policy.message.as_deref().map(Arc::from),
-        loaded,
+        loaded: loaded.map_err(NotLoaded::from),
     }
 }
 

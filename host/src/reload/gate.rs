@@ -21,6 +21,7 @@ pub use self::differences::{Differences, Example, Found};
 pub use self::recent::Recent;
 use crate::config::{self, Config, HostLimits, OnDifference};
 use crate::evaluate::{Facts, Options, evaluate};
+use crate::isolate;
 use crate::limits;
 use crate::policy::PolicySet;
 use crate::review::verdict::Verdict;
@@ -368,9 +369,7 @@ fn fits(review: &Review, limits: &HostLimits) -> Result<(), Refusal> {
 fn aside<T: Send>(act: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("gate".to_owned()).spawn_scoped(scope, || {
-            // A failure is harmless: the trial then takes more CPU time from reviews, but still little. On
-            // Linux, nice(2) applies to the calling thread.
-            let _ = rustix::process::nice(NICE);
+            isolate::lower_priority(NICE);
             act()
         });
         let thread = thread.map_err(|error| format!("there is no thread to judge it on: {error}"))?;

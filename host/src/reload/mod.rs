@@ -15,7 +15,6 @@ mod stays;
 mod waiting;
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -34,6 +33,7 @@ pub use self::start::{Started, start};
 use self::stays::{Stays, read_whole};
 use self::waiting::Waiting;
 use crate::config::{Config, ConfigError, PolicyConfig, TlsConfig};
+use crate::isolate;
 use crate::limits;
 use crate::policy::manifest::{Cause, Content, Publication};
 use crate::policy::{Component, EngineError, PolicySet, PolicyStore, Preparer};
@@ -137,9 +137,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 impl Reloader {
     /// Follows the files and executes commands until the watcher is stopped.
     pub fn run(mut self, watcher: Watcher) {
-        // A failure is harmless: the reload then takes more CPU time from reviews, but still little. On
-        // Linux, nice(2) applies to the calling thread.
-        let _ = rustix::process::nice(NICE);
+        isolate::lower_priority(NICE);
         self.preparer.when_ready(watcher.hinter());
         self.asker.wake_by(watcher.hinter());
         self.watcher = Some(watcher);
@@ -172,7 +170,7 @@ impl Reloader {
         self.panicked = None;
         let looking = Arc::clone(&self.looking);
         looking.begin(self.config.gate.as_ref().map_or(Duration::ZERO, |gate| gate.budget));
-        let looked = catch_unwind(AssertUnwindSafe(|| look(self)));
+        let looked = isolate::run(|| look(self));
         looking.end();
         if looked.is_ok() {
             return;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::standing::because;
 use super::{MALFUNCTIONS, Problem};
 use crate::policy::manifest::{PolicyContent, Version};
-use crate::policy::{Component, Entry, LoadError, Policy, PolicySet, Preparer, Wanted};
+use crate::policy::{Component, Entry, LoadError, NotLoaded, Policy, PolicySet, Preparer, Wanted};
 use crate::reload::history::{Record, StateDirectory};
 
 /// Returns the policy set of a recorded generation. A policy that cannot be loaded malfunctions, with the
@@ -69,7 +69,7 @@ fn recorded<'a>(
     policy: &'a PolicyContent,
     components: &mut Components,
 ) -> Result<(&'a Version, Component), String> {
-    let version = policy.loaded.as_ref().map_err(String::clone)?;
+    let version = policy.loaded.as_ref().map_err(ToString::to_string)?;
     let component = components.entry(version.component.clone());
     let component = component.or_insert_with(|| state.component(&version.component));
     let component = component.clone().ok_or_else(|| {
@@ -85,6 +85,6 @@ fn entry(policy: &PolicyContent, loaded: Result<Arc<Policy>, String>) -> Entry {
         mode: policy.mode,
         failure_policy: policy.failure_policy,
         message: policy.message.as_deref().map(Arc::from),
-        loaded,
+        loaded: loaded.map_err(NotLoaded::from),
     }
 }

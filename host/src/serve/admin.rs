@@ -22,6 +22,7 @@ use tokio::time::MissedTickBehavior;
 use super::Host;
 use super::connections::{Shared, Transport, serve_connections};
 use super::pages::Pages;
+use crate::isolate;
 use crate::limits;
 use crate::reload::Problem;
 use crate::serve::metrics;
@@ -39,9 +40,7 @@ pub async fn serve_admin(listener: TcpListener, host: Arc<Host>) {
     let (ended, end) = oneshot::channel::<()>();
     let thread = listener.into_std().and_then(|listener| {
         std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-            // Without the lower priority the listener still serves. On Linux, nice(2) changes the thread, not
-            // the process.
-            let _ = rustix::process::nice(NICE);
+            isolate::lower_priority(NICE);
             if let Err(error) = serve_here(listener, host, ended) {
                 tracing::error!("admin listener: it cannot serve: {error} (restart the host)");
             }

@@ -286,7 +286,7 @@ impl PolicyStatus {
             mode: entry.mode,
             failure_policy: entry.failure_policy,
             digest: loaded.ok().map(|policy| policy.digest().to_owned()),
-            error: loaded.err().cloned(),
+            error: loaded.err().map(ToString::to_string),
             failing: loaded.ok().and_then(|policy| failing(&policy.record().seen())),
             record: loaded.ok().map(|policy| PolicyRecord::of(policy)),
         }
@@ -326,7 +326,7 @@ impl PolicyRecord {
             snapshot: match policy.snapshot() {
                 None => "being taken".to_owned(),
                 Some(Ok(())) => "in use".to_owned(),
-                Some(Err(why)) => why.to_owned(),
+                Some(Err(why)) => why.to_string(),
             },
         }
     }

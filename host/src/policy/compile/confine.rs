@@ -25,13 +25,33 @@ pub enum Profile {
     Snapshot,
 }
 
+/// Reason why a mechanism of the kernel is not in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum ConfineError {
+    /// Kernel that restricts nothing.
+    #[error("the kernel has none, or a filter of system calls refuses it")]
+    Absent,
+    /// Processor whose system calls have not been traced.
+    #[error("there is no filter for {0}")]
+    Processor(String),
+    /// Error of the system. The error is a text, because the confined process reports it over a pipe.
+    #[error("{0}")]
+    System(String),
+}
+
+impl ConfineError {
+    fn system(error: impl std::error::Error) -> ConfineError {
+        ConfineError::System(error.to_string())
+    }
+}
+
 /// State of the two kernel mechanisms, each with the reason if it is not in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
     /// Landlock, against access to files, TCP and other processes.
-    pub landlock: Result<(), String>,
+    pub landlock: Result<(), ConfineError>,
     /// Filter of system calls.
-    pub seccomp: Result<(), String>,
+    pub seccomp: Result<(), ConfineError>,
 }
 
 impl Confinement {
@@ -76,7 +96,7 @@ pub fn confine(profile: Profile) -> io::Result<Confinement> {
 ///
 /// # Errors
 /// Returns the reason if no right was dropped.
-pub fn deny_access() -> Result<(), String> {
+pub fn deny_access() -> Result<(), ConfineError> {
     // Newest tested version. A kernel with an older version denies the rights that its version knows.
     let abi = ABI::V7;
     let restrict = || -> Result<RulesetStatus, RulesetError> {
@@ -87,11 +107,9 @@ pub fn deny_access() -> Result<(), String> {
         Ok(ruleset.create()?.restrict_self()?.ruleset)
     };
     match restrict() {
-        Ok(RulesetStatus::NotEnforced) => {
-            Err("the kernel has none, or a filter of system calls refuses it".to_owned())
-        }
+        Ok(RulesetStatus::NotEnforced) => Err(ConfineError::Absent),
         Ok(_) => Ok(()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(ConfineError::system(error)),
     }
 }
 
@@ -100,152 +118,180 @@ pub fn deny_access() -> Result<(), String> {
 ///
 /// # Errors
 /// Returns the reason if the filter is not in force.
-pub fn filter_calls(profile: Profile) -> Result<(), String> {
+pub fn filter_calls(profile: Profile) -> Result<(), ConfineError> {
     // The calls differ on other processors and have not been traced there.
     if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
-        return Err(format!("there is no filter for {}", std::env::consts::ARCH));
+        return Err(ConfineError::Processor(std::env::consts::ARCH.to_owned()));
     }
-    let absent = absent().into_iter().map(|call| (call, Vec::new())).collect();
-    let absent = program(absent, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()));
-    let allowed = allowed(profile).and_then(|allowed| {
-        program(allowed.into_iter().collect(), SeccompAction::KillProcess, SeccompAction::Allow)
-    });
+    let absent = program(
+        ABSENT.iter().map(|call| (*call, Vec::new())).collect(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
+    );
+    let allowed =
+        allowed(profile).and_then(|rules| program(rules, SeccompAction::KillProcess, SeccompAction::Allow));
     // The kernel takes the stricter action of the two filters, so the second filter must allow the calls that
     // the first one fails.
     for program in [absent, allowed] {
-        program.and_then(|program| apply_filter(&program)).map_err(|error| error.to_string())?;
+        program.and_then(|program| apply_filter(&program)).map_err(ConfineError::system)?;
     }
     Ok(())
 }
 
-type Rules = Vec<SeccompRule>;
+/// Permitted calls, each with the rules of which its arguments must satisfy one. A call without rules may have
+/// any arguments.
+type Calls = BTreeMap<i64, Vec<SeccompRule>>;
 
 fn program(
-    rules: BTreeMap<i64, Rules>,
+    calls: Calls,
     otherwise: SeccompAction,
     matched: SeccompAction,
 ) -> seccompiler::Result<seccompiler::BpfProgram> {
     let architecture = std::env::consts::ARCH.try_into()?;
-    Ok(SeccompFilter::new(rules, otherwise, matched, architecture)?.try_into()?)
+    Ok(SeccompFilter::new(calls, otherwise, matched, architecture)?.try_into()?)
 }
 
-/// Returns the calls that C libraries make in passing. They fail as on a kernel that lacks them. Without
-/// clone3(2), whose flags a filter cannot see, glibc makes a thread with clone(2).
-fn absent() -> Vec<i64> {
-    let mut calls = vec![
-        libc::SYS_clone3,
-        libc::SYS_openat,
-        libc::SYS_faccessat,
-        libc::SYS_readlinkat,
-        libc::SYS_newfstatat,
-        libc::SYS_fstat,
-        libc::SYS_statx,
-        libc::SYS_lseek,
-        libc::SYS_fcntl,
-        libc::SYS_ioctl,
-        libc::SYS_uname,
-        libc::SYS_sysinfo,
-        libc::SYS_tkill,
-    ];
+/// Calls that C libraries make in passing. They fail as on a kernel that lacks them. Without clone3(2), whose
+/// flags a filter cannot see, glibc makes a thread with clone(2).
+const ABSENT: &[i64] = &[
+    libc::SYS_clone3,
+    libc::SYS_openat,
+    libc::SYS_faccessat,
+    libc::SYS_readlinkat,
+    libc::SYS_newfstatat,
+    libc::SYS_fstat,
+    libc::SYS_statx,
+    libc::SYS_lseek,
+    libc::SYS_fcntl,
+    libc::SYS_ioctl,
+    libc::SYS_uname,
+    libc::SYS_sysinfo,
+    libc::SYS_tkill,
     #[cfg(target_arch = "x86_64")]
-    calls.extend([libc::SYS_open, libc::SYS_access, libc::SYS_readlink, libc::SYS_stat]);
-    calls.sort_unstable();
-    calls
+    libc::SYS_open,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_access,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_stat,
+];
+
+/// Calls that compiling needs, with any arguments.
+const PLAIN: &[i64] = &[
+    libc::SYS_brk,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_close,
+    libc::SYS_futex,
+    libc::SYS_sched_yield,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_restart_syscall,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_getrandom,
+    // For machines whose clock cannot be read without a system call.
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// Flags with which glibc and musl make a thread. CLONE_DETACHED, which musl adds, has no effect.
+const THREAD: i32 = libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SYSVSEM
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SETTLS
+    | libc::CLONE_PARENT_SETTID
+    | libc::CLONE_CHILD_CLEARTID;
+
+/// Condition on one argument of a call: the argument's number, the comparison and the value.
+#[derive(Clone, Copy)]
+enum Argument {
+    /// All 64 bits are this value.
+    Is(u8, u64),
+    /// The argument is an `int` in C, whose upper half of the register is undefined, and has this value.
+    IntIs(u8, i32),
+    /// An `int` that has this value in the bits of the mask.
+    IntMasked(u8, i32, i32),
+    /// 64 bits that have this value in the bits of the mask.
+    Masked(u8, u64, u64),
 }
 
-/// Returns the calls that compiling needs, each with its permitted arguments. A call without rules may have
-/// any.
-fn allowed(profile: Profile) -> seccompiler::Result<Vec<(i64, Rules)>> {
-    use SeccompCmpOp::{Eq, MaskedEq};
+impl Argument {
+    fn condition(self) -> Result<SeccompCondition, seccompiler::BackendError> {
+        use SeccompCmpArgLen::{Dword, Qword};
+        use SeccompCmpOp::{Eq, MaskedEq};
+        match self {
+            Argument::Is(number, value) => SeccompCondition::new(number, Qword, Eq, value),
+            Argument::IntIs(number, value) => SeccompCondition::new(number, Dword, Eq, bits(value)),
+            Argument::IntMasked(number, mask, value) => {
+                SeccompCondition::new(number, Dword, MaskedEq(bits(mask)), bits(value))
+            }
+            Argument::Masked(number, mask, value) => {
+                SeccompCondition::new(number, Qword, MaskedEq(mask), value)
+            }
+        }
+    }
+}
 
-    let whole = |argument, comparison, value| {
-        SeccompCondition::new(argument, SeccompCmpArgLen::Qword, comparison, value)
-    };
-    // For an argument that is an `int` in C: the upper half of its register is undefined.
-    let int = |argument, comparison, value: i32| {
-        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, comparison, u64::from(value.cast_unsigned()))
-    };
-    let mask = |bits: i32| u64::from(bits.cast_unsigned());
+/// Returns the bits of an `int`, without its sign.
+fn bits(value: i32) -> u64 {
+    u64::from(value.cast_unsigned())
+}
 
-    let executable = MaskedEq(mask(libc::PROT_EXEC));
+/// Returns the calls that compiling needs, and those of [`ABSENT`].
+fn allowed(profile: Profile) -> seccompiler::Result<Calls> {
+    use Argument::{IntIs, IntMasked, Is, Masked};
+
+    let unexecutable = Masked(2, bits(libc::PROT_EXEC), 0);
     // Only private, anonymous memory: RLIMIT_DATA does not count shared memory, and a descriptor may be one
     // that the host was started with.
-    let private = int(
-        3,
-        MaskedEq(mask(libc::MAP_TYPE | libc::MAP_ANONYMOUS)),
-        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-    )?;
-    let (map, protect) = match profile {
-        Profile::Compile => (
-            vec![SeccompRule::new(vec![private, whole(2, executable.clone(), 0)?])?],
-            vec![SeccompRule::new(vec![whole(2, executable, 0)?])?],
-        ),
-        Profile::Snapshot => (vec![SeccompRule::new(vec![private])?], Vec::new()),
-    };
-    let written = || -> seccompiler::Result<Rules> {
-        Ok(vec![SeccompRule::new(vec![int(0, Eq, 1)?])?, SeccompRule::new(vec![int(0, Eq, 2)?])?])
-    };
-    // Flags with which glibc and musl make a thread. CLONE_DETACHED, which musl adds, has no effect.
-    let thread = libc::CLONE_VM
-        | libc::CLONE_FS
-        | libc::CLONE_FILES
-        | libc::CLONE_SYSVSEM
-        | libc::CLONE_SIGHAND
-        | libc::CLONE_THREAD
-        | libc::CLONE_SETTLS
-        | libc::CLONE_PARENT_SETTID
-        | libc::CLONE_CHILD_CLEARTID;
-    let thread = whole(0, MaskedEq(!mask(libc::CLONE_DETACHED)), mask(thread))?;
+    let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let private = IntMasked(3, libc::MAP_TYPE | libc::MAP_ANONYMOUS, private);
+    let mut plain: Vec<i64> = PLAIN.iter().chain(ABSENT).copied().collect();
     let own = rustix::process::getpid().as_raw_nonzero().get();
-
-    let mut allowed = vec![
-        (libc::SYS_read, vec![SeccompRule::new(vec![int(0, Eq, 0)?])?]),
-        (libc::SYS_write, written()?),
-        (libc::SYS_writev, written()?),
-        (libc::SYS_mmap, map),
-        (libc::SYS_mprotect, protect),
-        (libc::SYS_clone, vec![SeccompRule::new(vec![thread])?]),
-        (libc::SYS_tgkill, vec![SeccompRule::new(vec![int(0, Eq, own)?])?]),
+    let output = || vec![vec![IntIs(0, 1)], vec![IntIs(0, 2)]];
+    let mut limited = vec![
+        (libc::SYS_read, vec![vec![IntIs(0, 0)]]),
+        (libc::SYS_write, output()),
+        (libc::SYS_writev, output()),
+        (libc::SYS_clone, vec![vec![Masked(0, !bits(libc::CLONE_DETACHED), bits(THREAD))]]),
+        (libc::SYS_tgkill, vec![vec![IntIs(0, own)]]),
         // Only of this process, and only to read limits.
-        (libc::SYS_prlimit64, vec![SeccompRule::new(vec![int(0, Eq, 0)?, whole(2, Eq, 0)?])?]),
-        (
-            libc::SYS_prctl,
-            vec![
-                SeccompRule::new(vec![int(0, Eq, libc::PR_SET_NAME)?])?,
-                SeccompRule::new(vec![int(0, Eq, libc::PR_SET_VMA)?])?,
-            ],
-        ),
+        (libc::SYS_prlimit64, vec![vec![IntIs(0, 0), Is(2, 0)]]),
+        (libc::SYS_prctl, vec![vec![IntIs(0, libc::PR_SET_NAME)], vec![IntIs(0, libc::PR_SET_VMA)]]),
     ];
-    let plain = [
-        libc::SYS_brk,
-        libc::SYS_munmap,
-        libc::SYS_mremap,
-        libc::SYS_madvise,
-        libc::SYS_close,
-        libc::SYS_futex,
-        libc::SYS_sched_yield,
-        libc::SYS_sched_getaffinity,
-        libc::SYS_set_robust_list,
-        libc::SYS_rseq,
-        libc::SYS_sigaltstack,
-        libc::SYS_rt_sigaction,
-        libc::SYS_rt_sigprocmask,
-        libc::SYS_rt_sigreturn,
-        libc::SYS_restart_syscall,
-        libc::SYS_getpid,
-        libc::SYS_gettid,
-        libc::SYS_getrandom,
-        // For machines whose clock cannot be read without a system call.
-        libc::SYS_clock_gettime,
-        libc::SYS_clock_nanosleep,
-        libc::SYS_nanosleep,
-        libc::SYS_exit,
-        libc::SYS_exit_group,
-    ];
-    allowed.extend(plain.into_iter().chain(absent()).map(|call| (call, Vec::new())));
-    if profile == Profile::Snapshot {
-        // Other processors need a barrier before they run new code.
-        allowed.push((libc::SYS_membarrier, Vec::new()));
+    match profile {
+        Profile::Compile => limited.extend([
+            (libc::SYS_mmap, vec![vec![private, unexecutable]]),
+            (libc::SYS_mprotect, vec![vec![unexecutable]]),
+        ]),
+        Profile::Snapshot => {
+            limited.push((libc::SYS_mmap, vec![vec![private]]));
+            // Other processors need a barrier before they run new code.
+            plain.extend([libc::SYS_mprotect, libc::SYS_membarrier]);
+        }
     }
-    Ok(allowed)
+
+    let rule = |arguments: Vec<Argument>| -> seccompiler::Result<SeccompRule> {
+        let conditions: Result<_, _> = arguments.into_iter().map(Argument::condition).collect();
+        Ok(SeccompRule::new(conditions?)?)
+    };
+    let mut calls: Calls = plain.into_iter().map(|call| (call, Vec::new())).collect();
+    for (call, rules) in limited {
+        calls.insert(call, rules.into_iter().map(rule).collect::<seccompiler::Result<_>>()?);
+    }
+    Ok(calls)
 }

@@ -6,7 +6,7 @@
 //! depth of types first.
 
 use wasmparser::{
-    BinaryReader, BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentImport,
+    BinaryReader, BinaryReaderError, ComponentAlias, ComponentExport, ComponentExternalKind, ComponentImport,
     ComponentInstance, ComponentOuterAliasKind, ComponentType, Encoding, FromReader, Instance,
     InstanceTypeDeclaration, Parser, Payload, SectionLimited,
 };
@@ -140,35 +140,17 @@ impl<'a> Scan<'a> {
             Payload::ComponentTypeSection(section) => type_depth(bytes, &section)?,
             Payload::ComponentImportSection(section) => {
                 for import in section {
-                    let ComponentImport { name, ty } = import?;
-                    self.named(|world| world.imports.push(name.name))?;
-                    direct(ty.kind())?;
+                    self.import(import?)?;
                 }
             }
             Payload::ComponentExportSection(section) => {
                 for export in section {
-                    let export = export?;
-                    self.named(|world| world.exports.push(export.name.name))?;
-                    // An export adds one more item to its index space.
-                    match export.kind {
-                        ComponentExternalKind::Module => self.again(Sort::Module, 0, export.index)?,
-                        ComponentExternalKind::Component => self.again(Sort::Component, 0, export.index)?,
-                        _ => {}
-                    }
+                    self.export(export?)?;
                 }
             }
             Payload::ComponentAliasSection(section) => {
                 for alias in section {
-                    match alias? {
-                        ComponentAlias::InstanceExport { kind, .. } => direct(kind)?,
-                        ComponentAlias::Outer { kind: ComponentOuterAliasKind::CoreModule, count, index } => {
-                            self.again(Sort::Module, count, index)?;
-                        }
-                        ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
-                            self.again(Sort::Component, count, index)?;
-                        }
-                        _ => {}
-                    }
+                    self.alias(alias?)?;
                 }
             }
             Payload::InstanceSection(section) => {
@@ -188,6 +170,34 @@ impl<'a> Scan<'a> {
             _ => {}
         }
         Ok(())
+    }
+
+    fn import(&mut self, import: ComponentImport<'a>) -> Result<(), ScanError> {
+        self.named(|world| world.imports.push(import.name.name))?;
+        direct(import.ty.kind())
+    }
+
+    /// Records an export, which adds one more item to its index space.
+    fn export(&mut self, export: ComponentExport<'a>) -> Result<(), ScanError> {
+        self.named(|world| world.exports.push(export.name.name))?;
+        match export.kind {
+            ComponentExternalKind::Module => self.again(Sort::Module, 0, export.index),
+            ComponentExternalKind::Component => self.again(Sort::Component, 0, export.index),
+            _ => Ok(()),
+        }
+    }
+
+    fn alias(&mut self, alias: ComponentAlias<'_>) -> Result<(), ScanError> {
+        match alias {
+            ComponentAlias::InstanceExport { kind, .. } => direct(kind),
+            ComponentAlias::Outer { kind: ComponentOuterAliasKind::CoreModule, count, index } => {
+                self.again(Sort::Module, count, index)
+            }
+            ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
+                self.again(Sort::Component, count, index)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Closes the innermost module or component, and adds it as an item to the enclosing component.
