@@ -39,12 +39,15 @@ fn settings_of_a_file_are_followed_whole_or_not_at_all() {
     assert_eq!(changes.iter().map(Change::to_string).collect::<Vec<_>>(), ["s (settings)"]);
 
     let refused = "images: {}\nconfigure:\n  errors:\n  - { pointer: /configure/errors/0, message: wrong }\n";
+    let in_a_text = "images:\n  a:\n    reason: |\n      one\nconfigure:\n  errors:\n  - { pointer: /images/a/reason, \
+                     message: wrong, position: [1, 2] }\n";
     for (text, expected) in [
         ("images: [", "lists.yaml:2:1: not valid YAML"),
         ("images: {}\nimages: {}\n", "lists.yaml:2:1: duplicate key `images`: the first is at 1:1"),
         ("", "lists.yaml:1:1: the file is empty: write `{}` if no settings are meant"),
         ("a: 1\n---\nb: 1\n", "lists.yaml:2:1: a second document begins here"),
         (refused, "lists.yaml:4:5: settings/configure/errors/0: wrong"),
+        (in_a_text, "lists.yaml:4:8: settings/images/a/reason: wrong"),
     ] {
         write(text);
         started.reloader.reload();
@@ -111,7 +114,7 @@ fn lists_of_both_places_are_joined_and_anything_else_stands_in_one() {
         ("/m/x", "settings/m/x"),
         ("/m/0", "settings/m/0"),
     ] {
-        let found = config.locate_setting(&policy, pointer);
+        let found = config.locate_setting(&policy, pointer, None);
         assert!(found.ends_with(expected), "{pointer}: {found}");
         assert_eq!(found.starts_with("lists.yaml"), expected.starts_with("lists.yaml"), "{pointer}: {found}");
     }

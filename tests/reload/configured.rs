@@ -80,6 +80,23 @@ fn a_settings_error_points_into_host_yaml() {
     );
 }
 
+/// A policy may name a place in a text. The message has the place in host.yaml, or the place in words if
+/// host.yaml has no such place.
+#[test]
+fn a_settings_error_in_a_text_points_into_the_text() {
+    let settings = "    images:\n      a: { reason: plain text }\n      b:\n        reason: |\n          first\n          \
+                    second\n    configure:\n      errors:\n      - { pointer: /images/b/reason, message: wrong, position: \
+                    [2, 3] }\n      - { pointer: /images/a/reason, message: bad, position: [1, 7] }\n      - { pointer: \
+                    /images/a/reason, message: none, position: [2, 0] }";
+    let installation = Installation::new(&scripted_yaml(settings));
+    let started = installation.start();
+    let problems = installation.problems(&started);
+    let expected = "policy s: host.yaml:15:13: settings/images/b/reason: wrong; host.yaml:11:26: \
+                    settings/images/a/reason: bad; host.yaml:11:20: line 2, column 1 of the text at \
+                    settings/images/a/reason: none (";
+    assert!(problems[0].starts_with(expected), "{problems:?}");
+}
+
 #[test]
 fn certificates_are_followed_whole_or_not_at_all() {
     let installation = Installation::with_a();

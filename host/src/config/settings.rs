@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{Config, ConfigError, PolicyConfig, pointer};
-use crate::config::yaml::{Document, Problem, quote};
+use crate::config::yaml::{Document, Location, Problem, quote};
 use crate::text;
 
 /// A file of settings that was read, for the positions of its values.
@@ -93,19 +93,23 @@ impl PolicyConfig {
 
 impl Config {
     /// Returns the position of a setting, as the beginning of a message: `host.yaml:12:5: settings/allow/0`.
-    /// `pointer` is a JSON Pointer into the settings of the policy.
+    /// `pointer` is a JSON Pointer into the settings of the policy, `within` a place in the string there. The
+    /// message has the line and column of that place in the file. If the file writes the string in another
+    /// way, such as with escapes, the message has the place in words.
     #[must_use]
-    pub fn locate_setting(&self, policy: &PolicyConfig, pointer: &str) -> String {
+    pub fn locate_setting(&self, policy: &PolicyConfig, pointer: &str, within: Option<Location>) -> String {
         if let Some(file) = &policy.settings_file
             && let Some(pointer) = file.pointer(pointer)
         {
-            let at = file.document.locate(&pointer);
-            return format!("{}:{at}: settings{pointer}", text::path(&file.path));
+            return located(&file.path, &file.document, &pointer, &pointer, within);
         }
         match policy.pointer.as_str() {
             // A policy of the command line is in no file.
-            "" => format!("settings{pointer}"),
-            entry => format!("{}: settings{pointer}", self.locate(&format!("{entry}/settings{pointer}"))),
+            "" => setting(pointer, within),
+            entry => {
+                let in_file = format!("{entry}/settings{pointer}");
+                located(&self.path, &self.document, &in_file, pointer, within)
+            }
         }
     }
 }
@@ -124,5 +128,29 @@ impl SettingsFile {
         let rest = tokens.next().map_or(String::new(), |rest| format!("/{rest}"));
         let translated = format!("/{key}/{index}");
         self.document.holds(&translated).then(|| format!("{translated}{rest}"))
+    }
+}
+
+/// Returns the position of the setting at `pointer`, which the file holds at `in_file`.
+fn located(
+    path: &Path,
+    document: &Document,
+    in_file: &str,
+    pointer: &str,
+    within: Option<Location>,
+) -> String {
+    let exact = within.and_then(|within| document.locate_in_text(in_file, within));
+    let (at, rest) = match exact {
+        Some(at) => (at, None),
+        None => (document.locate(in_file), within),
+    };
+    format!("{}:{at}: {}", text::path(path), setting(pointer, rest))
+}
+
+/// Names a setting, and a place in its text.
+fn setting(pointer: &str, within: Option<Location>) -> String {
+    match within {
+        Some(within) => format!("{} of the text at settings{pointer}", within.in_words()),
+        None => format!("settings{pointer}"),
     }
 }

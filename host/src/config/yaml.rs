@@ -6,6 +6,7 @@
 //! converted.
 
 mod excerpt;
+mod in_text;
 mod load;
 mod scalar;
 mod syntax;
@@ -100,6 +101,10 @@ pub struct Document {
     /// The content.
     pub value: Value,
     root: Node,
+    /// The text, for positions inside its strings.
+    text: Box<str>,
+    /// Lines of the file above the text.
+    above: usize,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -133,14 +138,18 @@ impl Document {
     /// Parses one document that is part of a text and begins in this line of the text, counted from 1. The
     /// ranges of its spans are relative to `bytes`.
     pub fn parse_from(bytes: &[u8], line: usize) -> Result<Self, YamlError> {
-        let root = Loader::load(bytes, line.saturating_sub(1)).map_err(|problems| YamlError { problems })?;
-        Ok(Self { value: root.value(), root })
+        let above = line.saturating_sub(1);
+        let root = Loader::load(bytes, above).map_err(|problems| YamlError { problems })?;
+        // The loader takes UTF-8 only.
+        let text = std::str::from_utf8(bytes).unwrap_or_default();
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        Ok(Self { value: root.value(), root, text: text.into(), above })
     }
 
     /// Returns an empty document at a position.
     #[must_use]
     pub fn at(at: Location) -> Self {
-        Self { value: Value::Null, root: Node { span: at.into(), ..Node::default() } }
+        Self { root: Node { span: at.into(), ..Node::default() }, ..Self::default() }
     }
 
     /// Returns the position of the value at an RFC 6901 JSON Pointer, or of its nearest existing parent.

@@ -110,14 +110,7 @@ impl LoadError {
 }
 
 fn settings_errors(errors: &[SettingsError]) -> String {
-    let lines: Vec<_> = errors
-        .iter()
-        .map(|error| match error.pointer.as_str() {
-            "" => error.message.clone(),
-            pointer => format!("{pointer}: {}", error.message),
-        })
-        .collect();
-    lines.join("; ")
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Checks that a component is a policy. Settings play no part.

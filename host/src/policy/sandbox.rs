@@ -15,6 +15,7 @@ use self::bindings::{ImagePolicy, ImagePolicyPre};
 use self::engine::{Engine, ticks};
 use self::store::State;
 use crate::config::PolicyLimits;
+use crate::config::yaml::Location;
 use crate::image::Image;
 use crate::isolate::{self, Panicked};
 use crate::limits;
@@ -39,6 +40,32 @@ pub struct SettingsError {
     pub pointer: String,
     /// Description of the error and of the expected value.
     pub message: String,
+    /// Place in the string at `pointer`; None if the whole value is meant.
+    pub position: Option<Location>,
+}
+
+impl SettingsError {
+    /// Takes an error over from the guest. A guest that counts from 0 means the beginning.
+    fn of(error: types::SettingsError) -> SettingsError {
+        let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX).max(1);
+        let position = error.position.map(|types::TextPosition { line, column }| Location {
+            line: count(line),
+            column: count(column),
+        });
+        SettingsError { pointer: bounded(&error.pointer), message: bounded(&error.message), position }
+    }
+}
+
+impl std::fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.position, self.pointer.as_str()) {
+            (None, "") => {}
+            (None, pointer) => write!(f, "{pointer}: ")?,
+            (Some(at), "") => write!(f, "{}: ", at.in_words())?,
+            (Some(at), pointer) => write!(f, "{} of the text at {pointer}: ", at.in_words())?,
+        }
+        f.write_str(&self.message)
+    }
 }
 
 /// Reason why an instance did not start.
@@ -82,16 +109,9 @@ impl Instance {
         let answer = guarded(|| bindings.image_policy_host_policy().call_configure(store, settings));
         match answer {
             Ok(Ok(())) => Ok(instance),
-            Ok(Err(errors)) => Err(StartError::Settings(
-                errors
-                    .into_iter()
-                    .take(LIST)
-                    .map(|error| SettingsError {
-                        pointer: bounded(&error.pointer),
-                        message: bounded(&error.message),
-                    })
-                    .collect(),
-            )),
+            Ok(Err(errors)) => {
+                Err(StartError::Settings(errors.into_iter().take(LIST).map(SettingsError::of).collect()))
+            }
             Err(error) => Err(StartError::Malfunction(malfunction(error, &instance.store, limits, deadline))),
         }
     }
@@ -264,4 +284,23 @@ fn checked(decision: wire::Decision) -> Result<Decision, Malfunction> {
 /// Returns a guest's text, escaped and cut for display.
 fn bounded(text: &str) -> String {
     text::shown(text, TEXT_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_settings_error_names_its_place() {
+        let at = Some(Location { line: 2, column: 7 });
+        for (pointer, position, expected) in [
+            ("", None, "wrong"),
+            ("/rules", None, "/rules: wrong"),
+            ("/rules", at, "line 2, column 7 of the text at /rules: wrong"),
+            ("", at, "line 2, column 7: wrong"),
+        ] {
+            let error = SettingsError { pointer: pointer.to_owned(), message: "wrong".to_owned(), position };
+            assert_eq!(error.to_string(), expected);
+        }
+    }
 }

@@ -510,7 +510,7 @@ fn describe(config: &Config, policy: &PolicyConfig, error: &LoadError) -> String
         return format!("{}: {error}", text::path(&policy.module));
     };
     let line = |error: &SettingsError| {
-        format!("{}: {}", config.locate_setting(policy, &error.pointer), error.message)
+        format!("{}: {}", config.locate_setting(policy, &error.pointer, error.position), error.message)
     };
     let lines: Vec<_> = errors.iter().take(limits::LIST.size()).map(line).collect();
     lines.join("; ")

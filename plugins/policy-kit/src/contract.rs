@@ -1,6 +1,8 @@
 //! The contract in Rust, generated from `wit/`, and what makes a policy component of a set of rules.
 
-pub use bindings::image_policy::host::types::{Context, Decision, Image, Outcome, SettingsError};
+pub use bindings::image_policy::host::types::{
+    Context, Decision, Image, Outcome, SettingsError, TextPosition,
+};
 
 /// What wit-bindgen makes of the world `image-policy`.
 #[expect(missing_docs, reason = "generated: the documentation is in wit/")]
@@ -17,6 +19,13 @@ impl Image {
             tag: self.tag.as_deref(),
             digest: self.digest.as_deref(),
         }
+    }
+}
+
+impl SettingsError {
+    /// Returns an error that concerns the whole value at `pointer`.
+    pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), message: message.into(), position: None }
     }
 }
 
@@ -65,8 +74,7 @@ macro_rules! export_policy {
                         log(Level::Warn, &warning);
                     }
                     POLICY.set(policy).map_err(|_| {
-                        let message = "configure was called a second time".to_owned();
-                        vec![SettingsError { pointer: String::new(), message }]
+                        vec![SettingsError::new("", "configure was called a second time")]
                     })
                 }
 

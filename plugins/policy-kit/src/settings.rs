@@ -26,7 +26,7 @@ pub struct Settings<'a> {
 impl<'a> Settings<'a> {
     /// Settings are one JSON object.
     pub fn read(json: &'a str) -> Result<Self, Vec<SettingsError>> {
-        let whole = |message: String| vec![SettingsError { pointer: String::new(), message }];
+        let whole = |message: String| vec![SettingsError::new("", message)];
         let not_json = |error| whole(format!("not JSON: {error}"));
         let value: &RawValue = serde_json::from_str(json).map_err(not_json)?;
         match kind(value) {
@@ -101,7 +101,7 @@ impl<'a> Settings<'a> {
     /// without end.
     pub fn mistake(&mut self, pointer: &str, message: impl Into<String>) {
         if self.mistakes.len() < MISTAKES {
-            self.mistakes.push(SettingsError { pointer: pointer.to_owned(), message: message.into() });
+            self.mistakes.push(SettingsError::new(pointer, message));
         }
     }
 

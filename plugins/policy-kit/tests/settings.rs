@@ -13,7 +13,7 @@ fn mistakes(json: &str) -> Vec<(String, String)> {
         settings.line("line", 10);
         settings.finish(())
     };
-    let told = |SettingsError { pointer, message }| (pointer, message);
+    let told = |SettingsError { pointer, message, .. }| (pointer, message);
     read().err().unwrap_or_default().into_iter().map(told).collect()
 }
 

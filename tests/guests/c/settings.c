@@ -93,6 +93,7 @@ static void mistake(settings_errors *errors, text pointer, const char *message) 
   errors->ptr = must(realloc(errors->ptr, (errors->len + 1) * sizeof *errors->ptr));
   settings_error *error = &errors->ptr[errors->len++];
   error->pointer = pointer;
+  error->position.is_some = false;
   image_policy_string_dup(&error->message, message);
 }
 

@@ -37,17 +37,19 @@ class Policy(exports.Policy):
 def check(settings: object) -> list[SettingsError]:
     """Every mistake in the settings, with its JSON Pointer."""
     if not isinstance(settings, dict):
-        return [SettingsError("", "expected an object with `allow`")]
+        return [SettingsError("", "expected an object with `allow`", None)]
     mistakes = [
-        SettingsError(f"/{escape(key)}", "no such setting: there is only `allow`") for key in settings if key != "allow"
+        SettingsError(f"/{escape(key)}", "no such setting: there is only `allow`", None)
+        for key in settings
+        if key != "allow"
     ]
     if "allow" not in settings:
-        mistakes.append(SettingsError("", "`allow` is missing: list the registries to trust"))
+        mistakes.append(SettingsError("", "`allow` is missing: list the registries to trust", None))
     elif not isinstance(settings["allow"], list):
-        mistakes.append(SettingsError("/allow", "expected a list of registries"))
+        mistakes.append(SettingsError("/allow", "expected a list of registries", None))
     else:
         mistakes += [
-            SettingsError(f"/allow/{index}", "expected a registry such as ghcr.io")
+            SettingsError(f"/allow/{index}", "expected a registry such as ghcr.io", None)
             for index, registry in enumerate(settings["allow"])
             if not isinstance(registry, str)
         ]

@@ -7,6 +7,7 @@ use bindings::exports::image_policy::host::policy::{
     Context, Decision, Guest, Image, Outcome, SettingsError,
 };
 use bindings::image_policy::host::log::{Level, log};
+use bindings::image_policy::host::types::TextPosition;
 
 pub(crate) mod bindings {
     wit_bindgen::generate!({ path: "../../../wit", world: "image-policy" });
@@ -20,13 +21,14 @@ pub struct Policy;
 
 impl Guest for Policy {
     fn configure(settings: String) -> Result<(), Vec<SettingsError>> {
-        let whole = |message| vec![SettingsError { pointer: String::new(), message }];
+        let whole = |message| vec![SettingsError { pointer: String::new(), message, position: None }];
         let settings: Settings = serde_json::from_str(&settings).map_err(|error| whole(error.to_string()))?;
         settings.configure.run.act(write).map_err(whole)?;
         if !settings.configure.errors.is_empty() {
-            let told = |Mistake { pointer, message }: &Mistake| SettingsError {
+            let told = |Mistake { pointer, message, position }: &Mistake| SettingsError {
                 pointer: pointer.clone(),
                 message: message.clone(),
+                position: position.map(|(line, column)| TextPosition { line, column }),
             };
             return Err(settings.configure.errors.iter().map(told).collect());
         }

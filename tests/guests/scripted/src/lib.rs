@@ -2,7 +2,7 @@
 //!
 //! ```yaml
 //! configure:                  # what `configure` does: everything that an image's script may say, and
-//!   errors: [{ pointer: /images, message: wrong }]
+//!   errors: [{ pointer: /images, message: wrong, position: [1, 2] }]
 //! images:                     # by repository; `*` for all others; without that they are abstained from
 //!   team/app: { outcome: allow, reason: fine }
 //!   team/bad: { trap: the message that is logged first }
@@ -38,6 +38,9 @@ struct Configure {
 struct Mistake {
     pointer: String,
     message: String,
+    /// Line and column in the text at the pointer.
+    #[serde(default)]
+    position: Option<(u32, u32)>,
 }
 
 /// What `evaluate` does, in this order.
