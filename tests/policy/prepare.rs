@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use host::config::{HostLimits, PolicyLimits};
+use host::config::{Grants, HostLimits, PolicyLimits};
 use host::policy::{Cache, Component, LoadError, Policy, Preparer, Wanted};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -263,10 +263,10 @@ fn a_component_is_compiled_once_for_all_its_policies() {
         let cache = Cache::open(&folder.path().join("cache"), 1 << 30).unwrap();
         let preparer = Preparer::new(support::preparer().engine().clone(), cache, program, false).unwrap();
         preparer.limit(&limits);
-        let bounds = PolicyLimits::default();
+        let (bounds, none) = (PolicyLimits::default(), Grants::default());
         let wanted: Vec<_> = settings
             .iter()
-            .map(|settings| Wanted { component: &component, settings, limits: &bounds })
+            .map(|settings| Wanted { component: &component, settings, limits: &bounds, grants: &none })
             .collect();
         let loaded = preparer.load_all(&wanted, Instant::now() + PATIENCE);
         assert_eq!(loaded.len(), wanted.len());

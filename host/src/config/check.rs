@@ -183,7 +183,7 @@ impl Checker<'_> {
             failure_policy: raw.failure_policy,
             message,
             limits,
-            capabilities: raw.capabilities,
+            capabilities: raw.capabilities.into_iter().collect(),
             pointer,
         })
     }

@@ -19,6 +19,7 @@ use crate::image::Image;
 use crate::limits;
 use crate::text;
 pub use error::{ConfigError, Problem};
+pub use grants::Grants;
 pub use images::ImageScope;
 pub use name::{NameError, PolicyName};
 pub use namespace::{NamespacePattern, NamespacePatterns};
@@ -31,6 +32,7 @@ mod shape;
 mod check;
 mod name;
 mod namespace;
+mod grants;
 mod images;
 mod settings;
 mod units;
@@ -227,8 +229,8 @@ pub struct PolicyConfig {
     pub message: Option<String>,
     /// Limits of the policy.
     pub limits: PolicyLimits,
-    /// Imports granted beyond `log`; default none.
-    pub capabilities: Vec<String>,
+    /// Capabilities granted beyond `log`; default none.
+    pub capabilities: Grants,
     /// JSON Pointer to the entry (`/policies/2`); empty for a bare file of `policyDirectory`.
     pub pointer: String,
 }
@@ -248,7 +250,7 @@ impl PolicyConfig {
             failure_policy: FailurePolicy::default(),
             message: None,
             limits: PolicyLimits::default(),
-            capabilities: Vec::new(),
+            capabilities: Grants::default(),
             pointer: String::new(),
         }
     }

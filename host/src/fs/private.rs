@@ -326,8 +326,18 @@ impl PrivateFolder {
     pub fn stands(&self) -> bool {
         let here = rustix::fs::fstat(&self.folder);
         let there = rustix::fs::stat(&self.path);
-        matches!((here, there), (Ok(here), Ok(there)) if (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino))
+        matches!((here, there), (Ok(here), Ok(there)) if is_same(&here, &there))
     }
+
+    /// Returns whether a name in this folder still leads to an open file.
+    pub fn leads_to(&self, name: &str, file: &File) -> bool {
+        let (here, there) = (rustix::fs::fstat(file), self.stat(name));
+        matches!((here, there), (Ok(here), Ok(there)) if is_same(&here, &there))
+    }
+}
+
+fn is_same(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
 fn check_file(stat: &Stat) -> Result<(), FileError> {

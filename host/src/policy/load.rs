@@ -15,8 +15,8 @@ use super::sandbox::engine::Engine;
 use super::sandbox::native::{Compiled, digest};
 use super::sandbox::store::State;
 use super::sandbox::{Context, Instance, SettingsError, StartError};
-use super::world::{POLICY, check_header, check_world, other_host};
-use crate::config::PolicyLimits;
+use super::world::{POLICY, check_header, check_imports, check_world, other_host};
+use crate::config::{Grants, PolicyLimits};
 use crate::image::Image;
 use crate::isolate::{self, Panicked};
 use crate::limits;
@@ -121,7 +121,7 @@ pub fn check(engine: &Engine, component: &[u8]) -> Result<(), LoadError> {
     check_front(component)?;
     let compiled = compile(engine, component)?;
     let component = compiled.load(engine).map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
-    link(engine, &component).map(|_| ())
+    link(engine, &component, &Grants::default()).map(|_| ())
 }
 
 /// Checks everything that needs no compilation: the component belongs to the world and is within the limits.
@@ -207,11 +207,21 @@ pub struct Policy {
     form: ArcSwap<Form>,
     /// Outcome of its snapshot; unset while undecided.
     snapshot: OnceLock<Result<(), SnapshotError>>,
-    settings: String,
-    limits: PolicyLimits,
-    digest: String,
+    origin: Origin,
     log: Vec<LogLine>,
     record: Record,
+}
+
+/// Everything besides native code with which a policy is loaded.
+pub(super) struct Origin {
+    /// SHA-256 of the component, in hexadecimal.
+    pub(super) digest: String,
+    /// Settings as JSON.
+    pub(super) settings: String,
+    /// Limits of its instances.
+    pub(super) limits: PolicyLimits,
+    /// Capabilities that it may import.
+    pub(super) grants: Grants,
 }
 
 /// Linked component from which instances start.
@@ -235,22 +245,23 @@ impl Policy {
     ) -> Result<Policy, LoadError> {
         check_front(component)?;
         let compiled = compile(engine, component)?;
-        Policy::configured_each_time(engine, &compiled, digest(component), settings.to_string(), limits)
+        let (digest, settings) = (digest(component), settings.to_string());
+        let origin = Origin { digest, settings, limits: limits.clone(), grants: Grants::default() };
+        Policy::configured_each_time(engine, &compiled, origin)
     }
 
     /// Links a compiled component and configures an instance once, to check that the policy accepts its
-    /// settings. `digest` is the digest of the component.
+    /// settings.
     pub(super) fn configured_each_time(
         engine: &Engine,
         compiled: &Compiled,
-        digest: String,
-        settings: String,
-        limits: &PolicyLimits,
+        origin: Origin,
     ) -> Result<Policy, LoadError> {
         let component = compiled.load(engine).map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
-        let pre = link(engine, &component)?;
+        let pre = link(engine, &component, &origin.grants)?;
+        let Origin { settings, limits, .. } = &origin;
         let mut instance =
-            Instance::start(engine, &pre, Some(&settings), limits, limits.deadline).map_err(|error| {
+            Instance::start(engine, &pre, Some(settings), limits, limits.deadline).map_err(|error| {
                 match error {
                     StartError::Contract(how) => LoadError::Contract(how),
                     StartError::Settings(errors) => LoadError::Settings(errors),
@@ -259,17 +270,8 @@ impl Policy {
             })?;
         let log = instance.take_log();
         let form = ArcSwap::from_pointee(Form { pre, configured: false });
-        let (engine, limits) = (engine.clone(), limits.clone());
-        Ok(Policy {
-            engine,
-            form,
-            snapshot: OnceLock::new(),
-            settings,
-            limits,
-            digest,
-            log,
-            record: Record::default(),
-        })
+        let (engine, snapshot) = (engine.clone(), OnceLock::new());
+        Ok(Policy { engine, form, snapshot, origin, log, record: Record::default() })
     }
 
     /// Links the compiled snapshot of a policy. `log` holds the lines that the policy wrote when it was
@@ -277,15 +279,14 @@ impl Policy {
     pub(super) fn of_snapshot(
         engine: &Engine,
         compiled: &Compiled,
-        digest: String,
-        settings: String,
-        limits: &PolicyLimits,
+        origin: Origin,
         log: Vec<LogLine>,
     ) -> Result<Policy, LoadError> {
         let component = compiled.load(engine).map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
-        let form = ArcSwap::from_pointee(Form { pre: link(engine, &component)?, configured: true });
-        let (engine, limits, snapshot) = (engine.clone(), limits.clone(), OnceLock::from(Ok(())));
-        Ok(Policy { engine, form, snapshot, settings, limits, digest, log, record: Record::default() })
+        let pre = link(engine, &component, &origin.grants)?;
+        let form = ArcSwap::from_pointee(Form { pre, configured: true });
+        let (engine, snapshot) = (engine.clone(), OnceLock::from(Ok(())));
+        Ok(Policy { engine, form, snapshot, origin, log, record: Record::default() })
     }
 
     /// Returns the size of its native code in bytes, with everything that is mapped along with the code.
@@ -302,7 +303,7 @@ impl Policy {
     pub(super) fn adopt(&self, compiled: &Compiled) -> Result<(), SnapshotError> {
         let component = compiled.load(&self.engine);
         let component = component.map_err(|error| SnapshotError::Impossible(in_one_line(&error)))?;
-        let pre = link(&self.engine, &component)?;
+        let pre = link(&self.engine, &component, &self.origin.grants)?;
         let snapshot = Form { pre, configured: true };
         let before = self.form.load_full();
         let (mut fastest, mut fastest_before) = (Duration::MAX, Duration::MAX);
@@ -336,26 +337,26 @@ impl Policy {
 
     fn time(&self, form: &Form) -> Result<Duration, SnapshotError> {
         let started = Instant::now();
-        drop(self.start_as(form, self.limits.deadline).map_err(SnapshotError::Malfunction)?);
+        drop(self.start_as(form, self.origin.limits.deadline).map_err(SnapshotError::Malfunction)?);
         Ok(started.elapsed())
     }
 
     /// Evaluates an image with a fresh instance.
     fn ask(&self, form: &Form, image: &str) -> Result<Decision, Malfunction> {
         let image = Image::parse(image).map_err(|error| Malfunction::Trap(error.to_string()))?;
-        let deadline = self.limits.deadline;
+        let deadline = self.origin.limits.deadline;
         let mut instance = self.start_as(form, deadline)?;
         instance.evaluate(&image, &Context::new("default", &[]), deadline)
     }
 
     /// Returns the SHA-256 of the component, in hexadecimal.
     pub fn digest(&self) -> &str {
-        &self.digest
+        &self.origin.digest
     }
 
     /// Returns its settings, as JSON.
     pub fn settings(&self) -> &str {
-        &self.settings
+        &self.origin.settings
     }
 
     /// Returns the log lines that the policy wrote when it was configured.
@@ -370,7 +371,12 @@ impl Policy {
 
     /// Returns the limits of its instances.
     pub fn limits(&self) -> &PolicyLimits {
-        &self.limits
+        &self.origin.limits
+    }
+
+    /// Returns the capabilities that it is granted.
+    pub fn grants(&self) -> &Grants {
+        &self.origin.grants
     }
 
     /// Starts a fresh, configured instance within `deadline`.
@@ -379,17 +385,17 @@ impl Policy {
     }
 
     fn start_as(&self, form: &Form, deadline: Duration) -> Result<Instance, Malfunction> {
-        let settings = (!form.configured).then_some(self.settings.as_str());
-        Instance::start(&self.engine, &form.pre, settings, &self.limits, deadline).map_err(
-            |error| match error {
+        let settings = (!form.configured).then_some(self.origin.settings.as_str());
+        Instance::start(&self.engine, &form.pre, settings, &self.origin.limits, deadline).map_err(|error| {
+            match error {
                 StartError::Malfunction(malfunction) => malfunction,
                 StartError::Contract(how) => Malfunction::Contract(how),
                 StartError::Settings(errors) => Malfunction::Contract(format!(
                     "`configure` refused settings that it had taken when it was loaded: {}",
                     settings_errors(&errors)
                 )),
-            },
-        )
+            }
+        })
     }
 }
 
@@ -406,11 +412,14 @@ const STARTS: usize = 10;
 
 impl std::fmt::Debug for Policy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Policy").field("digest", &self.digest).finish_non_exhaustive()
+        f.debug_struct("Policy").field("digest", &self.origin.digest).finish_non_exhaustive()
     }
 }
 
-fn link(engine: &Engine, component: &Component) -> Result<ImagePolicyPre<State>, LoadError> {
+/// Links a component, whose imports must all be granted to the policy.
+fn link(engine: &Engine, component: &Component, grants: &Grants) -> Result<ImagePolicyPre<State>, LoadError> {
+    let world = component.component_type();
+    check_imports(world.imports(&engine.engine).map(|(name, _)| name), grants)?;
     let contract = |error| LoadError::Contract(in_one_line(&error));
     let linked = engine.linker.instantiate_pre(component).map_err(contract)?;
     ImagePolicyPre::new(linked).map_err(contract)

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
+use crate::config::{FailurePolicy, Grants, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
 use crate::policy::NotLoaded;
 use crate::telemetry::timestamp;
 
@@ -91,7 +91,7 @@ pub struct PolicyContent {
     pub loaded: Result<Version, NotLoaded>,
 }
 
-/// Component, settings and limits from which a policy was loaded.
+/// Component, settings, limits and grants with which a policy was loaded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Version {
@@ -101,6 +101,9 @@ pub struct Version {
     pub settings: Value,
     /// Limits of its instances.
     pub limits: PolicyLimits,
+    /// Capabilities that the policy is granted. A record from before this field existed has none.
+    #[serde(default, skip_serializing_if = "Grants::is_empty")]
+    pub grants: Grants,
 }
 
 impl Content {
@@ -160,6 +163,7 @@ impl Content {
                 of(policy).is_some() && of(&old).is_some() && of(policy) != of(&old)
             };
             let limits = |version: &Version| serde_json::to_value(&version.limits).unwrap_or_default();
+            let grants = |version: &Version| version.grants.iter().collect();
             add(
                 name,
                 &[
@@ -168,6 +172,7 @@ impl Content {
                     ("component", version(|version| version.component.clone().into())),
                     ("settings", version(|version| version.settings.clone())),
                     ("limits", version(limits)),
+                    ("capabilities", version(grants)),
                     ("match", policy.scope != old.scope),
                     ("mode", policy.mode != old.mode),
                     ("failurePolicy", policy.failure_policy != old.failure_policy),
@@ -197,5 +202,42 @@ impl fmt::Display for Change {
             Some(policy) => write!(f, "{policy} ({})", self.what.join(", ")),
             None => f.write_str(&self.what.join(", ")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn granted(grants: &[&str]) -> Content {
+        let version = Version {
+            component: "c".to_owned(),
+            settings: Value::Null,
+            limits: PolicyLimits::default(),
+            grants: grants.iter().map(|grant| (*grant).to_owned()).collect(),
+        };
+        let policy = PolicyContent {
+            name: PolicyName::try_from("p").unwrap(),
+            scope: Scope::default(),
+            mode: Mode::default(),
+            failure_policy: FailurePolicy::default(),
+            message: None,
+            loaded: Ok(version),
+        };
+        Content { rules: Rules::default(), limits: HostLimits::default(), policies: vec![policy] }
+    }
+
+    #[test]
+    fn grants_are_part_of_a_generation() {
+        let (none, one, two) = (granted(&[]), granted(&["a"]), granted(&["b", "a"]));
+        assert!(none.identity() != one.identity() && one.identity() != two.identity());
+        assert_eq!(two.identity(), granted(&["a", "b", "a"]).identity(), "the order does not count");
+        let changes = one.changes_since(&none);
+        assert_eq!(changes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["p (capabilities)"]);
+        // A record without the field is from a version that granted nothing.
+        let read =
+            |content: &Content| serde_json::to_value(content).and_then(serde_json::from_value::<Content>);
+        assert!(!serde_json::to_string(&none).unwrap().contains("grants"));
+        assert_eq!((read(&none).unwrap(), read(&two).unwrap()), (none, two));
     }
 }

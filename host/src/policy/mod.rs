@@ -71,13 +71,14 @@ impl From<String> for NotLoaded {
 }
 
 impl Policy {
-    /// Returns the component, settings and limits from which the policy was loaded.
+    /// Returns the component, settings, limits and grants with which the policy was loaded.
     pub(crate) fn version(&self) -> Version {
         Version {
             component: self.digest().to_owned(),
             // The same library wrote this JSON.
             settings: serde_json::from_str(self.settings()).unwrap_or_default(),
             limits: self.limits().clone(),
+            grants: self.grants().clone(),
         }
     }
 }

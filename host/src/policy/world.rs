@@ -3,13 +3,16 @@
 
 use super::compile::scan::{Names, scan};
 use super::load::LoadError;
+use crate::config::Grants;
 use crate::text;
 
 /// Interface that a policy exports.
 pub(super) const POLICY: &str = "image-policy:host/policy@0.1.0";
 /// Interfaces of the contract that every policy may import. The types hold no function, and the log passes
 /// nothing into the policy.
-const GRANTED: [&str; 2] = ["image-policy:host/types@0.1.0", "image-policy:host/log@0.1.0"];
+const ALWAYS: [&str; 2] = ["image-policy:host/types@0.1.0", "image-policy:host/log@0.1.0"];
+/// Capabilities that host.yaml can grant, each with the interfaces of the contract that it lets a policy import.
+const CAPABILITIES: &[(&str, &[&str])] = &[];
 /// Packages of WASI 0.2 that the host provides without access to anything.
 const INERT: [&str; 6] =
     ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
@@ -62,27 +65,48 @@ impl World {
     /// Returns true if the component imports only `log`, the types, and WASI without access to anything. Its
     /// decisions then depend on image, context and settings alone.
     pub fn is_pure(&self) -> bool {
-        self.imports.iter().all(|name| is_granted(name))
+        self.imports.iter().all(|name| is_inert(name))
     }
 }
 
-fn is_granted(name: &str) -> bool {
-    GRANTED.contains(&name) || INERT.iter().any(|package| name.starts_with(package))
+/// Returns whether every policy may import the interface, because it gives access to nothing.
+fn is_inert(name: &str) -> bool {
+    ALWAYS.contains(&name) || INERT.iter().any(|package| name.starts_with(package))
 }
 
+/// Returns the capability to which an interface belongs.
+fn capability_of(name: &str) -> Option<&'static str> {
+    let mut capabilities = CAPABILITIES.iter();
+    capabilities.find(|(_, interfaces)| interfaces.contains(&name)).map(|(capability, _)| *capability)
+}
+
+/// Checks that a component is a policy, and imports nothing that no policy can be granted.
 pub(super) fn check_world(world: &Names<'_>) -> Result<(), LoadError> {
-    let shown = |name: &str| text::shown(name, 128);
     if !world.exports.contains(&POLICY) {
         let exported = match world.exports.as_slice() {
             [] => "nothing".to_owned(),
             names => {
-                names.iter().take(8).map(|name| format!("`{}`", shown(name))).collect::<Vec<_>>().join(", ")
+                let shown = names.iter().take(8).map(|name| format!("`{}`", text::shown(name, 128)));
+                shown.collect::<Vec<_>>().join(", ")
             }
         };
         return Err(LoadError::World(exported));
     }
-    match world.imports.iter().find(|name| !is_granted(name)) {
-        Some(name) => Err(LoadError::Import(shown(name))),
+    let all = CAPABILITIES.iter().map(|(capability, _)| (*capability).to_owned()).collect();
+    check_imports(world.imports.iter().copied(), &all)
+}
+
+/// Checks that a policy with these grants may import every interface.
+pub(super) fn check_imports<'a>(
+    mut imports: impl Iterator<Item = &'a str>,
+    grants: &Grants,
+) -> Result<(), LoadError> {
+    let may = |name: &str| {
+        is_inert(name)
+            || capability_of(name).is_some_and(|capability| grants.iter().any(|grant| grant == capability))
+    };
+    match imports.find(|name| !may(name)) {
+        Some(name) => Err(LoadError::Import(text::shown(name, 128))),
         None => Ok(()),
     }
 }

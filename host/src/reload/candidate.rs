@@ -402,7 +402,8 @@ fn load(
 ) -> Vec<Result<Loaded, String>> {
     let new = configured.iter().zip(&found).filter_map(|(policy, found)| match found {
         Ok(Found::New(component)) => {
-            Some(Wanted { component, settings: &policy.settings, limits: &policy.limits })
+            let PolicyConfig { settings, limits, capabilities: grants, .. } = policy;
+            Some(Wanted { component, settings, limits, grants })
         }
         _ => None,
     });
@@ -477,8 +478,8 @@ fn unchanged<'a>(
     let prepared = prepared.iter().map(|prepared| (&prepared.name, &prepared.policy, false));
     let mut known = in_force.chain(prepared).filter(|(name, ..)| **name == policy.name);
     known.find_map(|(_, loaded, in_force)| {
-        let same = (loaded.digest(), loaded.settings(), loaded.limits())
-            == (component.digest.as_str(), settings, &policy.limits);
+        let same = (loaded.digest(), loaded.settings(), loaded.limits(), loaded.grants())
+            == (component.digest.as_str(), settings, &policy.limits, &policy.capabilities);
         same.then_some((loaded, in_force))
     })
 }
@@ -500,7 +501,8 @@ impl Refused {
 /// Returns the digest of all that a rejection depends on.
 fn attempt_digest(config: &Config, policy: &PolicyConfig, component: &Component, settings: &str) -> String {
     let host = (config.limits.prepare_time, config.limits.prepare_memory);
-    digest(format!("{}\n{settings}\n{:?}\n{host:?}", component.digest, policy.limits).as_bytes())
+    let terms = (&policy.limits, &policy.capabilities);
+    digest(format!("{}\n{settings}\n{terms:?}\n{host:?}", component.digest).as_bytes())
 }
 
 /// Describes an error in the settings with its place in host.yaml or the settings file, and any other error

@@ -431,6 +431,7 @@ mod tests {
                 component: component.digest.clone(),
                 settings: serde_json::json!({ "allow": ["x"] }),
                 limits: Default::default(),
+                grants: Default::default(),
             }),
         });
         let published = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(number);

@@ -21,6 +21,7 @@ pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, 
         component,
         settings: &version.settings,
         limits: &version.limits,
+        grants: &version.grants,
     });
     let mut loaded = preparer.load_all(&wanted.collect::<Vec<_>>(), until).into_iter();
     let entries = policies.iter().zip(&components).map(|(policy, component)| {

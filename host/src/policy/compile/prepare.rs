@@ -15,9 +15,9 @@ use super::cache::Cache;
 use super::child::Bounds;
 use super::confine::Confinement;
 use super::jobs::{Configured, Job, Shared, read_configured, unpanicked};
-use crate::config::{HostLimits, PolicyLimits};
+use crate::config::{Grants, HostLimits, PolicyLimits};
 use crate::isolate;
-use crate::policy::load::{LoadError, Policy, SnapshotError};
+use crate::policy::load::{LoadError, Origin, Policy, SnapshotError};
 use crate::policy::sandbox::engine::Engine;
 use crate::policy::sandbox::native::{Compiled, digest};
 
@@ -52,6 +52,8 @@ pub struct Wanted<'a> {
     pub settings: &'a Value,
     /// Limits of its instances.
     pub limits: &'a PolicyLimits,
+    /// Capabilities that it may import.
+    pub grants: &'a Grants,
 }
 
 /// Service that compiles and loads policies.
@@ -171,7 +173,7 @@ impl Preparer {
         results.into_iter().map(|result| result.into_inner().unwrap_or_else(missing)).collect()
     }
 
-    /// Waits until a component is compiled, and loads it with its settings.
+    /// Waits until a component is compiled, and loads it with its settings and without grants.
     ///
     /// # Errors
     /// Returns [`LoadError`]; [`LoadError::Preparing`] if the component is not compiled by `until`.
@@ -183,36 +185,35 @@ impl Preparer {
         limits: &PolicyLimits,
         until: Instant,
     ) -> Result<Arc<Policy>, LoadError> {
-        self.load_of(&Batch::new(), &Wanted { component, settings, limits }, until)
+        let grants = &Grants::default();
+        self.load_of(&Batch::new(), &Wanted { component, settings, limits, grants }, until)
     }
 
     fn load_of(&self, batch: &Batch, wanted: &Wanted<'_>, until: Instant) -> Result<Arc<Policy>, LoadError> {
-        let (shared, Wanted { component, settings, limits }) = (&self.shared, *wanted);
-        let (digest, settings) = (component.digest.clone(), settings.to_string());
-        let key = shared.configured_key(&digest, &settings, limits);
+        let (shared, Wanted { component, settings, limits, grants }) = (&self.shared, *wanted);
+        let (digest, settings) = (&component.digest, settings.to_string());
+        let key = shared.configured_key(digest, &settings, limits);
+        let origin = || Origin {
+            digest: digest.clone(),
+            settings: settings.clone(),
+            limits: limits.clone(),
+            grants: grants.clone(),
+        };
         let known = shared.cache.get(&key).and_then(|entry| read_configured(&entry));
         if let Some((Configured { log, impossible: None }, code)) = known.as_ref() {
             let code = Compiled::vouched(code.clone());
-            let policy = Policy::of_snapshot(
-                &shared.engine,
-                &code,
-                digest.clone(),
-                settings.clone(),
-                limits,
-                log.clone(),
-            );
             // An entry that cannot be loaded counts as absent.
-            if let Ok(policy) = policy {
+            if let Ok(policy) = Policy::of_snapshot(&shared.engine, &code, origin(), log.clone()) {
                 return Ok(Arc::new(policy));
             }
         }
         let job = || shared.job(component);
-        let job = match batch.get(&digest) {
+        let job = match batch.get(digest) {
             Some(shared) => shared.get_or_init(job).clone()?,
             None => job()?,
         };
         let compiled = shared.wait(&job, until)?;
-        let policy = Policy::configured_each_time(&shared.engine, &compiled, digest, settings, limits)?;
+        let policy = Policy::configured_each_time(&shared.engine, &compiled, origin())?;
         let policy = Arc::new(policy);
         match known {
             Some((Configured { impossible: Some(why), .. }, _)) => {

@@ -3,7 +3,7 @@
 
 use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -47,11 +47,7 @@ impl Lock {
 
     /// Returns whether the file still locks the folder. Someone may have removed or replaced the file.
     pub(super) fn holds(&self, folder: &PrivateFolder) -> bool {
-        let is_same = || -> io::Result<bool> {
-            let (one, other) = (self.file.metadata()?, folder.stat(NAME)?);
-            Ok((one.dev(), one.ino()) == (other.st_dev, other.st_ino))
-        };
-        is_same().unwrap_or(false)
+        folder.leads_to(NAME, &self.file)
     }
 
     /// Returns the process that holds the lock of the folder, or None if no process holds it.

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::config::DecisionLogConfig;
@@ -59,13 +59,8 @@ impl Files {
 
     /// Returns whether the file is still the current one in `directory`, and measures it again.
     pub(super) fn stands_in(&mut self, directory: &Path) -> io::Result<bool> {
-        let here = self.file.metadata()?;
-        let stands = self.directory == directory
-            && self.folder.stands()
-            && self
-                .folder
-                .stat(CURRENT)
-                .is_ok_and(|there| (there.st_dev, there.st_ino) == (here.dev(), here.ino()));
+        let stands =
+            self.directory == directory && self.folder.stands() && self.folder.leads_to(CURRENT, &self.file);
         if stands {
             self.measure()?;
         }
