@@ -443,7 +443,7 @@ fn a_policy_that_uses_up_the_budget_is_not_taken_for_quick() {
     for _ in 0..2 {
         assert!(!evaluate(&set, &support::review("default", &images)).allowed());
     }
-    let seen = set.policies[0].loaded.as_ref().unwrap().record().seen();
+    let seen = set.policies[0].loaded.as_ref().unwrap().stats().snapshot();
     assert!(seen.expected >= Duration::from_millis(20), "{seen:?}");
     assert!(seen.evaluations <= 8, "{seen:?}");
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host::config::{Grants, HostLimits, PolicyLimits};
-use host::policy::{Cache, Component, LoadError, Policy, Preparer, Wanted};
+use host::policy::{Cache, Component, LoadError, LoadRequest, Policy, Preparer};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -266,7 +266,7 @@ fn a_component_is_compiled_once_for_all_its_policies() {
         let (bounds, none) = (PolicyLimits::default(), Grants::default());
         let wanted: Vec<_> = settings
             .iter()
-            .map(|settings| Wanted { component: &component, settings, limits: &bounds, grants: &none })
+            .map(|settings| LoadRequest { component: &component, settings, limits: &bounds, grants: &none })
             .collect();
         let loaded = preparer.load_all(&wanted, Instant::now() + PATIENCE);
         assert_eq!(loaded.len(), wanted.len());

@@ -249,7 +249,7 @@ fn what_the_gate_judges_counts_nowhere() {
     assert_eq!(differences.reviews, 2);
     for (set, fresh) in [(&before, support::set(allows())), (&after, support::set(denies_bad()))] {
         let seen = |set: &PolicySet| {
-            let seen = set.policies[0].loaded.as_ref().unwrap().record().seen();
+            let seen = set.policies[0].loaded.as_ref().unwrap().stats().snapshot();
             (seen.evaluations, seen.expected)
         };
         assert_eq!(seen(set), seen(&fresh));

@@ -1,6 +1,6 @@
 //! The attempts at an evaluation, by its expected duration. Pure.
 //!
-//! The expected duration of a policy follows its earlier ones ([`crate::policy::Record`]). An attempt that
+//! The expected duration of a policy follows its earlier ones ([`crate::policy::PolicyStats`]). An attempt that
 //! takes longer is aborted and repeated in a slower lane, where it delays only evaluations of its own pace.
 //! Instances are fresh and policies pure, so nothing of an aborted attempt remains.
 //!
@@ -77,7 +77,7 @@ impl Costs {
         let (mut enforced, mut audits, mut is_audited) = (Duration::ZERO, Duration::ZERO, false);
         for entry in applying(set, review) {
             let count = images.judged_by(entry);
-            let each = entry.loaded.as_ref().map_or(Duration::ZERO, |policy| policy.record().expected());
+            let each = entry.loaded.as_ref().map_or(Duration::ZERO, |policy| policy.stats().expected());
             match entry.mode {
                 Mode::Enforce => enforced += each.saturating_mul(count),
                 Mode::Audit => {

@@ -105,7 +105,7 @@ impl Evaluation<'_> {
         self.record_durations();
         for sample in &self.samples {
             if let Some(result) = &sample.result {
-                sample.policy.record().ended(result.as_ref().err());
+                sample.policy.stats().record_result(result.as_ref().err());
             }
         }
         self.verdict
@@ -113,7 +113,7 @@ impl Evaluation<'_> {
 
     /// Records only durations, for an evaluation that is repeated.
     pub fn record_durations(&self) {
-        self.samples.iter().for_each(|sample| sample.policy.record().took(sample.took));
+        self.samples.iter().for_each(|sample| sample.policy.stats().record_duration(sample.took));
     }
 }
 

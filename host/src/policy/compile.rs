@@ -2,7 +2,7 @@
 
 pub(super) mod prepare;
 mod jobs;
-pub(super) mod child;
+pub(super) mod worker;
 pub(super) mod confine;
 pub(super) mod cache;
 pub(super) mod snapshot;

@@ -9,12 +9,12 @@ use serde_json::Value;
 use wasmtime::component::Component;
 
 use super::compile::scan::{ScanError, scan};
-use super::record::Record;
 use super::sandbox::bindings::ImagePolicyPre;
 use super::sandbox::engine::Engine;
-use super::sandbox::native::{Compiled, digest};
-use super::sandbox::store::State;
+use super::sandbox::instance_state::InstanceState;
+use super::sandbox::native::{NativeCode, digest};
 use super::sandbox::{Context, Instance, SettingsError, StartError};
+use super::stats::PolicyStats;
 use super::world::{POLICY, check_header, check_imports, check_world, other_host};
 use crate::config::{Grants, PolicyLimits};
 use crate::image::Image;
@@ -159,9 +159,9 @@ impl From<CompileError> for LoadError {
 
 /// Compiles a component that passed [`check_front`], without making any of its code executable. Linking finds
 /// out later whether its functions have the contract's types.
-pub(super) fn compile(engine: &Engine, component: &[u8]) -> Result<Compiled, CompileError> {
+pub(super) fn compile(engine: &Engine, component: &[u8]) -> Result<NativeCode, CompileError> {
     match isolate::run(|| engine.engine.precompile_component(component)) {
-        Ok(Ok(code)) => Ok(Compiled::vouched(code)),
+        Ok(Ok(code)) => Ok(NativeCode::trusted(code)),
         Ok(Err(error)) if is_out_of_memory(&error) => Err(CompileError::Memory),
         Ok(Err(error)) => Err(CompileError::Invalid(in_one_line(&error))),
         Err(Panicked) => Err(CompileError::Panicked),
@@ -209,7 +209,7 @@ pub struct Policy {
     snapshot: OnceLock<Result<(), SnapshotError>>,
     origin: Origin,
     log: Vec<LogLine>,
-    record: Record,
+    stats: PolicyStats,
 }
 
 /// Everything besides native code with which a policy is loaded.
@@ -226,7 +226,7 @@ pub(super) struct Origin {
 
 /// Linked component from which instances start.
 struct Form {
-    pre: ImagePolicyPre<State>,
+    pre: ImagePolicyPre<InstanceState>,
     /// Whether instances begin in a configured state.
     configured: bool,
 }
@@ -254,7 +254,7 @@ impl Policy {
     /// settings.
     pub(super) fn configured_each_time(
         engine: &Engine,
-        compiled: &Compiled,
+        compiled: &NativeCode,
         origin: Origin,
     ) -> Result<Policy, LoadError> {
         let component = compiled.load(engine).map_err(|error| LoadError::Invalid(in_one_line(&error)))?;
@@ -271,14 +271,14 @@ impl Policy {
         let log = instance.take_log();
         let form = ArcSwap::from_pointee(Form { pre, configured: false });
         let (engine, snapshot) = (engine.clone(), OnceLock::new());
-        Ok(Policy { engine, form, snapshot, origin, log, record: Record::default() })
+        Ok(Policy { engine, form, snapshot, origin, log, stats: PolicyStats::default() })
     }
 
     /// Links the compiled snapshot of a policy. `log` holds the lines that the policy wrote when it was
     /// configured.
     pub(super) fn of_snapshot(
         engine: &Engine,
-        compiled: &Compiled,
+        compiled: &NativeCode,
         origin: Origin,
         log: Vec<LogLine>,
     ) -> Result<Policy, LoadError> {
@@ -286,7 +286,7 @@ impl Policy {
         let pre = link(engine, &component, &origin.grants)?;
         let form = ArcSwap::from_pointee(Form { pre, configured: true });
         let (engine, snapshot) = (engine.clone(), OnceLock::from(Ok(())));
-        Ok(Policy { engine, form, snapshot, origin, log, record: Record::default() })
+        Ok(Policy { engine, form, snapshot, origin, log, stats: PolicyStats::default() })
     }
 
     /// Returns the size of its native code in bytes, with everything that is mapped along with the code.
@@ -300,7 +300,7 @@ impl Policy {
     /// # Errors
     /// Returns the reason if the policy stays as it is: the snapshot does not link or start, decides
     /// differently on a typical image, or starts no faster.
-    pub(super) fn adopt(&self, compiled: &Compiled) -> Result<(), SnapshotError> {
+    pub(super) fn adopt(&self, compiled: &NativeCode) -> Result<(), SnapshotError> {
         let component = compiled.load(&self.engine);
         let component = component.map_err(|error| SnapshotError::Impossible(in_one_line(&error)))?;
         let pre = link(&self.engine, &component, &self.origin.grants)?;
@@ -365,8 +365,8 @@ impl Policy {
     }
 
     /// Returns the statistics of the policy since it was loaded.
-    pub fn record(&self) -> &Record {
-        &self.record
+    pub fn stats(&self) -> &PolicyStats {
+        &self.stats
     }
 
     /// Returns the limits of its instances.
@@ -417,7 +417,11 @@ impl std::fmt::Debug for Policy {
 }
 
 /// Links a component, whose imports must all be granted to the policy.
-fn link(engine: &Engine, component: &Component, grants: &Grants) -> Result<ImagePolicyPre<State>, LoadError> {
+fn link(
+    engine: &Engine,
+    component: &Component,
+    grants: &Grants,
+) -> Result<ImagePolicyPre<InstanceState>, LoadError> {
     let world = component.component_type();
     check_imports(world.imports(&engine.engine).map(|(name, _)| name), grants)?;
     let contract = |error| LoadError::Contract(in_one_line(&error));

@@ -3,7 +3,7 @@
 mod compile;
 pub mod manifest;
 mod sandbox;
-mod record;
+mod stats;
 mod load;
 mod world;
 mod audit_only;
@@ -15,16 +15,16 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 pub use self::compile::cache::Cache;
-pub(crate) use self::compile::child::{VERB as PREPARE, serve_request};
 pub use self::compile::confine::{ConfineError, Confinement, Profile, confine, deny_access, filter_calls};
-pub use self::compile::prepare::{Component, Preparer, Wanted};
+pub use self::compile::prepare::{Component, LoadRequest, Preparer};
 pub use self::compile::scan::ScanError;
+pub(crate) use self::compile::worker::{VERB as PREPARE, serve_request};
 pub use self::load::{LoadError, Policy, SnapshotError, check};
-pub use self::record::{Record, Seen};
 pub use self::sandbox::SettingsError;
 pub use self::sandbox::engine::{Engine, EngineError, Purpose};
 pub use self::sandbox::native::digest;
 pub(crate) use self::sandbox::{Context, Instance};
+pub use self::stats::{PolicyStats, StatsSnapshot};
 pub use self::world::World;
 pub(crate) use self::world::check_header;
 use crate::config::{FailurePolicy, HostLimits, Mode, PolicyName, Rules, Scope};

@@ -11,7 +11,8 @@ pub(super) const POLICY: &str = "image-policy:host/policy@0.1.0";
 /// Interfaces of the contract that every policy may import. The types hold no function, and the log passes
 /// nothing into the policy.
 const ALWAYS: [&str; 2] = ["image-policy:host/types@0.1.0", "image-policy:host/log@0.1.0"];
-/// Capabilities that host.yaml can grant, each with the interfaces of the contract that it lets a policy import.
+/// Capabilities that host.yaml can grant, each with the interfaces of the contract that it lets a policy
+/// import.
 const CAPABILITIES: &[(&str, &[&str])] = &[];
 /// Packages of WASI 0.2 that the host provides without access to anything.
 const INERT: [&str; 6] =

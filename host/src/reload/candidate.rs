@@ -12,7 +12,7 @@ use crate::config::{Config, FailurePolicy, Mode, PolicyConfig, PolicyName, Scope
 use crate::fs::{self, FileError};
 use crate::limits;
 use crate::policy::{
-    Component, Entry, LoadError, NotLoaded, Policy, PolicySet, Preparer, SettingsError, Wanted, digest,
+    Component, Entry, LoadError, LoadRequest, NotLoaded, Policy, PolicySet, Preparer, SettingsError, digest,
 };
 use crate::reload::history::Record;
 use crate::review::verdict::{Level, LogLine};
@@ -403,7 +403,7 @@ fn load(
     let new = configured.iter().zip(&found).filter_map(|(policy, found)| match found {
         Ok(Found::New(component)) => {
             let PolicyConfig { settings, limits, capabilities: grants, .. } = policy;
-            Some(Wanted { component, settings, limits, grants })
+            Some(LoadRequest { component, settings, limits, grants })
         }
         _ => None,
     });

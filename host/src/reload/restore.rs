@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::standing::because;
 use super::{MALFUNCTIONS, Problem};
 use crate::policy::manifest::{PolicyContent, Version};
-use crate::policy::{Component, Entry, LoadError, NotLoaded, Policy, PolicySet, Preparer, Wanted};
+use crate::policy::{Component, Entry, LoadError, LoadRequest, NotLoaded, Policy, PolicySet, Preparer};
 use crate::reload::history::{Record, StateDirectory};
 
 /// Returns the policy set of a recorded generation. A policy that cannot be loaded malfunctions, with the
@@ -17,7 +17,7 @@ pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, 
     let policies: Vec<_> = record.content.policies.iter().map(known).collect();
     let mut components = Components::new();
     let components: Vec<_> = policies.iter().map(|policy| recorded(state, policy, &mut components)).collect();
-    let wanted = components.iter().flatten().map(|(version, component)| Wanted {
+    let wanted = components.iter().flatten().map(|(version, component)| LoadRequest {
         component,
         settings: &version.settings,
         limits: &version.limits,

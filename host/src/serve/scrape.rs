@@ -18,13 +18,13 @@ impl Host {
         for entry in &set.policies {
             let name = entry.name.as_str();
             let policy = entry.loaded.as_ref().ok();
-            let failing = policy.is_none_or(|policy| failing(&policy.record().seen()).is_some());
+            let failing = policy.is_none_or(|policy| failing(&policy.stats().snapshot()).is_some());
             page.count(&FAILING, &[name], u64::from(failing));
             let digest = policy.map_or("", |policy| policy.digest());
             let (mode, failure_policy) = (word(&entry.mode), word(&entry.failure_policy));
             page.count(&POLICY_INFO, &[name, &mode, &failure_policy, digest], 1);
             if let Some(policy) = policy {
-                page.times(&POLICY_SECONDS, &[name], policy.record().times());
+                page.times(&POLICY_SECONDS, &[name], policy.stats().times());
             }
         }
         let (steady, slow) = self.dispatcher.admitted();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{FailurePolicy, Mode, PolicyName};
 use crate::evaluate::attempts::Pace;
 use crate::policy::manifest::Publication;
-use crate::policy::{Entry, Policy, PolicyReader, PolicySet, Seen};
+use crate::policy::{Entry, Policy, PolicyReader, PolicySet, StatsSnapshot};
 use crate::reload::history::{CandidateSummary, Summary};
 use crate::reload::{Problem, StandingReader, Started};
 use crate::review::verdict::{Level, MalfunctionKind};
@@ -287,7 +287,7 @@ impl PolicyStatus {
             failure_policy: entry.failure_policy,
             digest: loaded.ok().map(|policy| policy.digest().to_owned()),
             error: loaded.err().map(ToString::to_string),
-            failing: loaded.ok().and_then(|policy| failing(&policy.record().seen())),
+            failing: loaded.ok().and_then(|policy| failing(&policy.stats().snapshot())),
             record: loaded.ok().map(|policy| PolicyRecord::of(policy)),
         }
     }
@@ -308,14 +308,14 @@ pub(crate) fn warnings(set: &PolicySet) -> impl Iterator<Item = String> + '_ {
 const FAILING: u64 = 3;
 
 /// Describes the failure of a policy. Returns None unless its last `FAILING` evaluations were malfunctions.
-pub(crate) fn failing(seen: &Seen) -> Option<String> {
+pub(crate) fn failing(seen: &StatsSnapshot) -> Option<String> {
     let (_, last) = seen.last.as_ref().filter(|_| seen.in_a_row >= FAILING)?;
     Some(format!("{} malfunctions in a row, the last one: {last}", seen.in_a_row))
 }
 
 impl PolicyRecord {
     fn of(policy: &Policy) -> PolicyRecord {
-        let seen = policy.record().seen();
+        let seen = policy.stats().snapshot();
         PolicyRecord {
             evaluations: seen.evaluations,
             last_malfunction: seen.last.map(|(at, message)| LastMalfunction { at, message }),

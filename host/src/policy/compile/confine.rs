@@ -138,8 +138,8 @@ pub fn filter_calls(profile: Profile) -> Result<(), ConfineError> {
     Ok(())
 }
 
-/// Permitted calls, each with the rules of which its arguments must satisfy one. A call without rules may have
-/// any arguments.
+/// Permitted calls, each with the rules of which its arguments must satisfy one. A call without rules may
+/// have any arguments.
 type Calls = BTreeMap<i64, Vec<SeccompRule>>;
 
 fn program(

@@ -10,14 +10,14 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
-use super::child::{self, Bounds, Failure, Task};
 use super::confine::Confinement;
 use super::prepare::Component;
+use super::worker::{self, Bounds, Failure, Task};
 use crate::config::PolicyLimits;
 use crate::isolate;
 use crate::policy::load::{LoadError, Policy, SnapshotError, check_front};
 use crate::policy::sandbox::engine::Engine;
-use crate::policy::sandbox::native::{Compiled, digest};
+use crate::policy::sandbox::native::{NativeCode, digest};
 use crate::review::verdict::LogLine;
 
 /// State that a preparer shares with its threads.
@@ -57,7 +57,7 @@ pub(super) struct Job {
     pub(super) key: String,
     component: Arc<[u8]>,
     /// Result, set once, under the lock of `Work`.
-    result: OnceLock<Result<Arc<Compiled>, LoadError>>,
+    result: OnceLock<Result<Arc<NativeCode>, LoadError>>,
     /// Whether a waiting thread gave up; set under the lock of `Work`.
     abandoned: AtomicBool,
 }
@@ -106,7 +106,7 @@ impl Shared {
             abandoned: AtomicBool::new(false),
         });
         if let Some(code) = self.cache.get(&job.key) {
-            job.result.get_or_init(|| Ok(Arc::new(Compiled::vouched(code))));
+            job.result.get_or_init(|| Ok(Arc::new(NativeCode::trusted(code))));
             return Ok(job);
         }
         check_front(&component.bytes)?;
@@ -124,7 +124,7 @@ impl Shared {
 
     /// Waits until a job has finished. Returns [`LoadError::Preparing`] after `until`; the job then continues
     /// for the next request.
-    pub(super) fn wait(&self, job: &Job, until: Instant) -> Result<Arc<Compiled>, LoadError> {
+    pub(super) fn wait(&self, job: &Job, until: Instant) -> Result<Arc<NativeCode>, LoadError> {
         let mut work = self.lock();
         loop {
             if let Some(result) = job.result.get() {
@@ -218,7 +218,7 @@ impl Shared {
         policy.decide_snapshot(decision.map_err(SnapshotError::Impossible));
         let Ok(mut entry) = serde_json::to_vec(&known) else { return };
         entry.push(b'\n');
-        entry.extend_from_slice(code.as_ref().map_or(&[], Compiled::bytes));
+        entry.extend_from_slice(code.as_ref().map_or(&[], NativeCode::bytes));
         self.cache.put(&key, &entry);
     }
 
@@ -230,7 +230,7 @@ impl Shared {
         settings: String,
         limits: PolicyLimits,
         component: &[u8],
-    ) -> Result<Compiled, Failure> {
+    ) -> Result<NativeCode, Failure> {
         let snapshot = self.child(Task::Snapshot { settings, limits }, component)?;
         check_front(&snapshot).map_err(|error| Failure::Snapshot(error.to_string()))?;
         self.compile_in_child(&snapshot).map_err(|failure| match failure {
@@ -239,13 +239,13 @@ impl Shared {
         })
     }
 
-    fn compile_in_child(&self, component: &[u8]) -> Result<Compiled, Failure> {
-        self.child(Task::Compile, component).map(Compiled::vouched)
+    fn compile_in_child(&self, component: &[u8]) -> Result<NativeCode, Failure> {
+        self.child(Task::Compile, component).map(NativeCode::trusted)
     }
 
     fn child(&self, task: Task, component: &[u8]) -> Result<Vec<u8>, Failure> {
         let bounds = *self.bounds.lock();
-        child::run(&self.program, task, component, bounds, |confinement| {
+        worker::run(&self.program, task, component, bounds, |confinement| {
             *self.confinement.lock() = Some(confinement);
         })
     }

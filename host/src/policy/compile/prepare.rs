@@ -12,14 +12,14 @@ use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
 
 use super::cache::Cache;
-use super::child::Bounds;
 use super::confine::Confinement;
 use super::jobs::{Configured, Job, Shared, read_configured, unpanicked};
+use super::worker::Bounds;
 use crate::config::{Grants, HostLimits, PolicyLimits};
 use crate::isolate;
 use crate::policy::load::{LoadError, Origin, Policy, SnapshotError};
 use crate::policy::sandbox::engine::Engine;
-use crate::policy::sandbox::native::{Compiled, digest};
+use crate::policy::sandbox::native::{NativeCode, digest};
 
 /// Number of child processes at a time. Each compiles on one thread.
 const CHILDREN: usize = 2;
@@ -45,7 +45,7 @@ impl Component {
 
 /// Request to load a policy.
 #[derive(Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct LoadRequest<'a> {
     /// Component of the policy.
     pub component: &'a Component,
     /// Settings to configure the policy with.
@@ -143,10 +143,14 @@ impl Preparer {
 
     /// Loads all policies as [`Preparer::load`] does, on at most as many threads as there are processors.
     /// Each component is compiled once. The results are in the order of `wanted`.
-    pub fn load_all(&self, wanted: &[Wanted<'_>], until: Instant) -> Vec<Result<Arc<Policy>, LoadError>> {
+    pub fn load_all(
+        &self,
+        wanted: &[LoadRequest<'_>],
+        until: Instant,
+    ) -> Vec<Result<Arc<Policy>, LoadError>> {
         let batch: Batch =
             wanted.iter().map(|wanted| (wanted.component.digest.clone(), OnceLock::new())).collect();
-        let load = |wanted: &Wanted<'_>| self.load_of(&batch, wanted, until);
+        let load = |wanted: &LoadRequest<'_>| self.load_of(&batch, wanted, until);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(wanted.len());
         if threads < 2 {
             return wanted.iter().map(load).collect();
@@ -186,11 +190,16 @@ impl Preparer {
         until: Instant,
     ) -> Result<Arc<Policy>, LoadError> {
         let grants = &Grants::default();
-        self.load_of(&Batch::new(), &Wanted { component, settings, limits, grants }, until)
+        self.load_of(&Batch::new(), &LoadRequest { component, settings, limits, grants }, until)
     }
 
-    fn load_of(&self, batch: &Batch, wanted: &Wanted<'_>, until: Instant) -> Result<Arc<Policy>, LoadError> {
-        let (shared, Wanted { component, settings, limits, grants }) = (&self.shared, *wanted);
+    fn load_of(
+        &self,
+        batch: &Batch,
+        wanted: &LoadRequest<'_>,
+        until: Instant,
+    ) -> Result<Arc<Policy>, LoadError> {
+        let (shared, LoadRequest { component, settings, limits, grants }) = (&self.shared, *wanted);
         let (digest, settings) = (&component.digest, settings.to_string());
         let key = shared.configured_key(digest, &settings, limits);
         let origin = || Origin {
@@ -201,7 +210,7 @@ impl Preparer {
         };
         let known = shared.cache.get(&key).and_then(|entry| read_configured(&entry));
         if let Some((Configured { log, impossible: None }, code)) = known.as_ref() {
-            let code = Compiled::vouched(code.clone());
+            let code = NativeCode::trusted(code.clone());
             // An entry that cannot be loaded counts as absent.
             if let Ok(policy) = Policy::of_snapshot(&shared.engine, &code, origin(), log.clone()) {
                 return Ok(Arc::new(policy));

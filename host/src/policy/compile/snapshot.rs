@@ -11,7 +11,7 @@ use wasmtime_wizer::{ComponentInstanceState, Wizer};
 use crate::config::PolicyLimits;
 use crate::policy::sandbox::bindings::ImagePolicy;
 use crate::policy::sandbox::engine::{Engine, ticks};
-use crate::policy::sandbox::store::State;
+use crate::policy::sandbox::instance_state::InstanceState;
 
 /// Memory of the functions that read the state, in addition to the policy's own: two pages, in bytes.
 const ACCESS_BYTES: u64 = 2 * 64 * 1024;
@@ -32,7 +32,7 @@ pub(in crate::policy) fn snapshot(
     let compiled = Component::from_binary(&engine.engine, &instrumented)?;
 
     let limits = PolicyLimits { memory: limits.memory.saturating_add(ACCESS_BYTES), ..limits.clone() };
-    let mut store = Store::new(&engine.engine, State::new(&limits));
+    let mut store = Store::new(&engine.engine, InstanceState::new(&limits));
     store.limiter(|state| &mut state.memory);
     store.set_epoch_deadline(ticks(limits.deadline));
     let instance = engine.linker.instantiate(&mut store, &compiled)?;
@@ -83,7 +83,7 @@ fn refuse_own_resources(component: &[u8]) -> wasmtime::Result<()> {
 
 /// Caller of the functions that the instrumented component exports for reading its state.
 struct Reader {
-    store: Store<State>,
+    store: Store<InstanceState>,
     instance: Instance,
     failed: Option<wasmtime::Error>,
 }

@@ -9,7 +9,7 @@ use wasmtime::{Enabled, PoolingAllocationConfig, WasmFeatures};
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 use super::bindings::ImagePolicy;
-use super::store::State;
+use super::instance_state::InstanceState;
 use crate::limits::{self, Limit};
 
 /// Tick of the clock in which deadlines are counted.
@@ -57,7 +57,7 @@ pub enum Purpose {
 #[derive(Clone)]
 pub struct Engine {
     pub(in crate::policy) engine: wasmtime::Engine,
-    pub(in crate::policy) linker: Linker<State>,
+    pub(in crate::policy) linker: Linker<InstanceState>,
     /// Reason why instances do not come from a pool, if a pool was wanted.
     no_pool: Option<String>,
     /// Whether stores count instructions, by fuel.
@@ -208,9 +208,9 @@ fn start_clock(engine: &wasmtime::Engine) -> Result<(), EngineError> {
 
 /// Returns a linker with `log` and with WASI 0.2 without any access. Toolchains import WASI whether the
 /// source needs it or not.
-fn linker(engine: &wasmtime::Engine) -> Result<Linker<State>, EngineError> {
+fn linker(engine: &wasmtime::Engine) -> Result<Linker<InstanceState>, EngineError> {
     let mut linker = Linker::new(engine);
-    ImagePolicy::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut State| state)?;
+    ImagePolicy::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut InstanceState| state)?;
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
 
     // The clock that policies see stands still, so a wait would never end. Every wait is therefore over at
@@ -218,9 +218,12 @@ fn linker(engine: &wasmtime::Engine) -> Result<Linker<State>, EngineError> {
     linker.allow_shadowing(true);
     let mut clock = linker.instance(MONOTONIC_CLOCK)?;
     for function in ["subscribe-duration", "subscribe-instant"] {
-        clock.func_wrap(function, |mut store: wasmtime::StoreContextMut<'_, State>, (_,): (u64,)| {
-            Ok((over_at_once(store.data_mut())?,))
-        })?;
+        clock.func_wrap(
+            function,
+            |mut store: wasmtime::StoreContextMut<'_, InstanceState>, (_,): (u64,)| {
+                Ok((over_at_once(store.data_mut())?,))
+            },
+        )?;
     }
     linker.allow_shadowing(false);
     Ok(linker)
@@ -235,7 +238,7 @@ impl Pollable for Over {
     async fn ready(&mut self) {}
 }
 
-fn over_at_once(state: &mut State) -> wasmtime::Result<Resource<DynPollable>> {
+fn over_at_once(state: &mut InstanceState) -> wasmtime::Result<Resource<DynPollable>> {
     let over = state.table.push(Over)?;
     subscribe(&mut state.table, over)
 }

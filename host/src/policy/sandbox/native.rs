@@ -1,4 +1,4 @@
-//! Compiled code: the only place where bytes become executable.
+//! NativeCode code: the only place where bytes become executable.
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
@@ -7,7 +7,7 @@ use super::engine::Engine;
 
 /// Native code of a component, as wasmtime serialises it.
 ///
-/// wasmtime executes deserialised code without checking it. The caller of [`Compiled::vouched`] therefore
+/// wasmtime executes deserialised code without checking it. The caller of [`NativeCode::trusted`] therefore
 /// vouches that the bytes are output of `Engine::precompile_component`, whole and unchanged. They come from
 /// this process, from a child of it that runs the same program, or from the cache, a folder that only this
 /// user can write, after their digest was compared.
@@ -15,12 +15,12 @@ use super::engine::Engine;
 /// A component that takes over the compiler through a fault in it can still make the child respond with
 /// native code of its choice. Nothing here detects such code: wasmtime compares versions and settings, and
 /// the same fault would forge a second response too.
-pub(in crate::policy) struct Compiled(Vec<u8>);
+pub(in crate::policy) struct NativeCode(Vec<u8>);
 
-impl Compiled {
+impl NativeCode {
     /// Returns `bytes` as native code. The caller vouches for them as described above.
-    pub(in crate::policy) fn vouched(bytes: Vec<u8>) -> Compiled {
-        Compiled(bytes)
+    pub(in crate::policy) fn trusted(bytes: Vec<u8>) -> NativeCode {
+        NativeCode(bytes)
     }
 
     pub(in crate::policy) fn bytes(&self) -> &[u8] {
@@ -33,7 +33,7 @@ impl Compiled {
 
     #[expect(
         unsafe_code,
-        reason = "wasmtime executes what it deserialises without checking it. A Compiled is made by `vouched` alone, which \
+        reason = "wasmtime executes what it deserialises without checking it. A NativeCode is made by `trusted` alone, which \
                   is called on three things: the output of `Engine::precompile_component` in this process; the whole answer \
                   of a child that runs the program given to `Preparer::new`, which is this one, has executed no code of a \
                   component and can make no memory executable (`confine`); and an entry of the cache, whose folder belongs to this user with mode 0700 and whose digest was compared. Bytes of another version or configuration of wasmtime are \

@@ -20,18 +20,18 @@ use crate::review::verdict::{Level, LogLine};
 use crate::text;
 
 /// State that a store holds for its instance.
-pub(in crate::policy) struct State {
+pub(in crate::policy) struct InstanceState {
     pub(in crate::policy) memory: Memory,
     pub(in crate::policy) log: Log,
     pub(in crate::policy) table: ResourceTable,
     wasi: Option<WasiCtx>,
 }
 
-impl State {
-    pub(in crate::policy) fn new(limits: &PolicyLimits) -> State {
+impl InstanceState {
+    pub(in crate::policy) fn new(limits: &PolicyLimits) -> InstanceState {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::HANDLES.size());
-        State {
+        InstanceState {
             memory: Memory {
                 limit: usize::try_from(limits.memory).unwrap_or(usize::MAX),
                 used: 0,
@@ -101,7 +101,7 @@ impl ResourceLimiter for Memory {
     }
 }
 
-impl log::Host for State {
+impl log::Host for InstanceState {
     fn log(&mut self, level: log::Level, message: String) {
         let level = match level {
             log::Level::Debug => Level::Debug,
@@ -113,7 +113,7 @@ impl log::Host for State {
     }
 }
 
-impl types::Host for State {}
+impl types::Host for InstanceState {}
 
 /// Limit on a policy's own words in the message of a malfunction, in bytes: room for a panic's place and
 /// message, or for a short trace.
@@ -223,7 +223,7 @@ impl Lines {
     }
 }
 
-impl WasiView for State {
+impl WasiView for InstanceState {
     /// Returns the WASI context, made on first use: most guests import WASI and never call it.
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let log = &self.log;

@@ -24,7 +24,7 @@ use crate::config::PolicyLimits;
 use crate::fs::frame;
 use crate::policy::load::{CompileError, LoadError, compile, in_one_line};
 use crate::policy::sandbox::engine::{Engine, Purpose};
-use crate::policy::sandbox::native::Compiled;
+use crate::policy::sandbox::native::NativeCode;
 use crate::text;
 
 /// Limits of a child.
@@ -190,8 +190,8 @@ fn failure(refusal: Refusal, bounds: Bounds) -> Failure {
 /// Returns the error for a child that ended without a response.
 fn crash(status: ExitStatus, late: bool, said: &str, bounds: Bounds) -> LoadError {
     let said = text::cut(&text::printable(said.trim()), 512);
-    // The standard library aborts after a failed allocation (std::alloc::handle_alloc_error), and the hook with
-    // which a program can end otherwise is not stable. A panic on ENOMEM (errno(3)) has the second text.
+    // The standard library aborts after a failed allocation (std::alloc::handle_alloc_error), and the hook
+    // with which a program can end otherwise is not stable. A panic on ENOMEM (errno(3)) has the second text.
     if said.contains("memory allocation of") || said.contains("Cannot allocate memory") {
         return LoadError::PrepareMemory(bounds.memory);
     }
@@ -271,12 +271,14 @@ fn make(task: &Task, component: &[u8]) -> Result<Vec<u8>, Refusal> {
     };
     let engine = Engine::new(purpose).map_err(|error| Refusal::Host(error.to_string()))?;
     match task {
-        Task::Compile => compile(&engine, component).map(Compiled::into_bytes).map_err(|error| match error {
-            CompileError::Memory => Refusal::Memory,
-            error @ (CompileError::Invalid(_) | CompileError::Panicked) => {
-                Refusal::Invalid(error.to_string())
-            }
-        }),
+        Task::Compile => {
+            compile(&engine, component).map(NativeCode::into_bytes).map_err(|error| match error {
+                CompileError::Memory => Refusal::Memory,
+                error @ (CompileError::Invalid(_) | CompileError::Panicked) => {
+                    Refusal::Invalid(error.to_string())
+                }
+            })
+        }
         Task::Snapshot { settings, limits } => {
             // Without a current runtime, wasmtime's WASI would make one, which needs descriptors.
             let runtime = tokio::runtime::Builder::new_current_thread().build();

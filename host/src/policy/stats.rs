@@ -15,7 +15,7 @@ const UNKNOWN: Duration = Duration::from_millis(2);
 
 /// Counters that are updated while a policy runs and may be read at any time. No count waits for another.
 #[derive(Default)]
-pub struct Record {
+pub struct PolicyStats {
     /// Moving average of the time of an image, in nanoseconds; 0 before the first.
     expected: AtomicU64,
     times: Times,
@@ -25,9 +25,9 @@ pub struct Record {
     last: Mutex<Option<(SystemTime, String)>>,
 }
 
-/// Values of a [`Record`] at one time.
+/// Values of a [`PolicyStats`] at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct StatsSnapshot {
     /// Expected time of an image.
     pub expected: Duration,
     /// Number of evaluations, each of one image.
@@ -40,7 +40,7 @@ pub struct Seen {
     pub last: Option<(SystemTime, String)>,
 }
 
-impl Record {
+impl PolicyStats {
     /// Returns the expected time of an image, a fresh instance included.
     pub(crate) fn expected(&self) -> Duration {
         match self.expected.load(Ordering::Relaxed) {
@@ -50,7 +50,7 @@ impl Record {
     }
 
     /// Records the time of an evaluation.
-    pub(crate) fn took(&self, time: Duration) {
+    pub(crate) fn record_duration(&self, time: Duration) {
         let sample = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX).max(1);
         let before = i64::try_from(self.expected.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         let after = if before == 0 { sample } else { before + (sample - before) / WEIGHT };
@@ -65,7 +65,7 @@ impl Record {
     }
 
     /// Records the result of an evaluation.
-    pub(crate) fn ended(&self, malfunction: Option<&Malfunction>) {
+    pub(crate) fn record_result(&self, malfunction: Option<&Malfunction>) {
         self.evaluations.fetch_add(1, Ordering::Relaxed);
         let Some(malfunction) = malfunction else {
             // A store by every thread at every evaluation would cost noticeable time.
@@ -83,9 +83,9 @@ impl Record {
     }
 
     /// Returns the current values.
-    pub fn seen(&self) -> Seen {
+    pub fn snapshot(&self) -> StatsSnapshot {
         let counts = MalfunctionKind::ALL.into_iter().zip(&self.malfunctions);
-        Seen {
+        StatsSnapshot {
             expected: self.expected(),
             evaluations: self.evaluations.load(Ordering::Relaxed),
             malfunctions: counts
