@@ -68,12 +68,33 @@ fn is_quoted(line: &str, value: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// A text, a place in it, and its place in the file.
+    const YAML: &str = "\
+rules: |
+    first
+
+      third é!
+list:
+- plain text
+- \"quoted\"
+- 'single'
+- \"a\\tb\"
+- >-
+  folded
+  text
+- |2-
+    two more
+- &anchor named
+- *anchor
+- 7
+- plain
+  folded
+empty: ''
+";
+
+    /// Each row has a text, a place in it, and its place in the file, whose line 11 is the first one.
     #[test]
     fn places_in_a_text_are_places_in_the_file() {
-        let yaml = "rules: |\n    first\n\n      third é!\nlist:\n- plain text\n- \"quoted\"\n- 'single'\n- \"a\\tb\"\n- >-\n  \
-                    folded\n  text\n- |2-\n    two more\n- &anchor named\n- *anchor\n- 7\n- plain\n  folded\nempty: ''\n";
-        let document = Document::parse_from(yaml.as_bytes(), 11).unwrap();
+        let document = Document::parse_from(YAML.as_bytes(), 11).unwrap();
         for (pointer, within, expected) in [
             ("/rules", (1, 1), Some((12, 5))),
             ("/rules", (1, 6), Some((12, 10))),

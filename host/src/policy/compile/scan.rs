@@ -8,7 +8,7 @@
 use wasmparser::{
     BinaryReader, BinaryReaderError, ComponentAlias, ComponentExport, ComponentExternalKind, ComponentImport,
     ComponentInstance, ComponentOuterAliasKind, ComponentType, Encoding, FromReader, Instance,
-    InstanceTypeDeclaration, Parser, Payload, SectionLimited,
+    InstanceTypeDeclaration, Parser, Payload, SectionLimited, TableSectionReader,
 };
 
 use crate::limits::{self, Limit};
@@ -130,12 +130,7 @@ impl<'a> Scan<'a> {
             Payload::MemorySection(section) => {
                 self.made(Cost { memories: section.count().into(), ..Cost::default() })?;
             }
-            Payload::TableSection(section) => {
-                self.made(Cost { tables: section.count().into(), ..Cost::default() })?;
-                for table in section {
-                    self.made(Cost { elements: table?.ty.initial, ..Cost::default() })?;
-                }
-            }
+            Payload::TableSection(section) => self.tables(section)?,
             // Sections of a component.
             Payload::ComponentTypeSection(section) => type_depth(bytes, &section)?,
             Payload::ComponentImportSection(section) => {
@@ -168,6 +163,14 @@ impl<'a> Scan<'a> {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn tables(&mut self, section: TableSectionReader<'_>) -> Result<(), ScanError> {
+        self.made(Cost { tables: section.count().into(), ..Cost::default() })?;
+        for table in section {
+            self.made(Cost { elements: table?.ty.initial, ..Cost::default() })?;
         }
         Ok(())
     }

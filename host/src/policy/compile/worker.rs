@@ -6,9 +6,10 @@
 //! line with its confinement. The response follows: a line of JSON and the bytes that the child made.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -108,11 +109,6 @@ pub(in crate::policy) fn run(
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| unprepared(&format!("{}: {error}", text::path(program))))?;
-    let (Some(stdin), Some(stdout), Some(stderr)) =
-        (child.stdin.take(), child.stdout.take(), child.stderr.take())
-    else {
-        return Err(unprepared(&"no pipe to the process that compiles"));
-    };
     // Unlike a process number, the descriptor never refers to another process after this one has ended.
     let process = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
         Ok(process) => process,
@@ -123,12 +119,46 @@ pub(in crate::policy) fn run(
             return Err(unprepared(&error));
         }
     };
-    let wall = bounds.time * 2;
+    let ended = converse(&mut child, &process, bounds.time * 2, |stdin, stdout| {
+        ask(stdin, stdout, &request, component, confined)
+    });
+    let Some(Ended { answer, said, late, status }) = ended else {
+        return Err(unprepared(&"no pipe to the process that compiles"));
+    };
+    match (answer, status) {
+        (Ok((Ok(_), bytes)), Ok(status)) if status.success() => Ok(bytes),
+        (Ok((Err(refusal), _)), Ok(status)) if status.success() => Err(failure(refusal, bounds)),
+        (_, Ok(status)) => Err(Failure::Load(crash(status, late, &said, bounds))),
+        (_, Err(error)) => Err(unprepared(&error)),
+    }
+}
 
-    let (answer, said, late, status) = std::thread::scope(|scope| {
+/// Result of a child process.
+struct Ended {
+    answer: io::Result<Answer>,
+    /// Beginning of the child's standard error.
+    said: String,
+    /// Whether the child was killed because its time was over.
+    late: bool,
+    status: io::Result<ExitStatus>,
+}
+
+/// Response of a child: the number of bytes that it made, and these bytes.
+type Answer = (Result<u64, Refusal>, Vec<u8>);
+
+/// Runs `ask` on the pipes of a child and waits for the end of the child, which is killed after `time`.
+/// Returns None if a pipe is missing.
+fn converse(
+    child: &mut Child,
+    process: &OwnedFd,
+    time: Duration,
+    ask: impl FnOnce(ChildStdin, ChildStdout) -> io::Result<Answer>,
+) -> Option<Ended> {
+    let (stdin, stdout, mut stderr) = (child.stdin.take()?, child.stdout.take()?, child.stderr.take()?);
+    let ended = std::thread::scope(|scope| {
         let (ended, ending) = channel::<()>();
         let timer = scope.spawn(move || {
-            let late = ending.recv_timeout(wall) == Err(RecvTimeoutError::Timeout);
+            let late = ending.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
             if late {
                 // An error means that the child has already ended.
                 let _ = pidfd_send_signal(process, Signal::KILL);
@@ -137,23 +167,18 @@ pub(in crate::policy) fn run(
         });
         let said = scope.spawn(move || {
             let mut said = Vec::new();
-            let mut stderr = stderr;
             let _ = stderr.by_ref().take(STDERR_BYTES).read_to_end(&mut said);
             let _ = io::copy(&mut stderr, &mut io::sink());
             String::from_utf8_lossy(&said).into_owned()
         });
-        let answer = ask(stdin, stdout, &request, component, confined);
+        let answer = ask(stdin, stdout);
         let status = child.wait();
         // An error means that the timer has already fired.
         let _ = ended.send(());
-        (answer, said.join().unwrap_or_default(), timer.join().unwrap_or_default(), status)
+        let (said, late) = (said.join().unwrap_or_default(), timer.join().unwrap_or_default());
+        Ended { answer, said, late, status }
     });
-    match (answer, status) {
-        (Ok((Ok(_), bytes)), Ok(status)) if status.success() => Ok(bytes),
-        (Ok((Err(refusal), _)), Ok(status)) if status.success() => Err(failure(refusal, bounds)),
-        (_, Ok(status)) => Err(Failure::Load(crash(status, late, &said, bounds))),
-        (_, Err(error)) => Err(unprepared(&error)),
-    }
+    Some(ended)
 }
 
 /// Sends the request and returns the complete response.
@@ -163,7 +188,7 @@ fn ask(
     request: &[u8],
     component: &[u8],
     confined: impl FnOnce(Confinement),
-) -> io::Result<(Result<u64, Refusal>, Vec<u8>)> {
+) -> io::Result<Answer> {
     // A child that ends early does not read everything. Its exit status says more than this write error.
     let _ = stdin.write_all(request).and_then(|()| stdin.write_all(component));
     drop(stdin);
