@@ -1,8 +1,8 @@
 //! The attempts at an evaluation, by its expected duration. Pure.
 //!
-//! The expected duration of a policy follows its earlier ones ([`crate::policy::PolicyStats`]). An attempt that
-//! takes longer is aborted and repeated in a slower lane, where it delays only evaluations of its own pace.
-//! Instances are fresh and policies pure, so nothing of an aborted attempt remains.
+//! The expected duration of a policy follows its earlier ones ([`crate::policy::PolicyStats`]). An attempt
+//! that takes longer is aborted and repeated in a slower lane, where it delays only evaluations of its own
+//! pace. Instances are fresh and policies pure, so nothing of an aborted attempt remains.
 //!
 //! Decisions of audit-mode policies change no verdict, so these policies delay no review. They run after all
 //! others, if they are quick or their lane has a free slot, and as long as the attempt has time. Otherwise
