@@ -47,7 +47,7 @@ impl Failure {
 }
 
 /// Returns the exit code of a verb, after printing the message of its failure.
-pub(super) fn exit(result: Result<impl Into<ExitCode>, Failure>) -> ExitCode {
+pub(super) fn exit(result: Result<Exit, Failure>) -> ExitCode {
     match result {
         Ok(exit) => exit.into(),
         Err(Failure { exit, message }) => {

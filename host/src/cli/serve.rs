@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::log::{Log, LogFormat};
-use super::{Exit, Failure, exit, say};
+use super::{Exit, Failure, broken_config, exit, say};
 use crate::install::demo;
 use crate::limits;
+use crate::reload::StartError;
 use crate::serve::listeners::{ListenError, Sockets};
-use crate::serve::run::{self, Stopped};
+use crate::serve::run::{self, RunError, Stopped};
 use crate::text;
 
 /// Serve the kube-apiserver
@@ -51,7 +52,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
     exit(result)
 }
 
-fn serve(arguments: Arguments, given: Result<Sockets, ListenError>, log: &Log) -> Result<ExitCode, Failure> {
+fn serve(arguments: Arguments, given: Result<Sockets, ListenError>, log: &Log) -> Result<Exit, Failure> {
     let given = given.map_err(Failure::broken)?;
     let Some(config) = arguments.config else {
         return serve_demo(arguments.directory, arguments.listen, log);
@@ -59,7 +60,7 @@ fn serve(arguments: Arguments, given: Result<Sockets, ListenError>, log: &Log) -
     serve_config(&config, given, log, |_| {})
 }
 
-fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr, log: &Log) -> Result<ExitCode, Failure> {
+fn serve_demo(directory: Option<PathBuf>, listen: SocketAddr, log: &Log) -> Result<Exit, Failure> {
     let failed = |error: std::io::Error| {
         let hint = match error.kind() {
             std::io::ErrorKind::AlreadyExists => {
@@ -111,15 +112,16 @@ fn serve_config(
     given: Sockets,
     log: &Log,
     ready: impl FnOnce(SocketAddr),
-) -> Result<ExitCode, Failure> {
+) -> Result<Exit, Failure> {
     match run::run(config, given, log.lost(), ready) {
         Ok(Stopped::Drained) => {
             tracing::info!("stopped: every review under way was answered");
-            Ok(ExitCode::SUCCESS)
+            Ok(Exit::Yes)
         }
         Ok(Stopped::CutOff) => {
             Err(Failure::new(Exit::No, limits::STOP_TIME.says("", limits::STOP_TIME.default)))
         }
+        Err(RunError::Start(StartError::Config(error))) => Err(broken_config(error)),
         Err(error) => Err(Failure::broken(error)),
     }
 }

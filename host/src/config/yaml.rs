@@ -49,7 +49,8 @@ impl std::fmt::Display for Location {
 pub struct Span {
     /// The beginning.
     pub at: Location,
-    /// The range in the bytes of the document. The range is empty if only the beginning is known.
+    /// The range in the bytes of the document: of a block scalar its lines, without the header. The range is
+    /// empty if only the beginning is known.
     pub bytes: Range<usize>,
 }
 

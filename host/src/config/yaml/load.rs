@@ -107,8 +107,13 @@ impl<'a> Loader<'a> {
         match self.events.next_event() {
             Some(Ok((event, span))) => {
                 let start = self.offsets.of(span.start.index());
-                let bytes = start..self.offsets.of(span.end.index());
-                Ok((event, Span { at: location(&span.start, self.above), bytes }))
+                let mut end = self.offsets.of(span.end.index());
+                // The parser counts spaces and a comment after the closing quote too.
+                if let Event::Scalar(_, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted, ..) = event {
+                    let quoted = self.text.get(start - self.offsets.before..).and_then(quoted_length);
+                    end = quoted.map_or(end, |length| start + length);
+                }
+                Ok((event, Span { at: location(&span.start, self.above), bytes: start..end }))
             }
             Some(Err(error)) => Err(syntax_error(self.text, &error, self.above)),
             None => Ok((Event::StreamEnd, Span::default())),
@@ -240,6 +245,25 @@ impl<'a> Loader<'a> {
     fn problem(&mut self, span: &Span, message: impl Into<String>) {
         self.problems.push(Problem::new(span.clone(), message));
     }
+}
+
+/// Returns the length of the quoted scalar at the beginning of a text, in bytes. Returns None if there is none.
+fn quoted_length(text: &str) -> Option<usize> {
+    let mut characters = text.char_indices();
+    let quote = characters.next().map(|(_, quote)| quote).filter(|quote| matches!(quote, '"' | '\''))?;
+    let mut characters = characters.peekable();
+    while let Some((at, character)) = characters.next() {
+        if character == '\\' && quote == '"' {
+            characters.next();
+        } else if character == quote {
+            // Two single quotes stand for one.
+            let is_escaped = quote == '\'' && characters.next_if(|(_, next)| *next == quote).is_some();
+            if !is_escaped {
+                return Some(at + 1);
+            }
+        }
+    }
+    None
 }
 
 /// Extends `span` to the end of a part. A part that is empty, such as the end of a block, is at the next token
