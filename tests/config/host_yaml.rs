@@ -159,8 +159,8 @@ fn a_span_is_the_bytes_of_the_value() {
 
 #[test]
 fn a_terminal_gets_the_lines_of_the_problems() {
-    let text =
-        "unjudgd: Allow\nmode: 'é' # no mode\npolicies:\n- name: a\n  module: a.wasm\n  match: [1,\n    2]\n";
+    let text = "unjudgd: Allow\nmode: 'é' # no mode\npolicies:\n- name: a\n  module: a.wasm\n  \
+                match: [1,\n    2]\n";
     let error = parse(text).unwrap_err();
     let expected = "host.yaml:1:1: unknown key `unjudgd`: did you mean `unjudged`?\n  \
                     1 | unjudgd: Allow\n    | ^^^^^^^\n\
