@@ -1,22 +1,11 @@
 //! Positions inside the strings of a document: where a line and column of a string stand in the file.
 
 use super::{Data, Document, Location, Node, Span};
-use crate::config::pointer;
 
 impl Location {
     /// Returns the position in words, for a position in a text without a file.
     pub(crate) fn in_words(self) -> String {
         format!("line {}, column {}", self.line, self.column)
-    }
-}
-
-impl Node {
-    fn descendant(&self, pointer: &str) -> Option<&Node> {
-        pointer.split('/').skip(1).try_fold(self, |node, token| match &node.data {
-            Data::Map(map) => map.get(&pointer::unescape(token)).map(|(_, node)| node),
-            Data::List(items) => items.get(token.parse::<usize>().ok()?),
-            Data::Scalar(_) => None,
-        })
     }
 }
 
@@ -26,7 +15,7 @@ impl Document {
     /// with escapes, folded, or by an alias.
     #[must_use]
     pub fn locate_in_text(&self, pointer: &str, within: Location) -> Option<Location> {
-        let Node { span: Span { at, .. }, data: Data::Scalar(value) } = self.root.descendant(pointer)? else {
+        let Node { span: Span { at, .. }, data: Data::Scalar(value) } = self.node(pointer)? else {
             return None;
         };
         let value = value.as_str()?;
