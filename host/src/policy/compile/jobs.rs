@@ -14,6 +14,7 @@ use super::confine::Confinement;
 use super::prepare::Component;
 use super::worker::{self, Bounds, Failure, Task};
 use crate::config::PolicyLimits;
+use crate::fs::frame;
 use crate::isolate;
 use crate::policy::load::{LoadError, Policy, SnapshotError, check_front};
 use crate::policy::sandbox::engine::Engine;
@@ -216,8 +217,7 @@ impl Shared {
         };
         let known = Configured { log: policy.load_log().to_vec(), impossible: decision.clone().err() };
         policy.decide_snapshot(decision.map_err(SnapshotError::Impossible));
-        let Ok(mut entry) = serde_json::to_vec(&known) else { return };
-        entry.push(b'\n');
+        let Ok(mut entry) = frame::line(&known) else { return };
         entry.extend_from_slice(code.as_ref().map_or(&[], NativeCode::bytes));
         self.cache.put(&key, &entry);
     }
@@ -254,11 +254,4 @@ impl Shared {
 /// Converts a panic into an error, so that every waiting thread gets a result.
 pub(super) fn unpanicked<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
     isolate::run(load).unwrap_or_else(|panicked| Err(LoadError::Unprepared(panicked.to_string())))
-}
-
-/// Splits a cache entry into its first line and the native code.
-pub(super) fn read_configured(entry: &[u8]) -> Option<(Configured, Vec<u8>)> {
-    let end = entry.iter().position(|byte| *byte == b'\n')?;
-    let (line, code) = entry.split_at_checked(end)?;
-    Some((serde_json::from_slice(line).ok()?, code.get(1..)?.to_vec()))
 }

@@ -13,9 +13,10 @@ use serde_json::Value;
 
 use super::cache::Cache;
 use super::confine::Confinement;
-use super::jobs::{Configured, Job, Shared, read_configured, unpanicked};
+use super::jobs::{Configured, Job, Shared, unpanicked};
 use super::worker::Bounds;
 use crate::config::{Grants, HostLimits, PolicyLimits};
+use crate::fs::frame;
 use crate::isolate;
 use crate::policy::load::{LoadError, Origin, Policy, SnapshotError};
 use crate::policy::sandbox::engine::Engine;
@@ -208,9 +209,10 @@ impl Preparer {
             limits: limits.clone(),
             grants: grants.clone(),
         };
-        let known = shared.cache.get(&key).and_then(|entry| read_configured(&entry));
+        let entry = shared.cache.get(&key);
+        let known = entry.as_deref().and_then(frame::split::<Configured>);
         if let Some((Configured { log, impossible: None }, code)) = known.as_ref() {
-            let code = NativeCode::trusted(code.clone());
+            let code = NativeCode::trusted(code.to_vec());
             // An entry that cannot be loaded counts as absent.
             if let Ok(policy) = Policy::of_snapshot(&shared.engine, &code, origin(), log.clone()) {
                 return Ok(Arc::new(policy));
