@@ -116,7 +116,8 @@ fn the_number_of_files_is_bounded() {
 fn the_size_of_a_fixture_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let fixture = json!({
-        "apiVersion": host::review::API_VERSION, "kind": "ImageReview", "spec": {}, "status": { "allowed": true },
+        "apiVersion": host::review::API_VERSION, "kind": "ImageReview",
+        "spec": {}, "status": { "allowed": true },
     });
     for (name, read) in [("case.json", true), ("case.yaml", true), ("surplus.yaml", false)] {
         let path = folder.path().join(name);
@@ -146,7 +147,8 @@ fn a_circle_in_the_gates_suites_is_told_at_once_and_is_over_when_it_is_mended() 
         symlink(".", installation.path("suites").join(link)).unwrap();
     }
     let case = json!({
-        "apiVersion": host::review::API_VERSION, "kind": "ImageReview", "spec": {}, "status": { "allowed": true },
+        "apiVersion": host::review::API_VERSION, "kind": "ImageReview",
+        "spec": {}, "status": { "allowed": true },
     });
     fs::write(installation.path("suites/case.json"), case.to_string()).unwrap();
     installation.host_yaml("policyDirectory: policies\ngate: { suites: [suites] }\nstateDirectory: state");

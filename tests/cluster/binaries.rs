@@ -90,8 +90,8 @@ fn go_build(bin: &Path, version: &str, flags: &str) -> Result<()> {
     };
     ensure!(
         status.success(),
-        "`go build tool` in tests/cluster failed ({status}); what it says is above. It needs Go 1.26 or later \
-         (this is {go}), a Go module proxy or its cache, and 6 GiB of disk"
+        "`go build tool` in tests/cluster failed ({status}); what it says is above. It needs Go 1.26 or \
+            later (this is {go}), a Go module proxy or its cache, and 6 GiB of disk"
     );
     say(format!("  built in {:.0?}", start.elapsed()));
     Ok(())

@@ -330,7 +330,9 @@ fn kubeconfig(folder: &Path, backend: u16) -> Value {
             // The path is another backend's (kube-image-bouncer): this host accepts any.
             "server": format!("https://localhost:{backend}/image_policy"),
         }}],
-        "contexts": [{"name": "image-checker", "context": {"cluster": "image-checker", "user": "api-server"}}],
+        "contexts": [
+            {"name": "image-checker", "context": {"cluster": "image-checker", "user": "api-server"}},
+        ],
         "current-context": "image-checker",
         "users": [{"name": "api-server", "user": {
             "client-certificate": folder.join("apiserver-client-cert.pem"),

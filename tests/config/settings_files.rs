@@ -39,8 +39,8 @@ fn settings_of_a_file_are_followed_whole_or_not_at_all() {
     assert_eq!(changes.iter().map(Change::to_string).collect::<Vec<_>>(), ["s (settings)"]);
 
     let refused = "images: {}\nconfigure:\n  errors:\n  - { pointer: /configure/errors/0, message: wrong }\n";
-    let in_a_text = "images:\n  a:\n    reason: |\n      one\nconfigure:\n  errors:\n  - { pointer: /images/a/reason, \
-                     message: wrong, position: [1, 2] }\n";
+    let in_a_text = "images:\n  a:\n    reason: |\n      one\nconfigure:\n  errors:\n  - { pointer: \
+        /images/a/reason, message: wrong, position: [1, 2] }\n";
     for (text, expected) in [
         ("images: [", "lists.yaml:2:1: not valid YAML"),
         ("images: {}\nimages: {}\n", "lists.yaml:2:1: duplicate key `images`: the first is at 1:1"),
@@ -58,7 +58,8 @@ fn settings_of_a_file_are_followed_whole_or_not_at_all() {
     fs::remove_file(installation.path("lists.yaml")).unwrap();
     started.reloader.reload();
     assert_eq!(said(&started.policies), ["s: two"]);
-    let expected = "policy s: lists.yaml: No such file or directory (os error 2) (`settingsFrom` at host.yaml:9:17 names it)";
+    let expected = "policy s: lists.yaml: No such file or directory (os error 2) (`settingsFrom` at \
+        host.yaml:9:17 names it)";
     assert!(
         installation.problems(&started)[0].starts_with(expected),
         "{:?}",

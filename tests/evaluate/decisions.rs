@@ -141,7 +141,8 @@ fn stances() -> Vec<Stance> {
     stances
 }
 
-/// Applies the rules in their shortest form, to compare with: whether an image may run, and the basis of that.
+/// Applies the rules in their shortest form, to compare with: whether an image may run, and the basis of
+/// that.
 fn decided(rules: &Rules, stances: [&Stance; 2], image: &str) -> (bool, DecidedBy) {
     if rules.exempt_namespaces.matches("default") {
         return (true, DecidedBy::Exempt);

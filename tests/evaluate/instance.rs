@@ -57,12 +57,12 @@ fn the_three_runs_of_a_suite_find_state_between_images() {
     assert_eq!(
         report.lines(),
         [
-            "scripted is not a function of one image: of x.io/a it said allow (call 1), and with its images asked \
-             in reverse order deny (call 2)",
-            "scripted is not a function of one image: of x.io/b it said deny (call 2), and with its images asked \
-             in reverse order allow (call 1)",
-            "scripted is not a function of one image: of x.io/b it said deny (call 2), and with an instance for \
-             each image allow (call 1)",
+            "scripted is not a function of one image: of x.io/a it said allow (call 1), and with its images \
+                asked in reverse order deny (call 2)",
+            "scripted is not a function of one image: of x.io/b it said deny (call 2), and with its images \
+                asked in reverse order allow (call 1)",
+            "scripted is not a function of one image: of x.io/b it said deny (call 2), and with an instance \
+                for each image allow (call 1)",
         ]
     );
 }

@@ -20,7 +20,10 @@ const NOTHING: &str = "--------";
 fn probes(names: &[&str]) -> PolicySet {
     let policies: Vec<Value> = names
         .iter()
-        .map(|name| json!({ "name": name, "module": format!("isolation/{name}.wat"), "limits": { "deadline": "10s" } }))
+        .map(|name| {
+            let module = format!("isolation/{name}.wat");
+            json!({ "name": name, "module": module, "limits": { "deadline": "10s" } })
+        })
         .collect();
     // Enough time for the slowest machine to search all memory.
     support::set(json!({ "policies": policies, "limits": { "reviewDeadline": "25s" } }))

@@ -435,7 +435,8 @@ async fn a_policy_in_mode_audit_that_spins_denies_nobody() {
 #[test]
 fn a_policy_that_uses_up_the_budget_is_not_taken_for_quick() {
     let set = support::set(json!({
-        "policies": [{ "name": "s", "settings": { "images": { "*": { "spin": true } } }, "limits": { "deadline": "50ms" } }],
+        "policies": [{ "name": "s", "settings": { "images": { "*": { "spin": true } } },
+            "limits": { "deadline": "50ms" } }],
         "limits": { "reviewDeadline": "200ms" },
     }));
     let images: Vec<String> = (0..100).map(|number| format!("x.io/{number}")).collect();

@@ -141,7 +141,8 @@ proptest! {
         prop_assert!(verdict.allowed() || !without.allowed());
         for (image, without) in verdict.images.iter().zip(&without.images) {
             // If no policy enforces, the audit policies are the only ones.
-            if without.judged.said.is_empty() && !image.judged.said.is_empty() && without.decided_by == DecidedBy::Unjudged {
+            if without.judged.said.is_empty() && !image.judged.said.is_empty()
+                && without.decided_by == DecidedBy::Unjudged {
                 prop_assert_eq!((image.allowed, image.decided_by), (true, DecidedBy::AuditOnly));
                 continue;
             }

@@ -32,7 +32,10 @@ fn policies(count: usize) -> Vec<Value> {
 
 /// Returns a review of 256 images, 256 KiB of annotations, and white space up to 4 MiB.
 fn review() -> String {
-    let image = |number| json!({ "image": format!("r{number}.example/{}:{}", "p/".repeat(100) + "q", "t".repeat(128)) });
+    let image = |number| {
+        let (path, tag) = ("p/".repeat(100) + "q", "t".repeat(128));
+        json!({ "image": format!("r{number}.example/{path}:{tag}") })
+    };
     let key = "a.image-policy.k8s.io/b";
     let mut body = json!({
         "kind": "ImageReview", "apiVersion": "imagepolicy.k8s.io/v1alpha1",

@@ -35,7 +35,7 @@ fn host() -> PathBuf {
     target().join("debug/host")
 }
 
-/// What `toolchains` makes of a guest: `guests/NAME.wasm` in Cargo's target folder.
+/// Returns the component that `toolchains` makes of a guest: `guests/NAME.wasm` in Cargo's target folder.
 fn component(name: &str) -> PathBuf {
     let built = Command::new(Path::new(PACKAGE).join("toolchains"))
         .arg(name)
@@ -55,7 +55,8 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Built first, where it is not of these sources. Nothing is known of it yet, and snapshots are taken when asked for.
+    /// Built first, where it is not of these sources. Nothing is known of it yet, and snapshots are taken
+    /// when asked for.
     pub(crate) fn new(name: &'static str) -> Guest {
         let engine = Engine::new(Purpose::Serve { policies: 1 }).unwrap();
         let cache = Cache::temporary(1 << 30).unwrap();
@@ -90,7 +91,7 @@ impl Guest {
     }
 }
 
-/// What the policy of a set says of each image.
+/// Returns the decisions of the policy of a set on each image.
 pub(crate) fn ask(set: &PolicySet, images: &[String], instances: Instances) -> Vec<Said> {
     let review = Review { namespace: "shop".to_owned(), annotations: Vec::new(), images: images.to_vec() };
     let options = Options { instances, ..Options::of(set) };

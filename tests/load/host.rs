@@ -276,7 +276,8 @@ pub fn component(number: u32) -> Result<Vec<u8>> {
 pub(crate) fn edition(edition: u32, changes: &[(&str, &str)]) -> Result<Vec<u8>> {
     // The decision is at 64, with its outcome at 68 and its annotations at 88; the reason at 136.
     let data = r#"(data (i32.const 88) "\a0\00\00\00\01\00\00\00")
-        (data (i32.const 160) "\c0\00\00\00\07\00\00\00\88\00\00\00\08\00\00\00") (data (i32.const 192) "version")"#;
+        (data (i32.const 160) "\c0\00\00\00\07\00\00\00\88\00\00\00\08\00\00\00") 
+        (data (i32.const 192) "version")"#;
     let outcome = format!(r#"(data (i32.const 68) "\0{}")"#, edition % 2);
     // Segments are written in order, so these follow the one that they overwrite.
     let reason = format!(r#"(data (i32.const 136) "{edition:08}") {data} {outcome}"#);

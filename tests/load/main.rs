@@ -9,9 +9,9 @@ use load::{faults, swaps, upgrades, volumes};
 
 /// The proof of the hot swap
 ///
-/// Every answer of every run is checked: its status, its verdict against the content of the generation that it names, and
-/// that no review is judged by an older generation than one that had answered before. The host is the program that
-/// HOST_BIN names, or is built first.
+/// Every answer of every run is checked: its status, its verdict against the content of the generation that
+/// it names, and that no review is judged by an older generation than one that had answered before. The host
+/// is the program that HOST_BIN names, or is built first.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]

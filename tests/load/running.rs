@@ -24,8 +24,8 @@ pub struct Shape {
     /// Requests under way at once on a connection of HTTP/2
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     pub streams: u16,
-    /// Reviews a second of all connections together, whether answers come or not (an open loop); 0: each asks again when
-    /// it has its answer (a closed loop)
+    /// Reviews a second of all connections together, whether answers come or not (an open loop); 0: each asks
+    /// again when it has its answer (a closed loop)
     #[arg(long, default_value_t = 500)]
     pub rate: u32,
     /// Reviews after which a connection is closed and another opened; 0: never

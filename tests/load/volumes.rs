@@ -79,8 +79,8 @@ pub async fn run(options: Options) -> Result<()> {
     ensure!(figures.failed() == between + cut, "{}: {}", figures.failures(), figures.examples.join("\n"));
     ensure!(cut <= u64::from(swaps) * under_way, "{cut} requests were cut off by {swaps} swaps");
     say(format!(
-        "{swaps} swaps of each, {} answers of {generations} generations, none failed but of clients of a retired authority: \
-         {between} connected between two authorities, {cut} were cut off",
+        "{swaps} swaps of each, {} answers of {generations} generations, none failed but of clients of a \
+            retired authority: {between} connected between two authorities, {cut} were cut off",
         figures.answers
     ));
     Ok(())

@@ -1,8 +1,8 @@
 //! The README and the guide: their commands run, their YAML is accepted, and their links lead somewhere.
 //!
-//! The words after the language of a block say what becomes of it; `CONTRIBUTING.md` lists them. The commands of a page
-//! run in one folder, one block after the other. The folder is empty but for the files of [`prepare`]: those that the
-//! blocks before would have built.
+//! The words after the language of a block say what becomes of it; `CONTRIBUTING.md` lists them. The commands
+//! of a page run in one folder, one block after the other. The folder is empty but for the files of
+//! [`prepare`]: those that the blocks before would have built.
 
 use std::collections::BTreeSet;
 use std::fs;

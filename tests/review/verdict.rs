@@ -48,19 +48,24 @@ proptest! {
     #[test]
     fn no_two_policies_share_a_key(
         policies in prop::collection::btree_set(
-            prop_oneof!["[a-z]{1,3}", "[ab]{0,2}[a]{40,61}", "a{62}[a-c]", "(audit|review|generation|would-deny)"], 1..6),
+            prop_oneof!["[a-z]{1,3}", "[ab]{0,2}[a]{40,61}", "a{62}[a-c]",
+                "(audit|review|generation|would-deny)"], 1..6),
         keys in prop::collection::vec(
-            prop_oneof![any::<String>(), "[-._]{0,3}", "(audit|malfunction|warnings)[-._ ]{0,2}", "a{20,70}[ab]?"], 1..6),
+            prop_oneof![any::<String>(), "[-._]{0,3}", "(audit|malfunction|warnings)[-._ ]{0,2}",
+                "a{20,70}[ab]?"], 1..6),
     ) {
         let said = policies.iter().map(|policy| {
             let annotations: Vec<_> = keys.iter().map(|key| (key.clone(), policy.clone())).collect();
             said(policy, Ok(decision(Outcome::Allow, "fine", &annotations)))
         });
-        let verdict = Verdict::combine(&Rules::default(), "default", "1-a", vec![judged("x.io/a", said.collect())]);
+        let images = vec![judged("x.io/a", said.collect())];
+        let verdict = Verdict::combine(&Rules::default(), "default", "1-a", images);
         for (key, value) in verdict.policy_annotations() {
             prop_assert!(key.len() <= 63 && key.contains('.'), "{key}");
-            prop_assert!(![".audit", ".malfunction", ".warnings"].iter().any(|end| key.ends_with(end)), "{key}");
-            let mut told: Vec<_> = value.split("; ").map(|part| part.trim_start_matches("x.io/a: ")).collect();
+            prop_assert!(![".audit", ".malfunction", ".warnings"].iter().any(|end| key.ends_with(end)),
+                "{key}");
+            let mut told: Vec<_> = value.split("; ").map(|part| part.trim_start_matches("x.io/a: \
+                ")).collect();
             told.dedup();
             prop_assert_eq!(told.len(), 1, "{} is of {:?}", key, told);
         }

@@ -198,7 +198,10 @@ fn installation() -> Installation {
         "library/broken": { "error": "no answer" },
         "library/trap": { "abort": true },
     });
-    let policy = |name: &str, mode: &str| json!({ "name": name, "module": scripted(), "mode": mode, "settings": { "images": images } });
+    let policy = |name: &str, mode: &str| {
+        json!({ "name": name, "module": scripted(), "mode": mode,
+        "settings": { "images": images } })
+    };
     Installation::new(json!({ "policies": [policy("one", "enforce"), policy("watched", "audit")] }))
 }
 

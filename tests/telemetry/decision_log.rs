@@ -48,7 +48,10 @@ fn policies() -> Value {
         "library/broken": { "error": "no answer" },
         "library/noted": { "annotation": ["a.image-policy.k8s.io/b", "allow"] },
     });
-    let policy = |name: &str, mode: &str| json!({ "name": name, "module": scripted(), "mode": mode, "settings": { "images": images } });
+    let policy = |name: &str, mode: &str| {
+        json!({ "name": name, "module": scripted(), "mode": mode,
+        "settings": { "images": images } })
+    };
     json!([policy("one", "enforce"), policy("watched", "audit")])
 }
 
@@ -93,20 +96,25 @@ async fn a_line_says_all_of_a_review() {
     }
     let written = lines(&installation, 4).await;
 
-    let said = |mode: &str, policy: &str, outcome: &str, code: &str, reason: &str| json!({ "policy": policy, "mode": mode, "outcome": outcome, "code": code, "reason": reason });
+    let said = |mode: &str, policy: &str, outcome: &str, code: &str, reason: &str| {
+        json!({ "policy": policy,
+        "mode": mode, "outcome": outcome, "code": code, "reason": reason })
+    };
     let both = |outcome: &str, code: &str, reason: &str| {
         [said("enforce", "one", outcome, code, reason), said("audit", "watched", outcome, code, reason)]
     };
     let image = |original: &str, name: &str, tag: &str, allowed: bool, decisions: Value| {
         json!({
-            "original": original, "registry": "docker.io", "repository": format!("library/{name}"), "tag": tag,
+            "original": original, "registry": "docker.io", "repository": format!("library/{name}"),
+                "tag": tag,
             "allowed": allowed, "decidedBy": "policies", "decisions": decisions,
         })
     };
     let good = image("good", "good", "latest", true, json!(both("allow", "good", "it is good")));
     assert_eq!(
         steady(written[0].clone()),
-        json!({ "namespace": "default", "annotations": {}, "verdict": "allowed", "decidedBy": "policies", "images": [good] })
+        json!({ "namespace": "default", "annotations": {}, "verdict": "allowed", "decidedBy": "policies",
+            "images": [good] })
     );
     let bad = image("bad:1", "bad", "1", false, json!(both("deny", "bad", "it is bad")));
     assert_eq!(

@@ -35,7 +35,10 @@ async fn a_denial_is_a_line_that_says_all() {
         "library/bad": { "outcome": "deny", "code": "bad", "reason": "it is bad", "log": ["a word"] },
         "library/broken": { "error": "no answer" },
     });
-    let policy = |name: &str, mode: &str| json!({ "name": name, "module": scripted(), "mode": mode, "settings": { "images": images } });
+    let policy = |name: &str, mode: &str| {
+        json!({ "name": name, "module": scripted(), "mode": mode,
+        "settings": { "images": images } })
+    };
     let installation =
         Installation::new(json!({ "policies": [policy("one", "enforce"), policy("watched", "audit")] }));
     let mut process = start(&installation);

@@ -247,7 +247,8 @@ impl Connection {
 
 fn body(namespace: &str) -> Bytes {
     Bytes::from(format!(
-        "{{\"kind\":\"ImageReview\",\"apiVersion\":\"imagepolicy.k8s.io/v1alpha1\",\"metadata\":{{}},\"spec\":{{\
+        "{{\"kind\":\"ImageReview\",\"apiVersion\":\"imagepolicy.k8s.io/v1alpha1\",\"metadata\":{{}},\
+         \"spec\":{{\
          \"containers\":[{{\"image\":\"registry.k8s.io/team/application:v1.2.3\"}},\
          {{\"image\":\"registry.k8s.io/team/sidecar@sha256:{}\"}}],\
          \"annotations\":{{\"team.image-policy.k8s.io/ticket\":\"{}\"}},\"namespace\":\"{namespace}\"}},\

@@ -85,7 +85,7 @@ impl Subject {
         let policy = self.load(preparer)?;
         preparer.snapshot(&policy, &self.component.bytes);
         match policy.snapshot() {
-            Some(Err(why)) => Ok(Err(why.to_owned())),
+            Some(Err(why)) => Ok(Err(why.to_string())),
             Some(Ok(())) => Ok(Ok(policy)),
             None => Err("the snapshot was not taken".into()),
         }

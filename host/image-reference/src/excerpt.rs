@@ -45,7 +45,8 @@ impl fmt::Display for Excerpt {
     }
 }
 
-/// Returns the text fit for a message: at most `most` characters, `…` in place of the rest, and no control character.
+/// Returns the text fit for a message: at most `most` characters, `…` in place of the rest, and no control
+/// character.
 pub fn shorten(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most && text.bytes().all(|b| matches!(b, b' '..=b'~')) {
         return Cow::Borrowed(text);

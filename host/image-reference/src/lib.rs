@@ -1,8 +1,10 @@
 //! Container image references in the normal form of the container runtimes, and patterns over them.
 //!
-//! - [`Image`] is a reference that was parsed and brought into its normal form: see [`mod@reference`] for the grammar.
+//! - [`Image`] is a reference that was parsed and brought into its normal form: see [`mod@reference`] for the
+//!   grammar.
 //! - [`Reference`] borrows the four fields that are compared.
-//! - [`Pattern`] is a set of images: see [`pattern`] for its form. [`Patterns`] is many of them with an index.
+//! - [`Pattern`] is a set of images: see [`pattern`] for its form. [`Patterns`] is many of them with an
+//!   index.
 //!
 //! ```
 //! use image_reference::{Image, Pattern, Patterns};

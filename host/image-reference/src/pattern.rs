@@ -4,8 +4,8 @@
 //! registry / segment / … [/ **] [:tag] [@digest]
 //! ```
 //!
-//! A pattern is compared with an image field by field, in normal form; it is never a string prefix: `gcr.io/foo`
-//! does not match `gcr.io/foobar`.
+//! A pattern is compared with an image field by field, in normal form; it is never a string prefix:
+//! `gcr.io/foo` does not match `gcr.io/foobar`.
 //!
 //! | part | matches |
 //! |---|---|
@@ -21,9 +21,9 @@
 //!
 //! A `*` never meets a `.` of a host or a `/`, so no wildcard of a host is met by a path, nor the reverse.
 //!
-//! A pattern names its registry: `nginx` and `docker.io/nginx` are mistakes that say `docker.io/library/nginx`.
-//! So are upper-case letters, and whatever no image in normal form can match. A pattern of another tool, a regular
-//! expression or a URL is called so.
+//! A pattern names its registry: `nginx` and `docker.io/nginx` are mistakes that say
+//! `docker.io/library/nginx`. Upper-case letters are mistakes too, and so is a pattern that no image in
+//! normal form can match. The message about a pattern of another tool, a regular expression or a URL says so.
 //!
 //! Matching takes time linear in the image, however many `*` a pattern has.
 
@@ -45,7 +45,8 @@ use crate::registry::is_label;
 
 /// A set of images: see the [module's page](self) for the form.
 ///
-/// It is its text and where the parts of that end, since a policy's memory is copied for every review.
+/// The type holds the text and the ends of its parts: a policy's memory is copied for every review, so it is
+/// small.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: Box<str>,
@@ -71,8 +72,8 @@ enum Version {
     Digest(u16),
 }
 
-/// Which labels of a host have a `*`: bit `n` for the label `n` from the left, and a bit above all labels. 0 where
-/// none has.
+/// The labels of a host that have a `*`: bit `n` for the label `n` from the left, and a bit above all labels.
+/// 0 where none has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Shape(u16);
 
@@ -100,7 +101,7 @@ impl Shape {
         Some(Shape(bits | 1 << labels))
     }
 
-    /// Whether a registry has as many labels as the hosts of this shape.
+    /// Returns whether a registry has as many labels as the hosts of this shape.
     pub(crate) fn fits(self, registry: &str) -> bool {
         let dots = registry.bytes().filter(|b| *b == b'.').count();
         self == Shape::LITERAL
@@ -135,7 +136,7 @@ impl Pattern {
         self.written.as_deref().unwrap_or(&self.text)
     }
 
-    /// Whether this image is one of those meant.
+    /// Returns whether this image matches.
     pub fn matches(&self, image: &Reference<'_>) -> bool {
         self.matches_name(image.registry, image.repository)
             && match (self.version, image.digest) {
@@ -148,7 +149,7 @@ impl Pattern {
             }
     }
 
-    /// Whether this image is one of those meant, or says by a tag beside its digest that it is.
+    /// Returns whether this image matches, or would match by the tag beside its digest.
     pub(crate) fn claims(&self, image: &Reference<'_>) -> bool {
         match self.version {
             Version::Tag(_) => self.matches(&Reference { digest: None, ..*image }),
@@ -156,12 +157,12 @@ impl Pattern {
         }
     }
 
-    /// Whether images of this registry and repository are meant, some tags or digests of it at least.
+    /// Returns whether some image of this registry and repository matches.
     pub fn matches_name(&self, registry: &str, repository: &str) -> bool {
         self.matches_registry(registry) && self.matches_repository(repository)
     }
 
-    /// Whether images of this registry are meant, some of them at least.
+    /// Returns whether some image of this registry matches.
     pub fn matches_registry(&self, registry: &str) -> bool {
         let own = self.registry();
         if self.shape == Shape::LITERAL {
@@ -176,7 +177,7 @@ impl Pattern {
         each && labels.next().is_none()
     }
 
-    /// Whether it means a version by its tag.
+    /// Returns whether the pattern has a tag.
     pub fn is_of_tag(&self) -> bool {
         matches!(self.version, Version::Tag(_))
     }
@@ -194,7 +195,8 @@ impl Pattern {
         services::without_owner(self)
     }
 
-    /// Returns the pattern for a list that denies: of the registry under every name and port that is known of it.
+    /// Returns the pattern for a list that denies: it names the registry in one form for all its known names
+    /// and ports.
     pub(crate) fn everywhere(self) -> Pattern {
         let (registry, library) = known_as(self.registry(), self.is_one_segment());
         if registry == self.registry() {
@@ -209,18 +211,18 @@ impl Pattern {
         }
     }
 
-    /// Whether the path is one segment, and no `**`.
+    /// Returns whether the path is one segment without `**`.
     fn is_one_segment(&self) -> bool {
         !self.deep && !self.path_text().contains('/')
     }
 
-    /// How many path segments an image must have: this many, or this many or more.
+    /// Returns the number of path segments of a matching image, and whether it may have more.
     pub(crate) fn depth(&self) -> (usize, bool) {
         let named = self.globs().count();
         if self.deep { (named.saturating_add(1), true) } else { (named, false) }
     }
 
-    /// Whether the segments of the path, as far as both have them, match.
+    /// Returns whether the path segments that both have match.
     pub(crate) fn matches_so_far(&self, repository: &str) -> bool {
         self.globs().zip(repository.split('/')).all(|(glob, text)| glob::matches(glob, text))
     }
@@ -234,13 +236,13 @@ impl Pattern {
         named && rest.peek().is_some() == self.deep && rest.all(|segment| !segment.is_empty())
     }
 
-    /// What the name of every image meant begins with: the shape of the host, the host, and the segments of the path
-    /// before the first that has a `*`.
+    /// Returns the beginning that the names of all matching images share: the shape of the host, the host,
+    /// and the segments of the path before the first that has a `*`.
     pub(crate) fn beginning(&self) -> (Shape, &str, &str) {
         (self.shape, self.registry(), self.literal())
     }
 
-    /// The segments of the path before the first that has a `*`.
+    /// Returns the segments of the path before the first that has a `*`.
     pub(crate) fn literal(&self) -> &str {
         self.after_registry(self.literal)
     }
@@ -263,8 +265,9 @@ impl Pattern {
     }
 }
 
-/// Returns the name under which a list that denies knows this registry, and whether its repositories of one segment
-/// stand in `library`. The ports of HTTPS and HTTP, which a runtime uses where none is written, are left out.
+/// Returns the name under which a list that denies knows this registry, and whether its repositories of one
+/// segment stand in `library`. The ports of HTTPS and HTTP, which a runtime uses where none is written, are
+/// left out.
 pub(crate) fn known_as(registry: &str, one_segment: bool) -> (Cow<'_, str>, bool) {
     let (host, port) = crate::registry::split_port(registry);
     let port = port.filter(|port| !matches!(*port, "443" | "80"));
@@ -293,7 +296,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Which tags: `*` is any number of characters, none included. `latest`, `*-dev`.
+/// A set of tags: `*` is any number of characters, none included. `latest`, `*-dev`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagPattern(Box<str>);
 
@@ -307,7 +310,7 @@ impl TagPattern {
         Ok(Self(text.into()))
     }
 
-    /// Whether this tag is one of those meant.
+    /// Returns whether this tag matches.
     pub fn matches(&self, tag: &str) -> bool {
         glob::matches(&self.0, tag)
     }

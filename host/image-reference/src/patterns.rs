@@ -7,19 +7,20 @@ use crate::Reference;
 use crate::pattern::{Pattern, Shape, known_as};
 use crate::registry::split_port;
 
-/// Patterns in the order written, with an index: what it costs to find those of an image hardly grows with their number.
+/// Patterns in the order written, with an index: the cost of a search hardly grows with their number.
 ///
-/// Most patterns name a registry and the first segments of a path, which the name of every image meant begins with. The
-/// patterns are sorted by these; each beginning of an image's name is then looked up.
+/// Most patterns name a registry and the first segments of a path, which the name of every image meant begins
+/// with. The patterns are sorted by these; each beginning of an image's name is then looked up.
 #[derive(Debug, Clone, Default)]
 pub struct Patterns {
     list: Vec<Pattern>,
     /// Positions in `list`, sorted by [`Pattern::beginning`] and then by themselves.
     index: Vec<u32>,
-    /// Positions of the first patterns in `list`, sorted by [`Pattern::literal`] and then by themselves, to find what a
-    /// denial was near.
+    /// Positions of the first patterns in `list`, sorted by [`Pattern::literal`] and then by themselves, to
+    /// find what a denial was near.
     by_path: Vec<u32>,
-    /// The position of a pattern of each of the first registries without a `*`, to find what a denial was near.
+    /// The position of a pattern of each of the first registries without a `*`, to find what a denial was
+    /// near.
     hosts: Vec<u32>,
     /// The shapes of hosts that there are, but for that without a `*`.
     shapes: Vec<Shape>,
@@ -31,20 +32,20 @@ pub struct Patterns {
 pub struct Nearest<'a> {
     /// The pattern.
     pub pattern: &'a Pattern,
-    /// What separates the image from it.
+    /// The difference between the image and the pattern.
     pub by: Separation,
 }
 
-/// What separates an image from a pattern.
+/// A difference between an image and a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Separation {
     /// Another tag or digest.
     Version,
     /// A digest, beside which a tag does not count.
     TagBesideDigest,
-    /// So many path segments more than the pattern takes.
+    /// The number of path segments over those of the pattern.
     Deeper(usize),
-    /// So many path segments fewer than the pattern takes.
+    /// The number of path segments under those of the pattern.
     Shorter(usize),
     /// Another port of the same host.
     Port,
@@ -57,12 +58,12 @@ pub enum Separation {
 /// Most patterns, the first ones, among which the same path is looked for in another registry.
 const BY_PATH: usize = 1024;
 
-/// Most hosts that are looked at for a slip, and patterns for another separation: a denial costs little, however many
-/// patterns there are.
+/// Most hosts that are looked at for a slip, and patterns for another separation: a denial costs little,
+/// however many patterns there are.
 const LOOKED_AT: usize = 32;
 
 impl Patterns {
-    /// Indexes patterns of a list that allows or selects: each means what it says and no more.
+    /// Indexes patterns of a list that allows or selects: each matches exactly as written.
     pub fn new(list: Vec<Pattern>) -> Self {
         let positions = || (0..).take(list.len()).collect::<Vec<u32>>();
         let mut index = positions();
@@ -95,23 +96,24 @@ impl Patterns {
         Self { list, index, by_path, hosts, shapes, denies: false }
     }
 
-    /// Indexes patterns of a list that denies. There a registry means all names and ports under which a runtime is
-    /// known to reach it, and a tag is also looked for beside a digest:
+    /// Indexes patterns of a list that denies. There a registry means all names and ports under which a
+    /// runtime is known to reach it, and a tag is also looked for beside a digest:
     ///
     /// - no port, `:443` and `:80` are the same;
-    /// - `docker.io`, every host below it, `registry.hub.docker.com` and `registry.ipv6.docker.com` are the same;
+    /// - `docker.io`, every host below it, `registry.hub.docker.com` and `registry.ipv6.docker.com` are the
+    ///   same;
     /// - `localhost`, every host below it, `127.0.0.0/8` and `[::1]` are the same.
     pub fn denying(list: Vec<Pattern>) -> Self {
         let list = list.into_iter().map(Pattern::everywhere).collect();
         Self { denies: true, ..Self::new(list) }
     }
 
-    /// All, in the order written.
+    /// Returns all patterns, in the order written.
     pub fn all(&self) -> &[Pattern] {
         &self.list
     }
 
-    /// The first in the order written that matches this image.
+    /// Returns the first pattern, in the order written, that matches this image.
     pub fn first_match(&self, image: &Reference<'_>) -> Option<&Pattern> {
         let mut first = self.first(image);
         if self.denies {
@@ -149,27 +151,27 @@ impl Patterns {
         first
     }
 
-    /// Whether one of them matches this image.
+    /// Returns whether a pattern matches this image.
     pub fn matches(&self, image: &Reference<'_>) -> bool {
         self.first_match(image).is_some()
     }
 
-    /// Those that mean some image of this registry and repository, in the order written.
+    /// Returns the patterns that match some image of this registry and repository, in the order written.
     pub fn of_name<'a>(&'a self, registry: &str, repository: &str) -> Vec<&'a Pattern> {
         let mut positions = Vec::new();
         self.each_group(registry, repository, &mut |group| positions.extend_from_slice(group));
         self.in_order(positions, &|pattern| pattern.matches_name(registry, repository))
     }
 
-    /// Those that mean some image of this registry, in the order written.
+    /// Returns the patterns that match some image of this registry, in the order written.
     pub fn of_registry<'a>(&'a self, registry: &str) -> Vec<&'a Pattern> {
         let mut positions = Vec::new();
         self.each_host(registry, &mut |group| positions.extend_from_slice(group));
         self.in_order(positions, &|pattern| pattern.matches_registry(registry))
     }
 
-    /// The pattern from which one thing alone separates an image that none matches. Takes little time, however many
-    /// patterns there are: it looks at some of those that are near in the index.
+    /// Returns a pattern from which an image that none matches differs in one field. The search looks at some
+    /// neighbours in the index, so its time hardly depends on the number of patterns.
     pub fn nearest(&self, image: &Reference<'_>) -> Option<Nearest<'_>> {
         let Reference { registry, repository, .. } = *image;
         let mut known = false;
@@ -193,7 +195,8 @@ impl Patterns {
         self.each_group(registry, repository, &mut |group| {
             positions.extend(group.iter().take(LOOKED_AT));
         });
-        // Patterns with a longer beginning than the image are no group of it: the first of them stands for all.
+        // Patterns with a longer beginning than the image are no group of it: the first of them stands for
+        // all.
         self.each_host(registry, &mut |group| {
             let (_, longer) = self.split(group, &|pattern| {
                 pattern.literal().bytes().lt(repository.bytes().chain(core::iter::once(b'/')))
@@ -250,7 +253,8 @@ impl Patterns {
         nearest.map(|pattern| Nearest { pattern, by: Separation::Registry })
     }
 
-    /// The first pattern that means some image of this registry and repository, of the first ones of each group.
+    /// Returns the first pattern that matches some image of this registry and repository, among the first of
+    /// each group.
     fn near_name(&self, registry: &str, repository: &str) -> Option<&Pattern> {
         let mut first = None;
         self.each_group(registry, repository, &mut |group| {
@@ -262,8 +266,8 @@ impl Patterns {
         at(&self.list, first?)
     }
 
-    /// Visits the positions of the patterns that may mean this name, as groups with one beginning, each in the order
-    /// written.
+    /// Visits the positions of the patterns that may mean this name, as groups with one beginning, each in
+    /// the order written.
     fn each_group<'a>(&'a self, registry: &str, repository: &str, visit: &mut dyn FnMut(&'a [u32])) {
         self.each_host(registry, &mut |group| {
             each_beginning(repository, &mut |path| {
@@ -294,7 +298,7 @@ impl Patterns {
         }
     }
 
-    /// The positions of the patterns whose hosts have no `*`, sorted by the host.
+    /// Returns the positions of the patterns whose hosts have no `*`, sorted by the host.
     fn literal_hosts(&self) -> &[u32] {
         self.split(&self.index, &|pattern| pattern.beginning().0 == Shape::LITERAL).0
     }
@@ -304,7 +308,7 @@ impl Patterns {
         sorted.split_at(sorted.partition_point(|position| at(&self.list, *position).is_some_and(holds)))
     }
 
-    /// The part of sorted positions that compare as equal.
+    /// Returns the part of sorted positions that compare as equal.
     fn equal<'a>(&self, sorted: &'a [u32], order: &dyn Fn(&Pattern) -> Ordering) -> &'a [u32] {
         let (_, rest) = self.split(sorted, &|pattern| order(pattern).is_lt());
         self.split(rest, &|pattern| order(pattern).is_eq()).0
@@ -342,7 +346,8 @@ fn each_beginning(path: &str, visit: &mut dyn FnMut(&str)) {
     visit(path);
 }
 
-/// Whether two texts differ by one character put in, left out or replaced, or by two neighbours exchanged.
+/// Returns whether two texts differ by one inserted, removed or replaced character, or by two exchanged
+/// neighbours.
 fn is_one_slip(one: &str, other: &str) -> bool {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     if one.len().abs_diff(other.len()) > 1 || one == other {

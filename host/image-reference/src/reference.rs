@@ -22,25 +22,30 @@
 //!
 //! # Refused although that grammar takes them
 //!
-//! These kinds, and no others, are refused here and read by distribution/reference v0.6.0: two readers would disagree
-//! about which registry is meant, a runtime would dial them to a place that has another name, or no registry can be
-//! there. Whatever both read has the same fields.
+//! These kinds, and no others, are refused here and read by distribution/reference v0.6.0: two readers would
+//! disagree about which registry is meant, a runtime would dial them to a place that has another name, or no
+//! registry can be there. Whatever both read has the same fields.
 //!
-//! 1. Upper-case letters in a registry: parsers disagree whether `FOO/bar` names a host, and DNS ignores case where a
+//! 1. Upper-case letters in a registry: parsers disagree whether `FOO/bar` names a host, and DNS ignores case
+//!   where a
 //!    comparison does not.
 //! 2. `_` in what looks like a registry: upstream finds none in `foo_bar.com/app`, containerd pulls from it.
-//! 3. A port that is not 1 to 65535, is empty or has leading zeros: `:0443` would hide from a rule about `:443`.
-//! 4. Brackets around what is no IPv6 address, and an IPv6 address in another form than that of RFC 5952: `[0::1]` and
+//! 3. A port that is not 1 to 65535, is empty or has leading zeros: `:0443` would hide from a rule about
+//!   `:443`.
+//! 4. Brackets around what is no IPv6 address, and an IPv6 address in another form than that of RFC 5952:
+//!   `[0::1]` and
 //!    `[::0001]` are `[::1]`.
 //! 5. An IPv4 address as IPv6: `[::ffff:c000:201]` is `192.0.2.1`.
-//! 6. A host that ends in a number and is no IPv4 address of four decimal numbers without leading zeros: `127.1`,
-//!    `0177.0.0.1`, `2130706433:5000` and `0x7f.1` are `127.0.0.1` to `getaddrinfo` and names to Go's own resolver.
+//! 6. A host that ends in a number and is no IPv4 address of four decimal numbers without leading zeros:
+//!   `127.1`,
+//!    `0177.0.0.1`, `2130706433:5000` and `0x7f.1` are `127.0.0.1` to `getaddrinfo` and names to Go's own
+//!    resolver.
 //! 7. The unspecified addresses `[::]` and `0.0.0.0/8`, which a runtime dials as its own node.
 //! 8. Host names longer than DNS allows, 253 bytes.
 //! 9. References longer than [`MAX_REFERENCE`].
 //!
-//! A port is part of the registry here as it is there: `ghcr.io:443` is another field than `ghcr.io`. A list that denies
-//! takes them as one ([`Patterns::denying`](crate::Patterns::denying)).
+//! A port is part of the registry here as it is there: `ghcr.io:443` is another field than `ghcr.io`. A list
+//! that denies takes them as one ([`Patterns::denying`](crate::Patterns::denying)).
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -66,7 +71,7 @@ const ALGORITHMS: [(&str, usize); 3] = [("sha256", 64), ("sha384", 96), ("sha512
 /// Two references name the same image when all fields but `original` are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Image {
-    /// What was parsed, untouched: for messages, never for judging.
+    /// The parsed text, unchanged: for messages, never for decisions.
     pub original: String,
     /// Host, with its port if it has one, in lower case; `docker.io` where the reference names none.
     pub registry: String,
@@ -112,10 +117,11 @@ impl Image {
     }
 }
 
-/// Refuses a reference that reads as one but that a container runtime, given it as it stands, takes for the ID of an
-/// image that happens to be on the node, whatever registry that came from: containerd looks up `sha256:HEX` by ID, the
-/// digits in full or not (internal/cri/server/images/service.go, LocalResolve), and the kubelet hands it on because it
-/// seems to have a tag. A rule on `docker.io/library/**` must not let such an image in.
+/// Refuses a reference that reads as one but that a container runtime, given it as it stands, takes for the
+/// ID of an image that happens to be on the node, whatever registry that came from: containerd looks up
+/// `sha256:HEX` by ID, the digits in full or not (internal/cri/server/images/service.go, LocalResolve), and
+/// the kubelet hands it on because it seems to have a tag. A rule on `docker.io/library/**` must not let such
+/// an image in.
 ///
 /// # Errors
 /// [`ImageError::ImageId`].
@@ -296,8 +302,8 @@ fn check_digest(digest: &str) -> Result<(), ImageError> {
     Ok(())
 }
 
-/// What is wrong with a reference, said to the person whose pod was refused: one line, what is wrong, what to
-/// write instead. Of the reference itself a message carries only [`Excerpt`]s.
+/// A mistake in a reference, for the person whose pod was denied: one line with the mistake and the text to
+/// write instead. A message repeats the reference only as [`Excerpt`]s.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
     /// Nothing was written.

@@ -1,5 +1,5 @@
-//! A registry: its host and port. Each place has one spelling; the others that a runtime would dial to the same place
-//! are refused.
+//! A registry: its host and port. Each place has one spelling; the others that a runtime would dial to the
+//! same place are refused.
 
 use alloc::string::ToString;
 use core::net::{Ipv4Addr, Ipv6Addr};
@@ -38,9 +38,11 @@ pub enum RegistryError {
     /// An IPv4 address in the form of an IPv6 address.
     #[error("is an IPv4 address written as IPv6, which hides it from rules: write `{0}`")]
     Ipv4InIpv6(Ipv4Addr),
-    /// A number as the last label, and no IPv4 address in canonical form: `127.1`, `0x7f.0.0.1`, `2130706433`.
+    /// A number as the last label, and no IPv4 address in canonical form: `127.1`, `0x7f.0.0.1`,
+    /// `2130706433`.
     #[error(
-        "ends in a number, which some resolvers read as an IPv4 address: write four decimal numbers like `192.0.2.1`"
+        "ends in a number, which some resolvers read as an IPv4 address: write four decimal numbers like \
+            `192.0.2.1`"
     )]
     Number,
     /// An unspecified address, which dials the node itself.

@@ -84,23 +84,37 @@ fn of<'a>(
 
 const DIGEST: &str = "sha256:dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd";
 
+/// Parses a pattern; a mistake fails the case.
+fn parse(text: &str) -> Result<Pattern, TestCaseError> {
+    Pattern::parse(text).map_err(|error| TestCaseError::fail(error.to_string()))
+}
+
+/// Parses patterns; a mistake fails the case.
+fn parse_all(texts: &[String]) -> Result<Vec<Pattern>, TestCaseError> {
+    texts.iter().map(|text| parse(text)).collect()
+}
+
 proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn the_index_finds_what_a_walk_finds(patterns in prop::collection::vec(pattern(), 0..30), image in image()) {
-        let list: Vec<_> = patterns.iter().map(|text| Pattern::parse(text)).collect::<Result<_, _>>().map_err(|error| TestCaseError::fail(error.to_string()))?;
+    fn the_index_finds_what_a_walk_finds(patterns in prop::collection::vec(pattern(), 0..30),
+        image in image()) {
+        let list: Vec<_> = parse_all(&patterns)?;
         let image = image.reference();
         let Reference { registry, repository, .. } = image;
-        let walk = |means: &dyn Fn(&Pattern) -> bool| list.iter().filter(|p| means(p)).map(Pattern::as_str).collect::<Vec<_>>();
-        let texts = |found: Vec<&Pattern>| found.into_iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>();
+        let walk = |means: &dyn Fn(&Pattern) -> bool| list.iter().filter(|p| means(p))
+            .map(Pattern::as_str).collect::<Vec<_>>();
+        let texts = |found: Vec<&Pattern>|
+            found.into_iter().map(|p| p.as_str().to_owned()).collect::<Vec<_>>();
         let indexed = Patterns::new(list.clone());
 
         let first = indexed.first_match(&image).map(std::ptr::from_ref);
         let position = list.iter().position(|p| p.matches(&image));
         prop_assert_eq!(indexed.matches(&image), first.is_some());
         prop_assert_eq!(first, position.map(|position| std::ptr::from_ref(&indexed.all()[position])));
-        prop_assert_eq!(texts(indexed.of_name(registry, repository)), walk(&|p| p.matches_name(registry, repository)));
+        let walked = walk(&|p| p.matches_name(registry, repository));
+        prop_assert_eq!(texts(indexed.of_name(registry, repository)), walked);
         prop_assert_eq!(texts(indexed.of_registry(registry)), walk(&|p| p.matches_registry(registry)));
     }
 
@@ -108,14 +122,17 @@ proptest! {
     fn paths_match_as_the_model_says(pattern in pattern_path(), path in image_path()) {
         let text = format!("r.io/{}", pattern.join("/"));
         let parsed = Pattern::parse(&text).map_err(|error| TestCaseError::fail(error.to_string()))?;
-        prop_assert_eq!(parsed.matches(&of("r.io", &path.join("/"), None, None)), model_path(&pattern, &path));
+        prop_assert_eq!(parsed.matches(&of("r.io", &path.join("/"), None, None)),
+            model_path(&pattern, &path));
         prop_assert!(!parsed.matches(&of("s.io", &path.join("/"), None, None)));
     }
 
     #[test]
-    fn tags_match_as_the_model_says(pattern in "[ab](\\*?[ab]){0,4}\\*?|\\*([ab]\\*?){0,4}", tag in "[ab]{0,8}") {
-        let parsed = Pattern::parse(&format!("r.io/x:{pattern}")).map_err(|error| TestCaseError::fail(error.to_string()))?;
-        prop_assert_eq!(parsed.matches(&of("r.io", "x", Some(&tag), None)), model(pattern.as_bytes(), tag.as_bytes()));
+    fn tags_match_as_the_model_says(pattern in "[ab](\\*?[ab]){0,4}\\*?|\\*([ab]\\*?){0,4}",
+        tag in "[ab]{0,8}") {
+        let parsed = parse(&format!("r.io/x:{pattern}"))?;
+        prop_assert_eq!(parsed.matches(&of("r.io", "x", Some(&tag), None)),
+            model(pattern.as_bytes(), tag.as_bytes()));
         // `:*` is any version, and another tag says nothing of an image with a digest.
         prop_assert_eq!(parsed.matches(&of("r.io", "x", Some(&tag), Some("sha256:00"))), pattern == "*");
     }
@@ -126,8 +143,9 @@ proptest! {
         pattern in "(\\*|[ab]\\*?|\\*[ab]|[ab])(\\.(\\*|[ab])){0,3}\\.a\\.io",
         host in "[ab]{1,2}(\\.[ab]{1,2}){0,4}\\.io",
     ) {
-        let parsed = Pattern::parse(&format!("{pattern}/x")).map_err(|error| TestCaseError::fail(error.to_string()))?;
-        let (globs, labels): (Vec<&str>, Vec<&str>) = (pattern.split('.').collect(), host.split('.').collect());
+        let parsed = parse(&format!("{pattern}/x"))?;
+        let (globs, labels): (Vec<&str>, Vec<&str>) =
+            (pattern.split('.').collect(), host.split('.').collect());
         let equal = globs.len() == labels.len()
             && globs.iter().zip(&labels).all(|(glob, label)| model(glob.as_bytes(), label.as_bytes()));
         prop_assert_eq!(parsed.matches(&of(&host, "x", None, None)), equal);
@@ -135,10 +153,12 @@ proptest! {
         prop_assert!(!parsed.matches(&of("r.io", &path, None, None)));
     }
 
-    /// A list that denies means at least what the patterns mean, and pinning an image by a digest hides it from none.
+    /// A list that denies means at least what the patterns mean, and pinning an image by a digest hides it
+    /// from none.
     #[test]
-    fn a_list_that_denies_means_no_less(patterns in prop::collection::vec(pattern(), 0..30), image in image()) {
-        let list: Vec<_> = patterns.iter().map(|text| Pattern::parse(text)).collect::<Result<_, _>>().map_err(|error| TestCaseError::fail(error.to_string()))?;
+    fn a_list_that_denies_means_no_less(patterns in prop::collection::vec(pattern(), 0..30),
+        image in image()) {
+        let list: Vec<_> = parse_all(&patterns)?;
         let (plain, denying) = (Patterns::new(list.clone()), Patterns::denying(list));
         let image = image.reference();
         prop_assert!(denying.matches(&image) || !plain.matches(&image));
@@ -148,15 +168,17 @@ proptest! {
         }
         for port in ["443", "80"] {
             let registry = format!("{}:{port}", image.registry);
-            prop_assert_eq!(denying.matches(&Reference { registry: &registry, ..image }), denying.matches(&image));
+            prop_assert_eq!(denying.matches(&Reference { registry: &registry, ..image }),
+                denying.matches(&image));
         }
     }
 
     /// The nearest pattern is no match, and has what it is said to have.
     #[test]
-    fn the_nearest_pattern_is_separated_by_what_is_said(patterns in prop::collection::vec(pattern(), 0..30), image in image()) {
+    fn the_nearest_pattern_is_separated_by_what_is_said(patterns in prop::collection::vec(pattern(), 0..30),
+        image in image()) {
         use Separation::{Deeper, Port, Registry, Shorter, TagBesideDigest, Typo, Version};
-        let list: Vec<_> = patterns.iter().map(|text| Pattern::parse(text)).collect::<Result<_, _>>().map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let list: Vec<_> = parse_all(&patterns)?;
         let indexed = Patterns::new(list);
         let image = image.reference();
         if indexed.matches(&image) || image.repository.split('/').any(str::is_empty) {
@@ -165,9 +187,11 @@ proptest! {
         let Some(Nearest { pattern, by }) = indexed.nearest(&image) else { return Ok(()) };
         prop_assert!(!pattern.matches(&image));
         let (same_host, same_name) =
-            (pattern.matches_registry(image.registry), pattern.matches_name(image.registry, image.repository));
+            (pattern.matches_registry(image.registry),
+                pattern.matches_name(image.registry, image.repository));
         prop_assert_eq!(same_name, matches!(by, Version | TagBesideDigest), "{} {:?}", pattern, by);
-        prop_assert_eq!(same_host, matches!(by, Version | TagBesideDigest | Deeper(_) | Shorter(_)), "{} {:?}", pattern, by);
+        prop_assert_eq!(same_host, matches!(by, Version | TagBesideDigest | Deeper(_) | Shorter(_)),
+            "{} {:?}", pattern, by);
         if matches!(by, Port | Registry | Typo) {
             prop_assert!(pattern.matches_name(&pattern.registry().replace('*', "a"), image.repository));
         }
@@ -175,20 +199,23 @@ proptest! {
 
     #[test]
     fn an_image_written_as_a_pattern_matches_itself_alone(path in image_path(), other in image_path()) {
-        let parsed = Pattern::parse(&format!("r.io/{}", path.join("/"))).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let parsed = parse(&format!("r.io/{}", path.join("/")))?;
         prop_assert!(parsed.matches(&of("r.io", &path.join("/"), Some("latest"), None)));
         prop_assert_eq!(parsed.matches(&of("r.io", &other.join("/"), Some("latest"), None)), path == other);
     }
 
     #[test]
-    fn no_text_is_too_strange(text in any::<String>(), image in any::<[String; 2]>(), tag in any::<Option<String>>()) {
+    fn no_text_is_too_strange(text in any::<String>(), image in any::<[String; 2]>(),
+        tag in any::<Option<String>>()) {
         if let Ok(pattern) = Pattern::parse(&text) {
             pattern.matches(&of(&image[0], &image[1], tag.as_deref(), tag.as_deref()));
         }
     }
 
     #[test]
-    fn what_nearly_is_a_pattern_is_read_or_refused_in_one_line(text in "[aA1.*:/@_\\[\\]-]{0,20}|(\\*\\.)?[a.]{1,4}(:[0-9]{0,5})?(/[a*_.-]{0,4}){0,3}(:[a*.]{0,3})?") {
+    fn what_nearly_is_a_pattern_is_read_or_refused_in_one_line(
+        text in "[aA1.*:/@_\\[\\]-]{0,20}\
+            |(\\*\\.)?[a.]{1,4}(:[0-9]{0,5})?(/[a*_.-]{0,4}){0,3}(:[a*.]{0,3})?") {
         match Pattern::parse(&text) {
             Ok(pattern) => prop_assert_eq!(pattern.to_string(), text),
             Err(error) => {

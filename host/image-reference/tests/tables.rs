@@ -34,8 +34,9 @@ fn what_matches_what() {
     }
 }
 
-/// A registry has one spelling: what a runtime would dial to the same place is refused, and a reference and a pattern
-/// take the same registries. `cannot be read` stands for a message about something before the registry.
+/// A registry has one spelling: what a runtime would dial to the same place is refused, and a reference and a
+/// pattern take the same registries. `cannot be read` stands for a message about something before the
+/// registry.
 #[test]
 fn a_registry_has_one_spelling_in_references_and_patterns() {
     let mut differing = Vec::new();
@@ -86,8 +87,8 @@ fn a_mistake_says_what_to_write() {
     assert!(differing.is_empty(), "{}", differing.join("\n"));
 }
 
-/// Whoever follows the advice ends with a pattern, in a few steps. Advice about a part (a segment, a port) is not
-/// followed, nor about what has two mistakes.
+/// Whoever follows the advice ends with a pattern, in a few steps. Advice about a part (a segment, a port) is
+/// not followed, nor about what has two mistakes.
 #[test]
 fn advice_leads_to_a_pattern() {
     let mut followed = 0;

@@ -192,8 +192,8 @@ impl Reader<'_> {
             (Some(kind), Some(version), _) => (kind.to_owned(), version.to_owned()),
             (None, None, Some((kind, version))) if found.value.is_object() => (kind.clone(), version.clone()),
             _ => {
-                let message = "it holds no Kubernetes object (apiVersion and kind): give manifests, ImageReviews \
-                               or AdmissionReviews";
+                let message = "it holds no Kubernetes object (apiVersion and kind): give manifests, \
+                    ImageReviews or AdmissionReviews";
                 return self.problem(&found, message);
             }
         };

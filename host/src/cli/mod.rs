@@ -92,7 +92,8 @@ fn prepare() -> Result<Exit, Failure> {
     Ok(Exit::Yes)
 }
 
-/// Writes each line of `message` to standard error. A line that begins with a space belongs to the line before.
+/// Writes each line of `message` to standard error. A line that begins with a space belongs to the line
+/// before.
 fn tell(message: &str) {
     for line in message.lines() {
         let name = if line.starts_with(' ') { "" } else { "host: " };

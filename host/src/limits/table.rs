@@ -52,8 +52,8 @@ limits! {
             .message("the review took longer than its budget of {limit} ({key})");
         CONCURRENT_REVIEWS = count(
             "concurrent-reviews",
-            "reviews evaluated at once on threads of their own (those over 0.3 ms); slow ones (over 50 ms) leave one \
-             place to the others",
+            "reviews evaluated at once on threads of their own (those over 0.3 ms); slow ones (over 50 ms) \
+                leave one place to the others",
             0,
         )
             .key("limits.concurrentReviews", 1, 64)

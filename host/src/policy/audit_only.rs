@@ -63,8 +63,9 @@ pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
         false => ("", "every image is allowed"),
     };
     Some(format!(
-        "only policies in mode audit apply {images}{shown} ({}), so {allowed} there, whatever these say (unless this is \
-         meant, take `mode: audit` away from one of them, or add a policy that is in force there)",
+        "only policies in mode audit apply {images}{shown} ({}), so {allowed} there, whatever these say \
+            (unless this is meant, take `mode: audit` away from one of them, or add a policy that is in \
+            force there)",
         first(names.into_iter().map(str::to_owned))
     ))
 }

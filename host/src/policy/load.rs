@@ -43,7 +43,8 @@ pub enum LoadError {
     CoreModule,
     /// Core module that is a policy for another host, with the name of that host.
     #[error(
-        "the file is a policy for {0}, not a component of this host: build its rules against `wit/`, world image-policy"
+        "the file is a policy for {0}, not a component of this host: build its rules against `wit/`, world \
+            image-policy"
     )]
     OtherHost(&'static str),
     /// Component that is rejected by its bytes alone: over a limit, truncated, or with parts that are known
@@ -55,13 +56,14 @@ pub enum LoadError {
     Invalid(String),
     /// Component of another world, with the names of its exports.
     #[error(
-        "it is a component of another world: it does not export `{POLICY}`, but {0}; build it against `wit/`, world image-policy"
+        "it is a component of another world: it does not export `{POLICY}`, but {0}; build it against \
+            `wit/`, world image-policy"
     )]
     World(String),
     /// Import that is not granted.
     #[error(
-        "it imports `{0}`, which this host does not grant: a policy may import image-policy:host/log and WASI 0.2 \
-         without HTTP"
+        "it imports `{0}`, which this host does not grant: a policy may import image-policy:host/log and \
+            WASI 0.2 without HTTP"
     )]
     Import(String),
     /// Exports or imports with the right names and wrong types.
@@ -87,7 +89,8 @@ pub enum LoadError {
     PrepareCrashed(String),
     /// Compiling process that was killed from outside, through no fault of the component.
     #[error(
-        "the process that compiled it was killed ({0}): the kernel does that when memory is short; it is tried again"
+        "the process that compiled it was killed ({0}): the kernel does that when memory is short; it is \
+            tried again"
     )]
     PrepareKilled(String),
     /// Failure of the host itself.

@@ -1,8 +1,8 @@
 //! The wire form `ImageReview`: reads the request of an apiserver, and writes the response. Pure.
 //!
-//! The form is `imagepolicy.k8s.io/v1alpha1` (k8s.io/api/imagepolicy/v1alpha1/types.go). Reading is as lenient
-//! as the apiserver's own decoder (unknown fields, `null` for absent, a prefilled `status`), except where
-//! leniency could hide an image from the policies: a duplicate key is rejected.
+//! The form is `imagepolicy.k8s.io/v1alpha1` (k8s.io/api/imagepolicy/v1alpha1/types.go). Reading is as
+//! lenient as the apiserver's own decoder (unknown fields, `null` for absent, a prefilled `status`), except
+//! where leniency could hide an image from the policies: a duplicate key is rejected.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -235,7 +235,8 @@ mod tests {
             assert_eq!(review(spec), Ok(expected), "{spec}");
         }
         let prefilled = format!(
-            "{{\"kind\":\"ImageReview\",\"apiVersion\":\"{API_VERSION}\",\"metadata\":{{\"creationTimestamp\":null}},\
+            "{{\"kind\":\"ImageReview\",\"apiVersion\":\"{API_VERSION}\",\
+             \"metadata\":{{\"creationTimestamp\":null}},\
              \"spec\":{{\"containers\":[{{\"image\":\"a\"}}]}},\"status\":{{\"allowed\":true}}}}\n"
         );
         assert_eq!(parse(&prefilled), Ok(images(&["a"])));

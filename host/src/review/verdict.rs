@@ -404,7 +404,8 @@ impl ImageVerdict {
                 let policies = said.iter().map(|said| said.policy.clone());
                 let policies = annotations::join(policies, said.len(), limits::REASON_PART.size());
                 one(format!(
-                    "only policies in mode audit apply in namespace {namespace} ({policies}), and audit denies nothing"
+                    "only policies in mode audit apply in namespace {namespace} ({policies}), and audit \
+                        denies nothing"
                 ))
             }
             _ if !self.allowed && self.decided_by != DecidedBy::Unjudged => {

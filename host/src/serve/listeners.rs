@@ -1,4 +1,4 @@
-//! The listening sockets: bound here, or passed by the service manager.
+//! The listening sockets: opened here, or passed by the service manager.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -8,7 +8,7 @@ use listenfd::ListenFd;
 /// The reason why a socket is missing. Each message names the next step.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The address cannot be bound.
+    /// The address cannot be used.
     #[error("cannot listen on {address} (`{key}`){hint}")]
     Bind {
         /// The address.
@@ -71,7 +71,7 @@ impl Sockets {
     /// Returns a socket for each listener: the given socket, or a new one.
     ///
     /// # Errors
-    /// Returns an error if a new socket cannot be bound.
+    /// Returns an error if a new socket cannot be opened.
     pub fn or_bind(
         self,
         door: SocketAddr,

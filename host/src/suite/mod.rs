@@ -27,8 +27,8 @@ use crate::review::{Refusal, Review, ReviewError, image_review};
 use crate::text;
 
 /// Advice for a file that is not a fixture.
-const ONE_REVIEW: &str = "a fixture is one ImageReview with the `status` that you expect; `host review -f FILE` judges \
-                          manifests such as Pods and Deployments";
+const ONE_REVIEW: &str = "a fixture is one ImageReview with the `status` that you expect; `host review -f \
+    FILE` judges manifests such as Pods and Deployments";
 
 /// The reason for which a suite cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -50,13 +50,19 @@ pub enum SuiteError {
         problem: FixtureError,
     },
     /// A fixture is not YAML.
-    #[error("{}", error.problems.iter().map(|problem| format!("{}:{problem}", text::path(path))).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", at(path, &error.problems))]
     Yaml {
         /// The file.
         path: PathBuf,
         /// The problems, with their places.
         error: yaml::YamlError,
     },
+}
+
+/// Returns a line for each problem of a file.
+fn at(path: &Path, problems: &[yaml::Problem]) -> String {
+    let path = text::path(path);
+    problems.iter().map(|problem| format!("{path}:{problem}")).collect::<Vec<_>>().join("\n")
 }
 
 /// The reason for which a file is not a fixture.

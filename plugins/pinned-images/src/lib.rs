@@ -1,4 +1,4 @@
-//! An image is named by its digest, so that what was looked at is what runs.
+//! An image is named by its digest, so the image that was checked is the image that runs.
 //!
 //! ```json
 //! { "requireDigest": true, "forbiddenTags": ["latest"], "except": ["registry.k8s.io/**"] }
@@ -13,11 +13,12 @@
 //! | has none, and its tag matches one of `forbiddenTags` | deny | `forbidden-tag` |
 //! | has none, and its tag is another | allow | `tag-allowed` |
 //!
-//! The first row that fits decides. So `forbiddenTags` only counts where `requireDigest` is false: who is told to write
-//! another tag, and then to write a digest, is told too late. Beside a digest it counts only with
-//! `forbiddenTagsBesideDigest: true`, since the runtime then ignores the tag: that option is about what people read.
+//! The first row that fits decides. So `forbiddenTags` counts only where `requireDigest` is false: otherwise
+//! a user would first hear of the tag and only then of the digest. Beside a digest it counts only with
+//! `forbiddenTagsBesideDigest: true`: the runtime ignores such a tag, so the option concerns readers of the
+//! manifest.
 //!
-//! An exempt image is not allowed but left to the other policies: this policy has nothing to say of it.
+//! An exempt image is not allowed: the policy abstains, and the other policies decide.
 //! The pattern that exempts is the audit annotation `pattern`. Patterns are those of [`policy_kit::pattern`].
 
 use std::fmt;
@@ -110,8 +111,8 @@ impl fmt::Display for Rules {
     }
 }
 
-/// What to write instead, spelled as the pod spells it: a digest goes after the tag. A name too long to be
-/// repeated whole is left out, since half a command helps nobody.
+/// Returns the text to write instead, spelled as in the pod: a digest goes after the tag. A name that is too
+/// long to be repeated in full is left out, since half a command helps nobody.
 fn how_to_pin(image: &Image) -> String {
     let name = image.original.as_str();
     let fits = !name.is_empty() && shorten(name, MAX_NAME) == name;

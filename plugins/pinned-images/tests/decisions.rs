@@ -1,4 +1,4 @@
-//! What the policy says of which image, under which settings.
+//! The decisions of the policy on images, under various settings.
 
 use pinned_images::{Context, Image, Outcome, Policy, Rules};
 
@@ -26,11 +26,13 @@ fn decisions() {
     use Outcome::{Abstain, Allow, Deny};
     let digest = format!("sha256:{}", "d".repeat(64));
     let digest = Some(digest.as_str());
-    let pin = "it has no digest: write registry.k8s.io/pause:3.9@sha256:…, which `crane digest registry.k8s.io/pause:3.9` prints";
+    let pin = "it has no digest: write registry.k8s.io/pause:3.9@sha256:…, which `crane digest \
+        registry.k8s.io/pause:3.9` prints";
     let no_latest = "tag latest is forbidden: write a version, or a digest";
     let no_dev = "tag 1-dev is forbidden: write a version, or a digest";
     let beside = "tag 1-dev is forbidden, beside a digest too: write a version, or leave it out";
-    let pin_dev = "it has no digest: write registry.k8s.io/pause:1-dev@sha256:…, which `crane digest registry.k8s.io/pause:1-dev` prints";
+    let pin_dev = "it has no digest: write registry.k8s.io/pause:1-dev@sha256:…, which `crane digest \
+        registry.k8s.io/pause:1-dev` prints";
     for (settings, tag, digest, outcome, code, reason) in [
         ("{}", None, digest, Allow, "pinned", "it is named by a digest"),
         ("{}", Some("latest"), digest, Allow, "pinned", "it is named by a digest"),
@@ -97,7 +99,10 @@ fn decisions() {
         ),
         // Pinning takes no exemption away.
         (
-            r#"{"forbiddenTags":["*-dev"],"forbiddenTagsBesideDigest":true,"except":["registry.k8s.io/pause:1-*"]}"#,
+            r#"{
+                "forbiddenTags": ["*-dev"], "forbiddenTagsBesideDigest": true,
+                "except": ["registry.k8s.io/pause:1-*"]
+            }"#,
             Some("1-dev"),
             digest,
             Abstain,

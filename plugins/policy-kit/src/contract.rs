@@ -1,10 +1,11 @@
-//! The contract in Rust, generated from `wit/`, and what makes a policy component of a set of rules.
+//! The contract in Rust, generated from `wit/`, and the macro that makes a policy component of a set of
+//! rules.
 
 pub use bindings::image_policy::host::types::{
     Context, Decision, Image, Outcome, SettingsError, TextPosition,
 };
 
-/// What wit-bindgen makes of the world `image-policy`.
+/// The bindings that wit-bindgen makes of the world `image-policy`.
 #[expect(missing_docs, reason = "generated: the documentation is in wit/")]
 pub mod bindings {
     wit_bindgen::generate!({ path: "../../wit", world: "image-policy", pub_export_macro: true });
@@ -29,13 +30,12 @@ impl SettingsError {
     }
 }
 
-/// A policy with its settings, read. What it displays as is logged when it is loaded.
+/// A policy with its settings. Its text (`Display`) is logged when it is loaded.
 pub trait Policy: Sized + std::fmt::Display {
-    /// Reads the settings, or tells every mistake in them.
+    /// Reads the settings, or returns every mistake in them.
     fn parse(settings: &str) -> Result<Self, Vec<SettingsError>>;
 
-    /// Returns what an operator should look at in these settings, a line each. The host shows it when the policy is
-    /// loaded.
+    /// Returns warnings about these settings, a line each. The host shows them when the policy is loaded.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
@@ -46,13 +46,14 @@ pub trait Policy: Sized + std::fmt::Display {
 
 /// Makes the crate a policy component of a type that is a [`Policy`].
 ///
-/// Elsewhere than on wasm32 it does nothing: a symbol with the name of a WIT function does not link, and nobody would
-/// call it.
+/// On other targets than wasm32 the macro does nothing: a symbol with the name of a WIT function does not
+/// link there.
 #[macro_export]
 macro_rules! export_policy {
     ($policy:ty) => {
         #[cfg(target_arch = "wasm32")]
-        #[expect(unsafe_code, reason = "the exported functions take raw pointers, as the canonical ABI has it")]
+        #[expect(unsafe_code, reason = "the exported functions take raw pointers, as the canonical ABI has \
+            it")]
         mod export {
             use std::sync::OnceLock;
 
@@ -61,7 +62,7 @@ macro_rules! export_policy {
             use $crate::contract::bindings::image_policy::host::log::{Level, log};
             use $crate::contract::{Context, Decision, Image, Policy, SettingsError};
 
-            /// What `configure` leaves behind: nothing that lives in one instance only.
+            /// The result of `configure`: nothing in it may live in one instance only.
             static POLICY: OnceLock<$policy> = OnceLock::new();
 
             struct Component;

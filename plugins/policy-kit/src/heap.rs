@@ -1,7 +1,8 @@
-//! The policies' heap, which begins in what the linker left of the first memory.
+//! The heap of a policy. It begins in the rest of the first memory that the linker left.
 //!
-//! The host copies the whole memory of a policy for every review, so a page less is a review that is cheaper: the
-//! allocator of the standard library would leave the rest of the first pages unused and begin with a page more.
+//! The host copies the whole memory of a policy for every review, so a page less is a review that is cheaper:
+//! the allocator of the standard library would leave the rest of the first pages unused and begin with a page
+//! more.
 #![expect(unsafe_code, reason = "an allocator owns raw memory")]
 
 use std::alloc::Layout;
@@ -24,7 +25,7 @@ unsafe extern "C" {
     static __heap_base: u8;
 }
 
-/// Where the heap gets its memory.
+/// The source of the heap's memory.
 #[derive(Debug)]
 struct Memory {
     /// The end of the heap; none before it begins.
@@ -48,7 +49,7 @@ unsafe impl Source for Memory {
     }
 }
 
-/// Takes what is left of the first memory, and a page where that is too little to begin with.
+/// Takes the rest of the first memory, and a page if the rest is too small.
 fn begin<B: Binning>(talc: &mut Talc<Memory, B>) -> Result<(), ()> {
     let base = (&raw const __heap_base).cast_mut();
     let mut size = memory_size::<0>().saturating_mul(PAGE).saturating_sub(base.addr());

@@ -1,5 +1,5 @@
-//! What the policies beside this crate share: the contract in Rust, settings read so that every mistake is told, and
-//! patterns over images.
+//! The common parts of the policies beside this crate: the contract in Rust, settings with all their
+//! mistakes, and patterns over images.
 
 pub mod contract;
 pub mod settings;

@@ -1,4 +1,4 @@
-//! A policy's settings, read so that every mistake is told at once, each with its place.
+//! A policy's settings, read with all mistakes at once, each with its place.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,13 +9,13 @@ use serde_json::value::RawValue;
 use crate::contract::SettingsError;
 use crate::shorten;
 
-/// How many mistakes are told at a time.
+/// Limit of the mistakes that are reported at once.
 const MISTAKES: usize = 32;
 
-/// Settings being read: ask for every key there may be, then [`finish`](Settings::finish).
+/// Settings that are being read: ask for every possible key, then call [`finish`](Settings::finish).
 ///
-/// Values stay text until they are asked for, so that reading takes little memory, and no more stack the deeper they are
-/// nested.
+/// Values stay text until they are asked for, so that reading takes little memory, and no more stack the
+/// deeper they are nested.
 #[derive(Debug)]
 pub struct Settings<'a> {
     values: BTreeMap<String, &'a RawValue>,
@@ -38,7 +38,8 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// A list of strings, each read by `parse`. None where the key is not there; what is wrong is left out.
+    /// Returns a list of strings, each read by `parse`, without the wrong ones. Returns None if the key is
+    /// missing.
     pub fn list<T, E: fmt::Display>(
         &mut self,
         key: &'static str,
@@ -60,7 +61,7 @@ impl<'a> Settings<'a> {
         Some(found)
     }
 
-    /// `true` or `false`. None where the key is not there, or is wrong.
+    /// Returns a boolean. Returns None if the key is missing or wrong.
     pub fn flag(&mut self, key: &'static str) -> Option<bool> {
         let value = self.take(key)?;
         let read = serde_json::from_str(value.get());
@@ -70,7 +71,7 @@ impl<'a> Settings<'a> {
         read.ok()
     }
 
-    /// One of these words. None where the key is not there, or is wrong.
+    /// Returns the value of one of these words. Returns None if the key is missing or wrong.
     pub fn choice(&mut self, key: &'static str, words: &[&'static str]) -> Option<&'static str> {
         let value = self.take(key)?;
         let read = text(value).ok();
@@ -81,7 +82,7 @@ impl<'a> Settings<'a> {
         found
     }
 
-    /// One line of at most `most` bytes. None where the key is not there, or is wrong.
+    /// Returns one line of at most `most` bytes. Returns None if the key is missing or wrong.
     pub fn line(&mut self, key: &'static str, most: usize) -> Option<String> {
         let value = self.take(key)?;
         let wrong = match text(value) {
@@ -97,20 +98,19 @@ impl<'a> Settings<'a> {
         None
     }
 
-    /// Adds a mistake; one that spoils all of it has the empty pointer. The host shows the first 32, and takes no list
-    /// without end.
+    /// Adds a mistake. A mistake of the whole settings has the empty pointer. The host shows the first 32.
     pub fn mistake(&mut self, pointer: &str, message: impl Into<String>) {
         if self.mistakes.len() < MISTAKES {
             self.mistakes.push(SettingsError::new(pointer, message));
         }
     }
 
-    /// Whether nothing asked for so far is wrong.
+    /// Returns whether no mistake was found so far.
     pub fn is_sound(&self) -> bool {
         self.mistakes.is_empty()
     }
 
-    /// What was read, if there is nothing wrong with it, nor any key left that nobody asked for.
+    /// Returns `read` if no mistake was found and no key is left over.
     pub fn finish<T>(mut self, read: T) -> Result<T, Vec<SettingsError>> {
         let keys = self.keys.join(", ");
         for key in std::mem::take(&mut self.values).keys() {
@@ -126,7 +126,7 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// Why a value has no text.
+/// The reason why a value has no text.
 enum NoText {
     /// The kind of another value.
     Kind(&'static str),
@@ -143,7 +143,7 @@ impl fmt::Display for NoText {
     }
 }
 
-/// The text of a string.
+/// Returns the text of a string.
 fn text(value: &RawValue) -> Result<Cow<'_, str>, NoText> {
     match value.get().strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
         Some(plain) if !plain.contains('\\') => Ok(Cow::Borrowed(plain)),

@@ -1,7 +1,8 @@
 //! An image comes from a registry and a repository that the settings name.
 //!
 //! ```json
-//! { "allow": ["ghcr.io/acme/**"], "deny": ["ghcr.io/acme/legacy"], "message": "see https://wiki.example/images" }
+//! { "allow": ["ghcr.io/acme/**"], "deny": ["ghcr.io/acme/legacy"], "message": "see
+//! https://wiki.example/images" }
 //! ```
 //!
 //! | the image matches | outcome | code |
@@ -12,9 +13,11 @@
 //! | neither, and `unmatched` is `Abstain` | abstain | `unmatched` |
 //! | neither, and there is only a `deny` list | abstain | `not-denied` |
 //!
-//! With `unmatched: Abstain` the lists of several entries add up: an image is allowed if one of them allows it.
+//! With `unmatched: Abstain` the lists of several entries add up: an image is allowed if one of them allows
+//! it.
 //!
-//! A denial of an image that one thing alone separates from a pattern says what that is. The pattern that decided is the audit annotation `pattern`. Patterns are those of [`policy_kit::pattern`].
+//! If a denied image differs from a pattern in one field, the reason names that field. The pattern that
+//! decided is the audit annotation `pattern`. Patterns are those of [`policy_kit::pattern`].
 
 use std::fmt;
 
@@ -27,7 +30,7 @@ pub use policy_kit::contract::{Context, Decision, Image, Outcome, Policy, Settin
 const MAX_MESSAGE: usize = 300;
 /// In characters: one name inside a reason.
 const MAX_NAME: usize = 120;
-/// Most patterns that are warned of, for each thing to warn of.
+/// Limit of the patterns in one kind of warning.
 const MAX_WARNINGS: usize = 8;
 
 /// The settings, read.
@@ -36,7 +39,7 @@ pub struct Rules {
     /// None: this policy only denies.
     allow: Option<Patterns>,
     deny: Patterns,
-    /// An image that no list has is left to the other policies.
+    /// The policy abstains on an image that no list has.
     abstain: bool,
     message: Option<String>,
 }
@@ -77,8 +80,8 @@ impl Policy for Rules {
         for (pattern, owned) in strangers.take(MAX_WARNINGS) {
             let pattern = shorten(pattern.as_str(), MAX_NAME);
             warnings.push(format!(
-                "allow: {pattern} trusts registries of strangers, since anyone gets a name there: write {owned}, with \
-                 your account or project as OWNER"
+                "allow: {pattern} trusts registries of strangers, since anyone gets a name there: write \
+                    {owned}, with your account or project as OWNER"
             ));
         }
         for pattern in self.deny.all().iter().filter(|pattern| pattern.is_of_tag()).take(MAX_WARNINGS) {
@@ -89,8 +92,8 @@ impl Policy for Rules {
         }
         if self.allow.is_none() {
             warnings.push(
-                "deny without allow does not hold: a mirror, an IP address or another name of a registry passes; list \
-                 in allow what may run"
+                "deny without allow does not hold: a mirror, an IP address or another name of a registry \
+                    passes; list in allow what may run"
                     .into(),
             );
         }
@@ -141,7 +144,8 @@ impl fmt::Display for Rules {
     }
 }
 
-/// Returns what separates the image from the nearest pattern; else what is trusted of its registry, else of all.
+/// Returns what separates the image from the nearest pattern; else what is trusted of its registry, else of
+/// all.
 fn untrusted(allow: &Patterns, image: &Image) -> String {
     let Image { registry, repository, .. } = image;
     let (host, path) = (shorten(registry, MAX_NAME), shorten(repository, MAX_NAME));
@@ -179,7 +183,7 @@ fn segments(number: usize) -> String {
     if number == 1 { "one segment".into() } else { format!("{number} segments") }
 }
 
-/// `is A`, `are A and B`, `are A and 2 more`; none where there is nothing.
+/// Returns `is A`, `are A and B` or `are A and 2 more`. Returns None if the list is empty.
 fn list<'a>(mut patterns: impl Iterator<Item = &'a Pattern>) -> Option<String> {
     let mut name = || patterns.next().map(|pattern| shorten(pattern.as_str(), MAX_NAME));
     Some(match (name()?, name()) {

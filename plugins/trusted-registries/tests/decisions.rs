@@ -1,4 +1,4 @@
-//! What the policy says of which image, under which settings.
+//! The decisions of the policy on images, under various settings.
 
 use trusted_registries::{Context, Decision, Image, Outcome, Policy, Rules, SettingsError};
 
@@ -73,7 +73,8 @@ fn decisions() {
             "ghcr.io tools/app v1 sha256:00",
             Deny,
             "untrusted-registry",
-            "this version of ghcr.io/tools/app is not trusted: allowed of it is ghcr.io/tools/app:v*; where there is a digest the tag does not count",
+            "this version of ghcr.io/tools/app is not trusted: allowed of it is ghcr.io/tools/app:v*; where \
+                there is a digest the tag does not count",
             None,
         ),
         (
@@ -97,7 +98,8 @@ fn decisions() {
             "quay.io acme/app v1 -",
             Deny,
             "untrusted-registry",
-            "registry quay.io is not trusted: ghcr.io/acme/** is the same path in another registry (see https://wiki)",
+            "registry quay.io is not trusted: ghcr.io/acme/** is the same path in another registry (see \
+                https://wiki)",
             None,
         ),
         (

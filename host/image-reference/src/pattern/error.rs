@@ -5,8 +5,8 @@ use alloc::string::String;
 use super::parse::{MAX_BYTES, MAX_TAG};
 use crate::registry::{DOCKER_HUB, DOCKER_INDEX, RegistryError};
 
-/// The reason why a text is no [`Pattern`](super::Pattern) or [`TagPattern`](super::TagPattern), in one line, and what
-/// to write.
+/// The reason why a text is no [`Pattern`](super::Pattern) or [`TagPattern`](super::TagPattern), in one line,
+/// and what to write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// No text.
@@ -41,8 +41,8 @@ pub enum PatternError {
     ShortName(String),
     /// A short name of Docker Hub with a tag; holds the name with and without it.
     #[error(
-        "a pattern begins with its registry: write `docker.io/library/{0}`, or `docker.io/library/{1}` for every tag \
-         and digest"
+        "a pattern begins with its registry: write `docker.io/library/{0}`, or `docker.io/library/{1}` for \
+            every tag and digest"
     )]
     ShortNameTag(String, String),
     /// Upper-case letters in the registry; holds the pattern without.
@@ -104,7 +104,8 @@ pub enum PatternError {
     SegmentBeginning(String),
     /// Any other segment that no image has.
     #[error(
-        "no image has the path segment `{0}`: it is letters and digits, with `.`, `_`, `__` or `-` between them"
+        "no image has the path segment `{0}`: it is letters and digits, with `.`, `_`, `__` or `-` between \
+            them"
     )]
     Segment(String),
     /// A colon with no tag after it; holds the pattern before.

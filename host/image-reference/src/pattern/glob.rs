@@ -1,9 +1,9 @@
 //! One text with `*` in it: a path segment or a tag.
 
-/// Whether the text is one of those that the glob means: `*` is any number of characters, none included.
+/// Returns whether the text matches the glob: `*` is any number of characters, none included.
 ///
-/// Every part between two `*` takes its leftmost place, which is never worse than a later one, so there is nothing to go
-/// back to: the time is linear.
+/// Every part between two `*` is taken at its leftmost place. A later place is never better, so no step is
+/// taken back and the time is linear.
 pub(crate) fn matches(glob: &str, text: &str) -> bool {
     let Some((start, rest)) = glob.split_once('*') else { return glob == text };
     let (between, end) = rest.rsplit_once('*').unwrap_or(("", rest));

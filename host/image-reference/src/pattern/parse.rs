@@ -130,8 +130,8 @@ fn registry(text: &str, registry: &str, path: &str) -> Result<Shape, PatternErro
     Ok(Shape::LITERAL)
 }
 
-/// Checks a registry with `*`: each stands for a whole label or for a part of the first one, and the last two labels,
-/// which name a domain, have none.
+/// Checks a registry with `*`: each stands for a whole label or for a part of the first one, and the last two
+/// labels, which name a domain, have none.
 fn wildcards(registry: &str) -> Result<Shape, PatternError> {
     let (host, port) = split_port(registry);
     if let Some(port) = port {
@@ -240,7 +240,7 @@ fn digest(text: &str, name: &str) -> Result<(), PatternError> {
     if sound { Ok(()) } else { Err(PatternError::Digest(show(text), show(name))) }
 }
 
-/// What `*` leaves of a segment may begin and end with a separator; without `*` it may not.
+/// Returns whether the text is a path segment. The parts beside a `*` may begin and end with a separator.
 fn is_segment(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let separator = |part: &str| matches!(part, "" | "." | "_" | "__") || part.bytes().all(|b| b == b'-');

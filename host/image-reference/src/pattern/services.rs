@@ -6,8 +6,8 @@ use alloc::format;
 use super::{Pattern, glob};
 use crate::registry::split_port;
 
-/// Ends of the hosts of such registries, and the registries: `OWNER` stands for the owner's name, `*` for a location. Each
-/// registry is written as a pattern that is bound to an owner.
+/// Ends of the hosts of such registries, and the registries: `OWNER` stands for the owner's name, `*` for a
+/// location. Each registry is written as a pattern that is bound to an owner.
 const SERVICES: &[(&str, &str)] = &[
     ("docker.io", "docker.io/OWNER/**"),
     ("ghcr.io", "ghcr.io/OWNER/**"),
@@ -58,8 +58,8 @@ const SERVICES: &[(&str, &str)] = &[
 /// Hosts that look like such a registry and belong to one owner.
 const OF_ONE_OWNER: &[&str] = &["k8s.gcr.io"];
 
-/// Returns a pattern with an owner, if this pattern leaves the owner open. It has the host of this pattern, unless a `*` in
-/// the host leaves the owner open.
+/// Returns a pattern with an owner, if this pattern leaves the owner open. It has the host of this pattern,
+/// unless a `*` in the host leaves the owner open.
 pub(super) fn without_owner(pattern: &Pattern) -> Option<Cow<'static, str>> {
     let (host, _) = split_port(pattern.registry());
     if OF_ONE_OWNER.contains(&host) {
@@ -99,7 +99,8 @@ pub(super) fn without_owner(pattern: &Pattern) -> Option<Cow<'static, str>> {
     })
 }
 
-/// Returns the pattern with an owner of the service below this domain, as in `amazonaws.com` and `*.azurecr.io`.
+/// Returns the pattern with an owner of the service below this domain, as in `amazonaws.com` and
+/// `*.azurecr.io`.
 pub(super) fn below(host: &str) -> Option<&'static str> {
     let domain = host.trim_start_matches(['*', '.', '-']);
     if !domain.contains('.') {

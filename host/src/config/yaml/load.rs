@@ -247,7 +247,8 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Returns the length of the quoted scalar at the beginning of a text, in bytes. Returns None if there is none.
+/// Returns the length of the quoted scalar at the beginning of a text, in bytes. Returns None if there is
+/// none.
 fn quoted_length(text: &str) -> Option<usize> {
     let mut characters = text.char_indices();
     let quote = characters.next().map(|(_, quote)| quote).filter(|quote| matches!(quote, '"' | '\''))?;
@@ -266,8 +267,8 @@ fn quoted_length(text: &str) -> Option<usize> {
     None
 }
 
-/// Extends `span` to the end of a part. A part that is empty, such as the end of a block, is at the next token
-/// and extends nothing.
+/// Extends `span` to the end of a part. A part that is empty, such as the end of a block, is at the next
+/// token and extends nothing.
 fn extend(span: &mut Span, part: &Span) {
     if !part.bytes.is_empty() {
         span.bytes.end = span.bytes.end.max(part.bytes.end);

@@ -57,21 +57,22 @@ pub struct Confinement {
 impl Confinement {
     /// Describes the missing mechanisms and the consequence. Returns None if both are in force.
     pub fn problem(&self) -> Option<String> {
-        let cure = "use a kernel with both, Linux 5.13 or later, and allow the system calls landlock_create_ruleset, \
-                    landlock_restrict_self and seccomp (`SystemCallFilter=` of systemd)";
+        let cure = "use a kernel with both, Linux 5.13 or later, and allow the system calls \
+            landlock_create_ruleset, landlock_restrict_self and seccomp (`SystemCallFilter=` of systemd)";
         match (&self.landlock, &self.seccomp) {
             (Ok(()), Ok(())) => None,
             (Err(landlock), Ok(())) => Some(format!(
-                "Landlock is not in force ({landlock}): the filter of system calls alone keeps a component that takes over \
-                 the compiler from files and the network; {cure}"
+                "Landlock is not in force ({landlock}): the filter of system calls alone keeps a component \
+                    that takes over the compiler from files and the network; {cure}"
             )),
             (Ok(()), Err(seccomp)) => Some(format!(
-                "the filter of system calls is not in force ({seccomp}): a component that takes over the compiler can open \
-                 no file, but can start processes and make memory executable; {cure}"
+                "the filter of system calls is not in force ({seccomp}): a component that takes over the \
+                    compiler can open no file, but can start processes and make memory executable; {cure}"
             )),
             (Err(landlock), Err(seccomp)) => Some(format!(
-                "neither Landlock ({landlock}) nor the filter of system calls ({seccomp}) is in force: a component that \
-                 takes over the compiler can read files and signal processes with the rights of this host; {cure}"
+                "neither Landlock ({landlock}) nor the filter of system calls ({seccomp}) is in force: a \
+                    component that takes over the compiler can read files and signal processes with the \
+                    rights of this host; {cure}"
             )),
         }
     }

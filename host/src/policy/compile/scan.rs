@@ -27,7 +27,8 @@ pub enum ScanError {
     },
     /// Core module or component that is known only at instantiation, so its size cannot be determined.
     #[error(
-        "it is given a core module or a component by another, which policies may not be: link them when it is built"
+        "it is given a core module or a component by another, which policies may not be: link them when it \
+            is built"
     )]
     Indirect,
     /// Truncated or damaged bytes.

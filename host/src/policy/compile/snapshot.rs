@@ -44,8 +44,8 @@ pub(in crate::policy) fn snapshot(
     // A handle is an index into a table of the host, which a component cannot hold.
     if !store.data().table.is_empty() {
         wasmtime::bail!(
-            "it holds a WASI handle after `configure`: it, or its language's runtime, has printed something or looked at the \
-             environment"
+            "it holds a WASI handle after `configure`: it, or its language's runtime, has printed something \
+                or looked at the environment"
         );
     }
 

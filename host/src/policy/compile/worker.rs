@@ -229,8 +229,9 @@ fn crash(status: ExitStatus, late: bool, said: &str, bounds: Bounds) -> LoadErro
         }
         // seccomp(2).
         Some(Signal::SYS) => LoadError::PrepareCrashed(
-            "made a system call that is forbidden to it, so the kernel ended it (SIGSYS): a component that takes over the \
-             compiler does that; do not use the component, and report it (the kernel's log has the call: audit type=1326)"
+            "made a system call that is forbidden to it, so the kernel ended it (SIGSYS): a component that \
+                takes over the compiler does that; do not use the component, and report it (the kernel's log \
+                has the call: audit type=1326)"
                 .to_owned(),
         ),
         _ => {

@@ -15,7 +15,7 @@ pub(crate) mod bindings {
 
 static SETTINGS: OnceLock<Settings> = OnceLock::new();
 
-/// What the component exports.
+/// The exports of the component.
 #[derive(Debug)]
 pub struct Policy;
 

@@ -23,11 +23,11 @@ pub struct Settings {
     images: BTreeMap<String, Script>,
 }
 
-/// What `configure` does.
+/// The script of `configure`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Configure {
-    /// What is wrong with the settings.
+    /// Mistakes in the settings.
     errors: Vec<Mistake>,
     /// First of all.
     run: Script,
@@ -43,7 +43,7 @@ struct Mistake {
     position: Option<(u32, u32)>,
 }
 
-/// What `evaluate` does, in this order.
+/// The script of `evaluate`, in this order.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Script {
@@ -119,7 +119,7 @@ enum Word {
     Abstain,
 }
 
-/// What an image is, and where.
+/// An image and its context.
 struct Question<'a> {
     image: String,
     namespace: &'a str,
@@ -141,14 +141,14 @@ thread_local! {
 }
 
 impl Settings {
-    /// What there is to do for a repository.
+    /// Returns the script of a repository.
     fn script(&self, repository: &str) -> Script {
         self.images.get(repository).or_else(|| self.images.get("*")).cloned().unwrap_or_default()
     }
 }
 
 impl Script {
-    /// All that comes before an answer.
+    /// Runs the steps before an answer.
     fn act(&self, log: fn(&str)) -> Result<(), String> {
         for _ in 0..self.log_times {
             self.log.iter().for_each(|line| log(line));
