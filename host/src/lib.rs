@@ -16,6 +16,7 @@
 //! folder     uses
 //! limits     -
 //! text       limits
+//! problem    limits text
 //! fs         text
 //! isolate    -
 //! config     fs limits text
@@ -25,11 +26,11 @@
 //! policy     config fs isolate limits review telemetry text
 //! evaluate   config isolate limits policy review text
 //! suite      config evaluate fs limits policy review text
-//! reload     config evaluate fs isolate limits policy review suite telemetry text tls
-//! serve      config evaluate fs isolate limits policy reload review telemetry text tls
+//! reload     config evaluate fs isolate limits policy problem review suite telemetry text tls
+//! serve      config evaluate fs isolate limits policy problem reload review telemetry text tls
 //! author     config limits policy review text
 //! install    review text
-//! cli        author config evaluate install limits policy reload review serve suite text
+//! cli        author config evaluate install limits policy problem reload review serve suite text
 //! ```
 //!
 //! Invariants, each held by tests:
@@ -59,6 +60,7 @@
 
 pub mod limits;
 pub mod text;
+pub mod problem;
 pub mod fs;
 pub mod isolate;
 pub mod config;

@@ -35,7 +35,7 @@ fn settings_of_a_file_are_followed_whole_or_not_at_all() {
         (said(&started.policies), started.policies.current().number()),
         (vec!["s: two".to_owned()], 2)
     );
-    let changes = started.standing.current().history.last().unwrap().changes.clone();
+    let changes = started.status.current().history.last().unwrap().changes.clone();
     assert_eq!(changes.iter().map(Change::to_string).collect::<Vec<_>>(), ["s (settings)"]);
 
     let refused = "images: {}\nconfigure:\n  errors:\n  - { pointer: /configure/errors/0, message: wrong }\n";
@@ -72,12 +72,12 @@ fn settings_of_a_file_are_followed_whole_or_not_at_all() {
     assert_eq!(installation.problems(&started), [""; 0]);
 
     // A rollback restores the settings that were in force, whatever the file holds now.
-    started.reloader.obey(Command::Rollback { to: None }).unwrap();
+    started.reloader.execute(Command::Rollback { to: None }).unwrap();
     assert_eq!(said(&started.policies), ["s: two"]);
     drop(started);
     let mut started = installation.start();
     assert_eq!(said(&started.policies), ["s: two"]);
-    started.reloader.obey(Command::Release).unwrap();
+    started.reloader.execute(Command::Release).unwrap();
     assert_eq!(said(&started.policies), ["s: three"]);
 }
 

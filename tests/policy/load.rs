@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use host::config::{HostLimits, PolicyLimits};
 use host::policy::{Cache, Component, LoadError, Policy, Preparer};
-use host::reload::{Before, assemble};
+use host::reload::{Fallback, assemble};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -98,7 +98,7 @@ fn a_file_over_its_limit_is_not_read() {
     let small = b"x".repeat(64 << 10);
     std::fs::write(&file, small).unwrap();
     let problems = support::candidate(host()).problems;
-    assert!(problems[0].message.contains("the file is no WebAssembly"), "{problems:?}");
+    assert!(problems[0].what.contains("the file is no WebAssembly"), "{problems:?}");
 }
 
 /// bound: policies within, policies breaks
@@ -113,10 +113,14 @@ fn a_set_has_so_many_policies() {
     }
     assert_eq!(support::set(host()).policies.len(), 2);
     std::fs::write(folder.path().join("c.wasm"), support::version("version1")).unwrap();
-    let candidate =
-        assemble(support::preparer(), &support::config(host()), Before::Start(None), &mut Default::default());
+    let candidate = assemble(
+        support::preparer(),
+        &support::config(host()),
+        Fallback::LastGood(None),
+        &mut Default::default(),
+    );
     let problem = candidate.err().unwrap();
-    assert_eq!(problem.message, "there are 3 policies; this host takes at most 2 (limits.policies)");
+    assert_eq!(problem.what, "there are 3 policies; this host takes at most 2 (limits.policies)");
 }
 
 /// Compiles the component with these limits into this folder, with a preparer of its own.

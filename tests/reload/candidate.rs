@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use host::install::certificates::{self, Pki};
 use host::policy::PolicyReader;
-use host::reload::{Problem, StandingReader, Started, start};
+use host::problem::{Problem, Subject};
+use host::reload::{Started, StatusReader, start};
 
 use crate::support::evaluation::evaluate;
 use crate::support::process::HOST;
@@ -67,14 +68,14 @@ impl Installation {
     }
 
     pub(crate) fn problems(&self, started: &Started) -> Vec<String> {
-        problems(&started.standing).iter().map(|problem| self.shortened(problem)).collect()
+        problems(&started.status).iter().map(|problem| self.shortened(problem)).collect()
     }
 }
 
 /// Returns the problems, except that of a process whose address space many hosts share: each reserves 8 TiB of 128.
-pub(crate) fn problems(standing: &StandingReader) -> Vec<Problem> {
-    let current = standing.current();
-    current.problems.iter().filter(|problem| problem.subject != "instances").cloned().collect()
+pub(crate) fn problems(status: &StatusReader) -> Vec<Problem> {
+    let current = status.current();
+    current.problems.iter().filter(|problem| problem.subject != Subject::Instances).cloned().collect()
 }
 
 fn put(folder: &Path, name: &str, component: &[u8]) {
@@ -316,8 +317,8 @@ fn a_file_whose_name_is_none_for_a_policy() {
     assert_eq!(said(&started.policies), ["a: version1", "b: version2"], "c.wasm is the module of b");
     let bad = |name: &str, instead: &str| {
         format!(
-            "policies/{name}.wasm: it is not in force: `{name}` is no policy name; rename it with lower-case letters, \
-             digits and `-`, such as `{instead}.wasm`"
+            "policies/{name}.wasm: `{name}` is no policy name (it is not in force; rename it with lower-case letters, \
+             digits and `-`, such as `{instead}.wasm`)"
         )
     };
     assert_eq!(
@@ -325,8 +326,8 @@ fn a_file_whose_name_is_none_for_a_policy() {
         [
             bad("My_Policy", "my-policy"),
             bad("_", "my-policy"),
-            "policies/a.wasm: it is not in force: an entry of `policies` has its name, `a`, and another `module`; \
-             rename one of them"
+            "policies/a.wasm: an entry of `policies` has its name, `a`, and another `module` (it is not in force; \
+             rename one of them)"
                 .to_owned(),
         ]
     );
@@ -345,7 +346,7 @@ fn an_extension_in_upper_case_removes_no_policy() {
     let problems = installation.problems(&started);
     assert_eq!(
         problems[0],
-        "policies/b.WASM: it is not in force: the name of a policy's file ends in `.wasm`, in lower case; rename it"
+        "policies/b.WASM: the name of a policy's file ends in `.wasm`, in lower case (it is not in force; rename it)"
     );
     assert!(problems[1].contains("these changes wait: b (removed)"), "{problems:?}");
 
@@ -431,7 +432,7 @@ fn the_name_of_a_file_forges_nothing() {
     let log = logged(|| started.reloader.reload());
     let problems = installation.problems(&started);
     assert_eq!(problems.len(), 1);
-    let shown = "policies/x\\u{a}[+]forged ok\\u{a}\\u{1b}[31mred\\u{202e}\\u{2800}.wasm: it is not in force";
+    let shown = "policies/x\\u{a}[+]forged ok\\u{a}\\u{1b}[31mred\\u{202e}\\u{2800}.wasm: `x\\u{a}";
     assert!(problems[0].starts_with(shown), "{problems:?}");
     assert!(!log.contains(forged), "{log}");
 }

@@ -170,7 +170,7 @@ fn difference(name: &str, case: Case) -> Option<String> {
     let (ruling, differences, why) = match gate.judge(&after, Some(&before)) {
         Ruling::Swap(differences) => ("swap", Some(differences), String::new()),
         Ruling::Hold(differences, why) => ("hold", Some(differences), why),
-        Ruling::Refuse(why) => ("refuse", None, why),
+        Ruling::Reject(why) => ("refuse", None, why),
     };
     let why = why.replace(&folder.path().display().to_string(), "SUITE");
     let found = json!(differences);
@@ -226,7 +226,7 @@ fn a_candidate_that_waits_is_judged_again_when_something_has_changed() {
         (support::set(allows()), support::set(denies_bad()), support::scripted_set(json!({})));
     let mut gate = gate(json!({ "suites": [folder.path()], "onDifference": "Hold" }));
     assert_eq!(gate.folders(), [folder.path().to_owned()].into());
-    assert!(matches!(gate.judge(&after, Some(&before)), Ruling::Refuse(_)));
+    assert!(matches!(gate.judge(&after, Some(&before)), Ruling::Reject(_)));
     // Later reviews do not change a ruling.
     fs::write(&path, fixture("x.io/bad", false)).unwrap();
     assert_eq!(gate.judge(&after, Some(&before)), Ruling::Swap(Default::default()));
@@ -235,7 +235,7 @@ fn a_candidate_that_waits_is_judged_again_when_something_has_changed() {
     // A ruling is not reused for another set in force.
     assert!(matches!(gate.judge(&after, Some(&other)), Ruling::Hold(..)));
     assert!(matches!(gate.judge(&after, Some(&before)), Ruling::Hold(..)));
-    assert!(matches!(gate.judge(&before, Some(&after)), Ruling::Refuse(_)));
+    assert!(matches!(gate.judge(&before, Some(&after)), Ruling::Reject(_)));
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use host::reload::gate::{Differences, Gate, Ruling};
-use host::reload::history::Waits;
+use host::reload::history::PendingReason;
 use host::reload::watch::Watcher;
-use host::reload::{Command, Results, Started};
+use host::reload::{Command, PassCounts, Started};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -137,13 +137,13 @@ fn suites_that_could_not_be_run_are_tried_again() {
     };
     let (late, again) = rule("x.io/late", true);
     assert!(
-        matches!(&late, Ruling::Refuse(why) if why.ends_with("(gate.budget); it is tried again")),
+        matches!(&late, Ruling::Reject(why) if why.ends_with("(gate.budget); it is tried again")),
         "{late:?}"
     );
     let again = again.expect("nobody tries again");
     assert!((Duration::from_secs(1)..Duration::from_secs(6)).contains(&again), "{again:?}");
     let (early, left) = rule("x.io/good", true);
-    assert!(matches!(&early, Ruling::Refuse(why) if why.ends_with("it is tried again")), "{early:?}");
+    assert!(matches!(&early, Ruling::Reject(why) if why.ends_with("it is tried again")), "{early:?}");
     let left = left.expect("the pause goes on");
     assert!(left <= again, "{left:?}");
     std::thread::sleep(left);
@@ -177,13 +177,13 @@ fn a_first_set_that_fails_its_suites_is_not_in_force() {
         push(&started.recent, &["nginx"]);
         for _ in 0..2 {
             started.reloader.reload();
-            let candidate = started.standing.current().candidate.clone().unwrap();
-            assert_eq!(candidate.state, Waits::Refused);
+            let candidate = started.status.current().candidate.clone().unwrap();
+            assert_eq!(candidate.state, PendingReason::Rejected);
             assert!(candidate.why.starts_with("1 of 1 cases of its suites fail: "), "{}", candidate.why);
             assert!(said(&started).starts_with("policies: "), "{}", said(&started));
         }
-        let digest = started.standing.current().candidate.clone().unwrap().digest;
-        assert!(started.reloader.obey(Command::Approve { digest }).is_err());
+        let digest = started.status.current().candidate.clone().unwrap().digest;
+        assert!(started.reloader.execute(Command::Approve { digest }).is_err());
         suite(true);
         started.reloader.reload();
         assert_eq!(said(&started), "a: version1");
@@ -212,15 +212,19 @@ fn what_nothing_is_known_of_stays_held() {
     host["policies"][0]["limits"] = json!({ "deadline": "3s" });
     installation.write("host.yaml", host.to_string().as_bytes());
     started.reloader.reload();
-    let held = |started: &Started| started.standing.current().candidate.clone().unwrap();
+    let held = |started: &Started| started.status.current().candidate.clone().unwrap();
     let before = held(&started);
-    assert!(before.state == Waits::Held && before.why.contains(", 1 more were left out"), "{}", before.why);
+    assert!(
+        before.state == PendingReason::Held && before.why.contains(", 1 more were left out"),
+        "{}",
+        before.why
+    );
     drop(started);
     let mut started = start();
     started.reloader.reload();
     assert_eq!(held(&started).why, before.why);
-    started.reloader.obey(Command::Approve { digest: before.digest }).unwrap();
-    assert_eq!(started.standing.current().candidate, None);
+    started.reloader.execute(Command::Approve { digest: before.digest }).unwrap();
+    assert_eq!(started.status.current().candidate, None);
 }
 
 /// A log that another user can exchange is not read, and the host's log says so. The next candidate finds it
@@ -333,9 +337,9 @@ fn the_reload_looks_again_only_while_suites_cannot_be_run() {
     fs::create_dir(installation.path("suite")).unwrap();
     installation.host_yaml("policyDirectory: policies\ngate: { suites: [suite], budget: 100ms }");
     let (watcher, stop) = Watcher::new().unwrap();
-    let standing = started.standing.clone();
+    let status = started.status.clone();
     let running = std::thread::spawn(move || started.reloader.run(watcher));
-    let results = || standing.current().results;
+    let results = || status.current().results;
     let until = |what: &str, holds: &dyn Fn() -> bool| {
         let begun = Instant::now();
         while !holds() {
@@ -344,14 +348,15 @@ fn the_reload_looks_again_only_while_suites_cannot_be_run() {
         }
     };
     installation.policy("a", &version("version2"));
-    until("refused", &|| standing.current().candidate.is_some());
-    let why = standing.current().candidate.clone().unwrap().why;
+    until("refused", &|| status.current().candidate.is_some());
+    let why = status.current().candidate.clone().unwrap().why;
     assert!(why.contains("there is no fixture in ") && why.ends_with("; it is tried again"), "{why}");
     let looks = results().waiting;
     until("looked at again", &|| results().waiting >= looks + 2);
     installation.policy("a", &version("version1"));
-    until("as it was", &|| standing.current().candidate.is_none());
-    let looks = |results: Results| results.published + results.unchanged + results.waiting + results.failed;
+    until("as it was", &|| status.current().candidate.is_none());
+    let looks =
+        |results: PassCounts| results.published + results.unchanged + results.waiting + results.failed;
     let before = looks(results());
     // More than two retry pauses of the gate.
     std::thread::sleep(Duration::from_secs(3));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use host::policy::digest;
 use host::policy::manifest::{Cause, Change};
 use host::reload::Command;
-use host::reload::history::Waits;
+use host::reload::history::PendingReason;
 
 use crate::reload::candidate::{Installation, said};
 use crate::support::process::HOST;
@@ -32,7 +32,7 @@ fn generations_are_counted_across_restarts() {
     let started = installation.start();
     let set = started.policies.current();
     assert_eq!((set.number(), &set.publication().cause), (3, &Cause::Start));
-    let history = started.standing.current().history.clone();
+    let history = started.status.current().history.clone();
     let told: Vec<_> = history
         .iter()
         .map(|summary| {
@@ -119,16 +119,16 @@ fn what_may_have_been_held_is_held() {
         let mut started = installation.start();
         started.reloader.reload();
         assert_eq!(said(&started.policies), ["a: version1"]);
-        let held = started.standing.current().candidate.clone().unwrap();
-        assert_eq!((held.state, held.why.as_str()), (Waits::Held, why));
+        let held = started.status.current().candidate.clone().unwrap();
+        assert_eq!((held.state, held.why.as_str()), (PendingReason::Held, why));
         digest = held.digest;
     }
     // Removing the file is no approval either.
     fs::remove_file(installation.path("state/generations/2.json")).unwrap();
     let mut started = installation.start();
     started.reloader.reload();
-    assert_eq!(started.standing.current().candidate.clone().unwrap().why, why);
-    started.reloader.obey(Command::Approve { digest }).unwrap();
+    assert_eq!(started.status.current().candidate.clone().unwrap().why, why);
+    started.reloader.execute(Command::Approve { digest }).unwrap();
     assert_eq!(said(&started.policies), ["a: version3"]);
     installation.policy("a", &version("version4"));
     started.reloader.reload();
@@ -270,6 +270,6 @@ fn a_state_directory_full_of_traps_holds_nobody_up() {
         fs::read_dir(installation.path("state/components")).unwrap().next().unwrap().unwrap().path();
     fs::remove_file(&component).unwrap();
     pipe(&component);
-    let error = started.reloader.obey(Command::Rollback { to: Some(1) }).unwrap_err();
+    let error = started.reloader.execute(Command::Rollback { to: Some(1) }).unwrap_err().to_string();
     assert!(error.contains("is missing in the state directory, or damaged"), "{error}");
 }

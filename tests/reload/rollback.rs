@@ -3,7 +3,7 @@
 use std::fs;
 
 use host::policy::manifest::{Cause, Change};
-use host::reload::history::Waits;
+use host::reload::history::PendingReason;
 use host::reload::{Command, Started};
 
 use serde_json::json;
@@ -40,7 +40,7 @@ fn what_is_put_back_stays_until_it_is_released() {
     let digest = |started: &Started| started.policies.current().digest().to_owned();
     let third = digest(&started);
 
-    let done = started.reloader.obey(back(None)).unwrap();
+    let done = started.reloader.execute(back(None)).unwrap();
     assert_eq!(
         done.message,
         "what generation 2 was made of is in force again, until `host rollback --release`"
@@ -54,11 +54,11 @@ fn what_is_put_back_stays_until_it_is_released() {
 
     // The files' candidate is pending, and a newer one replaces it.
     started.reloader.reload();
-    assert_eq!(started.standing.current().candidate.as_ref().unwrap().digest, third);
+    assert_eq!(started.status.current().candidate.as_ref().unwrap().digest, third);
     swap(&installation, &mut started, "version4");
-    let standing = started.standing.current();
-    let candidate = standing.candidate.clone().unwrap();
-    assert_eq!((candidate.state, candidate.why.as_str()), (Waits::Pinned, "a rollback is in force"));
+    let status = started.status.current();
+    let candidate = status.candidate.clone().unwrap();
+    assert_eq!((candidate.state, candidate.why.as_str()), (PendingReason::Pinned, "a rollback is in force"));
     assert_ne!(candidate.digest, third);
     assert_eq!(candidate.changes.iter().map(Change::to_string).collect::<Vec<_>>(), ["a (component)"]);
     assert_eq!(said(&started.policies), ["a: version2"]);
@@ -69,14 +69,15 @@ fn what_is_put_back_stays_until_it_is_released() {
             "rollback: it stays in force, and the files' candidate {digest} waits, until `host rollback --release`"
         )]
     );
-    let refused = started.reloader.obey(Command::Approve { digest: digest.clone() }).unwrap_err();
+    let refused =
+        started.reloader.execute(Command::Approve { digest: digest.clone() }).unwrap_err().to_string();
     assert!(refused.contains("`host rollback --release` puts it in force"), "{refused}");
 
     // Errors in the files are reported meanwhile.
     installation.policy("a", b"garbage");
     started.reloader.reload();
     assert!(installation.problems(&started)[0].contains("is no WebAssembly"));
-    assert_eq!(started.standing.current().candidate, None, "what stands in for it is what is in force");
+    assert_eq!(started.status.current().candidate, None, "what stands in for it is what is in force");
 
     // The rollback outlives the process.
     drop(started);
@@ -84,23 +85,23 @@ fn what_is_put_back_stays_until_it_is_released() {
     let mut started = installation.start();
     assert_eq!(started.policies.current().generation(), done.generation);
     assert_eq!(said(&started.policies), ["a: version2"]);
-    assert!(started.standing.current().pinned);
+    assert!(started.status.current().pinned);
     started.reloader.reload();
-    assert_eq!(started.standing.current().candidate.as_ref().unwrap().digest, digest);
+    assert_eq!(started.status.current().candidate.as_ref().unwrap().digest, digest);
     assert_eq!(started.policies.current().generation(), done.generation);
 
-    let released = started.reloader.obey(Command::Release).unwrap();
+    let released = started.reloader.execute(Command::Release).unwrap();
     assert_eq!(released.generation, format!("5-{digest}"));
     assert_eq!(said(&started.policies), ["a: version4"]);
     assert_eq!(started.policies.current().publication().cause, Cause::Released);
     assert_eq!(installation.problems(&started), [""; 0]);
-    let again = started.reloader.obey(Command::Release).unwrap_err();
+    let again = started.reloader.execute(Command::Release).unwrap_err().to_string();
     assert_eq!(again, "no rollback is in force: files decide already");
     drop(started);
     let mut started = installation.start();
-    assert_eq!((started.policies.current().number(), started.standing.current().pinned), (5, false));
+    assert_eq!((started.policies.current().number(), started.status.current().pinned), (5, false));
 
-    let history = started.standing.current().history.clone();
+    let history = started.status.current().history.clone();
     let causes: Vec<_> = history.iter().map(|summary| summary.publication.cause.to_string()).collect();
     let expected = [
         "start",
@@ -110,7 +111,7 @@ fn what_is_put_back_stays_until_it_is_released() {
         "released after a rollback",
     ];
     assert_eq!(causes, expected);
-    let none = started.reloader.obey(Command::Approve { digest }).unwrap_err();
+    let none = started.reloader.execute(Command::Approve { digest }).unwrap_err().to_string();
     assert_eq!(none, "no candidate is held");
 }
 
@@ -128,19 +129,19 @@ fn further_back_and_to_any_generation() {
         (back(Some(4)), "version4"),
         (back(None), "version3"),
     ] {
-        started.reloader.obey(command).unwrap();
+        started.reloader.execute(command).unwrap();
         assert_eq!(said(&started.policies), [format!("a: {expected}")]);
     }
     assert_eq!(started.policies.current().number(), 8, "numbers only grow");
-    started.reloader.obey(back(Some(1))).unwrap();
-    let none = started.reloader.obey(back(None)).unwrap_err();
+    started.reloader.execute(back(Some(1))).unwrap();
+    let none = started.reloader.execute(back(None)).unwrap_err().to_string();
     assert_eq!(none, "there is no earlier generation to go back to than 1");
     assert_eq!(said(&started.policies), ["a: version1"]);
 
     // After a release another rollback leads to the generation that was restored before.
-    started.reloader.obey(Command::Release).unwrap();
+    started.reloader.execute(Command::Release).unwrap();
     assert_eq!(said(&started.policies), ["a: version4"]);
-    started.reloader.obey(back(None)).unwrap();
+    started.reloader.execute(back(None)).unwrap();
     assert_eq!(said(&started.policies), ["a: version1"]);
 }
 
@@ -158,10 +159,9 @@ fn a_generation_comes_back_whole() {
         "{STATE}\nexempt: {{ namespaces: [kube-system] }}\npolicies: [{{ name: a, module: policies/a.wasm, mode: audit }}]"
     ));
     started.reloader.reload();
-    let changes: Vec<_> =
-        started.standing.current().history[1].changes.iter().map(Change::to_string).collect();
-    assert_eq!(changes, ["rules, limits", "a (mode)", "b (removed)"]);
-    started.reloader.obey(back(None)).unwrap();
+    let changes: Vec<_> = started.status.current().history[1].changes.iter().map(Change::to_string).collect();
+    assert_eq!(changes, ["mode, exempt.namespaces, limits", "a (mode)", "b (removed)"]);
+    started.reloader.execute(back(None)).unwrap();
     let set = started.policies.current();
     assert_eq!(set.content(), first.content());
     assert_eq!((set.number(), set.digest()), (3, first.digest()));
@@ -171,7 +171,7 @@ fn a_generation_comes_back_whole() {
 fn what_cannot_be_put_back_changes_nothing() {
     let installation = Installation::new("policyDirectory: policies");
     installation.policy("a", &version("version1"));
-    let none = installation.start().reloader.obey(back(None)).unwrap_err();
+    let none = installation.start().reloader.execute(back(None)).unwrap_err().to_string();
     assert!(none.contains("set `stateDirectory` in host.yaml"), "{none}");
 
     let installation = Installation::new(STATE);
@@ -180,9 +180,9 @@ fn what_cannot_be_put_back_changes_nothing() {
     swap(&installation, &mut started, "version2");
     swap(&installation, &mut started, "version3");
     let before = started.policies.current().generation();
-    let damaged = started.reloader.obey(back(Some(2))).is_ok();
+    let damaged = started.reloader.execute(back(Some(2))).is_ok();
     assert!(damaged);
-    started.reloader.obey(Command::Release).unwrap();
+    started.reloader.execute(Command::Release).unwrap();
     for component in fs::read_dir(installation.path("state/components")).unwrap() {
         fs::write(component.unwrap().path(), "damaged").unwrap();
     }
@@ -193,10 +193,10 @@ fn what_cannot_be_put_back_changes_nothing() {
         (Some(2), "generation 2 cannot be put back: policy a: its component "),
         (Some(99), "generation 99 is not recorded: `host status` shows those that are"),
     ] {
-        let refused = started.reloader.obey(back(to)).unwrap_err();
+        let refused = started.reloader.execute(back(to)).unwrap_err().to_string();
         assert!(refused.starts_with(why), "{refused}");
         assert_eq!(started.policies.current().generation(), generation);
-        assert!(!started.standing.current().pinned);
+        assert!(!started.status.current().pinned);
     }
 }
 
@@ -212,8 +212,8 @@ fn what_is_held_waits_for_leave() {
     installation.policy("a", &denying("version2"));
     started.reloader.reload();
     assert_eq!(said(&started.policies), ["a: version1"]);
-    let held = started.standing.current().candidate.clone().unwrap();
-    assert_eq!(held.state, Waits::Held);
+    let held = started.status.current().candidate.clone().unwrap();
+    assert_eq!(held.state, PendingReason::Held);
     assert!(held.differences.is_some());
     let problem = format!("candidate {0}: it is held until `host approve {0}`: ", held.digest);
     assert!(
@@ -231,17 +231,18 @@ fn what_is_held_waits_for_leave() {
         );
         started.reloader.reload();
         // As it is shown: times have milliseconds.
-        let shown = json!(started.standing.current().candidate);
+        let shown = json!(started.status.current().candidate);
         assert_eq!(shown, json!(held));
     }
-    let other = started.reloader.obey(Command::Approve { digest: "other".to_owned() }).unwrap_err();
+    let other =
+        started.reloader.execute(Command::Approve { digest: "other".to_owned() }).unwrap_err().to_string();
     assert!(other.contains("not other"), "{other}");
-    started.reloader.obey(Command::Approve { digest: held.digest.clone() }).unwrap();
+    started.reloader.execute(Command::Approve { digest: held.digest.clone() }).unwrap();
     assert_eq!(said(&started.policies), ["a: version2"]);
-    let standing = started.standing.current();
-    let last = standing.history.last().unwrap();
+    let status = started.status.current();
+    let last = status.history.last().unwrap();
     assert_eq!((&last.publication.cause, &last.differences), (&Cause::Approved, &held.differences));
-    assert_eq!((standing.candidate.clone(), installation.problems(&started)), (None, Vec::new()));
+    assert_eq!((status.candidate.clone(), installation.problems(&started)), (None, Vec::new()));
     started.reloader.reload();
     assert_eq!((started.policies.current().number(), installation.problems(&started)), (2, Vec::new()));
 
@@ -250,10 +251,10 @@ fn what_is_held_waits_for_leave() {
     remember(&started.recent, "x.io/a");
     installation.policy("a", &version("version3"));
     started.reloader.reload();
-    assert!(started.standing.current().candidate.is_some());
+    assert!(started.status.current().candidate.is_some());
     installation.policy("a", &denying("version2"));
     started.reloader.reload();
-    assert_eq!(started.standing.current().candidate, None);
+    assert_eq!(started.status.current().candidate, None);
     installation.policy("a", &version("version3"));
     started.reloader.reload();
     installation.host_yaml(STATE);
@@ -269,23 +270,23 @@ fn what_is_held_outlives_a_rollback() {
     remember(&started.recent, "x.io/a");
     installation.policy("a", &denying("version3"));
     started.reloader.reload();
-    let held = started.standing.current().candidate.clone().unwrap();
-    assert_eq!(held.state, Waits::Held);
+    let held = started.status.current().candidate.clone().unwrap();
+    assert_eq!(held.state, PendingReason::Held);
 
-    started.reloader.obey(back(None)).unwrap();
+    started.reloader.execute(back(None)).unwrap();
     started.reloader.reload();
-    assert_eq!(started.standing.current().candidate.as_ref().unwrap().state, Waits::Pinned);
+    assert_eq!(started.status.current().candidate.as_ref().unwrap().state, PendingReason::Pinned);
     drop(started);
     let mut started = installation.start();
     started.reloader.reload();
-    started.reloader.obey(Command::Release).unwrap();
+    started.reloader.execute(Command::Release).unwrap();
     for _ in 0..2 {
         assert_eq!(said(&started.policies), ["a: version1"]);
-        let still = started.standing.current().candidate.clone().unwrap();
-        assert_eq!((&still.digest, still.state, &still.why), (&held.digest, Waits::Held, &held.why));
+        let still = started.status.current().candidate.clone().unwrap();
+        assert_eq!((&still.digest, still.state, &still.why), (&held.digest, PendingReason::Held, &held.why));
         started.reloader.reload();
     }
-    started.reloader.obey(Command::Approve { digest: held.digest }).unwrap();
+    started.reloader.execute(Command::Approve { digest: held.digest }).unwrap();
     assert_eq!(said(&started.policies), ["a: version3"]);
 }
 
@@ -295,7 +296,7 @@ fn a_rollback_that_cannot_be_recorded_says_so_and_is_done() {
     let mut started = after(&installation, 2);
     let record = installation.path("state/generations/3.json");
     fs::create_dir_all(record.join("in-the-way")).unwrap();
-    let done = started.reloader.obey(back(None)).unwrap();
+    let done = started.reloader.execute(back(None)).unwrap();
     assert_eq!(said(&started.policies), ["a: version1"]);
     assert!(done.message.contains("; but the generation in force cannot be recorded"), "{}", done.message);
 }
@@ -316,19 +317,19 @@ fn the_last_generations_are_kept() {
     }
     let files = |folder: &str| fs::read_dir(installation.path(folder)).unwrap().count() as u64;
     assert_eq!((files("state/generations"), files("state/components")), (KEPT, 2));
-    let history = started.standing.current().history.clone();
+    let history = started.status.current().history.clone();
     assert_eq!((history.len() as u64, history[0].publication.number), (KEPT, 3));
-    assert!(started.reloader.obey(back(Some(2))).is_err());
-    started.reloader.obey(back(Some(3))).unwrap();
+    assert!(started.reloader.execute(back(Some(2))).is_err());
+    started.reloader.execute(back(Some(3))).unwrap();
     assert_eq!(said(&started.policies), ["a: version0"]);
 
     // A component is removed with the last generation that has it.
-    started.reloader.obey(Command::Release).unwrap();
+    started.reloader.execute(Command::Release).unwrap();
     for number in 1..=KEPT {
         installation.host_yaml(&format!("{STATE}\nlimits: {{ images: {} }}", number + 100));
         started.reloader.reload();
     }
     assert_eq!((files("state/generations"), files("state/components")), (KEPT, 1));
     drop(started);
-    assert_eq!(installation.start().standing.current().history.len() as u64, KEPT);
+    assert_eq!(installation.start().status.current().history.len() as u64, KEPT);
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use host::config::Mode;
-use host::reload::history::Waits;
+use host::reload::history::PendingReason;
 use host::reload::{Command, Started};
 
 use crate::reload::candidate::{Installation, said};
@@ -174,7 +174,7 @@ fn a_start_weakens_nothing_that_was_in_force() {
     let problems = installation.problems(&started);
     assert!(problems[0].ends_with("(it is not in force)"), "{problems:?}");
     assert!(
-        problems[1].contains("as long as b cannot be loaded, and these changes wait: rules, a (removed)")
+        problems[1].contains("as long as b cannot be loaded, and these changes wait: unjudged, a (removed)")
     );
 }
 
@@ -196,7 +196,7 @@ fn a_broken_newcomer_stays_out_across_a_restart() {
         }
         started.reloader.reload();
         if case == "rolled back" {
-            started.reloader.obey(Command::Rollback { to: None }).unwrap();
+            started.reloader.execute(Command::Rollback { to: None }).unwrap();
         }
         installation.policy("new", b"garbage");
         started.reloader.reload();
@@ -229,7 +229,7 @@ fn a_broken_newcomer_stays_out_across_a_restart() {
         // Once the newcomer is gone, everything is as before it: it approved nothing that was pending.
         fs::remove_file(installation.path("policies/new.wasm")).unwrap();
         started.reloader.reload();
-        let waits = started.standing.current().candidate.as_ref().map(|candidate| candidate.state);
+        let waits = started.status.current().candidate.as_ref().map(|candidate| candidate.state);
         match case {
             "in force" => {
                 assert_eq!((said(&started.policies), waits), (vec!["a: version2".to_owned()], None))
@@ -240,12 +240,12 @@ fn a_broken_newcomer_stays_out_across_a_restart() {
             "rolled back" => {
                 assert_eq!(
                     (said(&started.policies), waits),
-                    (vec!["a: version1".to_owned()], Some(Waits::Pinned))
+                    (vec!["a: version1".to_owned()], Some(PendingReason::Pinned))
                 );
             }
             _ => assert_eq!(
                 (said(&started.policies), waits),
-                (vec!["a: version1".to_owned()], Some(Waits::Held))
+                (vec!["a: version1".to_owned()], Some(PendingReason::Held))
             ),
         }
     }
@@ -284,7 +284,7 @@ fn an_empty_policy_directory_takes_no_policy_out_of_force() {
             "{problems:?}"
         );
         assert!(problems[0].contains("and b stays in force"), "{problems:?}");
-        assert!(problems[1].contains("these changes wait: rules, b (removed)"), "{problems:?}");
+        assert!(problems[1].contains("these changes wait: unjudged, b (removed)"), "{problems:?}");
     }
     for wanted in ["policyDirectory: policies\nallowEmpty: true", ""] {
         installation.host_yaml(&format!("{wanted}\n{entry}"));

@@ -290,28 +290,28 @@ fn problems_are_told_and_recorded_within_their_bounds() {
         ));
         installation.start()
     };
-    let standing = start(refusing(2), 0).standing.current();
-    assert_eq!((standing.problems.len(), standing.history.last().unwrap().problems.len()), (2, 2));
+    let status = start(refusing(2), 0).status.current();
+    assert_eq!((status.problems.len(), status.history.last().unwrap().problems.len()), (2, 2));
 
     let started = start(refusing(2), 298);
-    let standing = started.standing.current();
-    assert_eq!(standing.problems.len(), 257);
+    let status = started.status.current();
+    assert_eq!(status.problems.len(), 257);
     assert_eq!(
-        standing.problems[256].message,
+        status.problems[256].what,
         "44 more problems are not listed: mend those that are, and look again"
     );
     let instead = "(no good version is known, so it malfunctions by its failurePolicy)";
-    for problem in &standing.problems[..256] {
-        assert!(problem.message.len() <= 4096 && problem.message.ends_with(instead), "{problem}");
-        assert!(!problem.message.contains(char::is_control));
+    for problem in &status.problems[..256] {
+        assert!(problem.message().len() <= 4096 && problem.message().ends_with(instead), "{problem}");
+        assert!(!problem.message().contains(char::is_control));
     }
-    for problem in &standing.problems[..2] {
+    for problem in &status.problems[..2] {
         assert!(
-            problem.message.len() > 4000 && problem.message.ends_with(&format!("… {instead}")),
+            problem.message().len() > 4000 && problem.message().ends_with(&format!("… {instead}")),
             "{problem}"
         );
     }
-    let recorded = &standing.history.last().unwrap().problems;
+    let recorded = &status.history.last().unwrap().problems;
     assert_eq!((recorded.len(), recorded[32].starts_with("problems: ")), (33, true));
     let errors: Vec<_> =
         started.policies.current().policies.iter().filter_map(|entry| entry.loaded.clone().err()).collect();
@@ -358,19 +358,19 @@ fn what_is_recorded_can_be_read_back_and_nothing_else_is() {
     let mut state = StateDirectory::open(folder.path()).unwrap();
     let settings = json!({ "allow": ["x"] });
     let small = record(1, vec!["small".to_owned()], settings.clone());
-    state.keep(small.clone(), Vec::new()).unwrap();
-    assert_eq!((state.record(1), state.left_out()), (Ok(small), None));
+    state.append(small.clone(), Vec::new()).unwrap();
+    assert_eq!((state.record(1).unwrap(), state.left_out()), (small, None));
 
     // The next start knows the rollback, but not its problems.
-    state.keep(record(2, vec!["x".repeat(1 << 20); 35], settings.clone()), Vec::new()).unwrap();
+    state.append(record(2, vec!["x".repeat(1 << 20); 35], settings.clone()), Vec::new()).unwrap();
     let left_out = state.left_out().unwrap();
     assert!(left_out.starts_with("the record of generation 2 leaves out its problems"), "{left_out}");
-    assert_eq!(state.record(2), Ok(record(2, Vec::new(), settings)));
+    assert_eq!(state.record(2).unwrap(), record(2, Vec::new(), settings));
 
     // Too large, and nested more deeply than a record may be.
     let nested = (0..200).fold(json!(1), |inner, _| json!([inner]));
     for (number, settings) in [(3, json!("x".repeat(33 << 20))), (4, nested)] {
-        let error = state.keep(record(number, Vec::new(), settings), Vec::new()).unwrap_err();
+        let error = state.append(record(number, Vec::new(), settings), Vec::new()).unwrap_err();
         assert!(
             error.to_string().contains("its record could not be read back, so it is not written"),
             "{error}"

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use host::policy::PolicyReader;
 use host::reload::watch::{StopWatching, Watcher};
-use host::reload::{StandingReader, Started};
+use host::reload::{Started, StatusReader};
 use serde_json::{Value, json};
 
 use crate::reload::candidate::{Installation, said, scripted_yaml};
@@ -28,24 +28,24 @@ fn until(what: &str, holds: impl Fn() -> bool) {
 /// A running reload thread.
 struct Following {
     policies: PolicyReader,
-    standing: StandingReader,
+    status: StatusReader,
     stop: StopWatching,
     thread: JoinHandle<()>,
 }
 
 impl Following {
     fn start(started: Started, before: impl FnOnce() + Send + 'static) -> Following {
-        let Started { reloader, policies, standing, .. } = started;
+        let Started { reloader, policies, status, .. } = started;
         let (watcher, stop) = Watcher::new().unwrap();
         let thread = spawn(move || {
             before();
             reloader.run(watcher);
         });
-        Following { policies, standing, stop, thread }
+        Following { policies, status, stop, thread }
     }
 
     fn problems(&self) -> Vec<String> {
-        self.standing.current().problems.iter().map(ToString::to_string).collect()
+        self.status.current().problems.iter().map(ToString::to_string).collect()
     }
 
     fn stop(self) {
@@ -73,16 +73,16 @@ fn a_look_that_panics_is_told_and_not_the_last_one() {
     let told = "reload: looking at the files panicked (the generation in force stays";
     until("it is told", || following.problems().iter().any(|problem| problem.starts_with(told)));
     assert_eq!(said(&following.policies), ["s: before"]);
-    assert!(following.standing.current().results.failed > 0);
-    assert!(following.standing.reload_lives());
+    assert!(following.status.current().results.failed > 0);
+    assert!(following.status.reload_lives());
 
     defect.store(false, Ordering::Relaxed);
     installation.host_yaml(&scripted_yaml(&settings("after")));
     until("files are followed", || said(&following.policies) == ["s: after"]);
     until("all is well again", || following.problems().is_empty());
-    let standing = following.standing.clone();
+    let status = following.status.clone();
     following.stop();
-    assert!(!standing.reload_lives());
+    assert!(!status.reload_lives());
 }
 
 #[tokio::test]

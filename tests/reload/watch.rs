@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use host::config::Unjudged;
 use host::policy::PolicyReader;
+use host::problem::Problem;
+use host::reload::Started;
 use host::reload::watch::{Fingerprint, Looks, Wanted, Watcher};
-use host::reload::{Problem, Started};
 
 use crate::config::settings_files::says;
 use crate::reload::candidate::{Installation, problems, said};
@@ -32,10 +33,10 @@ fn soon(what: &str, holds: impl Fn() -> bool) {
 
 /// Runs `act` while a watcher follows the files.
 fn watched(started: Started, act: impl FnOnce(&PolicyReader, &dyn Fn() -> Vec<Problem>)) {
-    let Started { reloader, policies, standing, .. } = started;
+    let Started { reloader, policies, status, .. } = started;
     let (watcher, stop) = Watcher::new().unwrap();
     let following = std::thread::spawn(move || reloader.run(watcher));
-    act(&policies, &|| problems(&standing));
+    act(&policies, &|| problems(&status));
     drop(stop);
     following.join().unwrap();
 }

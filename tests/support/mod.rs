@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use host::config::{Config, FailurePolicy, HostLimits, Mode, PolicyLimits, Rules, Scope};
 use host::policy::{Cache, Component, Engine, Entry, LoadError, Policy, PolicySet, Preparer, Purpose};
 use host::reload::gate::Recent;
-use host::reload::{Before, Candidate, assemble};
+use host::reload::{Candidate, Fallback, assemble};
 use host::review::Review;
 use host::telemetry::answered::{Ids, ReviewId};
 use serde_json::{Value, json};
@@ -101,7 +101,7 @@ pub(crate) fn config(mut host: Value) -> Config {
 
 /// Makes the first generation of a host.yaml, with its problems.
 pub(crate) fn candidate(host: Value) -> Candidate {
-    let candidate = assemble(preparer(), &config(host), Before::Start(None), &mut Default::default());
+    let candidate = assemble(preparer(), &config(host), Fallback::LastGood(None), &mut Default::default());
     candidate.unwrap_or_else(|problem| panic!("{problem}"))
 }
 

@@ -27,7 +27,8 @@ use crate::config::yaml;
 use crate::config::{Config, ConfigError, PolicyConfig, PolicyName};
 use crate::limits;
 use crate::policy::{Cache, Engine, PREPARE, PolicySet, Preparer, Purpose, serve_request};
-use crate::reload::{Before, Done, Problem, assemble};
+use crate::problem::Problem;
+use crate::reload::{Done, Fallback, assemble};
 use crate::serve::control::{self, Answer, Request};
 use crate::serve::status::warnings;
 use crate::text;
@@ -285,7 +286,7 @@ fn user_cache() -> Option<PathBuf> {
 /// policy that cannot be loaded.
 fn load(config: &Config, exit: Exit) -> Result<PolicySet, Failure> {
     let preparer = preparer(exit)?;
-    let candidate = assemble(&preparer, config, Before::Nothing, &mut Default::default())
+    let candidate = assemble(&preparer, config, Fallback::None, &mut Default::default())
         .map_err(|problem| Failure::new(exit, problem))?;
     if candidate.problems.is_empty() {
         for warning in warnings(&candidate.set) {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::{Exit, Failure, Output, RunningHost, another_answer, exit, say, say_json};
 use crate::config::Mode;
-use crate::reload::history::{CandidateSummary, Summary, Waits};
+use crate::reload::history::{CandidateSummary, PendingReason, Summary};
 use crate::serve::control::{Answer, Request};
 use crate::serve::status::{PolicyStatus, Status};
 
@@ -117,9 +117,9 @@ fn line(policy: &PolicyStatus) -> String {
 fn waiting(candidate: &CandidateSummary) -> Result<String, fmt::Error> {
     let CandidateSummary { digest, since, state, why, changes, differences } = candidate;
     let state = match state {
-        Waits::Pinned => "waits for `host rollback --release`".to_owned(),
-        Waits::Held => format!("is held until `host approve {digest}`"),
-        Waits::Refused => "is refused".to_owned(),
+        PendingReason::Pinned => "waits for `host rollback --release`".to_owned(),
+        PendingReason::Held => format!("is held until `host approve {digest}`"),
+        PendingReason::Rejected => "is refused".to_owned(),
     };
     let mut text = format!("candidate {digest} {state} since {}: {why}\n", time(*since));
     if !changes.is_empty() {

@@ -151,7 +151,16 @@ impl Content {
                 changes.push(Change { policy: policy.cloned(), what });
             }
         };
-        add(None, &[("rules", self.rules != before.rules), ("limits", self.limits != before.limits)]);
+        let Rules { mode, unjudged, exempt_namespaces } = &self.rules;
+        add(
+            None,
+            &[
+                ("mode", *mode != before.rules.mode),
+                ("unjudged", *unjudged != before.rules.unjudged),
+                ("exempt.namespaces", *exempt_namespaces != before.rules.exempt_namespaces),
+                ("limits", self.limits != before.limits),
+            ],
+        );
         for policy in &self.policies {
             let name = Some(&policy.name);
             let Some(old) = named(before, &policy.name) else {

@@ -1,16 +1,19 @@
 //! Commands to a running host: roll back, release, reload, and approve a held candidate.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{Next, PATIENCE, Reloader, UNRECORDED, restore};
+use super::event::{Event, EventSender};
+use super::in_force::{Basis, InForce, Next};
+use super::pending::Pending;
+use super::{PATIENCE, Reloader, restore};
+use crate::policy::Preparer;
 use crate::policy::manifest::Cause;
-use crate::reload::history::{Record, Waits};
+use crate::problem::{Problem, Subject};
+use crate::reload::history::{PendingReason, RecordError};
 
 /// A command to the reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,177 +44,213 @@ pub struct Done {
     pub message: String,
 }
 
+/// Reason why a command had no effect, or none yet.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// A reload that has ended.
+    #[error("the host is stopping, or its reload has failed: see `host status`, and its log")]
+    Stops,
+    /// No result within this time.
+    #[error(
+        "the host is busy loading policies, for more than {} s: it does this next, see `host status`",
+        .0.as_secs()
+    )]
+    Busy(Duration),
+    /// A rollback without a state directory.
+    #[error("there is no way back without a state directory: set `stateDirectory` in host.yaml")]
+    NoStateDirectory,
+    /// A rollback to the generation before the first one that differs from this one.
+    #[error("there is no earlier generation to go back to than {0}")]
+    NoEarlier(u64),
+    /// A rollback to a generation that cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A rollback to a generation with a policy that was not loaded.
+    #[error("generation {0} is no way back: one of its policies was not loaded")]
+    NotWhole(u64),
+    /// A rollback to a generation of which a policy cannot be loaded.
+    #[error("generation {to} cannot be put back: policy {policy}: {why}")]
+    NotRestored {
+        /// Number of the generation.
+        to: u64,
+        /// Name of the policy.
+        policy: String,
+        /// The error.
+        why: String,
+    },
+    /// A release without a rollback.
+    #[error("no rollback is in force: files decide already")]
+    NoRollback,
+    /// An approval without a candidate.
+    #[error("no candidate is held")]
+    NoCandidate,
+    /// An approval of a candidate that waits for the end of a rollback.
+    #[error("candidate {0} waits for the end of a rollback: `host rollback --release` puts it in force")]
+    WaitsForRelease(String),
+    /// An approval of a candidate that the gate rejects, with the reason.
+    #[error("candidate {0} is refused, which nobody can approve: {1}")]
+    Rejected(String, String),
+    /// An approval of another candidate than the one that is held.
+    #[error("the candidate that is held is {held}, not {digest}: see `host status`")]
+    OtherCandidate {
+        /// Digest of the candidate that is held.
+        held: String,
+        /// Digest in the command.
+        digest: String,
+    },
+}
+
 /// A command, with the channel for its result.
-pub(super) struct Asked {
+pub(super) struct Request {
     command: Command,
-    answer: Sender<Result<Done, String>>,
+    answer: Sender<Result<Done, CommandError>>,
 }
 
 /// A sender of commands to the reload. All senders share one queue, so the commands run one after another.
 #[derive(Clone)]
-pub struct Asker {
-    asked: Sender<Asked>,
-    wake: Arc<Mutex<Box<dyn Fn() + Send>>>,
-}
+pub struct ReloadHandle(pub(super) EventSender);
 
-impl Asker {
-    pub(super) fn new() -> (Asker, Receiver<Asked>) {
-        let (asked, receiver) = channel();
-        (Asker { asked, wake: Arc::new(Mutex::new(Box::new(|| {}))) }, receiver)
-    }
-
-    pub(super) fn wake_by(&self, wake: impl Fn() + Send + 'static) {
-        *self.wake.lock() = Box::new(wake);
-    }
-
+impl ReloadHandle {
     /// Sends a command and waits for its result.
     ///
     /// # Errors
     /// Returns an error with the reason if the command had no effect, or if no result came in time.
-    pub fn ask(&self, command: Command, patience: Duration) -> Result<Done, String> {
-        const STOPS: &str = "the host is stopping, or its reload has failed: see `host status`, and its log";
+    pub fn execute(&self, command: Command, patience: Duration) -> Result<Done, CommandError> {
         let (answer, answered) = channel();
-        self.asked.send(Asked { command, answer }).map_err(|_| STOPS)?;
-        self.wake.lock()();
+        if !self.0.send(Event::Command(Request { command, answer })) {
+            return Err(CommandError::Stops);
+        }
         answered.recv_timeout(patience).map_err(|error| match error {
-            std::sync::mpsc::RecvTimeoutError::Disconnected => STOPS.to_owned(),
-            std::sync::mpsc::RecvTimeoutError::Timeout => format!(
-                "the host is busy loading policies, for more than {} s: it does this next, see `host status`",
-                patience.as_secs()
-            ),
+            RecvTimeoutError::Disconnected => CommandError::Stops,
+            RecvTimeoutError::Timeout => CommandError::Busy(patience),
         })?
     }
 }
 
-impl fmt::Debug for Asker {
+impl fmt::Debug for ReloadHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asker").finish_non_exhaustive()
+        f.debug_struct("ReloadHandle").finish_non_exhaustive()
     }
 }
 
 impl Reloader {
-    pub(super) fn answer(&mut self, asked: Asked) {
-        let done = self.obey(asked.command);
+    /// Executes a command, and sends its result.
+    pub(super) fn respond(&mut self, request: Request) {
+        let done = self.execute(request.command);
         // An error means that the sender no longer waits for the result.
-        let _ = asked.answer.send(done);
+        let _ = request.answer.send(done);
     }
 
     /// Executes a command.
     ///
     /// # Errors
     /// Returns an error with the reason if the command had no effect.
-    pub fn obey(&mut self, command: Command) -> Result<Done, String> {
+    pub fn execute(&mut self, command: Command) -> Result<Done, CommandError> {
+        let Reloader { inputs, in_force, pending, report, .. } = self;
         let message = match command {
-            Command::Rollback { to } => self.roll_back(to)?,
-            Command::Release => self.release()?,
+            Command::Rollback { to } => roll_back(to, &inputs.preparer, in_force, pending, &report.found)?,
+            Command::Release => {
+                end_rollback(in_force)?;
+                self.reload_for(Cause::Released);
+                released(&self.in_force, &self.pending)
+            }
             Command::Look => {
                 self.reload();
                 "the files were looked at".to_owned()
             }
-            Command::Approve { digest } => self.approve(&digest)?,
+            Command::Approve { digest } => approve(&digest, in_force, pending, &report.found)?,
         };
         self.report();
-        let standing = self.standing.load();
-        let unrecorded = standing.problems.iter().find(|problem| problem.subject == UNRECORDED);
-        let message = match unrecorded {
+        let message = match self.report.shown(&Subject::Records) {
             None => message,
-            Some(problem) => format!("{message}; but {}", problem.message),
+            Some(problem) => format!("{message}; but {}", problem.message()),
         };
-        Ok(Done { generation: self.policies.current().generation(), message })
+        Ok(Done { generation: self.in_force.current().generation(), message })
     }
+}
 
-    fn roll_back(&mut self, to: Option<u64>) -> Result<String, String> {
-        let Some(state) = &self.state else {
-            return Err("there is no way back without a state directory: set `stateDirectory` in host.yaml"
-                .to_owned());
-        };
-        let number = match to {
-            Some(number) => number,
-            None => self.previous()?,
-        };
-        let record: Record = state.record(number)?;
-        if !record.content.is_whole() {
-            return Err(format!("generation {number} is no way back: one of its policies was not loaded"));
-        }
-        let set = restore::set(&self.preparer, state, &record, Instant::now() + PATIENCE);
-        if let Some((name, error)) =
-            set.policies.iter().find_map(|entry| Some((&entry.name, entry.loaded.as_ref().err()?)))
-        {
-            return Err(format!("generation {number} cannot be put back: policy {name}: {error}"));
-        }
-        self.pinned = true;
-        let cause = Cause::RolledBack { to: number };
-        self.publish(Next { set, cause, differences: None });
-        Ok(format!("what generation {number} was made of is in force again, until `host rollback --release`"))
+/// Puts the content of the generation `to` in force, and returns a description. `found` holds the problems of
+/// the last pass.
+fn roll_back(
+    to: Option<u64>,
+    preparer: &Preparer,
+    in_force: &mut InForce,
+    pending: &mut Pending,
+    found: &[Problem],
+) -> Result<String, CommandError> {
+    let directory = in_force.history.directory().ok_or(CommandError::NoStateDirectory)?;
+    let to = match to {
+        Some(to) => to,
+        None => previous(in_force)?,
+    };
+    let record = directory.record(to)?;
+    if !record.content.is_whole() {
+        return Err(CommandError::NotWhole(to));
     }
+    let set = restore::set(preparer, directory, &record, Instant::now() + PATIENCE);
+    let missing = set.policies.iter().find_map(|entry| Some((&entry.name, entry.loaded.as_ref().err()?)));
+    if let Some((policy, why)) = missing {
+        let (policy, why) = (policy.to_string(), why.to_string());
+        return Err(CommandError::NotRestored { to, policy, why });
+    }
+    in_force.publish(Next { set, cause: Cause::RolledBack { to }, differences: None }, pending, found);
+    Ok(format!("what generation {to} was made of is in force again, until `host rollback --release`"))
+}
 
-    /// Returns the last whole generation before the one in force whose content differs from it.
-    fn previous(&self) -> Result<u64, String> {
-        let current = self.policies.current();
-        let now = match current.publication().cause {
-            Cause::RolledBack { to } => to,
-            _ => current.number(),
-        };
-        let mut earlier = self.history.iter().rev().filter(|summary| summary.publication.number < now);
-        let previous = earlier.find(|summary| summary.whole && summary.digest != current.digest());
-        previous
-            .map(|summary| summary.publication.number)
-            .ok_or_else(|| format!("there is no earlier generation to go back to than {now}"))
-    }
+/// Returns the last whole generation before the one in force whose content differs from it.
+fn previous(in_force: &InForce) -> Result<u64, CommandError> {
+    let current = in_force.current();
+    let now = match current.publication().cause {
+        Cause::RolledBack { to } => to,
+        _ => current.number(),
+    };
+    let summaries = in_force.history.summaries();
+    let mut earlier = summaries.iter().rev().filter(|summary| summary.publication.number < now);
+    let previous = earlier.find(|summary| summary.whole && summary.digest != current.digest());
+    previous.map(|summary| summary.publication.number).ok_or(CommandError::NoEarlier(now))
+}
 
-    fn release(&mut self) -> Result<String, String> {
-        if !self.pinned {
-            return Err("no rollback is in force: files decide already".to_owned());
-        }
-        self.pinned = false;
-        if let Some(state) = &mut self.state {
-            // `report` shows the error.
-            let _ = state.amend(|record| record.summary.pinned = false);
-        }
-        if let Some(last) = self.history.back_mut() {
-            last.pinned = false;
-        }
-        self.reload_for(Cause::Released);
-        Ok(match self.waits() {
-            None if !self.whole => {
-                "files decide again, but the generation in force is what was put back as long as they \
-                                    cannot be loaded: see `host status`"
-                    .to_owned()
-            }
-            None => "files decide again".to_owned(),
-            Some(waits) => {
-                format!("files decide again, but the generation in force is what was put back: {waits}")
-            }
-        })
+fn end_rollback(in_force: &mut InForce) -> Result<(), CommandError> {
+    if in_force.basis != Basis::Rollback {
+        return Err(CommandError::NoRollback);
     }
+    in_force.basis = Basis::Files;
+    in_force.history.release();
+    Ok(())
+}
 
-    fn approve(&mut self, digest: &str) -> Result<String, String> {
-        let Some(waiting) = &self.waiting else { return Err("no candidate is held".to_owned()) };
-        let found = &waiting.summary.digest;
-        match waiting.summary.state {
-            Waits::Held => {}
-            Waits::Pinned => {
-                return Err(format!(
-                    "candidate {found} waits for the end of a rollback: `host rollback --release` puts it in force"
-                ));
-            }
-            Waits::Refused => {
-                return Err(format!(
-                    "candidate {found} is refused, which nobody can approve: {}",
-                    waiting.summary.why
-                ));
-            }
+/// Describes the effect of the end of a rollback.
+fn released(in_force: &InForce, pending: &Pending) -> String {
+    const STAYS: &str = "files decide again, but the generation in force is what was put back";
+    match pending.problem(in_force.basis) {
+        None if !pending.whole => {
+            format!("{STAYS} as long as they cannot be loaded: see `host status`")
         }
-        if digest != found {
-            return Err(format!("the candidate that is held is {found}, not {digest}: see `host status`"));
-        }
-        let Some(waiting) = self.waiting.take() else { return Err("no candidate is held".to_owned()) };
-        let digest = waiting.summary.digest.clone();
-        self.publish(Next {
-            set: waiting.set,
-            cause: Cause::Approved,
-            differences: waiting.summary.differences,
-        });
-        Ok(format!("candidate {digest} is in force"))
+        None => "files decide again".to_owned(),
+        Some(waits) => format!("{STAYS}: {waits}"),
     }
+}
+
+/// Puts the held candidate in force, and returns a description. `found` holds the problems of the last pass.
+fn approve(
+    digest: &str,
+    in_force: &mut InForce,
+    pending: &mut Pending,
+    found: &[Problem],
+) -> Result<String, CommandError> {
+    let summary = pending.summary().ok_or(CommandError::NoCandidate)?;
+    let held = summary.digest.clone();
+    match summary.state {
+        PendingReason::Held => {}
+        PendingReason::Pinned => return Err(CommandError::WaitsForRelease(held)),
+        PendingReason::Rejected => return Err(CommandError::Rejected(held, summary.why.clone())),
+    }
+    if digest != held {
+        return Err(CommandError::OtherCandidate { held, digest: digest.to_owned() });
+    }
+    let candidate = pending.candidate.take().ok_or(CommandError::NoCandidate)?;
+    let next =
+        Next { set: candidate.set, cause: Cause::Approved, differences: candidate.summary.differences };
+    in_force.publish(next, pending, found);
+    Ok(format!("candidate {held} is in force"))
 }

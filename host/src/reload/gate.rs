@@ -11,7 +11,6 @@ mod differences;
 mod recent;
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +38,26 @@ const PAUSES: u32 = 9;
 /// Number of failed cases whose reason is reported.
 const CASES: usize = 3;
 
+/// Reason why no candidate can be judged now.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// A suite that cannot be read.
+    #[error("its suites cannot be run: {0}")]
+    Suite(#[from] SuiteError),
+    /// Suites without a fixture, in these folders.
+    #[error("its suites cannot be run: there is no fixture in {}", .0.join(", "))]
+    NoFixture(Vec<String>),
+    /// Suites that take longer than the budget.
+    #[error("{}", limits::GATE_BUDGET.says_of(*.0))]
+    OverBudget(Duration),
+    /// A machine that provides no more threads.
+    #[error("there is no thread to judge it on: {0}")]
+    NoThread(io::Error),
+    /// A defect of the host.
+    #[error("judging it panicked: please report this, with the message in the log")]
+    Panicked,
+}
+
 /// The gate's ruling on a candidate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ruling {
@@ -47,7 +66,7 @@ pub enum Ruling {
     /// The candidate waits until someone approves it, for this reason.
     Hold(Differences, String),
     /// The candidate is rejected, for this reason.
-    Refuse(String),
+    Reject(String),
 }
 
 /// The gate: its configuration, its reviews and its last trial.
@@ -69,7 +88,7 @@ pub struct Gate {
 /// The result of trying a candidate. The gate keeps it, since the reload asks for it on every pass while the
 /// candidate is pending.
 struct Trial {
-    of: Subject,
+    of: TrialInputs,
     /// The failed cases of the suites.
     failed: Option<String>,
     differences: Differences,
@@ -77,7 +96,7 @@ struct Trial {
 
 /// All that a trial depends on.
 #[derive(Clone, PartialEq)]
-struct Subject {
+struct TrialInputs {
     candidate: String,
     current: Option<String>,
     config: config::Gate,
@@ -111,6 +130,11 @@ impl Gate {
         self.config.is_some()
     }
 
+    /// Returns whether differences hold a candidate.
+    pub fn holds(&self) -> bool {
+        self.config.as_ref().is_some_and(|config| config.on_difference == OnDifference::Hold)
+    }
+
     /// Returns whether the gate replays reviews.
     pub fn compares(&self) -> bool {
         self.config.as_ref().is_some_and(|config| config.replay > 0)
@@ -123,7 +147,7 @@ impl Gate {
 
     /// Returns why the suites, as they are now, could not judge any candidate. Reads only the names and
     /// metadata of their files, so that the problem is reported before a change comes.
-    pub fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<GateError> {
         fixtures(&self.config.as_ref()?.suites).err()
     }
 
@@ -141,9 +165,9 @@ impl Gate {
         let before = self.trial.take();
         self.retry = None;
         let Some(config) = self.config.clone() else { return Ruling::Swap(Differences::default()) };
-        let refuse = |why: &str| Ruling::Refuse(format!("{why}; it is tried again"));
+        let reject = |why: &GateError| Ruling::Reject(format!("{why}; it is tried again"));
         let of = match fixtures(&config.suites) {
-            Ok(fixtures) => Subject {
+            Ok(fixtures) => TrialInputs {
                 candidate: candidate.digest().to_owned(),
                 current: current.map(|current| current.digest().to_owned()),
                 config: config.clone(),
@@ -151,14 +175,14 @@ impl Gate {
             },
             Err(why) => {
                 self.retry = Some(Instant::now() + config.budget * PAUSES);
-                return refuse(&why);
+                return reject(&why);
             }
         };
         if let Some(failed) =
             self.failed.as_ref().filter(|failed| failed.of == of && Instant::now() < failed.again)
         {
             self.retry = Some(failed.again);
-            return refuse(&failed.why);
+            return reject(&failed.why);
         }
         self.failed = None;
         let tried = match before.filter(|trial| trial.of == of) {
@@ -176,7 +200,7 @@ impl Gate {
             Err(why) => {
                 let again = Instant::now() + config.budget * PAUSES;
                 self.retry = Some(again);
-                let ruling = refuse(&why);
+                let ruling = reject(&why);
                 self.failed = Some(Failed { of, why, again });
                 ruling
             }
@@ -187,20 +211,18 @@ impl Gate {
     /// opened is tried again with the next candidate.
     fn read_log(&mut self, replay: usize) {
         let Some(folder) = self.log.as_deref().filter(|_| self.unread && replay > 0) else { return };
-        let read = aside(|| logged(folder, replay)).and_then(|read| read.map_err(|error| error.to_string()));
-        match read {
-            Ok(reviews) => {
+        let why = match aside(|| logged(folder, replay)) {
+            Ok(Ok(reviews)) => {
                 tracing::info!("gate: the decision log has {} reviews for the replay", reviews.len());
                 self.recent.fill(reviews);
                 self.unread = false;
+                return;
             }
-            Err(why) => {
-                let folder = text::path(folder);
-                tracing::warn!(
-                    "gate: the replay is without the reviews of the decision log in {folder}: {why}"
-                );
-            }
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let folder = text::path(folder);
+        tracing::warn!("gate: the replay is without the reviews of the decision log in {folder}: {why}");
     }
 }
 
@@ -219,19 +241,19 @@ fn logged(folder: &Path, most: usize) -> io::Result<Vec<(ReviewId, Arc<Review>)>
 
 /// A trial whose suites could not be run.
 struct Failed {
-    of: Subject,
-    why: String,
+    of: TrialInputs,
+    why: GateError,
     /// Time before which the same trial is not repeated.
     again: Instant,
 }
 
 impl Trial {
     fn new(
-        of: Subject,
+        of: TrialInputs,
         recent: &Recent,
         candidate: &PolicySet,
         current: Option<&PolicySet>,
-    ) -> Result<Trial, String> {
+    ) -> Result<Trial, GateError> {
         let budget = of.config.budget;
         let failed =
             aside(|| failing(of.fixtures.iter().map(|(path, ..)| path.as_path()), candidate, budget))??;
@@ -248,13 +270,13 @@ impl Trial {
     fn ruling(&self) -> Ruling {
         let differences = self.differences.clone();
         if let Some(why) = &self.failed {
-            return Ruling::Refuse(why.clone());
+            return Ruling::Reject(why.clone());
         }
         let why = match self.of.config.on_difference {
             OnDifference::Hold if !differences.is_empty() => format!("it decides otherwise: {differences}"),
             OnDifference::Hold if differences.tell_nothing() => format!(
-                "whether it decides otherwise is not known, since none of the reviews that it was tried on was judged in time: \
-                 {differences}"
+                "whether it decides otherwise is not known, since none of the reviews that it was tried on was \
+                 judged in time: {differences}"
             ),
             _ => return Ruling::Swap(differences),
         };
@@ -263,23 +285,18 @@ impl Trial {
 }
 
 /// Returns the files of the suites, with size and modification time.
-fn fixtures(suites: &[PathBuf]) -> Result<Vec<(PathBuf, u64, Option<SystemTime>)>, String> {
-    let found = suite::find(suites, true).map_err(cannot_run)?;
+fn fixtures(suites: &[PathBuf]) -> Result<Vec<(PathBuf, u64, Option<SystemTime>)>, GateError> {
+    let found = suite::find(suites, true)?;
     let files = found.into_iter().flat_map(|suite| suite.fixtures).map(|path| {
         let file =
             std::fs::metadata(&path).map_err(|error| SuiteError::Read { path: path.clone(), error })?;
         Ok((path, file.len(), file.modified().ok()))
     });
-    let files: Vec<_> = files.collect::<Result<_, SuiteError>>().map_err(cannot_run)?;
+    let files: Vec<_> = files.collect::<Result<_, SuiteError>>()?;
     if files.is_empty() && !suites.is_empty() {
-        let folders: Vec<_> = suites.iter().map(|folder| text::path(folder)).collect();
-        return Err(cannot_run(format!("there is no fixture in {}", folders.join(", "))));
+        return Err(GateError::NoFixture(suites.iter().map(|folder| text::path(folder)).collect()));
     }
     Ok(files)
-}
-
-fn cannot_run(why: impl fmt::Display) -> String {
-    format!("its suites cannot be run: {why}")
 }
 
 /// Runs the cases of the suites on a set. Returns a description of the failed cases, or None if every case
@@ -288,17 +305,17 @@ fn failing<'a>(
     fixtures: impl Iterator<Item = &'a Path>,
     set: &PolicySet,
     budget: Duration,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, GateError> {
     let until = Instant::now() + budget;
     let (mut run, mut failed) = (0, Vec::new());
     let in_time = || match Instant::now() < until {
         true => Ok(()),
-        false => Err(limits::GATE_BUDGET.says_of(budget)),
+        false => Err(GateError::OverBudget(budget)),
     };
     for path in fixtures {
         // Reading a case takes time too.
         in_time()?;
-        let case = Case::read(path, &set.limits).map_err(cannot_run)?;
+        let case = Case::read(path, &set.limits)?;
         let report = case.run_until(set, until);
         in_time()?;
         run += 1;
@@ -366,15 +383,12 @@ fn fits(review: &Review, limits: &HostLimits) -> Result<(), Refusal> {
 }
 
 /// Runs `act` on a thread of lower priority.
-fn aside<T: Send>(act: impl FnOnce() -> T + Send) -> Result<T, String> {
+fn aside<T: Send>(act: impl FnOnce() -> T + Send) -> Result<T, GateError> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("gate".to_owned()).spawn_scoped(scope, || {
             isolate::lower_priority(NICE);
             act()
         });
-        let thread = thread.map_err(|error| format!("there is no thread to judge it on: {error}"))?;
-        thread.join().map_err(|_| PANICKED.to_owned())
+        thread.map_err(GateError::NoThread)?.join().map_err(|_| GateError::Panicked)
     })
 }
-
-const PANICKED: &str = "judging it panicked: please report this, with the message in the log";

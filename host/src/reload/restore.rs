@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::standing::because;
-use super::{MALFUNCTIONS, Problem};
 use crate::policy::manifest::{PolicyContent, Version};
 use crate::policy::{Component, Entry, LoadError, LoadRequest, NotLoaded, Policy, PolicySet, Preparer};
+use crate::problem::{Instead, Problem, Subject};
 use crate::reload::history::{Record, StateDirectory};
 
 /// Returns the policy set of a recorded generation. A policy that cannot be loaded malfunctions, with the
@@ -25,12 +24,16 @@ pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, 
     });
     let mut loaded = preparer.load_all(&wanted.collect::<Vec<_>>(), until).into_iter();
     let entries = policies.iter().zip(&components).map(|(policy, component)| {
-        let loaded = component.as_ref().map_err(String::clone).and_then(|_| {
-            // `load_all` returns one result for each component.
-            let loaded = loaded.next().unwrap_or(Err(LoadError::Preparing));
-            loaded.map_err(|error| error.to_string())
-        });
-        entry(policy, loaded)
+        entry(
+            policy,
+            match component {
+                // `load_all` returns one result for each component.
+                Ok(_) => {
+                    loaded.next().unwrap_or(Err(LoadError::Preparing)).map_err(|error| error.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            },
+        )
     });
     let entries = entries.collect();
     PolicySet::new(record.content.rules.clone(), record.content.limits.clone(), entries)
@@ -40,10 +43,7 @@ pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, 
 pub(super) fn problems(set: &PolicySet) -> Vec<Problem> {
     let missing = set.policies.iter().filter_map(|entry| Some((&entry.name, entry.loaded.as_ref().err()?)));
     missing
-        .map(|(name, error)| Problem {
-            subject: format!("policy {name}"),
-            message: because(error, MALFUNCTIONS),
-        })
+        .map(|(name, error)| Problem::new(Subject::policy(name), error).with_instead(Instead::FailurePolicy))
         .collect()
 }
 
@@ -55,10 +55,27 @@ pub(super) fn restored(
     until: Instant,
 ) -> Entry {
     let loaded = recorded(state, policy, &mut Components::new()).and_then(|(version, component)| {
-        let loaded = preparer.load(&component, &version.settings, &version.limits, until);
-        loaded.map_err(|error| error.to_string())
+        let Version { settings, limits, grants, .. } = version;
+        let request = LoadRequest { component: &component, settings, limits, grants };
+        let loaded = preparer.load_all(&[request], until).pop();
+        // `load_all` returns one result for each component.
+        Ok(loaded.unwrap_or(Err(LoadError::Preparing))?)
     });
-    entry(policy, loaded)
+    entry(policy, loaded.map_err(|error| error.to_string()))
+}
+
+/// Reason why a recorded policy is not loaded.
+#[derive(Debug, thiserror::Error)]
+enum RestoreError {
+    /// A policy that was not loaded when it was recorded, for this reason.
+    #[error(transparent)]
+    NeverLoaded(NotLoaded),
+    /// A component, by its digest, that the state directory does not have.
+    #[error("its component {0} is missing in the state directory, or damaged")]
+    NoComponent(String),
+    /// A component that cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
 }
 
 /// The components that were read, by digest.
@@ -69,13 +86,12 @@ fn recorded<'a>(
     state: &StateDirectory,
     policy: &'a PolicyContent,
     components: &mut Components,
-) -> Result<(&'a Version, Component), String> {
-    let version = policy.loaded.as_ref().map_err(ToString::to_string)?;
+) -> Result<(&'a Version, Component), RestoreError> {
+    let version = policy.loaded.as_ref().map_err(|why| RestoreError::NeverLoaded(why.clone()))?;
     let component = components.entry(version.component.clone());
     let component = component.or_insert_with(|| state.component(&version.component));
-    let component = component.clone().ok_or_else(|| {
-        format!("its component {} is missing in the state directory, or damaged", version.component)
-    })?;
+    let component = component.clone();
+    let component = component.ok_or_else(|| RestoreError::NoComponent(version.component.clone()))?;
     Ok((version, component))
 }
 

@@ -1,26 +1,25 @@
 //! The start of the host: it puts the configured set in force, or the set of the previous process.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwap;
-
-use super::candidate::Refused;
-use super::standing::{first as first_of, listed};
+use super::event::Events;
+use super::in_force::{Basis, InForce, warn};
+use super::inputs::Inputs;
+use super::pending::Pending;
+use super::status::Report;
 use super::{
-    Asker, Before, Candidate, Looking, PATIENCE, Problem, Reloader, Results, Standing, StandingReader,
-    StartError, assemble, restore,
+    Candidate, Fallback, PATIENCE, ReloadHandle, Reloader, StartError, StatusReader, assemble, restore,
 };
 use crate::config::Config;
 use crate::limits;
 use crate::policy::manifest::{Cause, Publication};
 use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
-use crate::reload::gate::{Gate, Recent, Ruling};
-use crate::reload::history::{Damaged, Record, StateDirectory, StateError, is_number};
+use crate::problem::{Instead, Problem, Subject, listed};
+use crate::reload::gate::{Recent, Ruling};
+use crate::reload::history::{Damaged, History, Record, StateDirectory, StateError, is_number};
 use crate::telemetry::decision_log::DecisionLog;
-use crate::text;
 use crate::tls::{Material, TlsReader, TlsStore};
 
 /// A host that is ready to serve.
@@ -34,9 +33,9 @@ pub struct Started {
     /// Reader of the TLS material in force.
     pub tls: TlsReader,
     /// Reader of the reload's status.
-    pub standing: StandingReader,
+    pub status: StatusReader,
     /// Sender of commands to the reload.
-    pub asker: Asker,
+    pub handle: ReloadHandle,
     /// The decision log, which follows the configuration in force.
     pub decision_log: DecisionLog,
     /// The recent reviews, on which candidates are tried.
@@ -56,95 +55,86 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     let config = Config::read(path)?;
     let material = Material::read(&config.require_serving()?.tls)?;
     let server_config = material.server_config()?;
-    let engine = Engine::new(Purpose::Serve { policies: expected_policies(&config) })?;
-
     let mut lasting = Vec::new();
-    if let Some(why) = engine.no_pool() {
-        lasting.push(Problem {
-            subject: "instances".to_owned(),
-            message: format!(
-                "there is too little address space for a pool of them, so each review is slower: {why} (raise `ulimit -v`)"
-            ),
-        });
-    }
+    let engine = engine(&config, &mut lasting)?;
     let state = state(&config, &mut lasting)?;
     let cache = cache(state.as_ref(), config.limits.cache, &mut lasting).map_err(StartError::Prepare)?;
     let preparer = Preparer::new(engine, cache, program, true).map_err(StartError::Prepare)?;
-    let mut gate = Gate::default();
-    gate.configure(&config);
-    let mut refused = Refused::default();
-    let first = First::of(&preparer, &config, state.as_ref(), &mut gate, &mut refused);
+    let mut inputs = Inputs::new(preparer, config.clone());
+    let First { candidate, closed } = First::of(&mut inputs, state.as_ref());
 
-    let newest = state.as_ref().and_then(StateDirectory::newest);
-    let publication = match newest {
-        Some(newest) if newest.content == first.candidate.set.content() => newest.summary.publication.clone(),
-        _ => Publication {
-            number: state.as_ref().map_or(1, StateDirectory::next_number),
-            published: SystemTime::now(),
-            cause: Cause::Start,
-        },
-    };
-    let doubt = state.as_ref().and_then(StateDirectory::lost).map(|number| {
-        format!("the record of generation {number} is damaged, so nobody knows whether this was held")
-    });
-    let pinned = newest.is_some_and(|newest| newest.summary.pinned);
-    let before = newest.filter(|newest| newest.summary.publication != publication);
-    let before = before.map(|newest| newest.content.clone());
-    let recorded = newest.filter(|newest| newest.summary.publication == publication).cloned();
-    let Candidate { set, problems, whole, prepared, awaited: _ } = first.candidate;
-    let set = set.published(publication);
-    let history = state.as_ref().map(|state| VecDeque::from(state.history().to_vec())).unwrap_or_default();
-    match first.closed {
+    let history = History::new(state);
+    let Candidate { set, problems, whole, prepared, awaited: _ } = candidate;
+    let set = published(set, &history);
+    match closed {
         false => tracing::info!("generation {} in force: {}", set.generation(), names(&set)),
         true => tracing::error!("generation {} in force, which denies everything", set.generation()),
     }
-    super::warn(&set);
+    warn(&set);
 
     let (store, policies) = PolicyStore::new(set);
     let (tls_store, tls) = TlsStore::new(server_config);
     let decision_log = DecisionLog::default();
     decision_log.configure(config.decision_log.as_ref());
-    let standing = Arc::new(ArcSwap::from_pointee(Standing::default()));
-    let looking = Arc::<Looking>::default();
-    let (asker, asked) = Asker::new();
-    let recent = gate.recent();
-    let mut reloader = Reloader {
-        preparer,
-        bound: config.clone(),
-        config: config.clone(),
-        material,
-        state,
-        lasting,
+    let mut in_force = InForce {
         policies: store,
         tls: tls_store,
+        material,
         decision_log: decision_log.clone(),
-        gate,
-        watcher: None,
-        closed: first.closed,
-        pinned,
-        doubt,
-        waiting: None,
-        whole,
-        prepared,
+        basis: basis(closed, &history),
+        doubt: doubt(&history),
         history,
-        problems: first_of(&problems, limits::PROBLEMS.size()),
-        panicked: None,
-        results: Results::default(),
-        standing: Arc::clone(&standing),
-        looking: Arc::clone(&looking),
-        refused,
-        asked,
-        asker: asker.clone(),
     };
-    if !first.closed {
-        let set = policies.current();
-        let components = reloader.take_components(&set);
-        let record = recorded.unwrap_or_else(|| reloader.record(&set, before.as_ref(), None));
-        reloader.keep(record, components);
+    let mut pending = Pending { candidate: None, whole, prepared };
+    let report = Report::new(lasting, &problems);
+    if !closed {
+        record_first(&mut in_force, &mut pending, &report.found);
     }
+    let events = Events::new();
+    let (status, recent, handle) = (report.reader(), inputs.gate.recent(), ReloadHandle(events.sender()));
+    let mut reloader = Reloader { inputs, in_force, pending, report, events };
     reloader.report();
-    let standing = StandingReader { standing, looking: Arc::downgrade(&looking) };
-    Ok(Started { reloader, config, policies, tls, standing, asker, decision_log, recent })
+    Ok(Started { reloader, config, policies, tls, status, handle, decision_log, recent })
+}
+
+/// Publishes the first set of a process. A set with the content of the newest generation is that generation.
+fn published(set: PolicySet, history: &History) -> PolicySet {
+    let newest = history.recorded().filter(|newest| newest.content == set.content());
+    let publication = newest.map(|newest| newest.summary.publication.clone());
+    set.published(publication.unwrap_or_else(|| Publication {
+        number: history.number_after(0),
+        published: SystemTime::now(),
+        cause: Cause::Start,
+    }))
+}
+
+/// Returns the basis of the first generation. A set that denies everything comes into force only without a
+/// recorded generation, so never during a rollback.
+fn basis(closed: bool, history: &History) -> Basis {
+    match history.recorded() {
+        _ if closed => Basis::DenyAll,
+        Some(newest) if newest.summary.pinned => Basis::Rollback,
+        _ => Basis::Files,
+    }
+}
+
+/// Returns the reason why it is unknown whether a candidate was held when the previous process ended.
+fn doubt(history: &History) -> Option<String> {
+    let number = history.directory()?.damaged_latest()?;
+    Some(format!("the record of generation {number} is damaged, so nobody knows whether this was held"))
+}
+
+/// Records the first generation of a process. `found` holds the problems of the start.
+fn record_first(in_force: &mut InForce, pending: &mut Pending, found: &[Problem]) {
+    let set = in_force.current();
+    let record = match in_force.history.recorded() {
+        Some(newest) if newest.summary.publication == *set.publication() => newest.clone(),
+        newest => {
+            let before = newest.map(|newest| newest.content.clone());
+            in_force.record(&set, before.as_ref(), None, pending.whole, found)
+        }
+    };
+    in_force.history.append(record, pending.take_components(&set));
 }
 
 /// The first candidate of a process.
@@ -155,54 +145,51 @@ struct First {
 }
 
 impl First {
-    fn of(
-        preparer: &Preparer,
-        config: &Config,
-        state: Option<&StateDirectory>,
-        gate: &mut Gate,
-        refused: &mut Refused,
-    ) -> First {
+    fn of(inputs: &mut Inputs, state: Option<&StateDirectory>) -> First {
+        let Inputs { preparer, config, gate, rejected, .. } = inputs;
         let open = |candidate| First { candidate, closed: false };
         let closed = |problem| First { candidate: Candidate::closed(config, problem), closed: true };
         let newest = state.and_then(|state| Some((state, state.newest()?)));
         let before = newest.map(|(state, newest)| {
-            move || {
+            || {
                 let set = restore::set(preparer, state, newest, Instant::now() + PATIENCE);
-                open(Candidate {
-                    problems: restore::problems(&set),
-                    set,
-                    whole: true,
-                    awaited: Vec::new(),
-                    prepared: Vec::new(),
-                })
+                let problems = restore::problems(&set);
+                open(Candidate::fixed(set, problems))
             }
         });
         // The first reload then judges the configured set.
         let waits = newest.is_some_and(|(_, newest)| newest.summary.pinned) || gate.asks();
         match before {
             Some(before) if waits => before(),
-            before => match (assemble(preparer, config, Before::Start(state), refused), before) {
+            before => match (assemble(preparer, config, Fallback::LastGood(state), rejected), before) {
                 (Ok(candidate), Some(_)) => open(candidate),
                 (Ok(candidate), None) => match gate.judge(&candidate.set, None) {
                     Ruling::Swap(_) => open(candidate),
-                    Ruling::Hold(_, message) | Ruling::Refuse(message) => {
-                        let mut first =
-                            closed(Problem { subject: "the first policy set".to_owned(), message });
+                    Ruling::Hold(_, why) | Ruling::Reject(why) => {
+                        let mut first = closed(Problem::new(Subject::FirstPolicySet, why));
                         first.candidate.problems.extend(candidate.problems);
                         first
                     }
                 },
                 (Err(problem), Some(before)) => {
                     let mut first = before();
-                    let message =
-                        format!("{} (the generation that was in force before is so again)", problem.message);
-                    first.candidate.problems.push(Problem { message, ..problem });
+                    first.candidate.problems.push(problem.with_instead(Instead::PreviousGeneration));
                     first
                 }
                 (Err(problem), None) => closed(problem),
             },
         }
     }
+}
+
+fn engine(config: &Config, lasting: &mut Vec<Problem>) -> Result<Engine, StartError> {
+    let engine = Engine::new(Purpose::Serve { policies: expected_policies(config) })?;
+    if let Some(why) = engine.no_pool() {
+        let what =
+            format!("there is too little address space for a pool of them, so each review is slower: {why}");
+        lasting.push(Problem::new(Subject::Instances, what).with_remedy("raise `ulimit -v`"));
+    }
+    Ok(engine)
 }
 
 /// Returns the number of policies that are named, plus the number of files that may be policies.
@@ -213,31 +200,28 @@ fn expected_policies(config: &Config) -> usize {
 
 fn state(config: &Config, lasting: &mut Vec<Problem>) -> Result<Option<StateDirectory>, StartError> {
     let Some(path) = &config.state_directory else { return Ok(None) };
-    let subject = text::path(path);
+    let problem = |what: String| Problem::new(Subject::state_directory(path), what);
     match StateDirectory::open(path) {
         Ok(state) => {
             let damaged = state.damaged();
             let (others, told) = damaged.split_at(damaged.len().saturating_sub(TOLD));
-            lasting.extend(told.iter().map(|Damaged { number, why }| Problem {
-                subject: subject.clone(),
-                message: format!("{why} ({}; told until the next start)", instead(*number, state.newest())),
+            lasting.extend(told.iter().map(|Damaged { number, why }| {
+                let remedy = format!("{}; told until the next start", instead(*number, state.newest()));
+                problem(why.to_string()).with_remedy(remedy)
             }));
             if !others.is_empty() {
-                let message = format!("{} more records are damaged", others.len());
-                lasting.push(Problem { subject: subject.clone(), message });
+                lasting.push(problem(format!("{} more records are damaged", others.len())));
             }
             Ok(Some(state))
         }
         Err(error @ StateError::InUse(..)) => Err(StartError::State(error)),
         Err(StateError::Unusable(error)) => {
-            lasting.push(Problem {
-                subject,
-                message: format!(
-                    "the state directory cannot be used, so there is no last good version to fall back on and no way \
-                     back, and what is configured is in force though a rollback or a held candidate may be recorded \
-                     there: {error} (mend it, restart, and look at `host status`)"
-                ),
-            });
+            let what = format!(
+                "the state directory cannot be used, so there is no last good version to fall back on and no \
+                 way back, and what is configured is in force though a rollback or a held candidate may be \
+                 recorded there: {error}"
+            );
+            lasting.push(problem(what).with_remedy("mend it, restart, and look at `host status`"));
             Ok(None)
         }
     }
@@ -248,14 +232,14 @@ const TOLD: usize = 8;
 
 /// Describes the replacement of a generation whose record is damaged, and the next step for the operator.
 fn instead(damaged: u64, newest: Option<&Record>) -> String {
-    const FORGOTTEN: &str = "if it was a rollback, or held a candidate, that is forgotten: see `host status`, and put back what is to be in \
-                             force with `host rollback --to NUMBER`";
+    const FORGOTTEN: &str = "if it was a rollback, or held a candidate, that is forgotten: see `host status`, \
+                             and put back what is to be in force with `host rollback --to NUMBER`";
     match newest.map(|newest| newest.summary.publication.number) {
         _ if !is_number(damaged) => "generations are counted on without it".to_owned(),
         Some(newest) if newest > damaged => "there are later ones: remove the file".to_owned(),
         Some(newest) => format!("generation {newest} took its place; {FORGOTTEN}"),
-        None => "there is no other, so what is configured is in force, also where it was held or something older was \
-                 put back: look at `host status`, and remove the file"
+        None => "there is no other, so what is configured is in force, also where it was held or something \
+                 older was put back: look at `host status`, and remove the file"
             .to_owned(),
     }
 }
@@ -266,17 +250,18 @@ fn cache(state: Option<&StateDirectory>, bytes: u64, lasting: &mut Vec<Problem>)
         let folder = state.cache();
         match Cache::open(&folder, bytes) {
             Ok(cache) => return Ok(cache),
-            Err(error) => lasting.push(Problem {
-                subject: text::path(&folder),
-                message: format!(
+            Err(error) => {
+                let what = format!(
                     "what is compiled cannot be kept there, so it is compiled again at the next start: {error}"
-                ),
-            }),
+                );
+                lasting.push(Problem::new(Subject::file(&folder), what));
+            }
         }
     }
     let cache = Cache::temporary(bytes)?;
     tracing::info!(
-        "compiled policies are kept until the host stops: without a usable `stateDirectory` there is no place for them"
+        "compiled policies are kept until the host stops: without a usable `stateDirectory` there is no place \
+         for them"
     );
     Ok(cache)
 }

@@ -24,7 +24,7 @@ use super::connections::{Shared, Transport, serve_connections};
 use super::pages::Pages;
 use crate::isolate;
 use crate::limits;
-use crate::reload::Problem;
+use crate::problem::Subject;
 use crate::serve::metrics;
 use crate::serve::status::{CertificateStatus, Status};
 use crate::text;
@@ -124,7 +124,7 @@ fn is_own(host: &str, listen: IpAddr) -> bool {
 /// Handles `/livez`. Fails if the reload thread has ended: files are no longer watched then, and a restart
 /// helps.
 async fn live(State(pages): State<Arc<Pages>>) -> Response {
-    match pages.host().sources.standing.reload_lives() {
+    match pages.host().sources.reload_status.reload_lives() {
         true => "ok".into_response(),
         false => (StatusCode::INTERNAL_SERVER_ERROR, "[-]reload failed: it has ended\nlivez check failed\n")
             .into_response(),
@@ -196,12 +196,16 @@ pub(super) fn checks(status: &Status) -> Vec<Check> {
         let not_loaded = policy.error.as_ref().map(|_| "not loaded".to_owned());
         Check::new(format!("policy/{}", policy.name), not_loaded.or_else(|| policy.failing.clone()))
     }));
-    for Problem { subject, message } in &status.problems {
-        let name = subject.replacen("policy ", "policy/", 1);
+    for problem in &status.problems {
+        let name = match &problem.subject {
+            Subject::Policy(name) => format!("policy/{name}"),
+            other => other.to_string(),
+        };
+        let failed = Some(problem.message());
         match checks.iter_mut().find(|check| check.name == name) {
             // The configured version of the policy is not the version in force.
-            Some(check) => check.failed = Some(message.clone()),
-            None => checks.push(Check::new(name, Some(message.clone()))),
+            Some(check) => check.failed = failed,
+            None => checks.push(Check::new(name, failed)),
         }
     }
     for role in Role::ALL {

@@ -20,8 +20,9 @@ use super::admin_client;
 use crate::fs::frame::{self, FrameError};
 use crate::fs::{FolderError, Privacy, PrivateFolder};
 use crate::limits;
+use crate::problem::{Problem, Subject};
 use crate::reload::history::StateDirectory;
-use crate::reload::{Asker, Command, Done, Problem};
+use crate::reload::{Command, Done, ReloadHandle};
 use crate::serve::status::{Sources, Status};
 use crate::text;
 
@@ -102,7 +103,7 @@ pub enum ControlError {
 #[derive(Clone)]
 pub struct Control {
     /// Sends commands to the reload.
-    pub asker: Asker,
+    pub handle: ReloadHandle,
     /// The sources of the status.
     pub sources: Sources,
 }
@@ -165,9 +166,9 @@ impl Control {
             Request::Release => Command::Release,
             Request::Approve { digest } => Command::Approve { digest },
         };
-        match self.asker.ask(command, PATIENCE) {
+        match self.handle.execute(command, PATIENCE) {
             Ok(done) => Answer::Done(done),
-            Err(why) => Answer::Refused(why),
+            Err(why) => Answer::Refused(why.to_string()),
         }
     }
 }
@@ -201,7 +202,7 @@ pub fn ask_host(
     match ask(state_directory, request) {
         Err(error @ (ControlError::NoHost(_) | ControlError::Unusable(..) | ControlError::Directory(..))) => {
             let Ok(status) = admin_client::status(admin) else { return Err(error) };
-            let concerned = |problem: &&Problem| concerns(&problem.subject.to_string(), state_directory);
+            let concerned = |problem: &&Problem| concerns(&problem.subject, state_directory);
             match status.problems.iter().find(concerned) {
                 // Another host has this address.
                 None => Err(error),
@@ -215,8 +216,9 @@ pub fn ask_host(
 
 /// Returns whether the subject of a problem is this state directory. A host names the path as it was started
 /// with it, so a relative path begins at another folder.
-fn concerns(subject: &str, state_directory: &Path) -> bool {
-    std::path::absolute(state_directory).is_ok_and(|absolute| absolute.ends_with(subject))
+fn concerns(subject: &Subject, state_directory: &Path) -> bool {
+    let Subject::StateDirectory(path) = subject else { return false };
+    std::path::absolute(state_directory).is_ok_and(|absolute| absolute.ends_with(path))
 }
 
 /// Connects to the host, writes `request` and returns the connection.

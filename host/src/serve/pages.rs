@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Host;
 use super::admin::{Check, checks};
 use crate::policy::PolicySet;
-use crate::reload::Standing;
+use crate::reload::ReloadStatus;
 use crate::serve::status::Status;
 use crate::tls::Tls;
 
@@ -41,7 +41,7 @@ struct Kept<T>(Mutex<Option<(Instant, InForce, Arc<T>)>>);
 #[derive(Clone)]
 struct InForce {
     policies: Arc<PolicySet>,
-    standing: Arc<Standing>,
+    reload: Arc<ReloadStatus>,
     tls: Arc<Tls>,
     draining: bool,
     rejections: bool,
@@ -103,7 +103,7 @@ impl InForce {
         let sources = &host.sources;
         InForce {
             policies: sources.policies.current(),
-            standing: sources.standing.current(),
+            reload: sources.reload_status.current(),
             tls: sources.tls.current(),
             draining: sources.drain.has_begun(),
             rejections: sources.rejections.problem().is_some(),
@@ -112,7 +112,7 @@ impl InForce {
 
     fn is(&self, other: &InForce) -> bool {
         Arc::ptr_eq(&self.policies, &other.policies)
-            && Arc::ptr_eq(&self.standing, &other.standing)
+            && Arc::ptr_eq(&self.reload, &other.reload)
             && Arc::ptr_eq(&self.tls, &other.tls)
             && self.draining == other.draining
             && self.rejections == other.rejections

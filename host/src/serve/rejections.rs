@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::reload::Problem;
+use crate::problem::{Problem, Subject};
 
 /// Number of rejected requests at which they are a problem. A person who tries the host with curl makes one
 /// or two.
@@ -45,15 +45,12 @@ impl Rejections {
         let run = current.as_ref().filter(|run| run.count >= REPEATED && run.last.elapsed() < QUIET)?;
         let (count, since) = (run.count, humantime::format_rfc3339_seconds(run.since));
         let example = &run.example;
-        Some(Problem {
-            subject: "requests".to_owned(),
-            message: format!(
-                "{count} requests since {since} were no ImageReview, the last one: {example} (check `server` in the \
-                 apiserver's kubeconfig and which other clients are configured to ask this host; without further \
-                 ones this ends after {} minutes)",
-                QUIET.as_secs() / 60
-            ),
-        })
+        let what = format!("{count} requests since {since} were no ImageReview, the last one: {example}");
+        Some(Problem::new(Subject::Requests, what).with_remedy(format!(
+            "check `server` in the apiserver's kubeconfig and which other clients are configured to ask this \
+             host; without further ones this ends after {} minutes",
+            QUIET.as_secs() / 60
+        )))
     }
 }
 

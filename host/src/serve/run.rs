@@ -18,9 +18,9 @@ use super::{Host, serve, serve_admin};
 use crate::config::Config;
 use crate::evaluate::turns;
 use crate::policy::Preparer;
+use crate::problem::{Problem, Subject};
 use crate::reload::watch::{StopWatching, Watcher};
-use crate::reload::{self, Asker, Command, Problem, Reloader, StandingReader, StartError, Started};
-use crate::text;
+use crate::reload::{self, Command, ReloadHandle, Reloader, StartError, Started, StatusReader};
 
 /// Time limit of the load that SIGHUP requests.
 const LOOK_TIME: Duration = Duration::from_secs(60);
@@ -73,19 +73,19 @@ pub fn run(
         .build()
         .map_err(RunError::Threads)?;
     let stopped = runtime.block_on(async {
-        let Started { reloader, config, asker, standing, .. } = started;
+        let Started { reloader, config, handle, status, .. } = started;
         let listeners = Listeners::open(given, &config)?;
-        look_at_sighup(signal(SignalKind::hangup())?, asker.clone());
+        look_at_sighup(signal(SignalKind::hangup())?, handle.clone());
         let stop = StopSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         };
         let (door, admin) = (listeners.door.local_addr()?, listeners.admin.local_addr()?);
-        let reload = ReloadThread::start(reloader, asker, &host)?;
+        let reload = ReloadThread::start(reloader, handle, &host)?;
         tracing::info!("serving ImageReview at https://{door}, health and status at http://{admin}");
         ready(door);
         systemd::tell(State::Ready);
-        Ok(listeners.serve(host, standing, stop, reload).await)
+        Ok(listeners.serve(host, status, stop, reload).await)
     });
     // A task that blocks must not delay the exit.
     runtime.shutdown_background();
@@ -110,14 +110,14 @@ impl Listeners {
     async fn serve(
         self,
         host: Arc<Host>,
-        standing: StandingReader,
+        status: StatusReader,
         stop: StopSignals,
         reload: ReloadThread,
     ) -> Stopped {
         let admin = tokio::spawn(serve_admin(self.admin, Arc::clone(&host)));
         let drained = tokio::select! {
             drained = serve(self.door, Arc::clone(&host), stop.begin_drain(&host)) => drained,
-            never = notify_watchdog(standing) => match never {},
+            never = notify_watchdog(status) => match never {},
         };
         host.close().await;
         admin.abort();
@@ -139,18 +139,17 @@ struct ReloadThread {
 
 impl ReloadThread {
     /// Starts the thread, and the control socket by which commands reach it.
-    fn start(mut reloader: Reloader, asker: Asker, host: &Host) -> io::Result<ReloadThread> {
+    fn start(mut reloader: Reloader, handle: ReloadHandle, host: &Host) -> io::Result<ReloadThread> {
         let (watcher, stop) = Watcher::new()?;
         if let Some(state_directory) = reloader.state_directory().map(Path::to_owned) {
-            let control = Control { asker, sources: host.sources().clone() };
+            let control = Control { handle, sources: host.sources().clone() };
             if let Err(error) = control.serve(&state_directory) {
-                reloader.lacks(Problem {
-                    subject: text::path(&state_directory),
-                    message: format!(
-                        "there is no control socket, so `host status`, `host rollback` and `host approve` \
-                         cannot ask this host: {error} (mend it, and restart)"
-                    ),
-                });
+                let what = format!(
+                    "there is no control socket, so `host status`, `host rollback` and `host approve` cannot \
+                     ask this host: {error}"
+                );
+                let problem = Problem::new(Subject::state_directory(&state_directory), what);
+                reloader.add_problem(problem.with_remedy("mend it, and restart"));
             }
         }
         let thread =
@@ -172,12 +171,12 @@ impl ReloadThread {
 }
 
 /// Reloads the files at SIGHUP.
-fn look_at_sighup(mut hang_up: Signal, asker: Asker) {
+fn look_at_sighup(mut hang_up: Signal, handle: ReloadHandle) {
     tokio::spawn(async move {
         while hang_up.recv().await.is_some() {
             systemd::tell(State::Reloading);
-            let asker = asker.clone();
-            let looked = tokio::task::spawn_blocking(move || asker.ask(Command::Look, LOOK_TIME)).await;
+            let handle = handle.clone();
+            let looked = tokio::task::spawn_blocking(move || handle.execute(Command::Look, LOOK_TIME)).await;
             match looked {
                 Ok(Ok(_)) => tracing::info!("SIGHUP: looked at the files"),
                 Ok(Err(why)) => tracing::warn!("SIGHUP: {why}"),
@@ -209,11 +208,11 @@ impl StopSignals {
 
 /// Notifies the service manager's watchdog at its interval, while the host is alive: the task that accepts
 /// connections runs this, a worker of the runtime runs a task, and the reload thread exists.
-async fn notify_watchdog(standing: StandingReader) -> Infallible {
+async fn notify_watchdog(status: StatusReader) -> Infallible {
     let Some(time) = systemd::watchdog() else { return std::future::pending().await };
     loop {
         tokio::time::sleep(time).await;
-        if tokio::spawn(async {}).await.is_ok() && standing.reload_lives() {
+        if tokio::spawn(async {}).await.is_ok() && status.reload_lives() {
             systemd::tell(State::Alive);
         }
     }

@@ -3,7 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::Host;
-use crate::reload::Results;
+use crate::reload::PassCounts;
 use crate::serve::metrics::*;
 use crate::serve::status::failing;
 use crate::telemetry::log_throttle;
@@ -13,7 +13,7 @@ impl Host {
     /// Renders the current page.
     pub(super) fn metrics_page(&self) -> String {
         let mut page = Page::default();
-        let (set, standing) = (self.sources.policies.current(), self.sources.standing.current());
+        let (set, reload) = (self.sources.policies.current(), self.sources.reload_status.current());
         self.metrics.show(&mut page, &set);
         for entry in &set.policies {
             let name = entry.name.as_str();
@@ -35,9 +35,9 @@ impl Host {
         let published = set.publication().published.duration_since(UNIX_EPOCH).unwrap_or_default();
         page.number(&PUBLISHED, &[], published.as_secs_f64());
         page.count(&PROBLEMS, &[], self.sources.problems().len() as u64);
-        page.count(&PINNED, &[], u64::from(standing.pinned));
-        page.count(&WAITS, &[], u64::from(standing.candidate.is_some()));
-        let Results { published, unchanged, waiting, failed } = standing.results;
+        page.count(&PINNED, &[], u64::from(reload.pinned));
+        page.count(&WAITS, &[], u64::from(reload.candidate.is_some()));
+        let PassCounts { published, unchanged, waiting, failed } = reload.results;
         for (result, count) in
             [("published", published), ("unchanged", unchanged), ("waiting", waiting), ("failed", failed)]
         {

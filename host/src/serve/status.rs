@@ -12,8 +12,9 @@ use crate::config::{FailurePolicy, Mode, PolicyName};
 use crate::evaluate::attempts::Pace;
 use crate::policy::manifest::Publication;
 use crate::policy::{Entry, Policy, PolicyReader, PolicySet, StatsSnapshot};
+use crate::problem::Problem;
 use crate::reload::history::{CandidateSummary, Summary};
-use crate::reload::{Problem, StandingReader, Started};
+use crate::reload::{Started, StatusReader};
 use crate::review::verdict::{Level, MalfunctionKind};
 use crate::serve::rejections::Rejections;
 use crate::telemetry::decision_log::DecisionLog;
@@ -163,7 +164,7 @@ pub struct Sources {
     /// Reader of the policy set in force.
     pub policies: PolicyReader,
     /// Reader of the state of the reload.
-    pub standing: StandingReader,
+    pub reload_status: StatusReader,
     /// Reader of the TLS material in force.
     pub tls: TlsReader,
     /// The decision log.
@@ -195,7 +196,7 @@ impl Sources {
     pub fn of(started: &Started) -> Sources {
         Sources {
             policies: started.policies.clone(),
-            standing: started.standing.clone(),
+            reload_status: started.status.clone(),
             tls: started.tls.clone(),
             decision_log: started.decision_log.clone(),
             drain: Drain::default(),
@@ -205,7 +206,7 @@ impl Sources {
 
     /// Returns the current problems: those of the reload, and repeated requests that are no ImageReview.
     pub fn problems(&self) -> Vec<Problem> {
-        let mut problems = self.standing.problems();
+        let mut problems = self.reload_status.problems();
         problems.extend(self.rejections.problem());
         problems
     }
@@ -217,7 +218,7 @@ const SOON: Nearness = Nearness::Within(7);
 impl Status {
     /// Returns the status at time `now`.
     pub fn at(now: SystemTime, sources: &Sources) -> Status {
-        let (set, standing) = (sources.policies.current(), sources.standing.current());
+        let (set, reload) = (sources.policies.current(), sources.reload_status.current());
         let tls = sources.tls.current();
         let soon = |certificate: &Certificate| certificate.nearness(now).is_some_and(|near| near <= SOON);
         let expiring = tls.certificates().iter().any(soon);
@@ -228,7 +229,7 @@ impl Status {
         let generation = Generation {
             publication: set.publication().clone(),
             digest: set.digest().to_owned(),
-            pinned: standing.pinned,
+            pinned: reload.pinned,
         };
         Status {
             generation,
@@ -243,8 +244,8 @@ impl Status {
             warnings: warnings(&set).collect(),
             certificates: tls.certificates().iter().map(|one| CertificateStatus::of(one, now)).collect(),
             decision_log,
-            candidate: standing.candidate.clone(),
-            history: standing.history.clone(),
+            candidate: reload.candidate.clone(),
+            history: reload.history.clone(),
         }
     }
 }

@@ -18,8 +18,8 @@ pub struct Differences {
     pub reviews: u64,
     /// Reviews that were skipped because the time budget was used up.
     pub left_out: u64,
-    /// Judged reviews that prove nothing: their verdicts differ and a lack of time affected one of them, or they
-    /// agree and it affected both.
+    /// Judged reviews that prove nothing: their verdicts differ and a lack of time affected one of them, or
+    /// they agree and it affected both.
     pub undecided: u64,
     /// Reviews that the candidate denies and the set in force allows.
     pub newly_denied: Found,

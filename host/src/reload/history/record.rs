@@ -6,9 +6,54 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::config::PolicyName;
+use crate::fs::FileError;
+use crate::limits;
 use crate::policy::manifest::{Change, Content, PolicyContent, Publication};
 use crate::reload::gate::Differences;
 use crate::telemetry::timestamp;
+
+/// Reason why no generation can be read under a number.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// A number that no generation can have, with the file.
+    #[error("{0}: no generation has such a number, so no host wrote it: remove it")]
+    NoNumber(String),
+    /// A number without a record.
+    #[error("generation {0} is not recorded: `host status` shows those that are")]
+    NotRecorded(u64),
+    /// A file that cannot be read.
+    #[error("generation {0} cannot be read: {1}: {2}")]
+    Unreadable(u64, String, FileError),
+    /// A damaged file.
+    #[error("generation {0} is of no use, its record is damaged: {1}: {2}")]
+    Damaged(u64, String, Damage),
+}
+
+/// Damage of a record.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// More bytes than a record may have.
+    #[error(transparent)]
+    TooLarge(FileError),
+    /// No record in JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// The record of another generation.
+    #[error("it is of another number")]
+    OtherNumber,
+}
+
+/// Parses the record of a generation.
+pub(super) fn parse(bytes: &[u8], number: u64) -> Result<Record, Damage> {
+    if bytes.len() as u64 > limits::RECORD.default {
+        return Err(Damage::TooLarge(FileError::TooLarge(bytes.len() as u64, limits::RECORD.default)));
+    }
+    let record: Record = serde_json::from_slice(bytes)?;
+    match record.summary.publication.number == number {
+        true => Ok(record),
+        false => Err(Damage::OtherNumber),
+    }
+}
 
 /// The part of a generation that `host status` shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,7 +115,7 @@ pub struct CandidateSummary {
     #[serde(with = "timestamp")]
     pub since: SystemTime,
     /// The event that ends the wait.
-    pub state: Waits,
+    pub state: PendingReason,
     /// The reason for the wait.
     pub why: String,
     /// Changes from the generation in force.
@@ -82,11 +127,12 @@ pub struct CandidateSummary {
 /// The event for which a candidate waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Waits {
+pub enum PendingReason {
     /// `host rollback --release`.
     Pinned,
     /// `host approve DIGEST`.
     Held,
     /// A change of files, because the gate rejects the present ones.
-    Refused,
+    #[serde(rename = "refused")]
+    Rejected,
 }

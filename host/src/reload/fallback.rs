@@ -1,4 +1,4 @@
-//! The set that a candidate would replace, and the fallback for policies that cannot be loaded.
+//! The fallback for policies that cannot be loaded.
 
 use std::path::Path;
 use std::time::Instant;
@@ -12,13 +12,13 @@ use crate::reload::watch::Watcher;
 
 /// The fallback for a policy that cannot be loaded.
 #[derive(Clone, Copy)]
-pub enum Before<'a> {
+pub enum Fallback<'a> {
     /// No fallback: the policies are loaded for a trial, not to serve.
-    Nothing,
+    None,
     /// The host starts: the last good version, if one was recorded.
-    Start(Option<&'a StateDirectory>),
+    LastGood(Option<&'a StateDirectory>),
     /// The host runs: the set in force.
-    Running(Running<'a>),
+    InForce(Running<'a>),
 }
 
 /// The state of a running host that a candidate would replace.
@@ -36,10 +36,10 @@ pub struct Running<'a> {
     pub(super) watcher: Option<&'a Watcher>,
 }
 
-impl<'a> Before<'a> {
+impl<'a> Fallback<'a> {
     fn watcher(self) -> Option<&'a Watcher> {
         match self {
-            Before::Running(Running { watcher, .. }) => watcher,
+            Fallback::InForce(Running { watcher, .. }) => watcher,
             _ => None,
         }
     }
@@ -57,17 +57,17 @@ impl<'a> Before<'a> {
     /// Returns the newest recorded generation.
     pub(super) fn record(self) -> Option<&'a Record> {
         match self {
-            Before::Nothing => None,
-            Before::Start(state) | Before::Running(Running { state, .. }) => state?.newest(),
+            Fallback::None => None,
+            Fallback::LastGood(state) | Fallback::InForce(Running { state, .. }) => state?.newest(),
         }
     }
 
     /// Returns the set in force, or at a start the last recorded one. Returns None if no set is known.
     pub(super) fn set(self, preparer: &Preparer, until: Instant) -> Option<PolicySet> {
         match self {
-            Before::Nothing => None,
-            Before::Start(state) => Some(restore::set(preparer, state?, state?.newest()?, until)),
-            Before::Running(Running { current, .. }) => {
+            Fallback::None => None,
+            Fallback::LastGood(state) => Some(restore::set(preparer, state?, state?.newest()?, until)),
+            Fallback::InForce(Running { current, .. }) => {
                 let PolicySet { rules, limits, policies, .. } = current;
                 Some(PolicySet::new(rules.clone(), limits.clone(), policies.clone()))
             }
@@ -77,7 +77,7 @@ impl<'a> Before<'a> {
     /// Returns the names of the policies in force, or at a start of those in the newest record.
     fn names(self) -> Vec<&'a PolicyName> {
         match self {
-            Before::Running(Running { current, .. }) => {
+            Fallback::InForce(Running { current, .. }) => {
                 current.policies.iter().map(|entry| &entry.name).collect()
             }
             _ => {
@@ -94,7 +94,7 @@ impl<'a> Before<'a> {
             |name: &PolicyName, config: &Config| config.policies.iter().any(|policy| policy.name == *name);
         let names = self.names().into_iter().filter(|name| !entries(name, config));
         let names = names.filter(|name| match self {
-            Before::Running(Running { config, .. }) => !entries(name, config),
+            Fallback::InForce(Running { config, .. }) => !entries(name, config),
             _ => true,
         });
         names.map(PolicyName::as_str).collect()
