@@ -27,19 +27,16 @@
 //! registry can be there. Whatever both read has the same fields.
 //!
 //! 1. Upper-case letters in a registry: parsers disagree whether `FOO/bar` names a host, and DNS ignores case
-//!   where a
-//!    comparison does not.
+//!    where a comparison does not.
 //! 2. `_` in what looks like a registry: upstream finds none in `foo_bar.com/app`, containerd pulls from it.
 //! 3. A port that is not 1 to 65535, is empty or has leading zeros: `:0443` would hide from a rule about
-//!   `:443`.
+//!    `:443`.
 //! 4. Brackets around what is no IPv6 address, and an IPv6 address in another form than that of RFC 5952:
-//!   `[0::1]` and
-//!    `[::0001]` are `[::1]`.
+//!    `[0::1]` and `[::0001]` are `[::1]`.
 //! 5. An IPv4 address as IPv6: `[::ffff:c000:201]` is `192.0.2.1`.
 //! 6. A host that ends in a number and is no IPv4 address of four decimal numbers without leading zeros:
-//!   `127.1`,
-//!    `0177.0.0.1`, `2130706433:5000` and `0x7f.1` are `127.0.0.1` to `getaddrinfo` and names to Go's own
-//!    resolver.
+//!    `127.1`, `0177.0.0.1`, `2130706433:5000` and `0x7f.1` are `127.0.0.1` to `getaddrinfo` and names to
+//!    Go's own resolver.
 //! 7. The unspecified addresses `[::]` and `0.0.0.0/8`, which a runtime dials as its own node.
 //! 8. Host names longer than DNS allows, 253 bytes.
 //! 9. References longer than [`MAX_REFERENCE`].

@@ -141,7 +141,7 @@ pub(crate) fn check_port(port: &str) -> Result<(), RegistryError> {
     }
 }
 
-/// Whether this is one label of a host name, in lower case.
+/// Returns whether this is one label of a host name, in lower case.
 pub(crate) fn is_label(text: &str) -> bool {
     !text.is_empty()
         && !text.starts_with('-')

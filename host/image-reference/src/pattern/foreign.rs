@@ -31,7 +31,7 @@ pub(super) fn message(text: &str) -> Option<String> {
     None
 }
 
-/// Whether a text that is no pattern has what only a regular expression has.
+/// Returns whether a text that is no pattern has what only a regular expression has.
 fn is_regular_expression(text: &str) -> bool {
     let host = text.split('/').next().unwrap_or_default();
     let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
