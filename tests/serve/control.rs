@@ -82,7 +82,7 @@ fn a_swap_is_seen_put_back_and_released() {
     // host.yaml may be broken just when a rollback is needed.
     installation.write("host.yaml", b"policies: [");
     let (code, said) = host(&installation, "rollback --to 2");
-    assert!(code == 2 && said.contains("--state DIR asks"), "{said}");
+    assert!(code == 2 && said.contains("--state DIR names"), "{said}");
     let (code, said) = host(&installation, "rollback --to 2 --state state --format json");
     assert_eq!(code, 0, "{said}");
     let done: Value = serde_json::from_str(&said).unwrap();

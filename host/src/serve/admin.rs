@@ -189,7 +189,7 @@ impl Check {
 /// Returns the lines of `/readyz?verbose`.
 pub(super) fn checks(status: &Status) -> Vec<Check> {
     // Named as the check of an apiserver at shutdown.
-    let ends = || "it takes no new connections, and ends when the reviews under way are answered".to_owned();
+    let ends = || "the host accepts no new connections, and exits after the pending responses".to_owned();
     let shutdown = Check { fatal: true, ..Check::new("shutdown", status.draining.then(ends)) };
     let mut checks = vec![shutdown, Check::new("generation", None)];
     checks.extend(status.policies.iter().map(|policy| {
