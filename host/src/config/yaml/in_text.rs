@@ -12,7 +12,7 @@ impl Location {
 impl Document {
     /// Returns the position in the file of a place in the string at an RFC 6901 JSON Pointer. Returns None if
     /// there is no such place, or if the file writes the string in another way than character by character:
-    /// with escapes, folded, or by an alias.
+    /// with escapes, folded, with an anchor, or by an alias.
     #[must_use]
     pub fn locate_in_text(&self, pointer: &str, within: Location) -> Option<Location> {
         let Node { span: Span { at, .. }, data: Data::Scalar(value) } = self.node(pointer)? else {
@@ -100,7 +100,7 @@ empty: ''
             ("/list/3", (1, 1), None),
             ("/list/4", (1, 1), None),
             ("/list/5", (1, 3), Some((24, 5))),
-            ("/list/6", (1, 1), Some((25, 11))),
+            ("/list/6", (1, 1), None),
             ("/list/7", (1, 1), None),
             ("/list/8", (1, 1), None),
             ("/list/9", (1, 1), None),
