@@ -287,8 +287,8 @@ pub fn listed(names: &[impl AsRef<str>]) -> String {
 
 fn one_line(text: &str, bytes: usize) -> String {
     match text.contains('\n') {
-        true => text::shown(&text.replace('\n', "; "), bytes),
-        false => text::shown(text, bytes),
+        true => text::escape_and_truncate(&text.replace('\n', "; "), bytes),
+        false => text::escape_and_truncate(text, bytes),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::limits;
 /// Returns `text` on one line, with every character visible. Control, format (bidirectional marks among
 /// them), separator, private-use, unassigned and invisible characters are written as `\u{202e}`. A string
 /// from outside can therefore forge neither a second log line nor another reading of the first.
-pub fn printable(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     // Nearly every text is plain ASCII, and a pass over its bytes costs next to nothing.
     if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
         return text.to_owned();
@@ -26,12 +26,12 @@ pub fn printable(text: &str) -> String {
     printed
 }
 
-/// Returns a path as [`printable`] text, with bytes that are not UTF-8 as `\xff`. A file's name is text from
-/// outside too.
+/// Returns a path, escaped as by [`escape`], with bytes that are not UTF-8 as `\xff`. A file's name is text
+/// from outside too.
 pub fn path(path: &Path) -> String {
     let mut printed = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
-        printed.push_str(&printable(chunk.valid()));
+        printed.push_str(&escape(chunk.valid()));
         for byte in chunk.invalid() {
             printed.push_str(&format!("\\x{byte:02x}"));
         }
@@ -88,7 +88,7 @@ pub(crate) fn is_plain(character: char) -> bool {
 
 /// Returns the longest prefix of `text` that has at most `bytes` bytes and ends on a character boundary. A
 /// cut text ends in `…`, which counts.
-pub fn cut(text: &str, bytes: usize) -> String {
+pub fn truncate(text: &str, bytes: usize) -> String {
     const MARK: &str = "…";
     if text.len() <= bytes {
         return text.to_owned();
@@ -102,11 +102,11 @@ pub fn cut(text: &str, bytes: usize) -> String {
 }
 
 /// Returns `text` escaped and cut to at most `bytes` bytes.
-pub fn shown(text: &str, bytes: usize) -> String {
+pub fn escape_and_truncate(text: &str, bytes: usize) -> String {
     // Escaping never shortens a text, so text beyond twice the limit is never printed.
     let end = text.floor_char_boundary(bytes.saturating_mul(2));
-    let printed = printable(text.get(..end).unwrap_or(text));
-    if printed.len() <= bytes { printed } else { cut(&printed, bytes) }
+    let printed = escape(text.get(..end).unwrap_or(text));
+    if printed.len() <= bytes { printed } else { truncate(&printed, bytes) }
 }
 
 /// Returns the text of an error without the name of the temporary file that caused it. The name differs each
@@ -119,7 +119,7 @@ pub fn without_path(error: &str) -> &str {
 pub fn image(reference: &str) -> String {
     match reference {
         "" => "\"\"".to_owned(),
-        reference => shown(reference, limits::IMAGE_SHOWN.size()),
+        reference => escape_and_truncate(reference, limits::IMAGE_SHOWN.size()),
     }
 }
 
@@ -144,7 +144,7 @@ mod tests {
             ("\u{1d159}\u{16fe4}", "\\u{1d159}\\u{16fe4}"),
             ("e\u{301}", "e\u{301}"),
         ] {
-            assert_eq!(printable(text), expected);
+            assert_eq!(escape(text), expected);
         }
     }
 
@@ -163,7 +163,7 @@ mod tests {
         }
         assert!(tried > 4000, "{tried}");
         for known in ['\u{fe0f}', '\u{e0100}', '\u{180b}', '\u{17b4}', '\u{115f}', '\u{3164}', '\u{34f}'] {
-            assert_eq!(printable(&known.to_string()), known.escape_unicode().to_string());
+            assert_eq!(escape(&known.to_string()), known.escape_unicode().to_string());
         }
     }
 
@@ -180,10 +180,10 @@ mod tests {
 
     #[test]
     fn a_cut_ends_on_a_character() {
-        assert_eq!(cut("äöü", 6), "äöü");
-        assert_eq!(cut("äöüß", 6), "ä…");
-        assert_eq!(cut("abcdefgh", 5), "ab…");
-        assert_eq!(cut("abc", 0), "");
+        assert_eq!(truncate("äöü", 6), "äöü");
+        assert_eq!(truncate("äöüß", 6), "ä…");
+        assert_eq!(truncate("abcdefgh", 5), "ab…");
+        assert_eq!(truncate("abc", 0), "");
         assert_eq!(image(""), "\"\"");
         assert!(image(&"\n".repeat(100_000)).len() <= 256);
     }

@@ -41,7 +41,7 @@ fn decision() -> impl Strategy<Value = Decision> {
         |(outcome, code, reason, times, audit_annotations, warnings)| Decision {
             outcome,
             code,
-            reason: text::cut(&text::printable(&reason.repeat(times)), 1024),
+            reason: text::truncate(&text::escape(&reason.repeat(times)), 1024),
             audit_annotations,
             warnings,
         },
@@ -51,8 +51,9 @@ fn decision() -> impl Strategy<Value = Decision> {
 fn said() -> impl Strategy<Value = Said> {
     let judgement = prop_oneof![3 => decision().prop_map(Ok), 1 => malfunction().prop_map(Err)];
     // As after the check: escaped, and within the limit.
-    let message = prop::option::weighted(0.3, (any::<String>(), 1..100_usize))
-        .prop_map(|message| message.map(|(text, times)| text::shown(&text.repeat(times), 256).into()));
+    let message = prop::option::weighted(0.3, (any::<String>(), 1..100_usize)).prop_map(|message| {
+        message.map(|(text, times)| text::escape_and_truncate(&text.repeat(times), 256).into())
+    });
     (any::<bool>(), any::<bool>(), "[a-z]([-a-z0-9]{0,61}[a-z0-9])?", judgement, message).prop_map(
         |(audit, ignore, policy, judgement, message)| Said {
             policy,
@@ -98,7 +99,7 @@ fn well_formed(verdict: &Verdict) -> Result<(), TestCaseError> {
     prop_assert_eq!(verdict.allowed(), verdict.answered_reason().is_empty());
     prop_assert!(Disposition::ALL.contains(&verdict.disposition));
     prop_assert!(verdict.reason.len() <= 1024, "{} bytes", verdict.reason.len());
-    prop_assert_eq!(&text::printable(&verdict.reason), &verdict.reason);
+    prop_assert_eq!(&text::escape(&verdict.reason), &verdict.reason);
     // checkKeyFormat in k8s.io/apiserver/pkg/admission/attributes.go, after the name of the plugin and `/`.
     let annotations = verdict.audit_annotations();
     let hosts = ["decided-by", "generation", "would-deny"];
@@ -109,7 +110,7 @@ fn well_formed(verdict: &Verdict) -> Result<(), TestCaseError> {
         prop_assert!(key.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)), "{key}");
         prop_assert!(ends(key.chars().next()) && ends(key.chars().last()), "{key}");
         prop_assert!(value.len() <= 1024, "{} bytes", value.len());
-        prop_assert_eq!(&text::printable(value), value);
+        prop_assert_eq!(&text::escape(value), value);
     }
     prop_assert!(annotations.len() <= 67);
     Ok(())

@@ -13,7 +13,7 @@ use host::image::{Image, refuse_image_id};
 use host::policy::{Engine, Entry, LoadError, Policy, PolicySet, Purpose, check};
 use host::review::verdict::{Decision, Malfunction, Verdict};
 use host::review::{API_VERSION, Review, ReviewError, image_review};
-use host::text::{cut, image as shown_image, printable};
+use host::text::{escape, image as shown_image, truncate};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ const MESSAGE: usize = 2048;
 
 fn assert_message(message: &str) {
     assert!(!message.is_empty() && message.len() <= MESSAGE, "{} bytes", message.len());
-    assert_eq!(printable(message), message, "a message is one line that cannot forge another");
+    assert_eq!(escape(message), message, "a message is one line that cannot forge another");
 }
 
 /// Checks that text is shown escaped and truncated. The input is a limit of two bytes, and a text.
@@ -46,18 +46,18 @@ fn text(input: &[u8]) -> Option<String> {
     let bound = usize::from(u16::from_le_bytes(*bound));
     let text = String::from_utf8_lossy(text);
 
-    let printed = printable(&text);
-    assert_eq!(printable(&printed), printed);
+    let printed = escape(&text);
+    assert_eq!(escape(&printed), printed);
     assert!(!printed.contains(char::is_control));
     assert!(printed.len() <= 10 * text.len());
 
-    let kept = cut(&text, bound);
+    let kept = truncate(&text, bound);
     assert!(kept.len() <= bound);
     assert!(kept == text || text.starts_with(kept.trim_end_matches('…')));
 
     let shown = shown_image(&text);
     assert!(!shown.is_empty() && shown.len() <= 256);
-    assert_eq!(printable(&shown), shown);
+    assert_eq!(escape(&shown), shown);
     None
 }
 
@@ -215,7 +215,7 @@ fn assert_review(review: &Review, limits: &HostLimits) {
 fn assert_verdict(verdict: &Verdict) {
     assert_eq!(verdict.reason.is_empty(), verdict.allowed());
     assert!(verdict.reason.len() <= 1024);
-    assert_eq!(printable(&verdict.reason), verdict.reason);
+    assert_eq!(escape(&verdict.reason), verdict.reason);
     let annotations = verdict.audit_annotations();
     assert!(annotations.len() <= 66);
     for (key, value) in &annotations {
@@ -223,7 +223,7 @@ fn assert_verdict(verdict: &Verdict) {
         let ends = |c: char| c.is_ascii_alphanumeric();
         assert!(key.len() <= 63 && key.chars().all(part), "{key:?}");
         assert!(key.starts_with(ends) && key.ends_with(ends), "{key:?}");
-        assert!(value.len() <= 1024 && printable(value) == *value, "{value:?}");
+        assert!(value.len() <= 1024 && escape(value) == *value, "{value:?}");
     }
     let answer = serde_json::to_value(image_review::render(verdict, annotations)).unwrap();
     assert_eq!(answer.pointer("/status/allowed"), Some(&json!(verdict.allowed())));
@@ -331,7 +331,7 @@ fn result(input: &[u8]) -> Option<String> {
     match &said.judgement {
         Ok(decision) => assert_decision(decision),
         Err(malfunction) => {
-            assert_message(&printable(&malfunction.to_string()));
+            assert_message(&escape(&malfunction.to_string()));
             assert!(!verdict.allowed());
             assert!(!malfunction.to_string().contains("panicked"), "{malfunction}");
             if let Malfunction::Trap(why) = malfunction {
@@ -349,7 +349,7 @@ fn assert_decision(decision: &Decision) {
     assert!(audit_annotations.len() <= 32 && warnings.len() <= 32);
     let values = audit_annotations.iter().map(|(_, value)| value);
     for text in values.chain(warnings).chain([reason]) {
-        assert!(text.len() <= 1024 && printable(text) == *text, "{text:?}");
+        assert!(text.len() <= 1024 && escape(text) == *text, "{text:?}");
     }
     assert!(audit_annotations.iter().all(|(key, _)| key.len() <= 63));
 }

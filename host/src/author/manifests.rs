@@ -152,7 +152,7 @@ impl Reader<'_> {
                 };
                 let message = error.to_string();
                 let message = message.split(" at line ").next().unwrap_or_default();
-                self.manifest.problems.push(Problem::new(at, text::printable(message)));
+                self.manifest.problems.push(Problem::new(at, text::escape(message)));
                 return;
             }
         };
@@ -318,7 +318,7 @@ impl Reader<'_> {
 }
 
 fn shown(text: &str) -> String {
-    text::shown(text, NAME_SHOWN)
+    text::escape_and_truncate(text, NAME_SHOWN)
 }
 
 /// Returns the JSON Pointer to the pod or pod template of a built-in kind. Returns None for every other kind.
@@ -399,7 +399,7 @@ impl<'de> Deserialize<'de> for Unique {
                 let mut map = Map::new();
                 while let Some(key) = entries.next_key::<String>()? {
                     if map.contains_key(&key) {
-                        let key = text::shown(&key, NAME_SHOWN);
+                        let key = text::escape_and_truncate(&key, NAME_SHOWN);
                         return Err(A::Error::custom(format!("duplicate key `{key}`")));
                     }
                     let Unique(value) = entries.next_value()?;

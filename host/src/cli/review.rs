@@ -205,7 +205,9 @@ fn object_in_text(set: &PolicySet, judged: &Judged<'_>, is_alone: bool) -> Strin
     place.extend(is_one_of_many.then(|| format!("document {}", object.document)));
     let namespace = object.review.as_ref().ok().map(|review| review.namespace.as_str());
     let namespace = namespace.filter(|namespace| !namespace.is_empty());
-    place.extend(namespace.map(|namespace| format!("namespace {}", text::shown(namespace, SHOWN))));
+    place.extend(
+        namespace.map(|namespace| format!("namespace {}", text::escape_and_truncate(namespace, SHOWN))),
+    );
     let place = if place.is_empty() { String::new() } else { format!(" ({})", place.join(", ")) };
     let outcome = outcome(verdict);
     let mut lines = vec![format!("{}:{}: {object}{place}: {outcome}", named(file), object.at.line)];

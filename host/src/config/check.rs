@@ -201,7 +201,7 @@ impl Checker<'_> {
                 "the message has several lines: write it on one, such as `\"ask in #platform\"`",
             );
         }
-        let shown = text::printable(text);
+        let shown = text::escape(text);
         if shown.len() > limits::MESSAGE.size() {
             self.problem(pointer, limits::MESSAGE.says(shown.len(), limits::MESSAGE.default));
         }

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use self::load::Loader;
 use super::pointer;
-use crate::text::printable;
+use crate::text::escape;
 
 /// Limit of the characters of the document that a message quotes.
 const MAX_QUOTED: usize = 64;
@@ -275,5 +275,5 @@ fn location(marker: &saphyr_parser::Marker, above: usize) -> Location {
 pub(crate) fn quote(text: &str) -> String {
     let shown: String = text.chars().take(MAX_QUOTED).collect();
     let more = if text.chars().nth(MAX_QUOTED).is_some() { "…" } else { "" };
-    format!("`{}{more}`", printable(&shown))
+    format!("`{}{more}`", escape(&shown))
 }

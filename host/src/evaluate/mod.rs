@@ -304,7 +304,7 @@ const LEAST_SHARE: usize = 256;
 fn within(mut judgement: Result<Decision, Malfunction>, share: usize) -> Result<Decision, Malfunction> {
     let cut = |text: &mut String| {
         if text.len() > share {
-            *text = text::cut(text, share);
+            *text = text::truncate(text, share);
         }
     };
     match &mut judgement {

@@ -433,5 +433,5 @@ fn link(
 }
 
 pub(super) fn in_one_line(error: &wasmtime::Error) -> String {
-    text::cut(&text::printable(&format!("{error:#}")), 512)
+    text::truncate(&text::escape(&format!("{error:#}")), 512)
 }

@@ -66,7 +66,7 @@ impl NotLoaded {
 
 impl From<String> for NotLoaded {
     fn from(why: String) -> NotLoaded {
-        NotLoaded(text::shown(&why, limits::LOAD_ERROR.size()))
+        NotLoaded(text::escape_and_truncate(&why, limits::LOAD_ERROR.size()))
     }
 }
 

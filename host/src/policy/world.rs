@@ -59,7 +59,8 @@ impl World {
     pub fn of(component: &[u8]) -> Result<World, LoadError> {
         check_header(component)?;
         let names = scan(component)?;
-        let shown = |names: Vec<&str>| names.into_iter().map(|name| text::shown(name, 128)).collect();
+        let shown =
+            |names: Vec<&str>| names.into_iter().map(|name| text::escape_and_truncate(name, 128)).collect();
         Ok(World { imports: shown(names.imports), exports: shown(names.exports) })
     }
 
@@ -87,7 +88,8 @@ pub(super) fn check_world(world: &Names<'_>) -> Result<(), LoadError> {
         let exported = match world.exports.as_slice() {
             [] => "nothing".to_owned(),
             names => {
-                let shown = names.iter().take(8).map(|name| format!("`{}`", text::shown(name, 128)));
+                let shown =
+                    names.iter().take(8).map(|name| format!("`{}`", text::escape_and_truncate(name, 128)));
                 shown.collect::<Vec<_>>().join(", ")
             }
         };
@@ -107,7 +109,7 @@ pub(super) fn check_imports<'a>(
             || capability_of(name).is_some_and(|capability| grants.iter().any(|grant| grant == capability))
     };
     match imports.find(|name| !may(name)) {
-        Some(name) => Err(LoadError::Import(text::shown(name, 128))),
+        Some(name) => Err(LoadError::Import(text::escape_and_truncate(name, 128))),
         None => Ok(()),
     }
 }

@@ -155,7 +155,7 @@ fn held_back(configured: &PolicySet, stays: &PolicySet, blockers: &[Subject]) ->
     (!changes.is_empty()).then(|| {
         let what = format!(
             "all stays as it was as long as {blockers} cannot be loaded, and these changes wait: {}",
-            text::cut(&changes, CHANGES)
+            text::truncate(&changes, CHANGES)
         );
         Problem::new(Subject::Change, what)
             .with_remedy("a change comes into force whole or not at all: mend what is broken, or remove it")

@@ -68,7 +68,7 @@ pub(super) fn settle(
         Decision::Wait(state, differences, why) => {
             let changes = set.content().changes_since(&current.content());
             let digest = set.digest().to_owned();
-            let why = text::shown(&why, limits::PROBLEM.size());
+            let why = text::escape_and_truncate(&why, limits::PROBLEM.size());
             let summary = CandidateSummary { digest, since, state, why, changes, differences };
             Step::Wait(PendingCandidate { set, summary })
         }

@@ -127,7 +127,7 @@ fn check_kind(kind: Option<&str>, api_version: Option<&str>) -> Result<(), Revie
         return Ok(());
     }
     let shown = |value: Option<&str>| match value {
-        Some(value) => format!("`{}`", text::shown(value, 64)),
+        Some(value) => format!("`{}`", text::escape_and_truncate(value, 64)),
         None => "none".to_owned(),
     };
     Err(ReviewError::NotAnImageReview(format!(

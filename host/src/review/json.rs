@@ -65,7 +65,7 @@ impl<'de> Deserialize<'de> for Pairs {
 /// unexpected value at any length.
 pub(super) fn shown(error: &serde_json::Error) -> String {
     let message = error.to_string();
-    let shown = text::shown(&message, SHOWN);
+    let shown = text::escape_and_truncate(&message, SHOWN);
     if !shown.ends_with('…') {
         return shown;
     }

@@ -51,7 +51,7 @@ pub enum Refusal {
     #[error("malformed ImageReview: it has no `spec`")]
     NoSpec,
     /// The key of an annotation that is given twice.
-    #[error("malformed ImageReview: annotation `{}` is given twice", text::shown(.0, 128))]
+    #[error("malformed ImageReview: annotation `{}` is given twice", text::escape_and_truncate(.0, 128))]
     AnnotationTwice(String),
     /// The number of images, and the limit.
     #[error("{}", limits::IMAGES.says(*.0, *.1))]

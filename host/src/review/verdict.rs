@@ -201,7 +201,7 @@ impl Said {
         match &self.judgement {
             Ok(decision) if decision.reason.is_empty() => decision.code.clone(),
             Ok(decision) => decision.reason.clone(),
-            Err(malfunction) => text::printable(&malfunction.to_string()),
+            Err(malfunction) => text::escape(&malfunction.to_string()),
         }
     }
 
@@ -215,7 +215,7 @@ impl Said {
     fn line(&self) -> String {
         let message = self.message_of_denial().map_or(String::new(), |message| format!(": {message}"));
         let room = limits::REASON_PART.size().saturating_sub(message.len());
-        format!("{} (policy {}){message}", text::cut(&self.reason(), room), self.policy)
+        format!("{} (policy {}){message}", text::truncate(&self.reason(), room), self.policy)
     }
 }
 
@@ -283,7 +283,7 @@ impl Verdict {
     /// Combines the decisions of policies under `rules`.
     pub fn combine(rules: &Rules, namespace: &str, generation: &str, images: Vec<Judged>) -> Verdict {
         let exempt = rules.exempt_namespaces.matches(namespace);
-        let shown: Arc<str> = text::shown(namespace, limits::NAMESPACE.size()).into();
+        let shown: Arc<str> = text::escape_and_truncate(namespace, limits::NAMESPACE.size()).into();
         let images: Vec<_> = images
             .into_iter()
             .map(|judged| {
@@ -316,7 +316,7 @@ impl Verdict {
                 Mode::Enforce => Disposition::Refused,
                 Mode::Audit => Disposition::WouldDeny(DecidedBy::Request),
             },
-            reason: text::shown(reason, limits::REASON.size()),
+            reason: text::escape_and_truncate(reason, limits::REASON.size()),
             generation: generation.to_owned(),
             images: Vec::new(),
         }
@@ -446,7 +446,7 @@ impl ImageVerdict {
             format!(
                 "; {} malfunctioned and its failurePolicy is Ignore: {}",
                 said.policy,
-                text::cut(&said.reason(), limits::REASON_PART.size())
+                text::truncate(&said.reason(), limits::REASON_PART.size())
             )
         });
         let rule = match self.allowed {

@@ -96,7 +96,7 @@ async fn own_names(listen: IpAddr, request: Request, next: Next) -> Response {
     match foreign {
         None => next.run(request).await,
         Some(host) => {
-            let host = text::shown(host, 128);
+            let host = text::escape_and_truncate(host, 128);
             let message =
                 format!("this listener is not `{host}`: ask it as localhost, or by its address {listen}\n");
             (StatusCode::MISDIRECTED_REQUEST, message).into_response()
@@ -161,7 +161,8 @@ async fn ready(State(pages): State<Arc<Pages>>, RawQuery(query): RawQuery) -> Re
         };
     }
     if !excluded.is_empty() {
-        let names: Vec<_> = excluded.iter().map(|name| format!("{:?}", text::shown(name, 64))).collect();
+        let names: Vec<_> =
+            excluded.iter().map(|name| format!("{:?}", text::escape_and_truncate(name, 64))).collect();
         let names = names.join(", ");
         let _ = writeln!(lines, "warn: some health checks cannot be excluded: no matches for {names}");
     }

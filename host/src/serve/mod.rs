@@ -232,7 +232,7 @@ async fn arrive(body: &mut Body, limit: u64, total: &mut u64, held: &mut Held) -
     let (mut whole, mut bytes) = (Bytes::new(), Vec::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            let error = text::shown(&error.to_string(), 256);
+            let error = text::escape_and_truncate(&error.to_string(), 256);
             Unread::EndedEarly(format!("the request's body ended early: {error}"))
         })?;
         let Ok(data) = frame.into_data() else { continue };
@@ -263,14 +263,14 @@ impl NoVerdict {
                 (StatusCode::BAD_REQUEST, "BadRequest", message)
             }
             NoVerdict::NothingToGet => {
-                let path = text::shown(parts.uri.path(), 128);
+                let path = text::escape_and_truncate(parts.uri.path(), 128);
                 let message = format!(
                     "there is nothing at {path}: this webhook takes POST of an ImageReview, to any path"
                 );
                 (StatusCode::NOT_FOUND, "NotFound", message)
             }
             NoVerdict::WrongMethod => {
-                let method = text::shown(parts.method.as_str(), 64);
+                let method = text::escape_and_truncate(parts.method.as_str(), 64);
                 let message = format!("this webhook takes POST of an ImageReview, not {method}");
                 (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
             }
@@ -291,7 +291,10 @@ impl Host {
         let (code, reason, message) = why.status(parts);
         self.metrics.rejected(code.as_u16());
         let peer = parts.extensions.get().map_or_else(|| "?".to_owned(), |Peer(peer)| peer.to_string());
-        let (method, path) = (text::shown(parts.method.as_str(), 64), text::shown(parts.uri.path(), 128));
+        let (method, path) = (
+            text::escape_and_truncate(parts.method.as_str(), 64),
+            text::escape_and_truncate(parts.uri.path(), 128),
+        );
         let line = format!("{method} {path} from {peer}: {message}");
         if !matches!(why, NoVerdict::Overloaded(_)) {
             self.sources.rejections.record(&line);

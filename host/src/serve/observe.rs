@@ -38,7 +38,7 @@ impl Host {
         }
         match reviewed.disposition() {
             Disposition::Allowed(by) => tracing::debug!(
-                namespace = text::shown(&reviewed.review.namespace, limits::NAMESPACE.size()),
+                namespace = text::escape_and_truncate(&reviewed.review.namespace, limits::NAMESPACE.size()),
                 generation = reviewed.generation(),
                 review = %reviewed.id,
                 images = reviewed.verdict.images.len(),
@@ -58,8 +58,8 @@ impl Host {
             tracing::info!(
                 image = image.map(|image| text::image(&image.judged.original)),
                 policy,
-                reason = text::shown(reason, limits::REASON.size()),
-                namespace = text::shown(&reviewed.review.namespace, limits::NAMESPACE.size()),
+                reason = text::escape_and_truncate(reason, limits::REASON.size()),
+                namespace = text::escape_and_truncate(&reviewed.review.namespace, limits::NAMESPACE.size()),
                 generation = reviewed.generation(),
                 review = %reviewed.id,
                 decided_by = %image.map_or(reviewed.disposition().decided_by(), |image| image.decided_by),
@@ -107,7 +107,7 @@ impl Host {
                         counts_as = %said.outcome(),
                         review = %reviewed.id,
                         "malfunction: {}",
-                        text::printable(&malfunction.to_string())
+                        text::escape(&malfunction.to_string())
                     );
                 }
             }
@@ -117,7 +117,7 @@ impl Host {
                         image = shown(),
                         policy,
                         reason = said.reason(),
-                        namespace = text::shown(&reviewed.review.namespace, limits::NAMESPACE.size()),
+                        namespace = text::escape_and_truncate(&reviewed.review.namespace, limits::NAMESPACE.size()),
                         generation = reviewed.generation(),
                         review = %reviewed.id,
                         "would deny, but for mode audit of the policy"

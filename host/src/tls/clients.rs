@@ -178,7 +178,7 @@ impl Authority {
         algorithms: &WebPkiSupportedAlgorithms,
     ) -> Result<Authority, AuthorityError> {
         let (_, certificate) = X509Certificate::from_der(certificate).map_err(AuthorityError::Unreadable)?;
-        let subject = text::shown(&certificate.subject().to_string(), 256);
+        let subject = text::escape_and_truncate(&certificate.subject().to_string(), 256);
         if !can_verify(&certificate, algorithms) {
             return Err(AuthorityError::Key(subject));
         }
@@ -257,8 +257,8 @@ impl ClientCertVerifier for Clients {
         if names.iter().any(|name| self.names.contains(name)) {
             return Ok(ClientCertVerified::assertion());
         }
-        let shown: Vec<_> = names.iter().map(|name| text::shown(name, 128)).collect();
-        Err(Refused::WrongName(text::cut(&shown.join(", "), 512)).into())
+        let shown: Vec<_> = names.iter().map(|name| text::escape_and_truncate(name, 128)).collect();
+        Err(Refused::WrongName(text::truncate(&shown.join(", "), 512)).into())
     }
 
     fn verify_tls12_signature(

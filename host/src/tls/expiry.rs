@@ -88,7 +88,7 @@ impl Certificate {
         Some(Certificate {
             role,
             file: file.to_owned(),
-            subject: text::shown(&certificate.subject().to_string(), 256),
+            subject: text::escape_and_truncate(&certificate.subject().to_string(), 256),
             not_before: system_time(validity.not_before),
             not_after: system_time(validity.not_after),
         })

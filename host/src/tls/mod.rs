@@ -356,7 +356,7 @@ pub fn explain(error: &std::io::Error) -> String {
             "the client's certificate is a certificate authority's own: sign one for the client that is not \
              CA:TRUE"
         }
-        _ => return text::printable(&plain),
+        _ => return text::escape(&plain),
     };
-    format!("{advice} ({})", text::printable(&plain))
+    format!("{advice} ({})", text::escape(&plain))
 }

@@ -1,7 +1,7 @@
 //! The line of a problem, for a terminal.
 
 use super::Problem;
-use crate::text::printable;
+use crate::text::escape;
 
 /// Maximum length of a line that is shown, in characters. A longer line would be wrapped, and the mark would
 /// not stand under its place.
@@ -20,8 +20,8 @@ impl Problem {
         // A value of several lines is marked to the end of its first line.
         let value = text.get(self.span.bytes.clone()).and_then(|value| value.lines().next());
         let marked = value.filter(|value| rest.starts_with(*value)).map_or("", str::trim_end);
-        let width = |text: &str| printable(text).chars().count();
-        let shown = printable(line.trim_end());
+        let width = |text: &str| escape(text).chars().count();
+        let shown = escape(line.trim_end());
         if shown.is_empty() || shown.chars().count() > MAX_LINE {
             return None;
         }

@@ -3,13 +3,13 @@
 use saphyr_parser::ScanError;
 
 use super::{Location, Problem, location};
-use crate::text::printable;
+use crate::text::escape;
 
 /// Returns a problem with the parser's message, or a clearer one for common mistakes.
 pub(super) fn syntax_error(text: &str, error: &ScanError, above: usize) -> Problem {
     let at = location(error.marker(), above);
     // The parser's message repeats characters of the document.
-    let info = printable(error.info());
+    let info = escape(error.info());
     if let Some(at) =
         info.contains("tab").then(|| indenting_tab(text, error.marker().line(), above)).flatten()
     {

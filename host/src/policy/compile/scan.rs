@@ -38,7 +38,7 @@ pub enum ScanError {
 
 impl From<BinaryReaderError> for ScanError {
     fn from(error: BinaryReaderError) -> Self {
-        ScanError::Invalid(text::cut(&text::printable(&error.to_string()), 512))
+        ScanError::Invalid(text::truncate(&text::escape(&error.to_string()), 512))
     }
 }
 

@@ -214,7 +214,7 @@ fn failure(refusal: Refusal, bounds: Bounds) -> Failure {
 
 /// Returns the error for a child that ended without a response.
 fn crash(status: ExitStatus, late: bool, said: &str, bounds: Bounds) -> LoadError {
-    let said = text::cut(&text::printable(said.trim()), 512);
+    let said = text::truncate(&text::escape(said.trim()), 512);
     // The standard library aborts after a failed allocation (std::alloc::handle_alloc_error), and the hook
     // with which a program can end otherwise is not stable. A panic on ENOMEM (errno(3)) has the second text.
     if said.contains("memory allocation of") || said.contains("Cannot allocate memory") {

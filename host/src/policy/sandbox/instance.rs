@@ -256,7 +256,7 @@ fn checked(decision: wire::Decision) -> Result<Decision, Malfunction> {
     let wire::Decision { outcome, code, reason, audit_annotations, warnings } = decision;
     let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if code.is_empty() || code.len() > CODE_BYTES || !code.chars().all(kebab) {
-        let code = text::shown(&code, CODE_BYTES);
+        let code = text::escape_and_truncate(&code, CODE_BYTES);
         return Err(Malfunction::Contract(limits::CODE.says(code, limits::CODE.default)));
     }
     Ok(Decision {
@@ -270,7 +270,7 @@ fn checked(decision: wire::Decision) -> Result<Decision, Malfunction> {
         audit_annotations: audit_annotations
             .into_iter()
             .take(LIST)
-            .map(|(key, value)| (text::cut(&key, CODE_BYTES), bounded(&value)))
+            .map(|(key, value)| (text::truncate(&key, CODE_BYTES), bounded(&value)))
             .collect(),
         warnings: warnings.iter().take(LIST).map(|warning| bounded(warning)).collect(),
     })
@@ -278,7 +278,7 @@ fn checked(decision: wire::Decision) -> Result<Decision, Malfunction> {
 
 /// Returns a guest's text, escaped and cut for display.
 fn bounded(text: &str) -> String {
-    text::shown(text, TEXT_BYTES)
+    text::escape_and_truncate(text, TEXT_BYTES)
 }
 
 #[cfg(test)]

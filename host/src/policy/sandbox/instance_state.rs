@@ -162,7 +162,7 @@ impl Log {
                 lines.push(Level::Info, &line);
             }
             let room = lines.line_bytes.saturating_sub(lines.unfinished.len());
-            lines.unfinished.push_str(&text::cut(piece, room));
+            lines.unfinished.push_str(&text::truncate(piece, room));
         }
     }
 
@@ -202,10 +202,10 @@ impl Log {
 
 impl Lines {
     fn push(&mut self, level: Level, message: &str) {
-        let message = text::shown(message.trim_end(), self.line_bytes);
+        let message = text::escape_and_truncate(message.trim_end(), self.line_bytes);
         if self.words.len() < WORDS && !message.is_empty() {
             let separator = if self.words.is_empty() { "" } else { " | " };
-            self.words = text::cut(&format!("{}{separator}{}", self.words, message.trim_start()), WORDS);
+            self.words = text::truncate(&format!("{}{separator}{}", self.words, message.trim_start()), WORDS);
         }
         if self.room == 0 {
             self.dropped += 1;

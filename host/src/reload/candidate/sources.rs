@@ -108,7 +108,7 @@ fn bare(config: &Config, files: Vec<PathBuf>, problems: &mut Vec<Problem>) -> Ve
             }
             Ok(name) => policies.push(PolicyConfig::bare(name, file)),
             Err(_) => {
-                let what = format!("`{}` is no policy name", text::cut(&text::printable(&stem), 64));
+                let what = format!("`{}` is no policy name", text::truncate(&text::escape(&stem), 64));
                 problems.push(unused(what).with_remedy(format!(
                     "rename it with lower-case letters, digits and `-`, such as `{}.wasm`",
                     suggestion(&stem)

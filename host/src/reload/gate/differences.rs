@@ -100,7 +100,7 @@ impl Differences {
         found.reviews += times;
         if found.examples.len() < limits::EXAMPLES.size() {
             found.examples.push(Example {
-                namespace: text::shown(&review.namespace, 63),
+                namespace: text::escape_and_truncate(&review.namespace, 63),
                 images: review.images.iter().take(IMAGES).map(|image| text::image(image)).collect(),
                 reviews: times,
                 before: summary(before, after),
@@ -171,7 +171,7 @@ fn summary(verdict: &Verdict, other: &Verdict) -> String {
             summary.push_str(&format!(" [{key}: {value}]"));
         }
     }
-    text::cut(&summary, limits::REASON.size())
+    text::truncate(&summary, limits::REASON.size())
 }
 
 impl fmt::Display for Differences {

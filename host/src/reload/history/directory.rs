@@ -361,7 +361,7 @@ fn readable(record: &Record) -> io::Result<(Vec<u8>, Option<&'static str>)> {
     }
     for policy in &mut smaller.content.policies {
         if let Err(why) = &mut policy.loaded {
-            *why = text::cut(why.as_str(), LEFT_OF_ERROR).into();
+            *why = text::truncate(why.as_str(), LEFT_OF_ERROR).into();
         }
     }
     let bytes = serde_json::to_vec(&smaller)?;

@@ -69,5 +69,5 @@ impl Lock {
 fn named(file: File) -> String {
     let mut text = String::new();
     let _ = file.take(32).read_to_string(&mut text);
-    text::printable(text.trim())
+    text::escape(text.trim())
 }

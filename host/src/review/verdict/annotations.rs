@@ -51,18 +51,18 @@ impl Value<'_> {
 
     fn text(&self) -> String {
         match self {
-            Value::Text(text) => text::printable(text),
+            Value::Text(text) => text::escape(text),
             Value::Warnings(warnings) => {
-                let warnings: Vec<_> = warnings.iter().map(|warning| text::printable(warning)).collect();
+                let warnings: Vec<_> = warnings.iter().map(|warning| text::escape(warning)).collect();
                 warnings.join("; ")
             }
-            Value::Malfunction(malfunction) => text::printable(&malfunction.to_string()),
+            Value::Malfunction(malfunction) => text::escape(&malfunction.to_string()),
             Value::Audit(said) => {
                 let would = format!("would {}: ", said.outcome());
                 let message =
                     said.message_of_denial().map_or(String::new(), |message| format!(": {message}"));
                 let room = limits::AUDIT_VALUE.size().saturating_sub(would.len() + message.len());
-                format!("{would}{}{message}", text::cut(&said.reason(), room))
+                format!("{would}{}{message}", text::truncate(&said.reason(), room))
             }
         }
     }
@@ -123,7 +123,7 @@ fn in_one(mut values: Values<'_>, images: &[ImageVerdict]) -> String {
     let most = limits::AUDIT_VALUE.size();
     match values.as_slice() {
         [(_, first), rest @ ..] if of_each && rest.iter().all(|(_, value)| value.is(first)) => {
-            text::cut(&first.text(), most)
+            text::truncate(&first.text(), most)
         }
         _ => {
             let image = |place: usize| images.get(place).map_or("", |image| image.judged.original.as_str());
@@ -191,7 +191,7 @@ pub(super) fn join(parts: impl Iterator<Item = String>, count: usize, bytes: usi
             continue;
         }
         if index == 0 {
-            joined.push_str(&text::cut(&part, bytes.saturating_sub(reserve)));
+            joined.push_str(&text::truncate(&part, bytes.saturating_sub(reserve)));
             if left > 0 {
                 joined.push_str(&format!("; and {left} more"));
             }

@@ -77,7 +77,10 @@ impl Records {
             // There is no file yet, or the oldest has just been removed.
             Err(FileError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!("decision log: {} is not read back: {error}", text::shown(name, SHOWN));
+                tracing::warn!(
+                    "decision log: {} is not read back: {error}",
+                    text::escape_and_truncate(name, SHOWN)
+                );
                 None
             }
         }
