@@ -52,7 +52,7 @@
 //! 8. An error never makes a reload weaken the policies in force, not even across a restart. Every error is
 //!    visible from outside.
 //! 9. `unsafe` occurs in one place, which loads compiled code.
-//! 10. Only [`policy`] names wasmtime, only [`serve`] axum, only [`reload::watch`] inotify, and only [`tls`],
+//! 10. Only [`policy`] names wasmtime, only [`serve`] axum, only [`reload::watch`] notify, and only [`tls`],
 //!     [`install`] and [`serve`] rustls. [`review`] and [`limits`] do no I/O.
 //! 11. `host test` and `host serve` share `evaluate`, so a suite that passes predicts the decisions of the
 //!     server.

@@ -336,7 +336,7 @@ fn the_reload_looks_again_only_while_suites_cannot_be_run() {
     let started = installation.start();
     fs::create_dir(installation.path("suite")).unwrap();
     installation.host_yaml("policyDirectory: policies\ngate: { suites: [suite], budget: 100ms }");
-    let (watcher, stop) = Watcher::new().unwrap();
+    let (watcher, stop) = Watcher::new();
     let status = started.status.clone();
     let running = std::thread::spawn(move || started.reloader.run(watcher));
     let results = || status.current().results;

@@ -36,7 +36,7 @@ struct Following {
 impl Following {
     fn start(started: Started, before: impl FnOnce() + Send + 'static) -> Following {
         let Started { reloader, policies, status, .. } = started;
-        let (watcher, stop) = Watcher::new().unwrap();
+        let (watcher, stop) = Watcher::new();
         let thread = spawn(move || {
             before();
             reloader.run(watcher);

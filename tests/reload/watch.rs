@@ -12,7 +12,7 @@ use host::config::Unjudged;
 use host::policy::PolicyReader;
 use host::problem::Problem;
 use host::reload::Started;
-use host::reload::watch::{Fingerprint, Looks, Wanted, Watcher};
+use host::reload::watch::{Change, Changes, Fingerprint, Looks, Wanted, Watcher};
 
 use crate::config::settings_files::says;
 use crate::reload::candidate::{Installation, problems, said};
@@ -34,7 +34,7 @@ fn soon(what: &str, holds: impl Fn() -> bool) {
 /// Runs `act` while a watcher follows the files.
 fn watched(started: Started, act: impl FnOnce(&PolicyReader, &dyn Fn() -> Vec<Problem>)) {
     let Started { reloader, policies, status, .. } = started;
-    let (watcher, stop) = Watcher::new().unwrap();
+    let (watcher, stop) = Watcher::new();
     let following = std::thread::spawn(move || reloader.run(watcher));
     act(&policies, &|| problems(&status));
     drop(stop);
@@ -273,7 +273,7 @@ fn a_storm_of_changes_costs_few_loads() {
     const PAUSE: Duration = Duration::from_millis(100);
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.wasm");
-    let (mut watcher, stop) = Watcher::new().unwrap();
+    let (mut watcher, stop) = Watcher::new();
     let wanted = Wanted { folders: [folder.path().to_owned()].into(), ..Wanted::default() };
     watcher.watch(&wanted);
     let (told, hints) = std::sync::mpsc::channel();
@@ -405,6 +405,25 @@ fn as_many_files_are_waited_for_as_a_set_has_policies() {
     let is_written = |number| looks.written_until(&file(number), &file(number), now).is_some();
     assert!(is_written(9_999));
     assert!(!is_written(10_000));
+}
+
+/// bound: file-events within, file-events breaks
+#[test]
+fn as_many_changes_wait_as_the_system_keeps() {
+    let mut changes = Changes::default();
+    let change = |number: usize| (PathBuf::from(format!("/{number}")), Change::Written);
+    for number in 0..16_384 {
+        for _ in 0..2 {
+            let (path, written) = change(number);
+            changes.add(path, written);
+        }
+    }
+    assert_eq!(changes.take(), (0..16_384).map(change).collect::<Vec<_>>());
+    for number in 0..=16_384 {
+        let (path, written) = change(number);
+        changes.add(path, written);
+    }
+    assert_eq!(changes.take(), [(PathBuf::new(), Change::Lost)]);
 }
 
 #[test]

@@ -19,7 +19,8 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// Default filter, without RUST_LOG. notify warns of missing directories, which the reload reports itself.
+/// Default filter, without RUST_LOG. notify logs each watch that went with its directory, which is usual in
+/// Kubernetes volumes.
 const LOG: &str = "info,notify=off";
 
 /// The log of the process. Waiting lines are written when it is dropped.

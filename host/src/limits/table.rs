@@ -286,6 +286,9 @@ limits! {
         WRITTEN_FILES = count("written-files", "files that are being written", 10_000)
             .fixed("a set has no more policies")
             .effect("further ones are read as they are");
+        FILE_EVENTS = count("file-events", "events of changed files that wait for the reload", 16_384)
+            .fixed("as many as the kernel keeps, and the reload takes all of them at once")
+            .effect("they are dropped, and the reload compares all files");
     }
 
     "The gate":

@@ -12,6 +12,7 @@
 //! reported: either may be incomplete.
 
 mod events;
+mod inbox;
 mod looks;
 mod places;
 
@@ -21,13 +22,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fd::OwnedFd;
-
-use self::events::{Change, Events};
+use self::events::Events;
+use self::inbox::Inbox;
+pub use self::inbox::{Change, Changes};
 pub use self::looks::{Fingerprint, Looks};
 use self::places::Places;
 use crate::limits;
@@ -56,10 +55,11 @@ pub struct Watcher {
     /// In a cell because the reload, with a shared reference, asks about the files that it reads, and pending
     /// events are read then.
     seen: RefCell<Seen>,
-    wake: Arc<Wake>,
+    inbox: Arc<Inbox>,
 }
 
 struct Seen {
+    inbox: Arc<Inbox>,
     /// None if the system provides no events. Then only polling finds changes.
     events: Option<Events>,
     /// Why there are no events, or none from some directories.
@@ -81,38 +81,21 @@ struct Burst {
     over: Instant,
 }
 
-/// Signal that ends a wait from another thread.
-struct Wake {
-    event: OwnedFd,
-    stop: AtomicBool,
-}
-
-impl Wake {
-    fn up(&self) {
-        // The write fails only if the counter is full of wake-ups that nobody has read yet.
-        let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
-    }
-}
-
 /// Guard that ends the watching when dropped.
-pub struct StopWatching(Arc<Wake>);
+pub struct StopWatching(Arc<Inbox>);
 
 impl Drop for StopWatching {
     fn drop(&mut self) {
-        self.0.stop.store(true, Ordering::Release);
-        self.0.up();
+        self.0.put(|content| content.stopped = true);
     }
 }
 
 impl Watcher {
     /// Returns a watcher that watches nothing yet.
-    ///
-    /// # Errors
-    /// Returns an error if the system provides no more file descriptors.
-    pub fn new() -> io::Result<(Watcher, StopWatching)> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let wake = Arc::new(Wake { event, stop: AtomicBool::new(false) });
+    pub fn new() -> (Watcher, StopWatching) {
+        let inbox: Arc<Inbox> = Arc::default();
         let seen = Seen {
+            inbox: Arc::clone(&inbox),
             events: None,
             trouble: None,
             looks: Looks::default(),
@@ -121,13 +104,13 @@ impl Watcher {
             again: None,
             hinted: Instant::now(),
         };
-        Ok((Watcher { seen: RefCell::new(seen), wake: Arc::clone(&wake) }, StopWatching(wake)))
+        (Watcher { seen: RefCell::new(seen), inbox: Arc::clone(&inbox) }, StopWatching(inbox))
     }
 
     /// Returns a function that causes a wake-up at once, for changes other than of files.
     pub fn hinter(&self) -> impl Fn() + Send + Sync + use<> {
-        let wake = Arc::clone(&self.wake);
-        move || wake.up()
+        let inbox = Arc::clone(&self.inbox);
+        move || inbox.put(|content| content.hinted = true)
     }
 
     /// Watches these files and no others, and compares them with the last pass. Directories that cannot be
@@ -142,9 +125,9 @@ impl Watcher {
         let mut files = places.files.clone();
         files.extend(seen.looks.paths());
         let looks: Vec<_> = files.into_iter().map(|path| (fingerprint(&path), path)).collect();
-        // Events of the changes before these fingerprints have arrived by now. An event may also belong to a
-        // change that only the next pass sees.
-        seen.drain();
+        // Events of the changes before these fingerprints arrive with this. An event may also belong to a change
+        // that only the next pass sees.
+        seen.catch_up();
         for (fingerprint, path) in looks {
             let kept = places.files.contains(&path);
             seen.looks.look(path, fingerprint, kept, told || seen.told, now);
@@ -163,22 +146,20 @@ impl Watcher {
         seen.wait_until(until);
         loop {
             seen.drain();
-            let woken = rustix::io::read(&self.wake.event, &mut [0; 8]).is_ok();
-            if self.wake.stop.load(Ordering::Acquire) {
+            let (hinted, stopped) = {
+                let mut content = self.inbox.open();
+                (std::mem::take(&mut content.hinted), content.stopped)
+            };
+            if stopped {
                 return false;
             }
             let now = Instant::now();
             let left = seen.next_hint().saturating_duration_since(now);
-            if woken || left.is_zero() {
+            if hinted || left.is_zero() {
                 (seen.burst, seen.again, seen.hinted) = (None, None, now);
                 return true;
             }
-            let mut descriptors = vec![PollFd::new(&self.wake.event, PollFlags::IN)];
-            descriptors.extend(seen.events.as_ref().map(|events| PollFd::new(events, PollFlags::IN)));
-            let timeout =
-                Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-            // The only error here is an interruption by a signal.
-            let _ = poll(&mut descriptors, Some(&timeout));
+            self.inbox.wait(left);
         }
     }
 
@@ -187,7 +168,7 @@ impl Watcher {
     pub fn is_written(&self, path: &Path) -> bool {
         let path = &absolute(path);
         let mut seen = self.seen.borrow_mut();
-        seen.drain();
+        seen.catch_up();
         let now = Instant::now();
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let until = seen.looks.written_until(&real, path, now);
@@ -208,8 +189,9 @@ impl Watcher {
 impl Seen {
     fn listen(&mut self, places: &Places) {
         let poll = POLL.as_secs();
+        self.events.take_if(|events| !events.is_alive());
         if self.events.is_none() {
-            match Events::new() {
+            match Events::new(Arc::clone(&self.inbox)) {
                 Ok(events) => self.events = Some(events),
                 Err(error) => {
                     self.trouble = Some(format!(
@@ -222,8 +204,8 @@ impl Seen {
         let Some(events) = &mut self.events else { return };
         let heard = events.watch(&places.directories);
         self.trouble = heard.refused.map(|(directory, error)| {
-            let remedy = match error {
-                rustix::io::Errno::NOSPC => "raise `sysctl fs.inotify.max_user_watches`",
+            let remedy = match error.kind() {
+                io::ErrorKind::StorageFull => "raise `sysctl fs.inotify.max_user_watches`",
                 _ => "let the host read it",
             };
             let directory = text::path(&directory);
@@ -236,7 +218,19 @@ impl Seen {
         }
     }
 
-    /// Reads and records the pending events.
+    /// Records the events of all changes that came before this call.
+    fn catch_up(&mut self) {
+        let lost = self.events.as_ref().is_some_and(|events| !events.arrive());
+        self.drain();
+        if lost {
+            // The next pass watches again, with another thread.
+            self.events = None;
+            self.looks.all_closed();
+            self.changed(Instant::now(), QUIET);
+        }
+    }
+
+    /// Records the events that have arrived.
     fn drain(&mut self) {
         let Seen { events: Some(events), .. } = self else { return };
         let now = Instant::now();

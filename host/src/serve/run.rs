@@ -140,7 +140,7 @@ struct ReloadThread {
 impl ReloadThread {
     /// Starts the thread, and the control socket by which commands reach it.
     fn start(mut reloader: Reloader, handle: ReloadHandle, host: &Host) -> io::Result<ReloadThread> {
-        let (watcher, stop) = Watcher::new()?;
+        let (watcher, stop) = Watcher::new();
         if let Some(state_directory) = reloader.state_directory().map(Path::to_owned) {
             let control = Control { handle, sources: host.sources().clone() };
             if let Err(error) = control.serve(&state_directory) {

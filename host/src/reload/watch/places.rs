@@ -30,6 +30,12 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// Returns the set of all names that do not begin with `.`.
+    #[cfg(test)]
+    pub(super) fn all() -> Names {
+        Names { all: true, these: BTreeSet::new() }
+    }
+
     pub(super) fn matters(&self, name: &OsStr) -> bool {
         self.these.contains(name) || self.all && !is_hidden(name)
     }
