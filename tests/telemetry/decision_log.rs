@@ -67,7 +67,7 @@ pub(crate) fn review(namespace: &str, annotations: Value, images: &[&str]) -> St
 /// Returns the line with the parts that differ from run to run replaced.
 fn steady(mut line: Value) -> Value {
     for (field, is) in [
-        ("id", line["id"].as_str().is_some_and(|id| id.len() == 16)),
+        ("id", line["id"].as_str().is_some_and(|id| id.len() == 36)),
         ("time", line["time"].as_str().is_some_and(|time| time.len() == 24 && time.ends_with('Z'))),
         ("generation", line["generation"].as_str().is_some_and(|generation| generation.starts_with("1-"))),
         ("microseconds", line["microseconds"].as_u64().is_some_and(|microseconds| microseconds > 0)),

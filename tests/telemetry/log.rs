@@ -59,7 +59,7 @@ async fn a_denial_is_a_line_that_says_all() {
     assert_eq!(denied["namespace"], "a\\u{a}namespace\\u{202e}");
     assert_eq!(denied["generation"], annotations["generation"]);
     assert_eq!(denied["review"], annotations["review"]);
-    assert_eq!(denied["review"].as_str().unwrap().len(), 16);
+    assert_eq!(denied["review"].as_str().unwrap().len(), 36);
 
     // A denial by no policy has no `policy`, and forged text stays within its field.
     connection.send(post(review_in("default", "forged\n{\"level\":\"ERROR\"}"))).await.unwrap();
