@@ -2,12 +2,10 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
+use sd_notify::NotifyState;
 
 use crate::text;
 
@@ -25,24 +23,24 @@ pub enum State {
 }
 
 impl State {
-    fn message(self) -> String {
-        match self {
-            State::Ready => "READY=1\nSTATUS=serving".to_owned(),
-            State::Reloading => {
-                let now = clock_gettime(ClockId::Monotonic);
-                let microseconds = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
-                format!("RELOADING=1\nMONOTONIC_USEC={microseconds}")
+    fn message(self) -> io::Result<String> {
+        let states = match self {
+            State::Ready => vec![NotifyState::Ready, NotifyState::Status("serving")],
+            State::Reloading => vec![NotifyState::Reloading, NotifyState::monotonic_usec_now()?],
+            State::Stopping => {
+                vec![NotifyState::Stopping, NotifyState::Status("finishing the reviews under way")]
             }
-            State::Stopping => "STOPPING=1\nSTATUS=finishing the reviews under way".to_owned(),
-            State::Alive => "WATCHDOG=1".to_owned(),
-        }
+            State::Alive => vec![NotifyState::Watchdog],
+        };
+        let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+        Ok(lines.join("\n"))
     }
 }
 
 /// Notifies the service manager, if `NOTIFY_SOCKET` is set. A failure is logged and has no other effect.
 pub fn tell(state: State) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    if let Err(error) = send(&socket, &state.message()) {
+    if let Err(error) = send(&socket, state) {
         tracing::warn!(
             "{} (NOTIFY_SOCKET): the service manager cannot be told: {error}",
             text::path(socket.as_ref())
@@ -50,23 +48,30 @@ pub fn tell(state: State) {
     }
 }
 
-fn send(socket: &OsStr, message: &str) -> io::Result<()> {
-    let address = match socket.as_bytes() {
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-        _ => SocketAddr::from_pathname(socket)?,
-    };
+/// Sends without waiting, unlike `sd_notify::notify`: a service manager that does not read its socket must not
+/// block the host.
+fn send(socket: &OsStr, state: State) -> io::Result<()> {
     let sender = UnixDatagram::unbound()?;
-    // A service manager that does not read its socket must not block the host.
     sender.set_nonblocking(true)?;
-    sender.send_to_addr(message.as_bytes(), &address)?;
+    sender.send_to_addr(state.message()?.as_bytes(), &address(socket)?)?;
     Ok(())
+}
+
+fn address(socket: &OsStr) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::ffi::OsStrExt;
+        if let [b'@', name @ ..] = socket.as_bytes() {
+            return SocketAddr::from_abstract_name(name);
+        }
+    }
+    SocketAddr::from_pathname(socket)
 }
 
 /// Returns the interval of [`State::Alive`] notifications. Returns None if the service manager requests none.
 pub fn watchdog() -> Option<Duration> {
-    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
-    let ours = number("WATCHDOG_PID").is_none_or(|id| id == u64::from(std::process::id()));
-    let longest = number("WATCHDOG_USEC").filter(|&microseconds| ours && microseconds > 0)?;
+    let longest = sd_notify::watchdog_enabled().filter(|longest| !longest.is_zero())?;
     // sd_watchdog_enabled(3) recommends half of the timeout.
-    Some(Duration::from_micros(longest) / 2)
+    Some(longest / 2)
 }
