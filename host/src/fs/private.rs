@@ -105,6 +105,11 @@ pub const UNFINISHED: &str = ".unfinished-";
 /// Permission bits that let others change an entry.
 const OTHERS_WRITE: RawMode = 0o022;
 const STICKY: RawMode = 0o1000;
+/// Opens a folder as a place only. On Linux this needs no permission to read the folder.
+#[cfg(target_os = "linux")]
+const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+#[cfg(not(target_os = "linux"))]
+const PLACE: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 
 impl PrivateFolder {
     /// Opens a folder, and creates it and its missing parents with mode 0700. If others may only read a
@@ -190,8 +195,12 @@ impl PrivateFolder {
         &self.path
     }
 
-    /// Returns a path through the descriptor (proc(5)), for system calls that take no descriptor.
+    /// Returns a path through the descriptor (proc(5)), for system calls that take no descriptor. Elsewhere
+    /// than on Linux it is the path under which the folder was opened.
     pub fn by_descriptor(&self, name: &str) -> PathBuf {
+        if !cfg!(target_os = "linux") {
+            return self.path.join(name);
+        }
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.folder.as_raw_fd()))
     }
 
@@ -415,7 +424,7 @@ impl Walk {
         })?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let flags = PLACE | OFlags::NOFOLLOW;
                 self.folder = rustix::fs::openat(&self.folder, name, flags, Mode::empty()).map_err(failed)?;
                 if name == ".." {
                     self.path.pop();
@@ -445,8 +454,7 @@ impl Walk {
 }
 
 fn root() -> Result<OwnedFd, FolderError> {
-    rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| FolderError::Io("/".to_owned(), error.into()))
+    rustix::fs::open("/", PLACE, Mode::empty()).map_err(|error| FolderError::Io("/".to_owned(), error.into()))
 }
 
 fn names(path: &Path) -> VecDeque<OsString> {

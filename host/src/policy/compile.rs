@@ -4,6 +4,7 @@ pub(super) mod prepare;
 mod jobs;
 pub(super) mod worker;
 pub(super) mod confine;
+mod process;
 pub(super) mod cache;
 pub(super) mod snapshot;
 pub(super) mod scan;

@@ -161,8 +161,13 @@ impl Accepting {
 /// Linux returns the pending network errors of a new socket from accept(2). All other errors last for a while
 /// at least.
 fn is_of_one_connection(error: &io::Error) -> bool {
+    let error = Errno::from_io_error(error);
+    #[cfg(target_os = "linux")]
+    if error == Some(Errno::NONET) {
+        return true;
+    }
     matches!(
-        Errno::from_io_error(error),
+        error,
         Some(
             Errno::CONNABORTED
                 | Errno::CONNRESET
@@ -175,7 +180,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
                 | Errno::HOSTUNREACH
                 | Errno::NETDOWN
                 | Errno::NETUNREACH
-                | Errno::NONET
         )
     )
 }

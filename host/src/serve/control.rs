@@ -229,7 +229,7 @@ fn connect(state_directory: &Path, request: &Request) -> Result<UnixStream, Cont
         .map_err(|error| ControlError::Directory(text::path(state_directory), error.into()))?;
     let folder = File::from(folder);
     let exchange = || {
-        let mut stream = UnixStream::connect(in_folder(&folder))?;
+        let mut stream = UnixStream::connect(in_folder(&folder, state_directory))?;
         match frame::write(&mut stream, request) {
             // The host has already written a response without reading the request.
             Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
@@ -277,8 +277,11 @@ fn listen(state_directory: &Path) -> io::Result<UnixListener> {
 }
 
 /// Returns the socket's path through the folder's descriptor. A socket's path is limited to 107 bytes
-/// (unix(7)), and a folder's path may be longer.
-fn in_folder(folder: &File) -> PathBuf {
+/// (unix(7)), and a folder's path may be longer. Only Linux has such paths.
+fn in_folder(folder: &File, path: &Path) -> PathBuf {
+    if !cfg!(target_os = "linux") {
+        return path.join(SOCKET);
+    }
     PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))
 }
 

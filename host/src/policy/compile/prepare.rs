@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::cache::Cache;
 use super::confine::Confinement;
 use super::jobs::{Configured, Job, Shared, unpanicked};
+use super::process;
 use super::worker::Bounds;
 use crate::config::{Grants, HostLimits, PolicyLimits};
 use crate::fs::frame;
@@ -105,10 +106,9 @@ impl Preparer {
         Ok(Preparer { shared, snapshots, _temporary: temporary })
     }
 
-    /// Returns the path of the program that this process runs. An upgrade on disk does not change that
-    /// program (proc_pid_exe(5)).
+    /// Returns the path of the program that this process runs.
     pub fn this_program() -> PathBuf {
-        PathBuf::from("/proc/self/exe")
+        process::this_program()
     }
 
     /// Applies `limits` to children and to the cache from now on.

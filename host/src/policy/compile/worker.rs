@@ -6,20 +6,17 @@
 //! line with its confinement. The response follows: a line of JSON and the bytes that the child made.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, pidfd_send_signal,
-    set_parent_process_death_signal, setrlimit,
-};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::confine::{Confinement, Profile, confine};
+use super::process::{Handle, end_with_parent};
 use super::snapshot::snapshot;
 use crate::config::PolicyLimits;
 use crate::fs::frame;
@@ -109,11 +106,10 @@ pub(in crate::policy) fn run(
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| unprepared(&format!("{}: {error}", text::path(program))))?;
-    // Unlike a process number, the descriptor never refers to another process after this one has ended.
-    let process = match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
+    let process = match Handle::of(&child) {
         Ok(process) => process,
         Err(error) => {
-            // Without the descriptor the timer could not end the child.
+            // Without the handle the timer could not end the child.
             let _ = child.kill();
             let _ = child.wait();
             return Err(unprepared(&error));
@@ -150,7 +146,7 @@ type Answer = (Result<u64, Refusal>, Vec<u8>);
 /// Returns None if a pipe is missing.
 fn converse(
     child: &mut Child,
-    process: &OwnedFd,
+    process: &Handle,
     time: Duration,
     ask: impl FnOnce(ChildStdin, ChildStdout) -> io::Result<Answer>,
 ) -> Option<Ended> {
@@ -160,8 +156,7 @@ fn converse(
         let timer = scope.spawn(move || {
             let late = ending.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
             if late {
-                // An error means that the child has already ended.
-                let _ = pidfd_send_signal(process, Signal::KILL);
+                process.kill();
             }
             late
         });
@@ -278,7 +273,7 @@ pub(crate) fn serve_request(mut input: impl BufRead, mut output: impl Write) -> 
 fn limit(bounds: Bounds) -> io::Result<()> {
     let exactly = |limit: u64| Rlimit { current: Some(limit), maximum: Some(limit) };
     // Without the parent nobody reads the response.
-    set_parent_process_death_signal(Some(Signal::KILL))?;
+    end_with_parent()?;
     setrlimit(Resource::Data, exactly(bounds.memory))?;
     // The kernel sends SIGXCPU at the soft limit, and SIGKILL, which says less, at the hard limit.
     let seconds = bounds.time.as_secs().max(1);
