@@ -1,7 +1,9 @@
 //! The host as a service of systemd: the sockets that it receives, and its notifications.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as SocketPath, UnixDatagram};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -54,7 +56,18 @@ async fn a_service_manager_gives_sockets() {
 #[test]
 fn a_service_manager_is_told() {
     let installation = Installation::bare(json!({}));
-    let manager = UnixDatagram::bind(installation.path("notify")).unwrap();
+    let path = installation.path("notify");
+    // A name without a file is written with `@` in front.
+    let name = format!("host-{}", std::process::id());
+    let (file, abstracted) =
+        (SocketPath::from_pathname(&path), SocketPath::from_abstract_name(name.as_bytes()));
+    for (address, socket) in [(file, path.into_os_string()), (abstracted, format!("@{name}").into())] {
+        let manager = UnixDatagram::bind_addr(&address.unwrap()).unwrap();
+        tells(&installation, &manager, &socket);
+    }
+}
+
+fn tells(installation: &Installation, manager: &UnixDatagram, socket: &OsStr) {
     manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let told = |wanted: &str| {
         let mut message = [0; 512];
@@ -68,7 +81,7 @@ fn a_service_manager_is_told() {
     };
     let mut command = Command::new(HOST);
     command.args(["serve", "--config"]).arg(installation.path("host.yaml"));
-    command.env("NOTIFY_SOCKET", installation.path("notify")).env("WATCHDOG_USEC", "200000");
+    command.env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", "200000");
     let mut process = Process::start(&mut command);
     told("READY=1");
     told("WATCHDOG=1");
