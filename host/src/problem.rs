@@ -328,7 +328,7 @@ mod tests {
         assert_eq!(Problem::new(Subject::Tls, "expired").to_string(), "tls: expired");
     }
 
-    /// bound: problem within
+    /// limit: problem within
     #[test]
     fn a_long_error_leaves_room_for_the_effect() {
         let most = limits::PROBLEM.size();

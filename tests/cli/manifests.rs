@@ -11,7 +11,7 @@ fn read(text: &str) -> Manifest {
     Manifest::read(text.as_bytes(), "default", &HostLimits::default())
 }
 
-/// bound: manifest-documents within, manifest-documents breaks
+/// limit: manifest-documents within, manifest-documents breaks
 #[test]
 fn documents_of_a_manifest_have_a_limit() {
     let service = "--- { kind: Service, apiVersion: v1 }\n";
@@ -53,7 +53,7 @@ fn hostile_manifests_end_soon() {
     }
 }
 
-/// bound: manifest-file within, manifest-file breaks
+/// limit: manifest-file within, manifest-file breaks
 #[test]
 fn a_file_of_manifests_has_a_limit() {
     let folder = tempfile::tempdir().unwrap();

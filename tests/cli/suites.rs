@@ -64,9 +64,9 @@ fn a_link_to_a_folder_of_fixtures_or_to_one_is_followed() {
     assert_eq!(found(&suite), Ok(5));
 }
 
-/// bound: suite-folders within, suite-folders breaks
+/// limit: suite-folders within, suite-folders breaks
 #[test]
-fn the_number_of_folders_is_bounded() {
+fn the_number_of_folders_is_limited() {
     let folder = tempfile::tempdir().unwrap();
     (1..4096).for_each(|number| drop(make(folder.path(), &number.to_string())));
     assert_eq!(found(folder.path()), Ok(0));
@@ -87,9 +87,9 @@ fn the_number_of_folders_is_bounded() {
     assert!(folders(&[folder.path().join("level0")]).len() <= 4096);
 }
 
-/// bound: suite-depth within, suite-depth breaks
+/// limit: suite-depth within, suite-depth breaks
 #[test]
-fn the_depth_of_folders_is_bounded() {
+fn the_depth_of_folders_is_limited() {
     let folder = tempfile::tempdir().unwrap();
     let deepest = make(folder.path(), &["d"; 31].join("/"));
     File::create(deepest.join("case.yaml")).unwrap();
@@ -98,9 +98,9 @@ fn the_depth_of_folders_is_bounded() {
     assert!(found(folder.path()).unwrap_err().contains("nested deeper than 32"));
 }
 
-/// bound: suite-files within, suite-files breaks
+/// limit: suite-files within, suite-files breaks
 #[test]
-fn the_number_of_files_is_bounded() {
+fn the_number_of_files_is_limited() {
     let folder = tempfile::tempdir().unwrap();
     let first = folder.path().join("0.json");
     File::create(&first).unwrap();
@@ -111,9 +111,9 @@ fn the_number_of_files_is_bounded() {
     assert!(found(folder.path()).unwrap_err().contains("more than 32768 files"));
 }
 
-/// bound: fixture within, fixture breaks
+/// limit: fixture within, fixture breaks
 #[test]
-fn the_size_of_a_fixture_is_bounded() {
+fn the_size_of_a_fixture_is_limited() {
     let folder = tempfile::tempdir().unwrap();
     let fixture = json!({
         "apiVersion": host::review::API_VERSION, "kind": "ImageReview",

@@ -133,8 +133,9 @@ fn a_span_is_the_bytes_of_the_value() {
                 c: |\n  ä\n  b\nd:\ne: -1\nf: 'i''s # x'  # comment\ng: [\"a\\\"b\" , 2]\n";
     for text in [text.to_owned(), text.replace('\n', "\r\n"), format!("\u{feff}{text}")] {
         let document = Document::parse(text.as_bytes()).unwrap();
-        let value = |pointer: &str| text[document.span(pointer).bytes].replace("\r\n", "\n");
-        let key = |pointer: &str| &text[document.key_span(pointer).bytes];
+        let part = |bytes| text.get(bytes).expect("a span begins and ends between characters");
+        let value = |pointer: &str| part(document.span(pointer).bytes).replace("\r\n", "\n");
+        let key = |pointer: &str| part(document.key_span(pointer).bytes);
         for (pointer, expected) in [
             ("/é", "ü"),
             ("/b/0", "x y"),
@@ -275,9 +276,9 @@ fn the_schema_describes_every_key() {
     assert!(!schema.to_string().contains("null"), "{schema}");
 }
 
-/// bound: configuration within, configuration breaks
+/// limit: configuration within, configuration breaks
 #[test]
-fn host_yaml_has_a_bound() {
+fn host_yaml_has_a_limit() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("host.yaml");
     let comment = |bytes: usize| format!("policies: []\n#{}", "x".repeat(bytes - 14));

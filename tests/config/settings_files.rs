@@ -135,7 +135,7 @@ fn lists_of_both_places_are_joined_and_anything_else_stands_in_one() {
     }
 }
 
-/// bound: settings-file within, settings-file breaks, settings-files within, settings-files breaks
+/// limit: settings-file within, settings-file breaks, settings-files within, settings-files breaks
 #[test]
 fn settings_files_have_limits() {
     let module = fs::canonicalize(support::scripted()).unwrap();

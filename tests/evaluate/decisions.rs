@@ -23,8 +23,8 @@ use crate::support::evaluation::evaluate;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
-    #[expect(dead_code, reason = "for the count of tests that every bound has")]
-    bound: Option<String>,
+    #[expect(dead_code, reason = "for the count of tests that every limit has")]
+    limit: Option<String>,
     host: Value,
     review: Asked,
     expected: Expected,

@@ -79,9 +79,9 @@ fn random_numbers_are_the_same_in_every_instance() {
     assert_eq!(isolated, [first[0].clone(), first[0].clone()]);
 }
 
-/// bound: text within, text breaks, list within, list breaks
+/// limit: text within, text breaks, list within, list breaks
 #[test]
-fn a_decision_has_bounds() {
+fn a_decision_has_limits() {
     let entries = |count: u32| (0..count).map(|n| json!([format!("k{n}"), "v"])).collect::<Vec<_>>();
     for (bytes, count) in [(1024, 32), (1025, 33)] {
         let set = support::scripted_set(json!({ "*": {

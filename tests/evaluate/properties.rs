@@ -118,7 +118,7 @@ fn well_formed(verdict: &Verdict) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn text_is_within_its_bounds(rules in rules(), images in prop::collection::vec(judged(), 0..8)) {
+    fn text_is_within_its_limits(rules in rules(), images in prop::collection::vec(judged(), 0..8)) {
         let verdict = combine(&rules, &images);
         well_formed(&verdict)?;
         prop_assert_eq!(&verdict.generation, "7-0123456789ab");

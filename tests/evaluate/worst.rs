@@ -50,7 +50,7 @@ fn review() -> String {
     body
 }
 
-/// bound: said breaks
+/// limit: said breaks
 #[tokio::test]
 async fn the_worst_review_takes_bounded_memory_and_time() {
     let installation = Installation::new(json!({
@@ -80,7 +80,7 @@ async fn the_worst_review_takes_bounded_memory_and_time() {
 
 /// Each decision keeps its share, whatever the order of the images.
 ///
-/// bound: said within
+/// limit: said within
 #[test]
 fn the_words_of_a_review_are_shared_equally() {
     use host::evaluate::Instances;

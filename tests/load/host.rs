@@ -130,14 +130,14 @@ impl Installation {
     /// # Errors
     /// Returns an error if the folder cannot be written.
     pub fn put_settings(&self, edition: u32) -> Result<()> {
-        let [door, admin] = self.ports;
+        let [webhook, admin] = self.ports;
         let outcome = if edition % 2 == 1 { "deny" } else { "allow" };
         let edition = format!("{edition:08}");
         let script = json!({ "outcome": outcome, "reason": edition, "annotations": [["version", edition]] });
         let host_yaml = json!({
             "apiVersion": "image-policy-host/v1alpha1",
             "kind": "HostConfiguration",
-            "listen": SocketAddr::from((Ipv4Addr::LOCALHOST, door)),
+            "listen": SocketAddr::from((Ipv4Addr::LOCALHOST, webhook)),
             "admin": { "listen": SocketAddr::from((Ipv4Addr::LOCALHOST, admin)) },
             "stateDirectory": "state",
             "tls": {
@@ -191,7 +191,7 @@ impl Installation {
     /// # Errors
     /// Returns an error if another process listens there.
     pub fn listen(&self) -> Result<TcpListener> {
-        Ok(TcpListener::bind(self.door())?)
+        Ok(TcpListener::bind(self.webhook())?)
     }
 
     /// Starts the program on an existing socket, as systemd starts the service of a socket unit, and waits
@@ -199,9 +199,9 @@ impl Installation {
     ///
     /// # Errors
     /// Returns an error if the program does not serve.
-    pub fn activate(&self, door: &TcpListener) -> Result<Process> {
+    pub fn activate(&self, webhook: &TcpListener) -> Result<Process> {
         let mut command = self.command(&ACTIVATED.map(str::to_owned));
-        Process::serving(command.stdin(OwnedFd::from(door.try_clone()?)))
+        Process::serving(command.stdin(OwnedFd::from(webhook.try_clone()?)))
     }
 
     /// Returns a client with the identity of this installation's apiserver.
@@ -210,13 +210,13 @@ impl Installation {
     /// Returns an error if the certificates cannot be read.
     pub fn client(&self) -> Result<Client> {
         let [authority, certificate, key] = self.identity();
-        Client::new(self.door(), &authority, &certificate, &key)
+        Client::new(self.webhook(), &authority, &certificate, &key)
     }
 
     /// Returns the same client, following its certificates.
     pub fn following_client(&self) -> Client {
         let [authority, certificate, key] = self.identity();
-        Client::following(self.door(), authority, certificate, key)
+        Client::following(self.webhook(), authority, certificate, key)
     }
 
     fn identity(&self) -> [PathBuf; 3] {
@@ -224,7 +224,7 @@ impl Installation {
             .map(|file| self.path(CERTIFICATES).join(file))
     }
 
-    fn door(&self) -> SocketAddr {
+    fn webhook(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0]))
     }
 
@@ -248,7 +248,7 @@ impl Installation {
 /// Runs a program with its standard input as the passed socket (sd_listen_fds(3)). `systemd-socket-activate`
 /// does not do: it becomes the program, so that the socket goes with the first process.
 const ACTIVATED: [&str; 3] =
-    ["sh", "-c", r#"LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=door exec "$0" "$@" 3<&0 0</dev/null"#];
+    ["sh", "-c", r#"LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=webhook exec "$0" "$@" 3<&0 0</dev/null"#];
 
 fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
     let mut ports = [0; COUNT];

@@ -297,10 +297,10 @@ async fn a_host_that_cannot_confine_its_compiler_serves_and_says_so() {
         let installation = Installation::new(json!({}));
         let config = installation.path("host.yaml").display().to_string();
         let mut process = Process::start(&mut again(name, &format!("{missing}: {config}")));
-        let (door, admin) = process.addresses();
+        let (webhook, admin) = process.addresses();
         let (_, ready) = get(admin, "/readyz?verbose").await.unwrap();
         assert!(ready.contains(said), "{missing}: {ready}");
-        let mut connection = installation.client().connect(door, Protocol::Http2).await.unwrap();
+        let mut connection = installation.client().connect(webhook, Protocol::Http2).await.unwrap();
         let answer = connection.send(post(review_in("default", "registry.k8s.io/pause:3.10"))).await.unwrap();
         assert_eq!(answer.json()["status"]["allowed"], true, "{missing}");
     }

@@ -133,8 +133,8 @@ impl Zoo {
         let installation =
             Installation::new(json!({ "policies": [neighbour()], "limits": { "prepareTime": "10s" } }));
         let mut process = installation.start();
-        let (door, admin) = process.addresses();
-        let connection = installation.client().connect(door, Protocol::Http2).await.unwrap();
+        let (webhook, admin) = process.addresses();
+        let connection = installation.client().connect(webhook, Protocol::Http2).await.unwrap();
         Zoo { installation, process, admin, connection }
     }
 

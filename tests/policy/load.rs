@@ -72,8 +72,8 @@ fn a_component_cut_anywhere_is_refused() {
     }
 }
 
-/// bound: module within
-/// bound: module breaks
+/// limit: module within
+/// limit: module breaks
 #[test]
 fn a_file_over_its_limit_is_not_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -101,7 +101,7 @@ fn a_file_over_its_limit_is_not_read() {
     assert!(problems[0].what.contains("the file is no WebAssembly"), "{problems:?}");
 }
 
-/// bound: policies within, policies breaks
+/// limit: policies within, policies breaks
 #[test]
 fn a_set_has_so_many_policies() {
     let folder = tempfile::tempdir().unwrap();
@@ -133,9 +133,9 @@ fn prepared(folder: &Path, limits: &HostLimits, component: Vec<u8>) -> Result<Ar
     preparer.load(&Component::new(component), &json!({}), &PolicyLimits::default(), until)
 }
 
-/// bound: prepare-time within, prepare-time breaks, prepare-memory within, prepare-memory breaks
+/// limit: prepare-time within, prepare-time breaks, prepare-memory within, prepare-memory breaks
 #[test]
-fn preparing_has_bounds() {
+fn preparing_has_limits() {
     let folder = tempfile::tempdir().unwrap();
     let limits = |seconds, megabytes: u64| HostLimits {
         prepare_time: Duration::from_secs(seconds),
@@ -161,9 +161,9 @@ fn preparing_has_bounds() {
     );
 }
 
-/// bound: cache within, cache breaks
+/// limit: cache within, cache breaks
 #[test]
-fn the_cache_has_a_bound() {
+fn the_cache_has_a_limit() {
     let folder = tempfile::tempdir().unwrap();
     let kept = || {
         let entries = std::fs::read_dir(folder.path().join("cache")).unwrap().map(|entry| entry.unwrap());

@@ -164,8 +164,8 @@ async fn a_child_that_is_killed_is_followed_by_another() {
     fs::remove_file(installation.path("policies/pinned-images.wasm")).unwrap();
     installation.write("policies/quick.wasm", &version("version1"));
     let mut process = installation.start();
-    let (door, admin) = process.addresses();
-    let mut connection = installation.client().connect(door, Protocol::Http2).await.unwrap();
+    let (webhook, admin) = process.addresses();
+    let mut connection = installation.client().connect(webhook, Protocol::Http2).await.unwrap();
 
     let endless = support::wat_policy(&project("tests/hostile/deep-blocks.wat")).unwrap();
     installation.replace("policies/endless.wasm", &endless);

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support;
 
-fn bound(name: &str) -> &'static Limit {
+fn limit(name: &str) -> &'static Limit {
     ALL.iter().flat_map(|group| group.limits).find(|limit| limit.name == name).unwrap()
 }
 
@@ -77,10 +77,10 @@ fn refusal(bytes: &[u8]) -> String {
 /// At its limit each is rejected for its missing exports, before it is compiled; with one more, for the
 /// limit.
 ///
-/// bound: externs within, functions within, function within, core-modules within, components within
-/// bound: core-instances within, memories within, tables within, type-depth within
-/// bound: externs breaks, functions breaks, function breaks, core-modules breaks, components breaks
-/// bound: core-instances breaks, memories breaks, tables breaks, type-depth breaks
+/// limit: externs within, functions within, function within, core-modules within, components within
+/// limit: core-instances within, memories within, tables within, type-depth within
+/// limit: externs breaks, functions breaks, function breaks, core-modules breaks, components breaks
+/// limit: core-instances breaks, memories breaks, tables breaks, type-depth breaks
 #[test]
 fn one_more_is_too_many() {
     let names = [
@@ -96,7 +96,7 @@ fn one_more_is_too_many() {
     ];
     let mut found = Vec::new();
     for name in names {
-        let limit = bound(name).default;
+        let limit = limit(name).default;
         let within = refusal(&with(name, limit));
         if !within.starts_with("it is a component of another world: ") {
             found.push(format!("{name}, {limit}: {within}"));

@@ -46,7 +46,7 @@ fn the_units_start_the_host_that_the_readme_sets_up() {
     let (_installation, mut process) = start(&service["ExecStart"].split(' ').collect::<Vec<_>>());
     process.addresses();
     assert_eq!(service["Type"], "notify");
-    assert_eq!(socket["FileDescriptorName"], "door");
+    assert_eq!(socket["FileDescriptorName"], "webhook");
     // A service that reaches its limit of starts takes the socket down with it.
     assert_eq!(service["StartLimitIntervalSec"], "0");
     for call in ["landlock_create_ruleset", "landlock_restrict_self", "seccomp"] {

@@ -1,5 +1,5 @@
 //! The table of limits itself: its page, and the tests of each row. A test names the limit that it covers
-//! with `bound: NAME within` or `bound: NAME breaks`: a key of a case, or a comment of its own line. Several
+//! with `limit: NAME within` or `limit: NAME breaks`: a key of a case, or a comment of its own line. Several
 //! are separated by commas.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use host::limits::{ALL, Limit, OnExceed, Set, markdown};
 use crate::support::project;
 
 /// Beginning of a claim, in two parts, so that this file makes none.
-const CLAIM: &str = concat!("bound", ": ");
+const CLAIM: &str = concat!("limit", ": ");
 const BEGIN: &str = "<!-- the table: `UPDATE=1 cargo test limits` writes it -->\n\n";
 
 fn rows() -> impl Iterator<Item = &'static Limit> {
@@ -78,7 +78,7 @@ fn claims() -> BTreeMap<(String, String), Vec<PathBuf>> {
     for file in files() {
         // Some cases are not UTF-8.
         let text = fs::read(&file).unwrap();
-        let text = String::from_utf8_lossy(&text).replace("\"bound\": \"", CLAIM);
+        let text = String::from_utf8_lossy(&text).replace("\"limit\": \"", CLAIM);
         for line in text.lines() {
             let Some((before, said)) = line.split_once(CLAIM) else { continue };
             let rust = file.extension().is_some_and(|extension| extension == "rs");

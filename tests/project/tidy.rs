@@ -219,6 +219,127 @@ fn cases_are_whole() {
     }
 }
 
+/// Words that this project has replaced by the field's, in comments and messages of the host.
+const REPLACED: [&str; 12] = [
+    "wh\u{6f}ever",
+    "an\u{65}w",
+    "how-manieth",
+    "d\u{6f}or",
+    "b\u{6f}und",
+    "b\u{6f}unds",
+    "is t\u{6f}ld",
+    "are t\u{6f}ld",
+    "is \u{61}sked",
+    "so m\u{61}ny",
+    "comes t\u{6f}",
+    "let g\u{6f}",
+];
+
+/// Returns the number of columns that a line takes on a screen.
+fn columns(line: &str) -> usize {
+    line.chars().count()
+}
+
+#[test]
+fn the_prose_is_plain() {
+    let mut found = Vec::new();
+    for (path, text) in rust() {
+        for (number, line) in text.lines().enumerate() {
+            let place = format!("{path}:{}: {}", number + 1, line.trim());
+            let doc = line.trim_start();
+            let doc = doc.strip_prefix("///").or_else(|| doc.strip_prefix("//!")).map(str::trim_start);
+            if doc.is_some_and(|doc| doc.starts_with("What ")) {
+                found.push(place.clone());
+            }
+            // A row of a table cannot be broken.
+            if columns(line) > 110 && !doc.is_some_and(|doc| doc.starts_with('|')) {
+                found.push(format!("{} columns: {place}", columns(line)));
+            }
+            let prose = line.split_once("//").map_or("", |(_, comment)| comment);
+            if path.starts_with("host/src/") && REPLACED.iter().any(|word| has_word(prose, word)) {
+                found.push(place);
+            }
+        }
+    }
+    none(found, "plain technical English (CONTRIBUTING.md, Prose)");
+
+    let (mut words, mut what) = (0_usize, 0_usize);
+    for (_, text) in rust() {
+        for line in text.lines() {
+            let Some((_, comment)) = line.split_once("//") else { continue };
+            words += comment.split_whitespace().count();
+            what += comment
+                .split(|c: char| !c.is_alphabetic())
+                .filter(|word| word.eq_ignore_ascii_case("what"))
+                .count();
+        }
+    }
+    println!("comments: {words} words, {what} times \"what\"");
+    assert!(what * 1000 <= words * 2, "{what} times \"what\" in {words} words of comments: name the thing");
+}
+
+/// Returns the functions of a formatted file with more than 60 lines, with their lengths.
+fn long_functions(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut long = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let indent: String = line.chars().take_while(|c| *c == ' ').collect();
+        let head = line.trim_start();
+        let Some((before, name)) = head.split_once("fn ") else { continue };
+        let modifiers = ["pub", "async", "const", "unsafe", "extern"];
+        let is_head =
+            before.split_whitespace().all(|word| modifiers.iter().any(|modifier| word.starts_with(modifier)));
+        if !is_head || head.starts_with("//") {
+            continue;
+        }
+        let end = format!("{indent}}}");
+        let Some(length) = lines.iter().skip(start).position(|line| *line == end) else { continue };
+        if length + 1 > 60 {
+            long.push((name.split(['(', '<']).next().unwrap_or_default().to_owned(), length + 1));
+        }
+    }
+    long
+}
+
+#[test]
+fn files_and_functions_fit_a_reader() {
+    let mut found = Vec::new();
+    for (path, text) in rust() {
+        let lines = text.lines().count();
+        if lines > 500 {
+            found.push(format!("{path}: {lines} lines"));
+        }
+        let is_test = path.starts_with("tests/") || path.contains("/tests/");
+        let long = if is_test { Vec::new() } else { long_functions(&text) };
+        found.extend(long.into_iter().map(|(name, lines)| format!("{path}: {name} has {lines} lines")));
+    }
+    none(found, "a file has at most 500 lines, and a function that is no test at most 60");
+}
+
+#[test]
+fn errors_are_types() {
+    let mut found = Vec::new();
+    for folder in ["host/src", "host/image-reference/src", "plugins"] {
+        for (path, text) in sources(folder, "rs") {
+            // Tests stand at the end of a file.
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for (number, line) in code.lines().enumerate() {
+                let error = line.split_once("Result<").and_then(|(_, rest)| rest.split_once(", String>"));
+                // `evaluate` of the contract (`wit/policy.wit`) has a text as its error.
+                if error.is_some_and(|(ok, _)| !ok.contains([';', '{', '=']) && ok != "Decision") {
+                    found.push(format!("{path}:{}: {}", number + 1, line.trim()));
+                }
+            }
+        }
+    }
+    none(found, "an error is a type of its module, not a string");
+    let host = sources("host/src", "rs");
+    none(
+        lines_with(&host, &["std::sync::Mutex", "std::sync::RwLock", "PoisonError"]),
+        "locks are those of parking_lot, which do not poison",
+    );
+}
+
 /// A row of the table in `lib.rs`: a folder, and the folders that it may use.
 type Row = (String, Vec<String>);
 

@@ -72,7 +72,8 @@ impl Installation {
     }
 }
 
-/// Returns the problems, except that of a process whose address space many hosts share: each reserves 8 TiB of 128.
+/// Returns the problems, except that of a process whose address space many hosts share: each reserves 8 TiB
+/// of 128.
 pub(crate) fn problems(status: &StatusReader) -> Vec<Problem> {
     let current = status.current();
     current.problems.iter().filter(|problem| problem.subject != Subject::Instances).cloned().collect()
@@ -169,8 +170,8 @@ fn a_change_with_a_broken_file_waits_as_a_whole() {
         let [problem, change] = problems.as_slice() else { panic!("{problems:?}") };
         assert_eq!(
             change,
-            "change: all stays as it was as long as a cannot be loaded, and these changes wait: b (added) (a change \
-             comes into force whole or not at all: mend what is broken, or remove it)"
+            "change: all stays as it was as long as a cannot be loaded, and these changes wait: b (added) (a \
+                change comes into force whole or not at all: mend what is broken, or remove it)"
         );
         assert!(problem.starts_with(&format!("policy a: policies/a.wasm: {why}")), "{problem}");
         assert!(
@@ -203,9 +204,8 @@ fn a_new_policy_that_cannot_be_loaded_is_not_in_force() {
     assert_eq!(said(&started.policies), ["a: version1"]);
     assert_eq!(
         installation.problems(&started),
-        [
-            "policy b: policies/b.wasm: the file is no WebAssembly: it does not begin with `\\0asm` (it is not in force)"
-        ]
+        ["policy b: policies/b.wasm: the file is no WebAssembly: it does not begin with `\\0asm` (it is \
+                not in force)"]
     );
 }
 
@@ -219,9 +219,8 @@ fn a_removed_file_of_an_entry_leaves_the_entry_in_force() {
     assert_eq!(said(&started.policies), ["a: version1"]);
     assert_eq!(
         installation.problems(&started),
-        [
-            "policy a: policies/a.wasm: No such file or directory (os error 2) (its last good version stays in force, as it was configured)"
-        ]
+        ["policy a: policies/a.wasm: No such file or directory (os error 2) (its last good version stays \
+                in force, as it was configured)"]
     );
 }
 
@@ -307,7 +306,8 @@ fn a_policy_without_a_good_version_takes_other_rules() {
 #[test]
 fn a_file_whose_name_is_none_for_a_policy() {
     let installation = Installation::new(
-        "policyDirectory: policies\npolicies: [{ name: a, module: elsewhere.wasm }, { name: b, module: policies/c.wasm }]",
+        "policyDirectory: policies\npolicies: [{ name: a, module: elsewhere.wasm }, { name: b, module: \
+            policies/c.wasm }]",
     );
     fs::write(installation.path("elsewhere.wasm"), version("version1")).unwrap();
     for name in ["a", "c", "My_Policy", "_"] {
@@ -317,8 +317,8 @@ fn a_file_whose_name_is_none_for_a_policy() {
     assert_eq!(said(&started.policies), ["a: version1", "b: version2"], "c.wasm is the module of b");
     let bad = |name: &str, instead: &str| {
         format!(
-            "policies/{name}.wasm: `{name}` is no policy name (it is not in force; rename it with lower-case letters, \
-             digits and `-`, such as `{instead}.wasm`)"
+            "policies/{name}.wasm: `{name}` is no policy name (it is not in force; rename it with lower-case \
+                letters, digits and `-`, such as `{instead}.wasm`)"
         )
     };
     assert_eq!(
@@ -326,8 +326,8 @@ fn a_file_whose_name_is_none_for_a_policy() {
         [
             bad("My_Policy", "my-policy"),
             bad("_", "my-policy"),
-            "policies/a.wasm: an entry of `policies` has its name, `a`, and another `module` (it is not in force; \
-             rename one of them)"
+            "policies/a.wasm: an entry of `policies` has its name, `a`, and another `module` (it is not in \
+                force; rename one of them)"
                 .to_owned(),
         ]
     );
@@ -346,7 +346,8 @@ fn an_extension_in_upper_case_removes_no_policy() {
     let problems = installation.problems(&started);
     assert_eq!(
         problems[0],
-        "policies/b.WASM: the name of a policy's file ends in `.wasm`, in lower case (it is not in force; rename it)"
+        "policies/b.WASM: the name of a policy's file ends in `.wasm`, in lower case (it is not in force; \
+            rename it)"
     );
     assert!(problems[1].contains("these changes wait: b (removed)"), "{problems:?}");
 
@@ -437,9 +438,9 @@ fn the_name_of_a_file_forges_nothing() {
     assert!(!log.contains(forged), "{log}");
 }
 
-/// bound: directory within, directory breaks
+/// limit: directory within, directory breaks
 #[test]
-fn the_number_of_files_in_the_policy_directory_is_bounded() {
+fn the_number_of_files_in_the_policy_directory_is_limited() {
     let installation = Installation::with_a();
     let file = installation.path("policies/0");
     fs::write(&file, "").unwrap();

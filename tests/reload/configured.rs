@@ -56,8 +56,10 @@ fn host_yaml_is_followed_whole_or_not_at_all() {
 #[test]
 fn a_settings_error_points_into_host_yaml() {
     let good = "    images: { '*': { outcome: allow, reason: good } }";
-    let bad = "    images: {}\n    configure:\n      errors:\n      - { pointer: /images, message: no image }\n      \
-               - { pointer: /configure/errors/1, message: not this one }\n      - { pointer: '', message: all wrong }";
+    let bad = "    images: {}\n    configure:\n      errors:\n      - { pointer: /images, message: no image \
+        }\n      \
+               - { pointer: /configure/errors/1, message: not this one }\n      - { pointer: '', message: \
+               all wrong }";
     let expected = "host.yaml:10:13: settings/images: no image; host.yaml:14:9: settings/configure/errors/1: \
                     not this one; host.yaml:10:5: settings: all wrong";
 
@@ -84,10 +86,10 @@ fn a_settings_error_points_into_host_yaml() {
 /// host.yaml has no such place.
 #[test]
 fn a_settings_error_in_a_text_points_into_the_text() {
-    let settings = "    images:\n      a: { reason: plain text }\n      b:\n        reason: |\n          first\n          \
-                    second\n    configure:\n      errors:\n      - { pointer: /images/b/reason, message: wrong, position: \
-                    [2, 3] }\n      - { pointer: /images/a/reason, message: bad, position: [1, 7] }\n      - { pointer: \
-                    /images/a/reason, message: none, position: [2, 0] }";
+    let settings = "    images:\n      a: { reason: plain text }\n      b:\n        reason: |\n first\n \
+                 second\n    configure:\n      errors:\n      - { pointer: /images/b/reason, message: wrong, \
+                 position: [2, 3] }\n      - { pointer: /images/a/reason, message: bad, position: [1, 7] }\n \
+                 - { pointer: /images/a/reason, message: none, position: [2, 0] }";
     let installation = Installation::new(&scripted_yaml(settings));
     let started = installation.start();
     let problems = installation.problems(&started);

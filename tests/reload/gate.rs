@@ -20,8 +20,8 @@ use crate::support::{self, assert_none, cases};
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Case {
-    #[expect(dead_code, reason = "for the count of tests that every bound has")]
-    bound: Option<String>,
+    #[expect(dead_code, reason = "for the count of tests that every limit has")]
+    limit: Option<String>,
     before: Value,
     after: Value,
     gate: Option<Value>,
@@ -209,8 +209,9 @@ pub(super) fn denies_bad() -> Value {
 /// Returns an ImageReview of one image with the expected result.
 pub(super) fn fixture(image: &str, allowed: bool) -> String {
     let spec = json!({ "containers": [{ "image": image }] });
-    json!({ "apiVersion": API_VERSION, "kind": "ImageReview", "spec": spec, "status": { "allowed": allowed } })
-        .to_string()
+    json!({ "apiVersion": API_VERSION, "kind": "ImageReview", "spec": spec,
+        "status": { "allowed": allowed } })
+    .to_string()
 }
 
 pub(super) fn push(recent: &Recent, images: &[&str]) {
@@ -257,9 +258,9 @@ fn what_the_gate_judges_counts_nowhere() {
     }
 }
 
-/// bound: recent-bytes within, recent-bytes breaks
+/// limit: recent-bytes within, recent-bytes breaks
 #[test]
-fn reviews_of_late_are_bounded_in_bytes() {
+fn reviews_of_late_are_limited_in_bytes() {
     let recent = Recent::default();
     recent.keep(10_000);
     let megabyte = "x".repeat(1 << 20);

@@ -68,8 +68,8 @@ async fn a_candidate_is_held_and_approved_and_another_refused() {
     let (ours, theirs) = ("registry.k8s.io/pause:3.10", "docker.io/library/nginx:1.27");
     installation.write("suite/ours.json", fixture(ours, true).as_bytes());
     let mut process = installation.start();
-    let (door, _) = process.addresses();
-    let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+    let (webhook, _) = process.addresses();
+    let mut connection = installation.client().connect(webhook, Protocol::Http1).await.unwrap();
     let mut allows = async |image: &str| {
         let answer = connection.review(image).await.unwrap();
         answer.json()["status"]["allowed"].as_bool().unwrap()
@@ -118,7 +118,8 @@ async fn a_candidate_is_held_and_approved_and_another_refused() {
     assert!(allows(ours).await && allows(theirs).await);
 }
 
-/// A failure to run suites says nothing about them: they run again, although nothing has changed, and after a pause.
+/// A failure to run suites says nothing about them: they run again, although nothing has changed, and after a
+/// pause.
 #[test]
 fn suites_that_could_not_be_run_are_tried_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -202,7 +203,8 @@ fn a_first_set_that_fails_its_suites_is_not_in_force() {
 fn what_nothing_is_known_of_stays_held() {
     let installation = Installation::new(json!({
         "stateDirectory": "state", "gate": { "onDifference": "Hold", "budget": "100ms" },
-        "policies": [{ "name": "p", "module": scripted(), "settings": { "images": { "*": { "outcome": "allow" } } } }],
+        "policies": [{ "name": "p", "module": scripted(),
+            "settings": { "images": { "*": { "outcome": "allow" } } } }],
     }));
     let start = || host::reload::start(&installation.path("host.yaml"), HOST.into()).unwrap();
     let mut started = start();
@@ -301,12 +303,13 @@ fn the_decision_log_is_read_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_restart_a_change_is_tried_on_the_decision_log() {
     let installation = Installation::new(json!({
-        "stateDirectory": "state", "decisionLog": { "directory": "decisions" }, "gate": { "onDifference": "Hold" },
+        "stateDirectory": "state", "decisionLog": { "directory": "decisions" },
+            "gate": { "onDifference": "Hold" },
     }));
     let image = "registry.k8s.io/pause:3.10";
     let mut process = installation.start();
-    let (door, _) = process.addresses();
-    let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+    let (webhook, _) = process.addresses();
+    let mut connection = installation.client().connect(webhook, Protocol::Http1).await.unwrap();
     let answer = connection.review(image).await.unwrap();
     assert_eq!(answer.json()["status"]["allowed"], true);
     process.signal(Signal::TERM);

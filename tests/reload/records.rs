@@ -189,8 +189,8 @@ fn a_file_with_a_number_that_no_generation_has_is_not_counted() {
         started.reloader.reload();
         assert_eq!(started.policies.current().number(), number);
     }
-    let told = "state/generations/18446744073709551615.json: no generation has such a number, so no host wrote it: \
-                remove it (generations are counted on without it; told until the next start)";
+    let told = "state/generations/18446744073709551615.json: no generation has such a number, so no host \
+        wrote it: remove it (generations are counted on without it; told until the next start)";
     assert!(
         installation.problems(&started).contains(&told.to_owned()),
         "{:?}",
@@ -210,8 +210,8 @@ fn a_state_directory_is_of_one_host() {
     assert_eq!(
         error,
         format!(
-            "state: another host serves with this state directory (process {}): stop it first, or give each host a \
-             `stateDirectory` of its own",
+            "state: another host serves with this state directory (process {}): stop it first, or give each \
+                host a `stateDirectory` of its own",
             std::process::id()
         )
     );
@@ -221,7 +221,7 @@ fn a_state_directory_is_of_one_host() {
 
 /// The files of the state directory are read within limits, whatever they are.
 ///
-/// bound: record within, record breaks
+/// limit: record within, record breaks
 #[test]
 fn a_state_directory_full_of_traps_holds_nobody_up() {
     let installation = Installation::new("policyDirectory: policies\nstateDirectory: state");

@@ -66,7 +66,8 @@ fn what_is_put_back_stays_until_it_is_released() {
     assert_eq!(
         installation.problems(&started),
         [format!(
-            "rollback: it stays in force, and the files' candidate {digest} waits, until `host rollback --release`"
+            "rollback: it stays in force, and the files' candidate {digest} waits, until `host rollback \
+                --release`"
         )]
     );
     let refused =
@@ -156,7 +157,8 @@ fn a_generation_comes_back_whole() {
     let first = started.policies.current();
     fs::remove_file(installation.path("policies/b.wasm")).unwrap();
     installation.host_yaml(&format!(
-        "{STATE}\nexempt: {{ namespaces: [kube-system] }}\npolicies: [{{ name: a, module: policies/a.wasm, mode: audit }}]"
+        "{STATE}\nexempt: {{ namespaces: [kube-system] }}\npolicies: [{{ name: a, module: policies/a.wasm, \
+            mode: audit }}]"
     ));
     started.reloader.reload();
     let changes: Vec<_> = started.status.current().history[1].changes.iter().map(Change::to_string).collect();
@@ -301,7 +303,7 @@ fn a_rollback_that_cannot_be_recorded_says_so_and_is_done() {
     assert!(done.message.contains("; but the generation in force cannot be recorded"), "{}", done.message);
 }
 
-/// bound: generations within, generations breaks
+/// limit: generations within, generations breaks
 #[test]
 fn the_last_generations_are_kept() {
     const KEPT: u64 = 32;

@@ -69,7 +69,8 @@ fn a_start_without_a_last_good_version_malfunctions_by_the_failure_policy() {
     let review = support::review("default", &["x.io/a"]);
     let reason =
         |started: &Started| installation.shortened(evaluate(&started.policies.current(), &review).reason);
-    let why = "the policy is not loaded: policies/a.wasm: the file is no WebAssembly: it does not begin with `\\0asm`";
+    let why = "the policy is not loaded: policies/a.wasm: the file is no WebAssembly: it does not begin with \
+        `\\0asm`";
     assert_eq!(reason(&started), format!("x.io/a: {why} (policy a)"));
     let problems = installation.problems(&started);
     assert_eq!(problems.len(), 1, "{problems:?}");
@@ -88,8 +89,8 @@ fn a_start_without_a_last_good_version_malfunctions_by_the_failure_policy() {
     assert_eq!(
         reason(&started),
         format!(
-            "x.io/a: no policy judged it in namespace default; a malfunctioned and its failurePolicy is Ignore: {why} \
-             (in host.yaml, `unjudged` and `exempt.namespaces` decide what happens then)"
+            "x.io/a: no policy judged it in namespace default; a malfunctioned and its failurePolicy is \
+                Ignore: {why} (in host.yaml, `unjudged` and `exempt.namespaces` decide what happens then)"
         )
     );
 }
@@ -151,7 +152,8 @@ fn a_start_without_its_policy_directory_has_what_was_in_force() {
 fn a_start_weakens_nothing_that_was_in_force() {
     let more = "stateDirectory: state\npolicyDirectory: policies";
     let installation = Installation::new(&format!(
-        "{more}\npolicies: [{{ name: a, module: policies/a.wasm, match: {{ namespaces: {{ exclude: [shop] }} }} }}]"
+        "{more}\npolicies: [{{ name: a, module: policies/a.wasm, match: {{ namespaces: {{ exclude: [shop] }} \
+            }} }}]"
     ));
     installation.policy("a", &version("version1"));
     drop(installation.start());

@@ -121,8 +121,8 @@ async fn a_host_that_is_killed_knows_what_it_answered_by() {
     for kill in 0..KILLS {
         let moment = Moment::of(kill);
         let mut process = installation.start();
-        let (door, _) = process.addresses();
-        let mut connection = client.connect(door, Protocol::Http1).await.unwrap();
+        let (webhook, _) = process.addresses();
+        let mut connection = client.connect(webhook, Protocol::Http1).await.unwrap();
         let first = ask(&mut connection).await.unwrap();
         assert!(!first.is_older_than(last), "{first:?} after {last:?} and a kill before {moment:?}");
         newer += u64::from(first != last);
@@ -156,8 +156,8 @@ async fn a_host_that_is_killed_knows_what_it_answered_by() {
         }
     }
     println!(
-        "{KILLS} kills over {} generations: {unfinished} while a file was written, {newer} starts with more than was \
-         answered last",
+        "{KILLS} kills over {} generations: {unfinished} while a file was written, {newer} starts with more \
+            than was answered last",
         last.generation
     );
 }
@@ -217,8 +217,8 @@ async fn code_that_was_replaced_is_unmapped() {
     const SWAPS: u64 = 30;
     let installation = installation();
     let mut process = installation.start();
-    let (door, _) = process.addresses();
-    let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+    let (webhook, _) = process.addresses();
+    let mut connection = installation.client().connect(webhook, Protocol::Http1).await.unwrap();
     ask(&mut connection).await.unwrap();
     let before = executable(&process);
     for number in 1..=SWAPS {
@@ -250,10 +250,13 @@ async fn a_state_directory_that_is_read_only_is_read() {
     command.args(["--user", "--map-root-user", "--mount", "--", "sh", "-euc", script, "sh", HOST]);
     command.args(["serve", "--config", "host.yaml"]).current_dir(installation.path("."));
     let mut process = Process::start(&mut command);
-    process.wait_for("the generation in force cannot be recorded in state, so the next start may not know it: Read-only file system");
+    process.wait_for(
+        "the generation in force cannot be recorded in state, so the next start may not know \
+        it: Read-only file system",
+    );
     process.wait_for("there is no control socket");
-    let (door, _) = process.addresses();
-    let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+    let (webhook, _) = process.addresses();
+    let mut connection = installation.client().connect(webhook, Protocol::Http1).await.unwrap();
     let first = ask(&mut connection).await.unwrap();
     assert_eq!((first.a, first.b), (0, 0));
     step(&installation, 2);
@@ -274,10 +277,10 @@ fn refusing(names: usize) -> Vec<Value> {
     (0..names).map(entry).collect()
 }
 
-/// bound: problem within, problem breaks, problems within, problems breaks
-/// bound: recorded-problems within, recorded-problems breaks, load-error within, load-error breaks
+/// limit: problem within, problem breaks, problems within, problems breaks
+/// limit: recorded-problems within, recorded-problems breaks, load-error within, load-error breaks
 #[test]
-fn problems_are_told_and_recorded_within_their_bounds() {
+fn problems_are_told_and_recorded_within_their_limits() {
     let installation = candidate::Installation::new("");
     let start = |refusing: Vec<Value>, missing: usize| {
         let missing =
@@ -327,7 +330,8 @@ fn record(number: u64, problems: Vec<String>, settings: Value) -> Record {
     let module = Component::new(b"module".to_vec());
     let policy = json!({
         "name": "p", "scope": Scope::default(), "mode": "enforce", "failurePolicy": "Fail",
-        "loaded": { "Ok": { "component": module.digest, "settings": settings, "limits": PolicyLimits::default() } },
+        "loaded": { "Ok": { "component": module.digest, "settings": settings,
+            "limits": PolicyLimits::default() } },
     });
     let publication =
         Publication { number, published: SystemTime::UNIX_EPOCH, cause: Cause::RolledBack { to: 1 } };
@@ -351,7 +355,7 @@ fn record(number: u64, problems: Vec<String>, settings: Value) -> Record {
     }
 }
 
-/// bound: record within, record breaks
+/// limit: record within, record breaks
 #[test]
 fn what_is_recorded_can_be_read_back_and_nothing_else_is() {
     let folder = tempfile::tempdir().unwrap();

@@ -58,7 +58,8 @@ impl Following {
 fn a_look_that_panics_is_told_and_not_the_last_one() {
     let settings = |reason: &str| {
         format!(
-            "    configure: {{ run: {{ log: [hello] }} }}\n    images: {{ '*': {{ outcome: allow, reason: {reason} }} }}"
+            "    configure: {{ run: {{ log: [hello] }} }}\n    images: {{ '*': {{ outcome: allow, reason: \
+                {reason} }} }}"
         )
     };
     let installation = Installation::new(&scripted_yaml(&settings("before")));

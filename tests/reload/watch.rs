@@ -267,7 +267,7 @@ fn a_file_that_is_being_written_is_waited_for() {
     });
 }
 
-/// bound: reload-pause within, reload-pause breaks
+/// limit: reload-pause within, reload-pause breaks
 #[test]
 fn a_storm_of_changes_costs_few_loads() {
     const PAUSE: Duration = Duration::from_millis(100);
@@ -370,7 +370,7 @@ fn what_has_just_changed_is_fresh() {
     assert_eq!(looks.written_until(&path, &path, now + 7 * second), None);
 }
 
-/// bound: write-pause within, write-pause breaks, write-time within, write-time breaks
+/// limit: write-pause within, write-pause breaks, write-time within, write-time breaks
 #[test]
 fn whoever_writes_is_not_waited_for_for_ever() {
     let (mut looks, file, begun) = (Looks::default(), PathBuf::from("/a"), Instant::now());
@@ -394,7 +394,7 @@ fn whoever_writes_is_not_waited_for_for_ever() {
     }
 }
 
-/// bound: written-files within, written-files breaks
+/// limit: written-files within, written-files breaks
 #[test]
 fn as_many_files_are_waited_for_as_a_set_has_policies() {
     let (mut looks, now) = (Looks::default(), Instant::now());
@@ -407,7 +407,7 @@ fn as_many_files_are_waited_for_as_a_set_has_policies() {
     assert!(!is_written(10_000));
 }
 
-/// bound: file-events within, file-events breaks
+/// limit: file-events within, file-events breaks
 #[test]
 fn as_many_changes_wait_as_the_system_keeps() {
     let mut changes = Changes::default();

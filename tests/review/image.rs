@@ -241,9 +241,9 @@ fn what_a_runtime_would_take_for_an_image_id_is_refused_before_it_is_judged() {
     }
 }
 
-/// bound: reference within, reference breaks
+/// limit: reference within, reference breaks
 #[test]
-fn a_reference_has_a_bound() {
+fn a_reference_has_a_limit() {
     let refusal = |bytes: usize| Image::parse(&"a".repeat(bytes)).unwrap_err().to_string();
     assert!(!refusal(4096).contains("4096"), "{}", refusal(4096));
     assert_eq!(refusal(4097), "the image reference has 4097 bytes: at most 4096 are allowed");

@@ -55,13 +55,13 @@ async fn a_policy_that_warns_at_load_is_shown_and_not_degraded() {
 /// The kubelet probes the admin listener for liveness. A client that leaves connections open there, with half
 /// a request or none, loses the oldest of them.
 ///
-/// bound: admin-connections within
-/// bound: admin-connections breaks
+/// limit: admin-connections within
+/// limit: admin-connections breaks
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_fills_the_admin_listener_keeps_nobody_out() {
     let installation = Installation::bare(json!({}));
     let mut process = installation.start();
-    let (door, admin) = process.addresses();
+    let (webhook, admin) = process.addresses();
     let mut open = Vec::new();
     for number in 0..64 {
         let mut stream = TcpStream::connect(admin).await.unwrap();
@@ -85,10 +85,10 @@ async fn who_fills_the_admin_listener_keeps_nobody_out() {
     }
     let began = Instant::now();
     while !closed(&mut open[69]).await {
-        assert!(began.elapsed() < Duration::from_secs(60), "a connection over the bound is kept");
+        assert!(began.elapsed() < Duration::from_secs(60), "a connection over the limit is kept");
     }
     process.wait_for("admin listener: all 64 connections are taken");
-    let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+    let mut connection = installation.client().connect(webhook, Protocol::Http1).await.unwrap();
     assert_eq!(connection.review("nginx").await.unwrap().status, 200);
 }
 

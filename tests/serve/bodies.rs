@@ -16,9 +16,9 @@ use crate::support::frames::{self, frame};
 use crate::support::{Installation, assert_none};
 
 /// A body that cannot be sent whole gets a response or is cut off, and the host continues to serve.
-/// bound: body-drain breaks
+/// limit: body-drain breaks
 #[tokio::test]
-async fn a_body_far_over_every_bound() {
+async fn a_body_far_over_every_limit() {
     let installation = Installation::new(json!({ "limits": { "body": "64Ki" } }));
     let server = installation.serve().await;
     for protocol in BOTH {
@@ -50,9 +50,9 @@ async fn a_body_far_over_every_bound() {
 }
 
 /// A client that is to read the response about the limit must be able to send its whole body first.
-/// bound: body-drain within
+/// limit: body-drain within
 #[tokio::test]
-async fn a_body_over_its_bound_is_read_to_its_end() {
+async fn a_body_over_its_limit_is_read_to_its_end() {
     let installation = Installation::new(json!({ "limits": { "body": "64Ki" } }));
     let server = installation.serve().await;
     for protocol in BOTH {
@@ -98,7 +98,7 @@ async fn a_client_that_hangs_up_half_way() {
     assert_eq!(answer.json()["status"]["allowed"], true);
 }
 
-/// bound: body-time breaks
+/// limit: body-time breaks
 #[tokio::test]
 async fn a_client_that_stalls_half_way_is_denied() {
     let installation = Installation::new(json!({}));
@@ -120,7 +120,7 @@ async fn a_client_that_stalls_half_way_is_denied() {
     assert!(began.elapsed() < Duration::from_secs(30), "the apiserver has given up: {:?}", began.elapsed());
 }
 
-/// bound: body-time within
+/// limit: body-time within
 #[tokio::test]
 async fn a_body_may_take_its_time() {
     let installation = Installation::new(json!({}));
@@ -141,9 +141,9 @@ async fn a_body_may_take_its_time() {
     assert!(std::str::from_utf8(&answer).unwrap().contains("\"allowed\":true"), "{answer:?}");
 }
 
-/// bound: headers within, headers breaks
+/// limit: headers within, headers breaks
 #[tokio::test]
-async fn headers_have_a_bound() {
+async fn headers_have_a_limit() {
     let installation = Installation::new(json!({}));
     let server = installation.serve().await;
     for protocol in BOTH {
@@ -156,7 +156,7 @@ async fn headers_have_a_bound() {
     }
 }
 
-/// bound: streams within, streams breaks
+/// limit: streams within, streams breaks
 #[tokio::test]
 async fn a_connection_has_so_many_streams() {
     let installation = Installation::new(json!({}));

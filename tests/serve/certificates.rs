@@ -232,8 +232,8 @@ async fn no_session_is_resumed() {
     }
 }
 
-/// bound: authority-names within
-/// bound: authority-names breaks
+/// limit: authority-names within
+/// limit: authority-names breaks
 #[tokio::test]
 async fn clients_connect_however_many_authorities_there_are() {
     let installation = Installation::bare(json!({}));

@@ -48,7 +48,7 @@ fn seconds(from: u64, to: u64) -> std::ops::Range<Duration> {
     Duration::from_secs(from)..Duration::from_secs(to)
 }
 
-/// bound: headers-time within
+/// limit: headers-time within
 #[tokio::test]
 async fn headers_may_take_their_time() {
     let (_installation, _server, mut stream) = raw().await;
@@ -72,7 +72,7 @@ async fn headers_may_take_their_time() {
 /// Headers that never end are cut off: of the first request and of later ones, in one piece with the previous
 /// request or not, all at once and byte by byte.
 ///
-/// bound: headers-time breaks
+/// limit: headers-time breaks
 #[tokio::test]
 async fn headers_that_never_end_are_cut_off() {
     const PART: &[u8] = b"POST / HTTP/1.1\r\n";
@@ -132,7 +132,7 @@ async fn fill(stream: &mut TlsStream<TcpStream>) -> usize {
     written
 }
 
-/// bound: stall-time within
+/// limit: stall-time within
 #[tokio::test]
 async fn answers_may_wait_to_be_taken() {
     let (_installation, _server, mut stream) = raw().await;
@@ -143,7 +143,7 @@ async fn answers_may_wait_to_be_taken() {
     assert_eq!(answers(stream, asked).await, asked);
 }
 
-/// bound: stall-time breaks
+/// limit: stall-time breaks
 #[tokio::test]
 async fn who_takes_no_answers_is_cut_off() {
     let (_installation, _server, mut stream) = raw().await;
@@ -173,7 +173,7 @@ async fn answers(stream: TlsStream<TcpStream>, wanted: usize) -> usize {
 
 /// A connection in use gets its last response before it is closed. An idle one is closed soon.
 ///
-/// bound: linger within, linger breaks
+/// limit: linger within, linger breaks
 #[tokio::test]
 async fn who_is_idle_when_the_host_stops_is_answered_once_more() {
     for asked in [true, false] {
@@ -218,7 +218,7 @@ async fn who_enters_while_the_host_stops_is_served() {
 
 /// An HTTP/2 client has to reply before its connection can be closed gracefully.
 ///
-/// bound: farewell-time within, farewell-time breaks
+/// limit: farewell-time within, farewell-time breaks
 #[tokio::test]
 async fn who_does_not_let_go_is_cut_off() {
     for lets_go in [true, false] {
@@ -245,7 +245,7 @@ async fn who_does_not_let_go_is_cut_off() {
 
 /// A shutdown does not wait for slow reviews beyond its limit, and reports that.
 ///
-/// bound: stop-time breaks
+/// limit: stop-time breaks
 #[tokio::test]
 async fn stopping_does_not_wait_for_ever() {
     let installation = Installation::never_ending("2s", json!({ "limits": { "reviewDeadline": "25s" } }));
@@ -272,7 +272,7 @@ async fn stopping_does_not_wait_for_ever() {
 /// New TLS material is for new connections, and older connections end. An HTTP/2 client gets a GOAWAY at
 /// once. HTTP/1.1 has no such message, so the connection is kept until its next use or a long idle time.
 ///
-/// bound: retire-time within, retire-time breaks
+/// limit: retire-time within, retire-time breaks
 #[tokio::test]
 async fn connections_of_older_material_are_let_go() {
     let installation = Installation::bare(json!({}));

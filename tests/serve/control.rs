@@ -130,10 +130,10 @@ fn answer(mut stream: UnixStream, request: &[u8]) -> String {
     answer
 }
 
-/// bound: control-request within, control-request breaks, control-connections within
-/// bound: control-connections breaks, control-time within, control-time breaks
+/// limit: control-request within, control-request breaks, control-connections within
+/// limit: control-connections breaks, control-time within, control-time breaks
 #[test]
-fn the_socket_is_bounded() {
+fn the_socket_is_limited() {
     let (installation, _process) = serving();
     let mode = std::fs::metadata(installation.path("state/control.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -172,9 +172,9 @@ fn the_socket_is_bounded() {
 async fn a_host_that_drains_says_so() {
     let installation = Installation::never_ending("8s", json!({ "stateDirectory": "state" }));
     let mut process = installation.start();
-    let (door, admin) = process.addresses();
+    let (webhook, admin) = process.addresses();
     assert!(!host(&installation, "status").1.contains("draining"));
-    let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+    let mut connection = installation.client().connect(webhook, Protocol::Http1).await.unwrap();
     let asked = tokio::spawn(async move { connection.review("nginx").await });
     process.signal(rustix::process::Signal::TERM);
     process.wait_for("SIGTERM: finishing the reviews under way");

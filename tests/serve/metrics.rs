@@ -328,9 +328,9 @@ async fn labels_are_those_of_the_table() {
 }
 
 /// The number of distinct codes of a policy is limited; all others share one label.
-/// bound: codes within, codes breaks
+/// limit: codes within, codes breaks
 #[tokio::test]
-async fn codes_are_bounded() {
+async fn codes_are_limited() {
     let images: serde_json::Map<String, Value> = (0..40)
         .map(|number| {
             let script = json!({ "outcome": "allow", "code": format!("code-{number}") });

@@ -36,7 +36,7 @@ fn malformed(streams: u32) -> Vec<u8> {
     (0..streams).flat_map(|number| frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &block)).collect()
 }
 
-/// bound: resets within, resets breaks, stream-errors within, stream-errors breaks
+/// limit: resets within, resets breaks, stream-errors within, stream-errors breaks
 #[tokio::test]
 async fn who_resets_streams_again_and_again_is_cut_off() {
     let installation = Installation::bare(json!({}));
@@ -175,9 +175,9 @@ fn another(installation: &Installation, name: &str) -> Client {
 
 /// A client that uses up its share gets an error, and no other client is affected.
 ///
-/// bound: under-way within, under-way breaks
+/// limit: under-way within, under-way breaks
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_under_way_have_a_common_bound() {
+async fn requests_under_way_have_a_common_limit() {
     let mut host = Asked::start(json!({})).await;
     let greedy = another(&host.installation, "greedy");
     let mut connection = greedy.connect(host.address, Protocol::Http2).await.unwrap();
@@ -282,7 +282,7 @@ async fn who_holds_much_keeps_nobody_else_from_being_answered() {
 
 /// The time limit of a response counts from its head, whatever the client does to its windows meanwhile.
 ///
-/// bound: stall-time within, stall-time breaks
+/// limit: stall-time within, stall-time breaks
 #[tokio::test]
 async fn a_response_that_is_not_taken_ends_its_connection() {
     for (window, drips) in [(0, false), (1, false), (0, true)] {

@@ -81,7 +81,7 @@ async fn stops_cleanly(signal: Signal, name: &str) {
     assert!(said.contains("stopped: every review under way was answered"), "{said}");
 }
 
-/// bound: stop-time within
+/// limit: stop-time within
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_drains() {
     stops_cleanly(Signal::TERM, "SIGTERM").await;
@@ -104,10 +104,10 @@ async fn a_service_manager_that_does_not_listen_holds_nobody_up() {
     let mut command = Command::new(HOST);
     command.args(["serve", "--config"]).arg(installation.path("host.yaml")).env("NOTIFY_SOCKET", socket);
     let mut process = Process::start(&mut command);
-    let (door, _) = process.addresses();
+    let (webhook, _) = process.addresses();
     process.wait_for("the service manager cannot be told: ");
     let asked = async {
-        let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+        let mut connection = installation.client().connect(webhook, Protocol::Http1).await.unwrap();
         assert_eq!(connection.review("nginx").await.unwrap().status, 200);
     };
     tokio::time::timeout(Duration::from_secs(60), asked).await.expect("it does not serve");
@@ -168,7 +168,7 @@ fn a_start_that_is_refused_is_explained() {
     let taken = taken.local_addr().unwrap();
     for (what, changes, expected) in [
         (
-            "the door's port is taken",
+            "the webhook's port is taken",
             json!({ "listen": taken }),
             format!("host: cannot listen on {taken} (`listen`): another program listens there"),
         ),
@@ -222,7 +222,7 @@ fn a_host_yaml_that_cannot_be_read_is_named() {
     }
 }
 
-/// bound: queue breaks
+/// limit: queue breaks
 #[tokio::test]
 async fn overload_is_429_without_retry_after() {
     let changes = json!({ "limits": { "queue": 0, "concurrentReviews": 1 } });
@@ -295,7 +295,7 @@ async fn a_slow_body_is_judged_by_the_newest_set() {
 }
 
 /// A review that began under the limits of an older generation counts among those of the newer one.
-/// bound: queue within
+/// limit: queue within
 #[tokio::test]
 async fn limits_hold_across_a_reload() {
     let changes = json!({ "limits": { "queue": 0, "concurrentReviews": 1 } });
@@ -330,7 +330,7 @@ async fn limits_hold_across_a_reload() {
 /// Two reviews of three seconds each run one after the other with one slot, and at the same time with three,
 /// of which slow reviews may take two.
 ///
-/// bound: concurrent-reviews within, concurrent-reviews breaks, queue within
+/// limit: concurrent-reviews within, concurrent-reviews breaks, queue within
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn so_many_reviews_run_at_once() {
     for concurrent in [1, 3] {
@@ -434,7 +434,7 @@ async fn the_admin_listener_answers_under_its_own_names_only() {
 async fn whoever_asks_for_pages_without_end_holds_up_no_review() {
     let installation = Installation::bare(json!({}));
     let mut process = installation.start();
-    let (door, admin) = process.addresses();
+    let (webhook, admin) = process.addresses();
     let tasks = std::path::PathBuf::from(format!("/proc/{}/task", process.id()));
     let nice = || {
         std::fs::read_dir(&tasks).unwrap().find_map(|task| {
@@ -448,7 +448,7 @@ async fn whoever_asks_for_pages_without_end_holds_up_no_review() {
     get(admin, "/livez").await.unwrap();
     assert_eq!(nice(), Some(10));
 
-    let mut connection = installation.client().connect(door, Protocol::Http1).await.unwrap();
+    let mut connection = installation.client().connect(webhook, Protocol::Http1).await.unwrap();
     let mut pages = std::collections::BTreeSet::new();
     let began = Instant::now();
     let mut asked = 0;

@@ -28,21 +28,21 @@ fn activated(installation: &Installation, names: &str) -> (SocketAddr, Process) 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_manager_gives_sockets() {
     let installation = Installation::bare(json!({}));
-    for names in ["", "LISTEN_FDNAMES=door", "LISTEN_FDNAMES=image-policy-host.socket"] {
+    for names in ["", "LISTEN_FDNAMES=webhook", "LISTEN_FDNAMES=image-policy-host.socket"] {
         let (address, mut process) = activated(&installation, names);
         // Connected before the host accepts.
         let client = installation.client();
         let asked = tokio::spawn(async move {
             client.connect(address, Protocol::Http2).await.unwrap().review("nginx").await
         });
-        let (door, _) = process.addresses();
-        assert_eq!(door, address, "{names}");
+        let (webhook, _) = process.addresses();
+        assert_eq!(webhook, address, "{names}");
         assert_eq!(asked.await.unwrap().unwrap().status, 200);
     }
     let (address, mut process) = activated(&installation, "LISTEN_FDNAMES=admin");
-    let (door, admin) = process.addresses();
+    let (webhook, admin) = process.addresses();
     assert_eq!(admin, address);
-    assert_ne!(door, address);
+    assert_ne!(webhook, address);
     let socket = tempfile::NamedTempFile::new().unwrap();
     let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve --config \"$1\" 3<&0";
     let mut command = Command::new("sh");

@@ -75,8 +75,8 @@ struct ServerCase {
     /// Part of the message about the file. Without it the host serves.
     refused: Option<String>,
     #[serde(default)]
-    #[expect(dead_code, reason = "for the count of tests that every bound has")]
-    bound: String,
+    #[expect(dead_code, reason = "for the count of tests that every limit has")]
+    limit: String,
 }
 
 #[derive(Deserialize)]
@@ -195,8 +195,8 @@ async fn what_is_no_tls_is_told_apart_in_the_log() {
 }
 
 /// From here on the clock jumps whenever there is nothing else to do, so long waits take no time.
-/// bound: idle-time within
-/// bound: idle-time breaks
+/// limit: idle-time within
+/// limit: idle-time breaks
 #[tokio::test]
 async fn an_idle_connection_outlives_the_apiservers_own_timer() {
     const APISERVER_CLOSES_AFTER: Duration = Duration::from_secs(90);
@@ -220,7 +220,7 @@ async fn an_idle_connection_outlives_the_apiservers_own_timer() {
     }
 }
 
-/// bound: handshake-time breaks
+/// limit: handshake-time breaks
 #[tokio::test]
 async fn a_handshake_that_stalls_is_cut_off() {
     let installation = Installation::bare(json!({}));
@@ -238,8 +238,8 @@ async fn a_handshake_that_stalls_is_cut_off() {
     }
 }
 
-/// bound: connections within
-/// bound: connections breaks
+/// limit: connections within
+/// limit: connections breaks
 #[tokio::test]
 async fn connections_wait_for_room() {
     let installation = Installation::bare(json!({ "limits": { "connections": 2 } }));
@@ -261,7 +261,7 @@ async fn connections_wait_for_room() {
     assert_eq!(second.review("nginx").await.unwrap().status, 200);
 }
 
-/// bound: entering breaks
+/// limit: entering breaks
 #[tokio::test]
 async fn connections_without_a_handshake_keep_nobody_out() {
     let installation = Installation::bare(json!({ "limits": { "connections": 2 } }));
@@ -279,7 +279,7 @@ async fn connections_without_a_handshake_keep_nobody_out() {
     assert_eq!(closed.unwrap().unwrap_or(0), 0);
 }
 
-/// bound: handshake-time within, entering within
+/// limit: handshake-time within, entering within
 #[tokio::test]
 async fn who_is_slow_to_enter_is_waited_for() {
     let installation = Installation::bare(json!({}));

@@ -163,7 +163,7 @@ async fn an_expired_certificate_is_not_served_on_a_kept_connection() {
 /// New certificates of the host only close the connections of a client that is trusted as before. A client
 /// that keeps sending requests gets responses for a short time.
 #[tokio::test]
-async fn the_end_of_a_connection_is_bounded_from_its_beginning() {
+async fn the_end_of_a_connection_is_limited_from_its_beginning() {
     let installation = named();
     let mut server = installation.serve().await;
     let mut silent = Silent::new(&installation.client(), &server).await;

@@ -21,8 +21,8 @@ struct Case {
     #[expect(dead_code, reason = "for the reader of the case")]
     why: String,
     #[serde(default)]
-    #[expect(dead_code, reason = "for the count of tests that every bound has")]
-    bound: String,
+    #[expect(dead_code, reason = "for the count of tests that every limit has")]
+    limit: String,
     request: Sent,
     answer: Expected,
 }

@@ -49,8 +49,8 @@ async fn nothing_is_lost_when_it_is_stopped() {
     assert_eq!(lines[500]["images"][0]["original"], "image-499");
 }
 
-/// bound: decision-log-file within, decision-log-file breaks
-/// bound: decision-log-files within, decision-log-files breaks
+/// limit: decision-log-file within, decision-log-file breaks
+/// limit: decision-log-files within, decision-log-files breaks
 #[tokio::test]
 async fn files_are_rotated_and_the_oldest_goes() {
     let log = json!({ "directory": "decisions", "fileSize": "1Mi", "files": 3 });
@@ -151,7 +151,7 @@ fn at_once(queue: usize, count: u64, reviewed: &Arc<Reviewed>) -> (u64, u64) {
     (state.written, state.dropped)
 }
 
-/// bound: decision-log-queue within, decision-log-queue breaks
+/// limit: decision-log-queue within, decision-log-queue breaks
 #[test]
 fn what_finds_the_queue_full_is_dropped_and_counted() {
     let reviewed = reviewed(&Ids::default(), 10);
@@ -163,9 +163,9 @@ fn what_finds_the_queue_full_is_dropped_and_counted() {
 /// The queue is limited in bytes, whatever the size of a review. Another process has the lock, so nothing is
 /// written.
 ///
-/// bound: decision-log-memory within, decision-log-memory breaks
+/// limit: decision-log-memory within, decision-log-memory breaks
 #[test]
-fn what_waits_is_bounded_in_bytes() {
+fn what_waits_is_limited_in_bytes() {
     let large = reviewed(&Ids::default(), 512 << 10);
     assert_eq!(at_once(65_536, 50, &large), (50, 0));
     let folder = tempfile::tempdir().unwrap();

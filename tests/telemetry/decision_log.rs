@@ -275,7 +275,7 @@ async fn it_comes_moves_and_goes_with_host_yaml() {
     assert_eq!((mode(installation.path("decisions")), mode(installation.path(FILE))), (0o700, 0o600));
 }
 
-/// bound: decision-log-line within, decision-log-line breaks
+/// limit: decision-log-line within, decision-log-line breaks
 #[tokio::test]
 async fn a_line_over_its_bound_leaves_out_what_it_can() {
     let log = json!({ "directory": "decisions" });

@@ -70,7 +70,7 @@ fn a_log_without_files_has_no_records() {
     assert_eq!(ids(folder.path(), patient()), []);
 }
 
-/// bound: replay-file within, replay-file breaks
+/// limit: replay-file within, replay-file breaks
 #[test]
 fn of_each_file_only_the_end_is_read() {
     let garbage = "x".repeat(1023) + "\n";
@@ -83,7 +83,7 @@ fn of_each_file_only_the_end_is_read() {
     }
 }
 
-/// bound: replay-lines within, replay-lines breaks
+/// limit: replay-lines within, replay-lines breaks
 #[test]
 fn lines_that_hold_nothing_count() {
     for (lines, found) in [(49_999, true), (50_000, false)] {
@@ -92,7 +92,7 @@ fn lines_that_hold_nothing_count() {
     }
 }
 
-/// bound: replay-time within, replay-time breaks
+/// limit: replay-time within, replay-time breaks
 #[test]
 fn reading_ends_in_time() {
     let (folder, id) = log_before("");

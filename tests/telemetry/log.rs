@@ -97,7 +97,7 @@ async fn text_is_for_people() {
     assert!(!line.contains('\u{1b}'), "colours are for terminals: {line:?}");
 }
 
-/// bound: lines within, lines breaks
+/// limit: lines within, lines breaks
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_denials_is_some_lines_and_one_that_counts_the_rest() {
     const FLOOD: u64 = 2000;
@@ -135,7 +135,7 @@ async fn a_flood_of_denials_is_some_lines_and_one_that_counts_the_rest() {
 }
 
 /// A reader of the log that stops reading delays no review.
-/// bound: log-buffer within, log-buffer breaks
+/// limit: log-buffer within, log-buffer breaks
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_nobody_reads_holds_up_nobody() {
     let installation = Installation::bare(json!({}));

@@ -42,8 +42,8 @@ pub enum FolderError {
     NoFolder(String),
     /// A folder or a symbolic link on the way belongs to another user.
     #[error(
-        "{path} belongs to another user (uid {uid}), who can exchange its content: use `chown {wanted} {path}`, or name \
-         another folder"
+        "{path} belongs to another user (uid {uid}), who can exchange its content: use `chown {wanted} \
+            {path}`, or name another folder"
     )]
     Foreign {
         /// The folder or link.
@@ -55,8 +55,8 @@ pub enum FolderError {
     },
     /// Other users can write a folder on the way.
     #[error(
-        "others can write {path} (mode {mode:04o}) and so exchange its content: use `chmod {remedy} {path}`, or name \
-         another folder"
+        "others can write {path} (mode {mode:04o}) and so exchange its content: use `chmod {remedy} {path}`, \
+            or name another folder"
     )]
     Writable {
         /// The folder.

@@ -275,8 +275,8 @@ impl Trial {
         let why = match self.of.config.on_difference {
             OnDifference::Hold if !differences.is_empty() => format!("it decides otherwise: {differences}"),
             OnDifference::Hold if differences.tell_nothing() => format!(
-                "whether it decides otherwise is not known, since none of the reviews that it was tried on was \
-                 judged in time: {differences}"
+                "whether it decides otherwise is not known, since none of the reviews that it was tried on \
+                    was judged in time: {differences}"
             ),
             _ => return Ruling::Swap(differences),
         };

@@ -232,8 +232,8 @@ const TOLD: usize = 8;
 
 /// Describes the replacement of a generation whose record is damaged, and the next step for the operator.
 fn instead(damaged: u64, newest: Option<&Record>) -> String {
-    const FORGOTTEN: &str = "if it was a rollback, or held a candidate, that is forgotten: see `host status`, \
-                             and put back what is to be in force with `host rollback --to NUMBER`";
+    const FORGOTTEN: &str = "if it was a rollback, or held a candidate, that is forgotten: see `host \
+        status`, and put back what is to be in force with `host rollback --to NUMBER`";
     match newest.map(|newest| newest.summary.publication.number) {
         _ if !is_number(damaged) => "generations are counted on without it".to_owned(),
         Some(newest) if newest > damaged => "there are later ones: remove the file".to_owned(),
@@ -252,7 +252,8 @@ fn cache(state: Option<&StateDirectory>, bytes: u64, lasting: &mut Vec<Problem>)
             Ok(cache) => return Ok(cache),
             Err(error) => {
                 let what = format!(
-                    "what is compiled cannot be kept there, so it is compiled again at the next start: {error}"
+                    "what is compiled cannot be kept there, so it is compiled again at the next start: \
+                        {error}"
                 );
                 lasting.push(Problem::new(Subject::file(&folder), what));
             }
@@ -260,8 +261,8 @@ fn cache(state: Option<&StateDirectory>, bytes: u64, lasting: &mut Vec<Problem>)
     }
     let cache = Cache::temporary(bytes)?;
     tracing::info!(
-        "compiled policies are kept until the host stops: without a usable `stateDirectory` there is no place \
-         for them"
+        "compiled policies are kept until the host stops: without a usable `stateDirectory` there is no \
+            place for them"
     );
     Ok(cache)
 }

@@ -125,8 +125,8 @@ impl Watcher {
         let mut files = places.files.clone();
         files.extend(seen.looks.paths());
         let looks: Vec<_> = files.into_iter().map(|path| (fingerprint(&path), path)).collect();
-        // Events of the changes before these fingerprints arrive with this. An event may also belong to a change
-        // that only the next pass sees.
+        // Events of the changes before these fingerprints arrive with this. An event may also belong to a
+        // change that only the next pass sees.
         seen.catch_up();
         for (fingerprint, path) in looks {
             let kept = places.files.contains(&path);
@@ -195,8 +195,9 @@ impl Seen {
                 Ok(events) => self.events = Some(events),
                 Err(error) => {
                     self.trouble = Some(format!(
-                        "changed files are found only every {poll} s, since the system reports no changes: {error} (raise \
-                         `sysctl fs.inotify.max_user_instances`, or the limit of open files)"
+                        "changed files are found only every {poll} s, since the system reports no changes: \
+                            {error} (raise `sysctl fs.inotify.max_user_instances`, or the limit of open \
+                            files)"
                     ));
                 }
             }
@@ -210,7 +211,8 @@ impl Seen {
             };
             let directory = text::path(&directory);
             format!(
-                "changes in {directory} are found only every {poll} s, since it cannot be watched: {error} ({remedy})"
+                "changes in {directory} are found only every {poll} s, since it cannot be watched: {error} \
+                    ({remedy})"
             )
         });
         if heard.missed {

@@ -30,14 +30,14 @@ pub enum ListenError {
 #[derive(Debug, Default)]
 pub struct Sockets {
     /// For reviews.
-    pub door: Option<TcpListener>,
+    pub webhook: Option<TcpListener>,
     /// For health and status.
     pub admin: Option<TcpListener>,
 }
 
 impl Sockets {
-    /// Takes the sockets that the service manager passes (sd_listen_fds(3)): those named `door` and `admin`,
-    /// or the first and the second. Call before any thread starts.
+    /// Takes the sockets that the service manager passes (sd_listen_fds(3)): those named `webhook` and
+    /// `admin`, or the first and the second. Call before any thread starts.
     ///
     /// # Errors
     /// Returns an error if the service manager passes any other socket.
@@ -47,16 +47,16 @@ impl Sockets {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let names: Vec<&str> = names.split(':').collect();
         let mut given = ListenFd::from_env();
-        let named = names.iter().any(|name| ["door", "admin"].contains(name));
+        let named = names.iter().any(|name| ["webhook", "admin"].contains(name));
         let mut sockets = Sockets::default();
         for index in 0..given.len() {
             let socket =
                 given.take_tcp_listener(index).map_err(|error| ListenError::Given(error.to_string()))?;
-            let unnamed = ["door", "admin"];
+            let unnamed = ["webhook", "admin"];
             let name = if named { names.get(index) } else { unnamed.get(index) };
             let name = name.copied().unwrap_or_default();
             let place = match name {
-                "door" => &mut sockets.door,
+                "webhook" => &mut sockets.webhook,
                 "admin" => &mut sockets.admin,
                 other => return Err(ListenError::Given(format!("socket {} is named `{other}`", index + 1))),
             };
@@ -74,10 +74,10 @@ impl Sockets {
     /// Returns an error if a new socket cannot be opened.
     pub fn or_bind(
         self,
-        door: SocketAddr,
+        webhook: SocketAddr,
         admin: SocketAddr,
     ) -> Result<(TcpListener, TcpListener), ListenError> {
-        Ok((one(self.door, door, "listen")?, one(self.admin, admin, "admin.listen")?))
+        Ok((one(self.webhook, webhook, "listen")?, one(self.admin, admin, "admin.listen")?))
     }
 }
 

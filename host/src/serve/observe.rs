@@ -87,7 +87,8 @@ impl Host {
             macro_rules! write {
                 ($weight:ident, $write:ident) => {
                     if self.writes(Weight::$weight, Kind::Policy) {
-                        tracing::$write!(target: "policy", policy, image = shown(), review = %reviewed.id, "{message}");
+                        tracing::$write!(target: "policy", policy, image = shown(), review = %reviewed.id,
+                            "{message}");
                     }
                 };
             }
@@ -117,7 +118,8 @@ impl Host {
                         image = shown(),
                         policy,
                         reason = said.reason(),
-                        namespace = text::escape_and_truncate(&reviewed.review.namespace, limits::NAMESPACE.size()),
+                        namespace = text::escape_and_truncate(&reviewed.review.namespace,
+                            limits::NAMESPACE.size()),
                         generation = reviewed.generation(),
                         review = %reviewed.id,
                         "would deny, but for mode audit of the policy"

@@ -80,10 +80,10 @@ pub fn run(
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         };
-        let (door, admin) = (listeners.door.local_addr()?, listeners.admin.local_addr()?);
+        let (webhook, admin) = (listeners.webhook.local_addr()?, listeners.admin.local_addr()?);
         let reload = ReloadThread::start(reloader, handle, &host)?;
-        tracing::info!("serving ImageReview at https://{door}, health and status at http://{admin}");
-        ready(door);
+        tracing::info!("serving ImageReview at https://{webhook}, health and status at http://{admin}");
+        ready(webhook);
         systemd::tell(State::Ready);
         Ok(listeners.serve(host, status, stop, reload).await)
     });
@@ -94,7 +94,7 @@ pub fn run(
 
 /// The listeners of a host.
 struct Listeners {
-    door: TcpListener,
+    webhook: TcpListener,
     admin: TcpListener,
 }
 
@@ -102,8 +102,8 @@ impl Listeners {
     /// Takes the given sockets, and binds the others.
     fn open(given: Sockets, config: &Config) -> Result<Listeners, RunError> {
         let serving = config.require_serving().map_err(StartError::from)?;
-        let (door, admin) = given.or_bind(serving.listen, config.admin_listen)?;
-        Ok(Listeners { door: asynchronous(door)?, admin: asynchronous(admin)? })
+        let (webhook, admin) = given.or_bind(serving.listen, config.admin_listen)?;
+        Ok(Listeners { webhook: asynchronous(webhook)?, admin: asynchronous(admin)? })
     }
 
     /// Serves until a stop signal, then drains, and ends the other parts of the host.
@@ -116,7 +116,7 @@ impl Listeners {
     ) -> Stopped {
         let admin = tokio::spawn(serve_admin(self.admin, Arc::clone(&host)));
         let drained = tokio::select! {
-            drained = serve(self.door, Arc::clone(&host), stop.begin_drain(&host)) => drained,
+            drained = serve(self.webhook, Arc::clone(&host), stop.begin_drain(&host)) => drained,
             never = notify_watchdog(status) => match never {},
         };
         host.close().await;

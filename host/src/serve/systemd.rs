@@ -48,8 +48,8 @@ pub fn tell(state: State) {
     }
 }
 
-/// Sends without waiting, unlike `sd_notify::notify`: a service manager that does not read its socket must not
-/// block the host.
+/// Sends without waiting, unlike `sd_notify::notify`: a service manager that does not read its socket must
+/// not block the host.
 fn send(socket: &OsStr, state: State) -> io::Result<()> {
     let sender = UnixDatagram::unbound()?;
     sender.set_nonblocking(true)?;

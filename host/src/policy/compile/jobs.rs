@@ -172,10 +172,9 @@ impl Shared {
             }
             if let Some((policy, component)) = snapshot
                 && let Some(policy) = policy.upgrade()
+                && let Err(panicked) = isolate::run(|| self.snapshot(&policy, &component))
             {
-                if let Err(panicked) = isolate::run(|| self.snapshot(&policy, &component)) {
-                    policy.decide_snapshot(Err(panicked.into()));
-                }
+                policy.decide_snapshot(Err(panicked.into()));
             }
         }
     }

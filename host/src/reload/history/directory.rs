@@ -151,9 +151,9 @@ impl StateDirectory {
         let is_sound = self.folder.stands() && self.lock.holds(&self.folder);
         (!is_sound).then(|| {
             format!(
-                "{}: it was removed or replaced while this host serves from it, so another host can use it at \
-                 the same time, `host status` may not find this one, and what was in force before may be lost \
-                 for the next start",
+                "{}: it was removed or replaced while this host serves from it, so another host can use it \
+                    at the same time, `host status` may not find this one, and what was in force before may \
+                    be lost for the next start",
                 text::path(&self.path)
             )
         })

@@ -90,7 +90,8 @@ impl Places {
             }
             match kind {
                 Ok(kind) if kind.is_symlink() => self.file(&folder.join(name)),
-                // A folder too: it may have the name of a component, and its age decides when that is reported.
+                // A folder too: it may have the name of a component, and its age decides when that is
+                // reported.
                 _ => {
                     self.files.insert(folder.join(name));
                 }

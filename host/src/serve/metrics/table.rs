@@ -37,7 +37,8 @@ pub struct Group {
 }
 
 macro_rules! metrics {
-    ($($title:literal { $($constant:ident = $kind:ident $name:literal [$($label:literal)*] $help:literal;)* })*) => {
+    ($($title:literal { $($constant:ident =
+        $kind:ident $name:literal [$($label:literal)*] $help:literal;)* })*) => {
         $($(pub(crate) const $constant: Metric =
             Metric { name: $name, help: $help, kind: Kind::$kind, labels: &[$($label),*] };)*)*
 
