@@ -86,10 +86,11 @@ fn a_settings_error_points_into_host_yaml() {
 /// host.yaml has no such place.
 #[test]
 fn a_settings_error_in_a_text_points_into_the_text() {
-    let settings = "    images:\n      a: { reason: plain text }\n      b:\n        reason: |\n first\n \
-                 second\n    configure:\n      errors:\n      - { pointer: /images/b/reason, message: wrong, \
-                 position: [2, 3] }\n      - { pointer: /images/a/reason, message: bad, position: [1, 7] }\n \
-                 - { pointer: /images/a/reason, message: none, position: [2, 0] }";
+    let settings = "    images:\n      a: { reason: plain text }\n      b:\n        reason: |\n\
+        \u{20}         first\n          second\n    configure:\n      errors:\n\
+        \u{20}     - { pointer: /images/b/reason, message: wrong, position: [2, 3] }\n\
+        \u{20}     - { pointer: /images/a/reason, message: bad, position: [1, 7] }\n\
+        \u{20}     - { pointer: /images/a/reason, message: none, position: [2, 0] }";
     let installation = Installation::new(&scripted_yaml(settings));
     let started = installation.start();
     let problems = installation.problems(&started);

@@ -101,8 +101,19 @@ pub(crate) fn config(mut host: Value) -> Config {
 
 /// Makes the first generation of a host.yaml, with its problems.
 pub(crate) fn candidate(host: Value) -> Candidate {
-    let candidate = assemble(preparer(), &config(host), Fallback::LastGood(None), &mut Default::default());
-    candidate.unwrap_or_else(|problem| panic!("{problem}"))
+    let config = config(host);
+    let waits = |candidate: &Candidate| {
+        candidate.problems.iter().any(|problem| problem.what.ends_with(&LoadError::Preparing.to_string()))
+    };
+    // A start gives up waiting before all components of all tests are compiled.
+    let until = Instant::now() + Duration::from_secs(600);
+    loop {
+        let candidate = assemble(preparer(), &config, Fallback::LastGood(None), &mut Default::default());
+        let candidate = candidate.unwrap_or_else(|problem| panic!("{problem}"));
+        if !waits(&candidate) || Instant::now() > until {
+            return candidate;
+        }
+    }
 }
 
 /// Makes the first generation of a host.yaml. Panics if it has problems.

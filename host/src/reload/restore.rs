@@ -24,16 +24,11 @@ pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, 
     });
     let mut loaded = preparer.load_all(&wanted.collect::<Vec<_>>(), until).into_iter();
     let entries = policies.iter().zip(&components).map(|(policy, component)| {
-        entry(
-            policy,
-            match component {
-                // `load_all` returns one result for each component.
-                Ok(_) => {
-                    loaded.next().unwrap_or(Err(LoadError::Preparing)).map_err(|error| error.to_string())
-                }
-                Err(error) => Err(error.to_string()),
-            },
-        )
+        let loaded = component.as_ref().map_err(RestoreError::clone).and_then(|_| {
+            // `load_all` returns one result for each component.
+            Ok(loaded.next().unwrap_or(Err(LoadError::Preparing))?)
+        });
+        entry(policy, loaded)
     });
     let entries = entries.collect();
     PolicySet::new(record.content.rules.clone(), record.content.limits.clone(), entries)
@@ -61,11 +56,11 @@ pub(super) fn restored(
         // `load_all` returns one result for each component.
         Ok(loaded.unwrap_or(Err(LoadError::Preparing))?)
     });
-    entry(policy, loaded.map_err(|error| error.to_string()))
+    entry(policy, loaded)
 }
 
 /// Reason why a recorded policy is not loaded.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 enum RestoreError {
     /// A policy that was not loaded when it was recorded, for this reason.
     #[error(transparent)]
@@ -95,13 +90,13 @@ fn recorded<'a>(
     Ok((version, component))
 }
 
-fn entry(policy: &PolicyContent, loaded: Result<Arc<Policy>, String>) -> Entry {
+fn entry(policy: &PolicyContent, loaded: Result<Arc<Policy>, RestoreError>) -> Entry {
     Entry {
         name: policy.name.clone(),
         scope: policy.scope.clone(),
         mode: policy.mode,
         failure_policy: policy.failure_policy,
         message: policy.message.as_deref().map(Arc::from),
-        loaded: loaded.map_err(NotLoaded::from),
+        loaded: loaded.map_err(|error| error.to_string().into()),
     }
 }
