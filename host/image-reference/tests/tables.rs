@@ -235,3 +235,16 @@ fn a_wildcard_in_the_place_of_an_owner_trusts_strangers() {
         assert_eq!(Pattern::parse(pattern).unwrap().trusts_strangers().as_deref(), expected, "{pattern}");
     }
 }
+
+#[test]
+fn a_digest_has_the_digits_of_its_algorithm() {
+    for (algorithm, digits) in [("sha256", 64), ("sha384", 96), ("sha512", 128)] {
+        let parsed = |hex: &str| Image::parse(&format!("r.io/a@{algorithm}:{hex}"));
+        let hex = "0123456789abcdef".repeat(8);
+        let (whole, short) = (hex.get(..digits).unwrap(), hex.get(1..digits).unwrap());
+        assert_eq!(parsed(whole).unwrap().digest.unwrap(), format!("{algorithm}:{whole}"));
+        for wrong in [short, "", &whole.to_uppercase(), &format!("{short}g"), &format!("{whole}0")] {
+            assert!(parsed(wrong).is_err(), "{algorithm}:{wrong}");
+        }
+    }
+}
