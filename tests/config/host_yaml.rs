@@ -52,7 +52,7 @@ fn the_full_example_means_what_it_says() {
     assert_eq!(config.policy_directory, Some(folder.join("policies")));
     let [policy] = config.policies.as_slice() else { panic!("one policy") };
     assert_eq!(policy.name.as_str(), "trusted-registries");
-    assert_eq!(policy.module, folder.join("policies/trusted-registries.wasm"));
+    assert_eq!(policy.module.file(), folder.join("policies/trusted-registries.wasm"));
     assert_eq!(policy.settings, json!({"allow": ["ghcr.io/acme/**"]}));
     assert!(policy.scope.applies("default") && !policy.scope.applies("sandbox"));
     let line = config.locate("/policies/0/settings/allow/0");

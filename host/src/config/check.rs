@@ -12,8 +12,9 @@ use super::raw::{self, ClientAuthKind, HostYaml, Quantity};
 use super::shape::place;
 use super::units::{parse_duration, parse_quantity};
 use super::{
-    API_VERSION, ClientAuth, Config, DecisionLogConfig, Gate, HostLimits, ImageScope, KIND, NamespacePattern,
-    NamespacePatterns, PolicyConfig, PolicyLimits, PolicyName, Rules, Scope, Serving, TlsConfig,
+    API_VERSION, ClientAuth, Config, DecisionLogConfig, Gate, HostLimits, ImageScope, KIND, ModuleSource,
+    NamespacePattern, NamespacePatterns, PolicyConfig, PolicyLimits, PolicyName, Rules, Scope, Serving,
+    TlsConfig,
 };
 use crate::config::yaml::{Document, Problem, quote};
 use crate::image::Pattern;
@@ -174,7 +175,7 @@ impl Checker<'_> {
         let message = raw.message.map(|text| self.message(&format!("{pointer}/message"), &text));
         Some(PolicyConfig {
             name: name.ok()?,
-            module,
+            module: ModuleSource::File(module),
             settings: raw.settings,
             settings_from,
             settings_file: None,

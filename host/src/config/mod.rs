@@ -6,6 +6,7 @@
 
 pub mod yaml;
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -206,13 +207,34 @@ pub enum OnDifference {
     Hold,
 }
 
+/// The source of a policy's component.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ModuleSource {
+    /// A file.
+    File(PathBuf),
+}
+
+impl ModuleSource {
+    /// Returns the file that is followed for changes.
+    pub fn file(&self) -> &Path {
+        let ModuleSource::File(path) = self;
+        path
+    }
+}
+
+impl fmt::Display for ModuleSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&text::path(self.file()))
+    }
+}
+
 /// One policy and its configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicyConfig {
     /// Name, distinct in a policy set.
     pub name: PolicyName,
-    /// The component's file.
-    pub module: PathBuf,
+    /// The source of the component.
+    pub module: ModuleSource,
     /// Settings for `configure`; default `{}`.
     pub settings: Value,
     /// File with more settings, or None.
@@ -241,7 +263,7 @@ impl PolicyConfig {
     pub fn bare(name: PolicyName, module: PathBuf) -> Self {
         Self {
             name,
-            module,
+            module: ModuleSource::File(module),
             settings: json!({}),
             settings_from: None,
             settings_file: None,

@@ -87,7 +87,7 @@ impl PolicyConfig {
 
     /// Returns the files of the policy: its component and its settings file.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        std::iter::once(self.module.as_path()).chain(self.settings_from.as_deref())
+        std::iter::once(self.module.file()).chain(self.settings_from.as_deref())
     }
 }
 

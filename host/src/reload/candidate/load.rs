@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Fallback;
 use super::settings::{self, SettingsFileError};
-use super::sources::{Files, SourceError};
+use super::sources::{Fetched, SourceError, Sources};
 use crate::config::{Config, PolicyConfig, PolicyName};
 use crate::limits;
 use crate::policy::{
@@ -14,14 +14,16 @@ use crate::policy::{
 };
 use crate::reload::fallback::Running;
 use crate::review::verdict::{Level, LogLine};
-use crate::text;
 
 /// Reason why a configured policy is not loaded.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PolicyError {
+    /// A component whose file is being written.
+    #[error("it is being written")]
+    BeingWritten,
     /// A component that cannot be read.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(SourceError),
     /// A settings file that cannot be used.
     #[error(transparent)]
     SettingsFile(#[from] SettingsFileError),
@@ -70,11 +72,11 @@ impl Attempt {
         rejected: &mut Rejected,
         until: Instant,
     ) -> Attempt {
-        let mut files = Files::default();
+        let mut sources = Sources::default();
         let settings = settings::read(config, &mut configured, fallback);
         // The component is read even if its settings are unusable, so that its compiled form is kept.
         let found = configured.iter().zip(settings).map(|(policy, settings)| {
-            let found = find(config, policy, fallback, rejected, &mut files);
+            let found = find(config, policy, fallback, rejected, &mut sources);
             settings.map_err(PolicyError::from).and(found)
         });
         let found = found.collect();
@@ -94,7 +96,7 @@ impl Attempt {
                 }
             }
         }
-        preparer.retain(&files.digests());
+        preparer.retain(&sources.digests());
         rejected.0.retain(|name, _| configured.iter().any(|policy| policy.name == *name));
         attempt.awaited.extend(fallback.just_removed(config, &configured));
         attempt
@@ -124,9 +126,13 @@ fn find(
     policy: &PolicyConfig,
     fallback: Fallback<'_>,
     rejected: &Rejected,
-    files: &mut Files,
+    sources: &mut Sources,
 ) -> Result<Found, PolicyError> {
-    let component = files.read(config, policy, fallback)?;
+    let component = match sources.fetch(config, policy, fallback) {
+        Fetched::Ready(component) => component,
+        Fetched::NotYet => return Err(PolicyError::BeingWritten),
+        Fetched::Broken(error) => return Err(PolicyError::Source(error)),
+    };
     let settings = policy.settings.to_string();
     let known = |policy, component| Ok(Found::Known(Loaded { policy, component, new: false }));
     if let Some((loaded, in_force)) = unchanged(policy, &component, &settings, fallback) {
@@ -254,7 +260,7 @@ fn attempt_digest(config: &Config, policy: &PolicyConfig, component: &Component,
 /// with the path of the component.
 fn describe(config: &Config, policy: &PolicyConfig, error: &LoadError) -> PolicyError {
     let LoadError::Settings(errors) = error else {
-        return PolicyError::Load(text::path(&policy.module), Box::new(error.clone()));
+        return PolicyError::Load(policy.module.to_string(), Box::new(error.clone()));
     };
     let line = |error: &SettingsError| {
         format!("{}: {}", config.locate_setting(policy, &error.pointer, error.position), error.message)

@@ -5,19 +5,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Fallback;
-use crate::config::{Config, PolicyConfig, PolicyName};
+use crate::config::{Config, ModuleSource, PolicyConfig, PolicyName};
 use crate::fs::{self, FileError};
 use crate::limits;
 use crate::policy::{Component, LoadError};
 use crate::problem::{Instead, Problem, Subject, listed};
 use crate::text;
 
+/// The component of a source.
+#[derive(Clone)]
+pub(super) enum Fetched {
+    /// The component is complete.
+    Ready(Component),
+    /// The source may have the component later: its file is being written.
+    NotYet,
+    /// The source has no component that can be used.
+    Broken(SourceError),
+}
+
 /// Reason why a component cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum SourceError {
-    /// A file that is being written.
-    #[error("it is being written")]
-    BeingWritten,
     /// A file over the size limit: its size and the limit, in bytes.
     #[error("{0}: {error}", error = LoadError::TooLarge(*.1, *.2))]
     TooLarge(String, u64, u64),
@@ -87,7 +95,8 @@ fn components_in(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 fn bare(config: &Config, files: Vec<PathBuf>, problems: &mut Vec<Problem>) -> Vec<PolicyConfig> {
     let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let claimed: Vec<_> = config.policies.iter().map(|policy| (real(&policy.module), &policy.name)).collect();
+    let claimed: Vec<_> =
+        config.policies.iter().map(|policy| (real(policy.module.file()), &policy.name)).collect();
     let mut policies = Vec::new();
     for file in files {
         let (path, stem) =
@@ -123,34 +132,38 @@ fn suggestion(stem: &str) -> String {
     PolicyName::nearest(stem).map_or_else(|| "my-policy".to_owned(), |name| name.to_string())
 }
 
-/// The components that were read, each file once.
+/// The components that were read, each source once.
 #[derive(Default)]
-pub(super) struct Files(HashMap<PathBuf, Result<Component, SourceError>>);
+pub(super) struct Sources(HashMap<ModuleSource, Fetched>);
 
-impl Files {
+impl Sources {
     /// Reads the component of a policy.
-    pub(super) fn read(
+    pub(super) fn fetch(
         &mut self,
         config: &Config,
         policy: &PolicyConfig,
         fallback: Fallback<'_>,
-    ) -> Result<Component, SourceError> {
-        if fallback.is_written(&policy.module) {
-            return Err(SourceError::BeingWritten);
+    ) -> Fetched {
+        let ModuleSource::File(file) = &policy.module;
+        if fallback.is_written(file) {
+            return Fetched::NotYet;
         }
-        let path = || text::path(&policy.module);
-        let read = || {
-            let bytes = fs::read(&policy.module, config.limits.module).map_err(|error| match error {
-                FileError::TooLarge(size, limit) => SourceError::TooLarge(path(), size, limit),
-                error => SourceError::Unreadable(path(), Arc::new(error)),
-            });
-            bytes.map(Component::new)
+        let read = || match fs::read(file, config.limits.module) {
+            Ok(bytes) => Fetched::Ready(Component::new(bytes)),
+            Err(FileError::TooLarge(size, limit)) => {
+                Fetched::Broken(SourceError::TooLarge(text::path(file), size, limit))
+            }
+            Err(error) => Fetched::Broken(SourceError::Unreadable(text::path(file), Arc::new(error))),
         };
         self.0.entry(policy.module.clone()).or_insert_with(read).clone()
     }
 
     /// Returns the digests of the components that were read.
     pub(super) fn digests(&self) -> HashSet<String> {
-        self.0.values().flatten().map(|component| component.digest.clone()).collect()
+        let ready = self.0.values().filter_map(|fetched| match fetched {
+            Fetched::Ready(component) => Some(component.digest.clone()),
+            Fetched::NotYet | Fetched::Broken(_) => None,
+        });
+        ready.collect()
     }
 }
