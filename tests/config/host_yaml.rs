@@ -54,7 +54,8 @@ fn the_full_example_means_what_it_says() {
     assert_eq!(policy.name.as_str(), "trusted-registries");
     assert_eq!(policy.module.file(), folder.join("policies/trusted-registries.wasm"));
     assert_eq!(policy.settings, json!({"allow": ["ghcr.io/acme/**"]}));
-    assert!(policy.scope.applies("default") && !policy.scope.applies("sandbox"));
+    let scope = &policy.placement.scope;
+    assert!(scope.applies("default") && !scope.applies("sandbox"));
     let line = config.locate("/policies/0/settings/allow/0");
     assert_eq!(line, format!("{}:14:23", path.display()));
 }

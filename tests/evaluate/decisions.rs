@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use host::config::yaml::Document;
 use host::config::{
-    FailurePolicy, HostLimits, Mode, NamespacePattern, NamespacePatterns, PolicyName, Rules, Scope, Unjudged,
+    FailurePolicy, HostLimits, Mode, NamespacePattern, NamespacePatterns, Placement, PolicyName, Rules,
+    Scope, Unjudged,
 };
 use host::evaluate::attempts::Costs;
 use host::policy::{Entry, PolicySet};
@@ -212,9 +213,11 @@ fn every_combination_of_two_policies_is_as_the_rules_say() {
             for (one, other) in pairs {
                 let entry = |name: &str, stance: &Stance, policy| Entry {
                     name: PolicyName::try_from(name).unwrap(),
-                    scope: stance.scope.clone(),
-                    mode: stance.mode,
-                    failure_policy: stance.failure_policy,
+                    placement: Placement {
+                        scope: stance.scope.clone(),
+                        mode: stance.mode,
+                        failure_policy: stance.failure_policy,
+                    },
                     message: None,
                     loaded: Ok(Arc::clone(policy)),
                 };

@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use host::config::yaml::{Document, Problem};
-use host::config::{
-    Config, ConfigError, FailurePolicy, HostLimits, Mode, PolicyLimits, Rules, Scope, Unjudged,
-};
+use host::config::{Config, ConfigError, HostLimits, Placement, PolicyLimits, Rules, Unjudged};
 use host::evaluate::{self, Facts, Options};
 use host::image::{Image, refuse_image_id};
 use host::policy::{Engine, Entry, LoadError, Policy, PolicySet, Purpose, check};
@@ -378,9 +376,7 @@ fn writer() -> Result<PolicySet, Box<dyn std::error::Error + Send + Sync>> {
     let policy = Policy::compile(engine, &wat::parse_str(text)?, &json!({}), &PolicyLimits::default())?;
     let entry = Entry {
         name: "writer".try_into()?,
-        scope: Scope::default(),
-        mode: Mode::default(),
-        failure_policy: FailurePolicy::default(),
+        placement: Placement::default(),
         message: None,
         loaded: Ok(policy.into()),
     };

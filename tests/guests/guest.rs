@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use host::config::{FailurePolicy, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
+use host::config::{HostLimits, Placement, PolicyLimits, PolicyName, Rules};
 use host::evaluate::{Facts, Instances, Options, evaluate};
 use host::policy::{Cache, Component, Engine, Entry, LoadError, Policy, PolicySet, Preparer, Purpose};
 use host::review::Review;
@@ -81,9 +81,7 @@ impl Guest {
     pub(crate) fn set(&self, policy: Arc<Policy>) -> PolicySet {
         let entry = Entry {
             name: PolicyName::try_from(self.name).unwrap(),
-            scope: Scope::default(),
-            mode: Mode::Enforce,
-            failure_policy: FailurePolicy::Fail,
+            placement: Placement::default(),
             message: None,
             loaded: Ok(policy),
         };

@@ -162,8 +162,8 @@ fn a_start_weakens_nothing_that_was_in_force() {
         .host_yaml(&format!("{more}\npolicies: [{{ name: a, module: policies/a.wasm, mode: audit }}]"));
     let started = installation.start();
     let set = started.policies.current();
-    assert_eq!((set.number(), set.policies[0].mode), (1, Mode::Enforce));
-    assert!(!set.policies[0].scope.applies("shop"));
+    assert_eq!((set.number(), set.policies[0].placement.mode), (1, Mode::Enforce));
+    assert!(!set.policies[0].placement.scope.applies("shop"));
     drop(started);
 
     fs::rename(installation.path("policies/a.wasm"), installation.path("policies/b.wasm")).unwrap();

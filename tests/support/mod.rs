@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use host::config::{Config, FailurePolicy, HostLimits, Mode, PolicyLimits, Rules, Scope};
+use host::config::{Config, HostLimits, Placement, PolicyLimits, Rules};
 use host::policy::{Cache, Component, Engine, Entry, LoadError, Policy, PolicySet, Preparer, Purpose};
 use host::reload::gate::Recent;
 use host::reload::{Candidate, Fallback, assemble};
@@ -127,9 +127,7 @@ pub(crate) fn set(host: Value) -> PolicySet {
 pub(crate) fn set_of(policy: &Arc<Policy>) -> PolicySet {
     let entry = Entry {
         name: "policy".try_into().unwrap(),
-        scope: Scope::default(),
-        mode: Mode::default(),
-        failure_policy: FailurePolicy::default(),
+        placement: Placement::default(),
         message: None,
         loaded: Ok(Arc::clone(policy)),
     };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use host::config::{HostLimits, Mode, PolicyLimits, PolicyName, Rules};
+use host::config::{HostLimits, PolicyLimits, PolicyName, Rules};
 use host::policy::{Cache, Component, Engine, Entry, Policy, PolicySet, Preparer, Purpose};
 use host::review::Review;
 use serde_json::{Value, json};
@@ -102,9 +102,7 @@ pub(crate) fn set(policies: Vec<Arc<Policy>>) -> Result<PolicySet, Error> {
     let entry = |(number, policy)| {
         Ok(Entry {
             name: PolicyName::try_from(format!("policy-{number}").as_str())?,
-            scope: Default::default(),
-            mode: Mode::Enforce,
-            failure_policy: Default::default(),
+            placement: Default::default(),
             message: None,
             loaded: Ok(policy),
         })

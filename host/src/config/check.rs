@@ -13,8 +13,8 @@ use super::shape::place;
 use super::units::{parse_duration, parse_quantity};
 use super::{
     API_VERSION, ClientAuth, Config, DecisionLogConfig, Gate, HostLimits, ImageScope, KIND, ModuleSource,
-    NamespacePattern, NamespacePatterns, PolicyConfig, PolicyLimits, PolicyName, Rules, Scope, Serving,
-    TlsConfig,
+    NamespacePattern, NamespacePatterns, Placement, PolicyConfig, PolicyLimits, PolicyName, Rules, Scope,
+    Serving, TlsConfig,
 };
 use crate::config::yaml::{Document, Problem, quote};
 use crate::image::Pattern;
@@ -179,9 +179,7 @@ impl Checker<'_> {
             settings: raw.settings,
             settings_from,
             settings_file: None,
-            scope,
-            mode: raw.mode,
-            failure_policy: raw.failure_policy,
+            placement: Placement { scope, mode: raw.mode, failure_policy: raw.failure_policy },
             message,
             limits,
             capabilities: raw.capabilities.into_iter().collect(),

@@ -207,6 +207,18 @@ pub enum OnDifference {
     Hold,
 }
 
+/// Place of a policy among the others: the images that it judges, and the weight of its decisions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Placement {
+    /// Namespaces and images to which the policy applies; default all.
+    pub scope: Scope,
+    /// Whether the policy's denials are in force; default `enforce`.
+    pub mode: Mode,
+    /// Effect of a malfunction; default `Fail`.
+    pub failure_policy: FailurePolicy,
+}
+
 /// The source of a policy's component.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ModuleSource {
@@ -241,12 +253,8 @@ pub struct PolicyConfig {
     pub settings_from: Option<PathBuf>,
     /// The file of `settings_from`, once its settings are added to `settings`.
     pub settings_file: Option<SettingsFile>,
-    /// Reviews that the policy applies to; default all.
-    pub scope: Scope,
-    /// Whether the policy's denials are in force; default `enforce`.
-    pub mode: Mode,
-    /// Effect of a malfunction; default `Fail`.
-    pub failure_policy: FailurePolicy,
+    /// Its place among the policies.
+    pub placement: Placement,
     /// Line that follows every denial, escaped.
     pub message: Option<String>,
     /// Limits of the policy.
@@ -267,9 +275,7 @@ impl PolicyConfig {
             settings: json!({}),
             settings_from: None,
             settings_file: None,
-            scope: Scope::default(),
-            mode: Mode::default(),
-            failure_policy: FailurePolicy::default(),
+            placement: Placement::default(),
             message: None,
             limits: PolicyLimits::default(),
             capabilities: Grants::default(),

@@ -78,7 +78,7 @@ impl Costs {
         for entry in applying(set, review) {
             let count = images.judged_by(entry);
             let each = entry.loaded.as_ref().map_or(Duration::ZERO, |policy| policy.stats().expected());
-            match entry.mode {
+            match entry.placement.mode {
                 Mode::Enforce => enforced += each.saturating_mul(count),
                 Mode::Audit => {
                     audits += each.saturating_mul(count);
@@ -99,12 +99,12 @@ struct Images<'a> {
 impl Images<'_> {
     /// Returns the maximum number of images that a policy judges.
     fn judged_by(&mut self, entry: &Entry) -> u32 {
-        let count = if entry.scope.images.is_all() {
+        let count = if entry.placement.scope.images.is_all() {
             self.review.images.len()
         } else {
             let parse = || self.review.images.iter().filter_map(|image| Image::parse(image).ok()).collect();
             let parsed = self.parsed.get_or_insert_with(parse);
-            parsed.iter().filter(|image| entry.scope.applies_to(image)).count()
+            parsed.iter().filter(|image| entry.placement.scope.applies_to(image)).count()
         };
         u32::try_from(count).unwrap_or(u32::MAX)
     }

@@ -120,7 +120,7 @@ impl Evaluation<'_> {
 /// Returns the policies that apply in the review's namespace.
 fn applying<'a>(set: &'a PolicySet, review: &Review) -> impl Iterator<Item = &'a Entry> + Clone {
     let exempt = set.rules.exempt_namespaces.matches(&review.namespace);
-    set.policies.iter().filter(move |entry| !exempt && entry.scope.applies(&review.namespace))
+    set.policies.iter().filter(move |entry| !exempt && entry.placement.scope.applies(&review.namespace))
 }
 
 /// Evaluates a review. No policy uses facts yet.
@@ -144,7 +144,7 @@ pub fn evaluate<'a>(
     };
     // Audit-mode policies come last: they must not cost the others time.
     for mode in [Mode::Enforce, Mode::Audit] {
-        for entry in applying.clone().filter(|entry| entry.mode == mode) {
+        for entry in applying.clone().filter(|entry| entry.placement.mode == mode) {
             match options.instances {
                 Instances::Reversed => run.ask(entry, images.iter_mut().rev()),
                 Instances::Shared | Instances::Isolated => run.ask(entry, images.iter_mut()),
@@ -174,7 +174,7 @@ struct Run<'a, 'r> {
 impl<'a> Run<'a, '_> {
     /// Evaluates one policy on every image.
     fn ask<'b>(&mut self, entry: &'a Entry, images: impl Iterator<Item = &'b mut Judged>) {
-        let until = match (entry.mode, self.options.audit) {
+        let until = match (entry.placement.mode, self.options.audit) {
             (Mode::Enforce, _) | (Mode::Audit, Audit::Full) => Some(self.options.until),
             (Mode::Audit, Audit::Until(until)) => Some(until.min(self.options.until)),
             (Mode::Audit, Audit::Skipped) => None,
@@ -182,7 +182,7 @@ impl<'a> Run<'a, '_> {
         let mut asked = Asked::new(entry, until, self.options.instances);
         for judged in images {
             let Ok(image) = &judged.image else { continue };
-            if !entry.scope.applies_to(image) {
+            if !entry.placement.scope.applies_to(image) {
                 continue;
             }
             let began = Instant::now();
@@ -190,7 +190,7 @@ impl<'a> Run<'a, '_> {
             if let (Ok(policy), false) = (&entry.loaded, matches!(end, End::NotRun)) {
                 self.samples.push(Sample { policy, took: began.elapsed(), result: end.result() });
             }
-            let judgement = match (end, entry.mode, self.options.audit) {
+            let judgement = match (end, entry.placement.mode, self.options.audit) {
                 (End::Of(judgement), ..) => judgement,
                 (_, Mode::Enforce, _) => {
                     self.is_out_of_time = true;
@@ -202,8 +202,8 @@ impl<'a> Run<'a, '_> {
             };
             judged.said.push(Said {
                 policy: entry.name.to_string(),
-                mode: entry.mode,
-                failure_policy: entry.failure_policy,
+                mode: entry.placement.mode,
+                failure_policy: entry.placement.failure_policy,
                 message: entry.message.clone(),
                 judgement: within(judgement, self.share),
                 log,

@@ -14,7 +14,7 @@ const NAMED: usize = 3;
 /// Returns a warning if only policies in mode `audit` apply in some namespace. Returns None for a host in
 /// mode `audit`, which denies nothing anyway.
 pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
-    let audits = policies.iter().any(|entry| entry.mode == Mode::Audit);
+    let audits = policies.iter().any(|entry| entry.placement.mode == Mode::Audit);
     if rules.mode == Mode::Audit || !audits {
         return None;
     }
@@ -30,11 +30,13 @@ pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
         if rules.exempt_namespaces.matches(&namespace) {
             continue;
         }
-        let applying =
-            policies.iter().zip(&of_same_images).filter(|(entry, _)| entry.scope.applies(&namespace));
+        let applying = policies
+            .iter()
+            .zip(&of_same_images)
+            .filter(|(entry, _)| entry.placement.scope.applies(&namespace));
         let (in_force, audits): (Vec<_>, Vec<_>) =
-            applying.partition(|(entry, _)| entry.mode == Mode::Enforce);
-        if in_force.iter().any(|(entry, _)| entry.scope.images.is_all()) {
+            applying.partition(|(entry, _)| entry.placement.mode == Mode::Enforce);
+        if in_force.iter().any(|(entry, _)| entry.placement.scope.images.is_all()) {
             continue;
         }
         let joined: BTreeSet<usize> = in_force.iter().map(|(_, images)| **images).collect();
@@ -77,7 +79,7 @@ fn of_same_images(policies: &[Entry]) -> Vec<usize> {
         let next = numbers.len();
         *numbers.entry(images).or_insert(next)
     };
-    policies.iter().map(|entry| entry.scope.images.written()).map(number).collect()
+    policies.iter().map(|entry| entry.placement.scope.images.written()).map(number).collect()
 }
 
 /// Returns the first [`NAMED`] items in words, and mentions others if there are more.
@@ -122,7 +124,9 @@ impl Place {
 
 /// Returns the places of the configuration's patterns, in order, and the rest at the end.
 fn places_of(rules: &Rules, policies: &[Entry]) -> Vec<Place> {
-    let scopes = policies.iter().flat_map(|entry| entry.scope.include.iter().chain([&entry.scope.exclude]));
+    let scopes = policies
+        .iter()
+        .flat_map(|entry| entry.placement.scope.include.iter().chain([&entry.placement.scope.exclude]));
     let patterns = scopes.chain([&rules.exempt_namespaces]).flat_map(NamespacePatterns::iter);
     let mut places: BTreeSet<_> = patterns.take(LOOKED_AT).map(Place::Pattern).collect();
     places.insert(Place::Others);

@@ -7,7 +7,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::{FailurePolicy, Grants, HostLimits, Mode, PolicyLimits, PolicyName, Rules, Scope};
+use crate::config::{
+    FailurePolicy, Grants, HostLimits, Mode, Placement, PolicyLimits, PolicyName, Rules, Scope,
+};
 use crate::policy::NotLoaded;
 use crate::telemetry::timestamp;
 
@@ -78,12 +80,9 @@ pub struct Content {
 pub struct PolicyContent {
     /// Name, unique in the content.
     pub name: PolicyName,
-    /// Namespaces and images to which the policy applies.
-    pub scope: Scope,
-    /// Whether the policy takes part in the verdict.
-    pub mode: Mode,
-    /// Effect of a malfunction on the verdict.
-    pub failure_policy: FailurePolicy,
+    /// Its place among the policies.
+    #[serde(flatten)]
+    pub placement: Placement,
     /// Line that follows every denial, escaped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -122,7 +121,8 @@ impl Content {
             #[serde(skip_serializing_if = "Option::is_none")] Option<&'a str>,
         );
         let policies = self.policies.iter().map(|policy| {
-            let PolicyContent { name, scope, mode, failure_policy, message, loaded } = policy;
+            let PolicyContent { name, placement, message, loaded } = policy;
+            let Placement { scope, mode, failure_policy } = placement;
             let message = message.as_deref();
             PolicyIdentity(name, scope, *mode, *failure_policy, loaded.as_ref().ok(), message)
         });
@@ -182,9 +182,9 @@ impl Content {
                     ("settings", version(|version| version.settings.clone())),
                     ("limits", version(limits)),
                     ("capabilities", version(grants)),
-                    ("match", policy.scope != old.scope),
-                    ("mode", policy.mode != old.mode),
-                    ("failurePolicy", policy.failure_policy != old.failure_policy),
+                    ("match", policy.placement.scope != old.placement.scope),
+                    ("mode", policy.placement.mode != old.placement.mode),
+                    ("failurePolicy", policy.placement.failure_policy != old.placement.failure_policy),
                     ("message", policy.message != old.message),
                 ],
             );
@@ -227,9 +227,7 @@ mod tests {
         };
         let policy = PolicyContent {
             name: PolicyName::try_from("p").unwrap(),
-            scope: Scope::default(),
-            mode: Mode::default(),
-            failure_policy: FailurePolicy::default(),
+            placement: Placement::default(),
             message: None,
             loaded: Ok(version),
         };

@@ -27,7 +27,7 @@ pub(crate) use self::sandbox::{Context, Instance};
 pub use self::stats::{PolicyStats, StatsSnapshot};
 pub use self::world::World;
 pub(crate) use self::world::check_header;
-use crate::config::{FailurePolicy, HostLimits, Mode, PolicyName, Rules, Scope};
+use crate::config::{HostLimits, Placement, PolicyName, Rules};
 use crate::limits;
 use crate::policy::manifest::{Content, PolicyContent, Publication, Version};
 use crate::review::verdict::Malfunction;
@@ -38,12 +38,8 @@ use crate::text;
 pub struct Entry {
     /// Name, unique in the set.
     pub name: PolicyName,
-    /// Namespaces and images to which the policy applies.
-    pub scope: Scope,
-    /// Whether the policy takes part in the verdict.
-    pub mode: Mode,
-    /// Effect of a malfunction on the verdict.
-    pub failure_policy: FailurePolicy,
+    /// Its place among the policies.
+    pub placement: Placement,
     /// Line that follows every denial, escaped.
     pub message: Option<Arc<str>>,
     /// Policy, or the reason why no version of it could be loaded.
@@ -159,9 +155,7 @@ impl PolicySet {
     pub fn content(&self) -> Content {
         let policies = self.policies.iter().map(|entry| PolicyContent {
             name: entry.name.clone(),
-            scope: entry.scope.clone(),
-            mode: entry.mode,
-            failure_policy: entry.failure_policy,
+            placement: entry.placement.clone(),
             message: entry.message.as_deref().map(str::to_owned),
             loaded: entry.loaded.as_ref().map(|policy| policy.version()).map_err(NotLoaded::clone),
         });

@@ -10,7 +10,7 @@ use self::load::Attempt;
 pub(super) use self::load::Prepared;
 pub use self::load::Rejected;
 use super::fallback::Fallback;
-use crate::config::{Config, FailurePolicy, Mode, PolicyName, Scope};
+use crate::config::{Config, FailurePolicy, Mode, Placement, PolicyName, Scope};
 use crate::limits;
 use crate::policy::{Entry, PolicySet, Preparer};
 use crate::problem::{Instead, Problem, Subject, listed};
@@ -51,9 +51,11 @@ impl Candidate {
 fn stand_in(problem: &Problem) -> Option<Entry> {
     Some(Entry {
         name: PolicyName::try_from("policies").ok()?,
-        scope: Scope::default(),
-        mode: Mode::Enforce,
-        failure_policy: FailurePolicy::Fail,
+        placement: Placement {
+            scope: Scope::default(),
+            mode: Mode::Enforce,
+            failure_policy: FailurePolicy::Fail,
+        },
         message: None,
         loaded: Err(problem.to_string().into()),
     })

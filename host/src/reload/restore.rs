@@ -93,9 +93,7 @@ fn recorded<'a>(
 fn entry(policy: &PolicyContent, loaded: Result<Arc<Policy>, RestoreError>) -> Entry {
     Entry {
         name: policy.name.clone(),
-        scope: policy.scope.clone(),
-        mode: policy.mode,
-        failure_policy: policy.failure_policy,
+        placement: policy.placement.clone(),
         message: policy.message.as_deref().map(Arc::from),
         loaded: loaded.map_err(|error| error.to_string().into()),
     }

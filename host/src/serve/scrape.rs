@@ -21,7 +21,7 @@ impl Host {
             let failing = policy.is_none_or(|policy| failing(&policy.stats().snapshot()).is_some());
             page.count(&FAILING, &[name], u64::from(failing));
             let digest = policy.map_or("", |policy| policy.digest());
-            let (mode, failure_policy) = (word(&entry.mode), word(&entry.failure_policy));
+            let (mode, failure_policy) = (word(&entry.placement.mode), word(&entry.placement.failure_policy));
             page.count(&POLICY_INFO, &[name, &mode, &failure_policy, digest], 1);
             if let Some(policy) = policy {
                 page.times(&POLICY_SECONDS, &[name], policy.stats().times());

@@ -284,8 +284,8 @@ impl PolicyStatus {
         let loaded = entry.loaded.as_ref();
         PolicyStatus {
             name: entry.name.clone(),
-            mode: entry.mode,
-            failure_policy: entry.failure_policy,
+            mode: entry.placement.mode,
+            failure_policy: entry.placement.failure_policy,
             digest: loaded.ok().map(|policy| policy.digest().to_owned()),
             error: loaded.err().map(ToString::to_string),
             failing: loaded.ok().and_then(|policy| failing(&policy.stats().snapshot())),

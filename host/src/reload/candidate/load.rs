@@ -271,9 +271,7 @@ fn describe(config: &Config, policy: &PolicyConfig, error: &LoadError) -> Policy
 fn entry(policy: &PolicyConfig, loaded: Result<Arc<Policy>, NotLoaded>) -> Entry {
     Entry {
         name: policy.name.clone(),
-        scope: policy.scope.clone(),
-        mode: policy.mode,
-        failure_policy: policy.failure_policy,
+        placement: policy.placement.clone(),
         message: policy.message.as_deref().map(Arc::from),
         loaded,
     }

@@ -400,9 +400,7 @@ mod tests {
     fn record(number: u64, components: &[&Component]) -> Record {
         let policies = components.iter().enumerate().map(|(index, component)| PolicyContent {
             name: PolicyName::try_from(format!("p{index}")).unwrap(),
-            scope: Default::default(),
-            mode: Default::default(),
-            failure_policy: Default::default(),
+            placement: Default::default(),
             message: None,
             loaded: Ok(Version {
                 component: component.digest.clone(),
