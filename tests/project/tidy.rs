@@ -182,6 +182,18 @@ fn no_generated_code_is_checked_in() {
 }
 
 #[test]
+fn nothing_strange_stands_at_the_top() {
+    let known = ["CONTRIBUTING.md", "Cargo.lock", "Cargo.toml", "LICENSE", "README.md"];
+    let folders = ["host", "plugins", "target", "tests", "wit"];
+    let names = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let strange = names.filter(|name| {
+        !name.starts_with('.') && !known.contains(&name.as_str()) && !folders.contains(&name.as_str())
+    });
+    none(strange.collect(), "a file at the top belongs into a folder, or below target/");
+}
+
+#[test]
 fn the_contract_is_documented() {
     let mut undocumented = Vec::new();
     for (path, text) in sources("wit", "wit") {
