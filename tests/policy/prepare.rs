@@ -1,6 +1,7 @@
 //! Compilation in a child process, the cache, and the snapshots: with real children, killed children and
 //! damaged entries.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -312,4 +313,26 @@ fn a_policy_that_prints_in_configure_is_refused_a_snapshot_for_its_handle() {
     let policy = preparer.load(&component, &json!({}), &limits, Instant::now() + PATIENCE).unwrap();
     let why = snapshot(&policy).unwrap_err();
     assert!(why.contains("it holds a WASI handle after `configure`"), "{why}");
+}
+
+/// Another candidate, which has no use for these components, is loaded meanwhile.
+#[test]
+fn a_job_stays_queued_while_a_thread_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let preparer = preparer(folder.path(), false);
+    let names: Vec<_> = (0..8).map(|number| format!("version{number}")).collect();
+    std::thread::scope(|scope| {
+        let load = |name: &String| {
+            let component = Component::new(version(name));
+            preparer.load(&component, &json!({}), &PolicyLimits::default(), Instant::now() + PATIENCE)
+        };
+        let waiting: Vec<_> = names.iter().map(|name| scope.spawn(move || load(name))).collect();
+        while !waiting.iter().all(|thread| thread.is_finished()) {
+            preparer.retain(&HashSet::new());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for thread in waiting {
+            thread.join().unwrap().unwrap();
+        }
+    });
 }

@@ -134,11 +134,14 @@ impl Preparer {
         confinement.as_ref().and_then(Confinement::problem)
     }
 
-    /// Removes queued and unclaimed jobs of components that are not among `wanted`.
+    /// Removes queued and unclaimed jobs of components that are not among `wanted`. A job for which a thread
+    /// waits stays.
     pub fn retain(&self, wanted: &HashSet<String>) {
         let keys: HashSet<_> = wanted.iter().map(|digest| self.shared.compiled_key(digest)).collect();
         let mut work = self.shared.lock();
-        work.queue.retain(|job| keys.contains(&job.key));
+        // The queue holds one reference, and each thread that asked for the job another. Only under the lock
+        // can a thread get the first one.
+        work.queue.retain(|job| keys.contains(&job.key) || Arc::strong_count(job) > 1);
         work.unclaimed.retain(|key, _| keys.contains(key));
     }
 
