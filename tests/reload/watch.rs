@@ -12,14 +12,14 @@ use host::config::Unjudged;
 use host::policy::PolicyReader;
 use host::problem::Problem;
 use host::reload::Started;
-use host::reload::watch::{Change, Changes, Fingerprint, Looks, Wanted, Watcher};
+use host::reload::watch::{Change, Changes, FileStates, Fingerprint, Wanted, Watcher};
 
 use crate::config::settings_files::says;
 use crate::reload::candidate::{Installation, problems, said};
 use crate::support::process::{HOST, Process};
 use crate::support::version;
 
-/// Time limit of a reaction, less than the interval at which the watcher looks without an event.
+/// Time limit of a reaction, less than the interval at which the watcher states without an event.
 const SOON: Duration = Duration::from_secs(9);
 
 fn soon(what: &str, holds: impl Fn() -> bool) {
@@ -344,52 +344,52 @@ fn looks_like(bytes: &str) -> Option<Fingerprint> {
 
 #[test]
 fn what_has_just_changed_is_fresh() {
-    let (mut looks, path, now) = (Looks::default(), PathBuf::from("/a"), Instant::now());
+    let (mut states, path, now) = (FileStates::default(), PathBuf::from("/a"), Instant::now());
     let second = Duration::from_secs(1);
     let (one, other) = (looks_like("one"), looks_like("other"));
-    looks.look(path.clone(), one, true, true, now);
-    assert_eq!(looks.fresh_until(&path, one, now + second / 2), Some(now + second));
-    assert_eq!(looks.fresh_until(&path, one, now + second), None);
-    assert_eq!(looks.written_until(&path, &path, now), None);
+    states.observe(path.clone(), one, true, true, now);
+    assert_eq!(states.fresh_until(&path, one, now + second / 2), Some(now + second));
+    assert_eq!(states.fresh_until(&path, one, now + second), None);
+    assert_eq!(states.written_until(&path, &path, now), None);
     // The file changes, and is gone.
-    assert_eq!(looks.fresh_until(&path, other, now + second), Some(now + 2 * second));
-    assert_eq!(looks.fresh_until(&path, None, now + 2 * second), Some(now + 3 * second));
-    looks.look(path.clone(), None, false, true, now + 3 * second);
-    assert_eq!(looks.paths(), [""; 0].map(PathBuf::from));
-    assert_eq!(looks.fresh_until(&path, None, now + 3 * second), None);
+    assert_eq!(states.fresh_until(&path, other, now + second), Some(now + 2 * second));
+    assert_eq!(states.fresh_until(&path, None, now + 2 * second), Some(now + 3 * second));
+    states.observe(path.clone(), None, false, true, now + 3 * second);
+    assert_eq!(states.paths(), [""; 0].map(PathBuf::from));
+    assert_eq!(states.fresh_until(&path, None, now + 3 * second), None);
     // Without an event there is no sign that the file is complete.
     for (after, content, told) in [(4, one, false), (5, other, false)] {
-        looks.look(path.clone(), content, true, told, now + after * second);
+        states.observe(path.clone(), content, true, told, now + after * second);
     }
-    assert_eq!(looks.written_until(&path, &path, now + 5 * second), Some(now + 6 * second));
-    assert_eq!(looks.written_until(&path, &path, now + 6 * second), None);
+    assert_eq!(states.written_until(&path, &path, now + 5 * second), Some(now + 6 * second));
+    assert_eq!(states.written_until(&path, &path, now + 6 * second), None);
     // The event comes late.
-    looks.look(path.clone(), one, true, false, now + 7 * second);
-    assert!(looks.written_until(&path, &path, now + 7 * second).is_some());
-    looks.closed(&path);
-    assert_eq!(looks.written_until(&path, &path, now + 7 * second), None);
+    states.observe(path.clone(), one, true, false, now + 7 * second);
+    assert!(states.written_until(&path, &path, now + 7 * second).is_some());
+    states.closed(&path);
+    assert_eq!(states.written_until(&path, &path, now + 7 * second), None);
 }
 
 /// limit: write-pause within, write-pause breaks, write-time within, write-time breaks
 #[test]
 fn whoever_writes_is_not_waited_for_for_ever() {
-    let (mut looks, file, begun) = (Looks::default(), PathBuf::from("/a"), Instant::now());
-    let is_written = |looks: &Looks, now| looks.written_until(&file, &file, now).is_some();
+    let (mut states, file, begun) = (FileStates::default(), PathBuf::from("/a"), Instant::now());
+    let is_written = |states: &FileStates, now| states.written_until(&file, &file, now).is_some();
     let after = |seconds| begun + Duration::from_secs(seconds);
-    looks.wrote(file.clone(), begun);
-    assert!(is_written(&looks, after(9)) && !is_written(&looks, after(10)));
+    states.wrote(file.clone(), begun);
+    assert!(is_written(&states, after(9)) && !is_written(&states, after(10)));
     for seconds in 1..=150 {
-        looks.wrote(file.clone(), after(seconds));
-        assert_eq!(is_written(&looks, after(seconds)), seconds < 120, "after {seconds} s");
+        states.wrote(file.clone(), after(seconds));
+        assert_eq!(is_written(&states, after(seconds)), seconds < 120, "after {seconds} s");
     }
-    looks.closed(&file);
-    looks.wrote(file.clone(), after(200));
-    assert!(is_written(&looks, after(200)));
+    states.closed(&file);
+    states.wrote(file.clone(), after(200));
+    assert!(is_written(&states, after(200)));
     // A file that changes all the time is taken as it is.
     let changed = [looks_like("one"), looks_like("other")];
     for half in 0..500 {
         let now = begun + half * Duration::from_millis(500);
-        let fresh = looks.fresh_until(&file, changed[half as usize % 2], now).is_some();
+        let fresh = states.fresh_until(&file, changed[half as usize % 2], now).is_some();
         assert_eq!(fresh, half < 240, "after {half} half seconds");
     }
 }
@@ -397,12 +397,12 @@ fn whoever_writes_is_not_waited_for_for_ever() {
 /// limit: written-files within, written-files breaks
 #[test]
 fn as_many_files_are_waited_for_as_a_set_has_policies() {
-    let (mut looks, now) = (Looks::default(), Instant::now());
+    let (mut states, now) = (FileStates::default(), Instant::now());
     let file = |number: usize| PathBuf::from(format!("/{number}"));
     for number in 0..=10_000 {
-        looks.wrote(file(number), now);
+        states.wrote(file(number), now);
     }
-    let is_written = |number| looks.written_until(&file(number), &file(number), now).is_some();
+    let is_written = |number| states.written_until(&file(number), &file(number), now).is_some();
     assert!(is_written(9_999));
     assert!(!is_written(10_000));
 }

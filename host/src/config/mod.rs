@@ -1,8 +1,8 @@
 //! host.yaml, read into a checked [`Config`].
 //!
-//! `raw` has the types of the file as written, and their JSON Schema for editors. `shape` compares a document
-//! with the schema: unknown keys, wrong types. `check` turns the raw values into the types below: ranges,
-//! names, keys that exclude each other. Both report every problem that they find, each with its line.
+//! `raw` has the types of the file as written, and their JSON Schema for editors. `schema_check` compares a
+//! document with the schema: unknown keys, wrong types. `validate` turns the raw values into the types below:
+//! ranges, names, keys that exclude each other. Both report every problem that they find, each with its line.
 
 pub mod yaml;
 
@@ -29,8 +29,8 @@ pub use settings::SettingsFile;
 
 mod raw;
 mod pointer;
-mod shape;
-mod check;
+mod schema_check;
+mod validate;
 mod name;
 mod namespace;
 mod grants;
@@ -402,8 +402,8 @@ impl Config {
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
         let invalid = |problems| ConfigError::invalid(path, bytes, problems);
         let document = Document::parse(bytes).map_err(|error| invalid(error.problems))?;
-        let host_yaml = shape::read(&document).map_err(invalid)?;
-        check::config(path, document, host_yaml).map_err(invalid)
+        let host_yaml = schema_check::read(&document).map_err(invalid)?;
+        validate::config(path, document, host_yaml).map_err(invalid)
     }
 
     /// Returns a configuration without a file: these policies and the defaults.

@@ -13,7 +13,7 @@
 
 mod events;
 mod inbox;
-mod looks;
+mod settling;
 mod places;
 
 use std::cell::RefCell;
@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 use self::events::Events;
 use self::inbox::Inbox;
 pub use self::inbox::{Change, Changes};
-pub use self::looks::{Fingerprint, Looks};
 use self::places::Places;
+pub use self::settling::{FileStates, Fingerprint};
 use crate::limits;
 use crate::text;
 
@@ -64,7 +64,7 @@ struct Seen {
     events: Option<Events>,
     /// Why there are no events, or none from some directories.
     trouble: Option<String>,
-    looks: Looks,
+    files: FileStates,
     /// Whether an event came since the last pass, so that a change seen by the next pass was not missed by
     /// the system.
     told: bool,
@@ -98,7 +98,7 @@ impl Watcher {
             inbox: Arc::clone(&inbox),
             events: None,
             trouble: None,
-            looks: Looks::default(),
+            files: FileStates::default(),
             told: false,
             burst: None,
             again: None,
@@ -123,14 +123,14 @@ impl Watcher {
         let told = std::mem::take(&mut seen.told);
         let now = Instant::now();
         let mut files = places.files.clone();
-        files.extend(seen.looks.paths());
-        let looks: Vec<_> = files.into_iter().map(|path| (fingerprint(&path), path)).collect();
+        files.extend(seen.files.paths());
+        let files: Vec<_> = files.into_iter().map(|path| (fingerprint(&path), path)).collect();
         // Events of the changes before these fingerprints arrive with this. An event may also belong to a
         // change that only the next pass sees.
         seen.catch_up();
-        for (fingerprint, path) in looks {
+        for (fingerprint, path) in files {
             let kept = places.files.contains(&path);
-            seen.looks.look(path, fingerprint, kept, told || seen.told, now);
+            seen.files.observe(path, fingerprint, kept, told || seen.told, now);
         }
     }
 
@@ -171,7 +171,7 @@ impl Watcher {
         seen.catch_up();
         let now = Instant::now();
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let until = seen.looks.written_until(&real, path, now);
+        let until = seen.files.written_until(&real, path, now);
         seen.wait_until(until)
     }
 
@@ -181,7 +181,7 @@ impl Watcher {
         let path = &absolute(path);
         let mut seen = self.seen.borrow_mut();
         seen.drain();
-        let until = seen.looks.fresh_until(path, fingerprint(path), Instant::now());
+        let until = seen.files.fresh_until(path, fingerprint(path), Instant::now());
         seen.wait_until(until)
     }
 }
@@ -227,7 +227,7 @@ impl Seen {
         if lost {
             // The next pass watches again, with another thread.
             self.events = None;
-            self.looks.all_closed();
+            self.files.all_closed();
             self.changed(Instant::now(), QUIET);
         }
     }
@@ -239,18 +239,18 @@ impl Seen {
         for (file, change) in events.read() {
             self.told = true;
             match change {
-                Change::Written => self.looks.wrote(file, now),
+                Change::Written => self.files.wrote(file, now),
                 Change::Renamed => {
-                    self.looks.closed(&file);
+                    self.files.closed(&file);
                     self.changed(now, QUIET_AFTER_RENAME);
                 }
                 Change::Closed => {
-                    self.looks.closed(&file);
+                    self.files.closed(&file);
                     self.changed(now, QUIET);
                 }
                 Change::Other => self.changed(now, QUIET),
                 Change::Lost => {
-                    self.looks.all_closed();
+                    self.files.all_closed();
                     self.changed(now, QUIET);
                 }
             }

@@ -37,13 +37,13 @@ impl From<&Metadata> for Fingerprint {
 
 /// The state of the files.
 #[derive(Default)]
-pub struct Looks {
-    looks: BTreeMap<PathBuf, Look>,
+pub struct FileStates {
+    states: BTreeMap<PathBuf, FileState>,
     /// Files that are open for writing, by their real paths.
     written: BTreeMap<PathBuf, Writing>,
 }
 
-struct Look {
+struct FileState {
     /// None if there is no file.
     fingerprint: Option<Fingerprint>,
     /// When the file took this form.
@@ -59,7 +59,7 @@ struct Writing {
     last: Instant,
 }
 
-impl Looks {
+impl FileStates {
     /// Records that bytes were written to a file that is not closed yet.
     pub fn wrote(&mut self, file: PathBuf, now: Instant) {
         if self.written.len() >= limits::WRITTEN_FILES.size() {
@@ -75,8 +75,8 @@ impl Looks {
     /// Records that a file is no longer being written.
     pub fn closed(&mut self, file: &Path) {
         self.written.remove(file);
-        if let Some(look) = self.looks.get_mut(file) {
-            look.unseen = false;
+        if let Some(state) = self.states.get_mut(file) {
+            state.unseen = false;
         }
     }
 
@@ -87,12 +87,12 @@ impl Looks {
 
     /// Returns the files whose state is known.
     pub fn paths(&self) -> Vec<PathBuf> {
-        self.looks.keys().cloned().collect()
+        self.states.keys().cloned().collect()
     }
 
     /// Records the fingerprint of a file. The flag `told` means that the system reported events, so the
     /// system did not miss a change. A file that is not `kept` is removed once it has settled.
-    pub fn look(
+    pub fn observe(
         &mut self,
         path: PathBuf,
         fingerprint: Option<Fingerprint>,
@@ -100,10 +100,10 @@ impl Looks {
         told: bool,
         now: Instant,
     ) {
-        match self.looks.get(&path) {
-            Some(look) if look.fingerprint == fingerprint => {
-                if !kept && look.settled() <= now {
-                    self.looks.remove(&path);
+        match self.states.get(&path) {
+            Some(state) if state.fingerprint == fingerprint => {
+                if !kept && state.settled() <= now {
+                    self.states.remove(&path);
                 }
             }
             _ => self.changed(path, fingerprint, !told, now),
@@ -111,17 +111,17 @@ impl Looks {
     }
 
     fn changed(&mut self, path: PathBuf, fingerprint: Option<Fingerprint>, unseen: bool, now: Instant) {
-        let before = self.looks.get(&path);
-        let restless = before.filter(|look| look.since + SETTLED > now).map_or(now, |look| look.restless);
-        let look = Look { fingerprint, since: now, restless, unseen: unseen && before.is_some() };
-        self.looks.insert(path, look);
+        let before = self.states.get(&path);
+        let restless = before.filter(|state| state.since + SETTLED > now).map_or(now, |state| state.restless);
+        let state = FileState { fingerprint, since: now, restless, unseen: unseen && before.is_some() };
+        self.states.insert(path, state);
     }
 
     /// Returns until when a file counts as being written at the latest, or None if it does not. `real` is the
     /// path to which `path` resolves.
     pub fn written_until(&self, real: &Path, path: &Path, now: Instant) -> Option<Instant> {
         let open = self.written.get(real).map(Writing::until);
-        let unseen = self.looks.get(path).filter(|look| look.unseen).map(Look::settled);
+        let unseen = self.states.get(path).filter(|state| state.unseen).map(FileState::settled);
         open.into_iter().chain(unseen).filter(|until| *until > now).max()
     }
 
@@ -133,16 +133,16 @@ impl Looks {
         fingerprint: Option<Fingerprint>,
         now: Instant,
     ) -> Option<Instant> {
-        let known = self.looks.get(path).is_some_and(|look| look.fingerprint == fingerprint);
+        let known = self.states.get(path).is_some_and(|state| state.fingerprint == fingerprint);
         // A file that is missing and was never seen has not just been removed.
-        if !known && (fingerprint.is_some() || self.looks.contains_key(path)) {
+        if !known && (fingerprint.is_some() || self.states.contains_key(path)) {
             self.changed(path.to_owned(), fingerprint, false, now);
         }
-        self.looks.get(path).map(Look::settled).filter(|settled| *settled > now)
+        self.states.get(path).map(FileState::settled).filter(|settled| *settled > now)
     }
 }
 
-impl Look {
+impl FileState {
     /// Returns when the file counts as complete.
     fn settled(&self) -> Instant {
         (self.since + SETTLED).min(self.restless + limits::WRITE_TIME.time())

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Number;
 
 use super::raw::{self, ClientAuthKind, HostYaml, Quantity};
-use super::shape::place;
+use super::schema_check::place;
 use super::units::{parse_duration, parse_quantity};
 use super::{
     API_VERSION, ClientAuth, Config, DecisionLogConfig, Gate, HostLimits, ImageScope, KIND, ModuleSource,
