@@ -182,7 +182,7 @@ fn give_way() {
 struct Lanes {
     slots: Arc<Turns>,
     /// The slots that the slow lane may take: all but one, so that no review of the steady lane waits only
-    /// for slow ones.
+    /// for slow ones. If there is only one slot, both lanes take it.
     slow_slots: Arc<Turns>,
     /// Number of reviews that run or wait in the steady lane.
     steady: AtomicUsize,
@@ -219,7 +219,8 @@ impl Lanes {
         let admitted = Admitted::new(self, lane);
         let queue = Some(self.queue);
         let (slow, queue) = match lane {
-            // The queue of the slow lane is before its own slots. Only their owners wait for the others.
+            // The queue of the slow lane is before its own slots. Only their owners wait for the others, and
+            // take no place in the queue of the steady lane.
             Pace::Slow => (Some(self.slow_slots.take(client, queue).await?), None),
             Pace::Quick | Pace::Steady => (None, queue),
         };

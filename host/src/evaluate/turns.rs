@@ -37,9 +37,16 @@ pub(crate) struct Turns(Mutex<Queues>);
 struct Queues {
     free: usize,
     /// The waiting tasks of each client, in order.
-    waiting: HashMap<Client, VecDeque<oneshot::Sender<Turn>>>,
+    waiting: HashMap<Client, VecDeque<Waiting>>,
     /// The waiting clients, the next one first.
     round: VecDeque<Client>,
+}
+
+/// A waiting task.
+struct Waiting {
+    task: oneshot::Sender<Turn>,
+    /// Whether the task takes a place. A task without a limit of places takes none, and loses none.
+    counted: bool,
 }
 
 /// A turn, released when dropped.
@@ -65,7 +72,8 @@ impl Turns {
         self.0.lock()
     }
 
-    /// Waits for a turn of `whose`. At most `places` tasks wait, if there is such a limit.
+    /// Waits for a turn of `whose`. At most `places` tasks wait, if there is such a limit; tasks without the
+    /// limit do not count.
     ///
     /// # Errors
     /// Returns an error if all places are taken and no client has more of them, or if this task loses its
@@ -84,11 +92,12 @@ impl Turns {
             if places.is_some_and(|places| !queues.make_place(whose, places)) {
                 return Err(Crowded);
             }
-            let (sender, turn) = oneshot::channel();
+            let (task, turn) = oneshot::channel();
+            let task = Waiting { task, counted: places.is_some() };
             match queues.waiting.get_mut(whose) {
-                Some(waiting) => waiting.push_back(sender),
+                Some(waiting) => waiting.push_back(task),
                 None => {
-                    queues.waiting.insert(whose.clone(), [sender].into());
+                    queues.waiting.insert(whose.clone(), [task].into());
                     queues.round.push_back(whose.clone());
                 }
             }
@@ -127,22 +136,25 @@ impl Turns {
 }
 
 impl Queues {
-    /// Returns whether fewer than `places` tasks wait. If not, ends the wait of the last task of the client
-    /// with the most waiting tasks in favour of one of `whose`. Returns false if no client has more waiting
-    /// tasks than `whose`.
+    /// Returns whether fewer than `places` places are taken. If not, ends the wait of the last counted task of
+    /// the client with the most places in favour of one of `whose`. Returns false if no client has more
+    /// places than `whose`.
     fn make_place(&mut self, whose: &Client, places: usize) -> bool {
-        let waiting = |queues: &Queues| queues.waiting.values().map(VecDeque::len).sum::<usize>();
-        if waiting(self) < places {
+        let taken = |waiting: &VecDeque<Waiting>| waiting.iter().filter(|waiting| waiting.counted).count();
+        let all = |queues: &Queues| queues.waiting.values().map(taken).sum::<usize>();
+        if all(self) < places {
             return true;
         }
         // An abandoned task takes no place.
-        self.waiting.values_mut().for_each(|tasks| tasks.retain(|task| !task.is_closed()));
-        if waiting(self) < places {
+        self.waiting.values_mut().for_each(|waiting| waiting.retain(|waiting| !waiting.task.is_closed()));
+        if all(self) < places {
             return true;
         }
-        let own = self.waiting.get(whose).map_or(0, VecDeque::len);
-        let most = self.waiting.values_mut().max_by_key(|waiting| waiting.len());
-        most.filter(|waiting| waiting.len() > own).is_some_and(|most| most.pop_back().is_some())
+        let own = self.waiting.get(whose).map_or(0, taken);
+        let most = self.waiting.values_mut().max_by_key(|waiting| taken(waiting));
+        let Some(most) = most.filter(|most| taken(most) > own) else { return false };
+        let last = most.iter().rposition(|waiting| waiting.counted);
+        last.and_then(|last| most.remove(last)).is_some()
     }
 
     /// Returns the task that gets the next turn.
@@ -152,8 +164,8 @@ impl Queues {
             let Some(waiting) = self.waiting.get_mut(&whose) else { continue };
             let next = loop {
                 match waiting.pop_front() {
-                    Some(task) if task.is_closed() => {}
-                    next => break next,
+                    Some(waiting) if waiting.task.is_closed() => {}
+                    next => break next.map(|waiting| waiting.task),
                 }
             };
             if waiting.is_empty() {
@@ -235,5 +247,26 @@ mod tests {
             task.await.unwrap().unwrap();
         }
         assert!(turns.try_take().is_some());
+    }
+
+    /// A slow review that already has a slot of its lane waits here without a limit.
+    #[tokio::test]
+    async fn a_task_without_a_limit_takes_no_place_and_loses_none() {
+        let turns = Turns::new(1);
+        let first = turns.take(&client("first"), None).await.unwrap();
+        let wait = |whose: &'static str, places| {
+            let turns = Arc::clone(&turns);
+            tokio::spawn(async move { turns.take(&client(whose), places).await.map(drop) })
+        };
+        let admitted = [wait("slow", None), wait("slow", None)];
+        tokio::task::yield_now().await;
+        assert!(wait("steady", Some(0)).await.unwrap().is_err(), "no task may wait");
+        let steady = wait("steady", Some(1));
+        tokio::task::yield_now().await;
+        assert!(wait("steady", Some(1)).await.unwrap().is_err(), "the place is taken");
+        drop(first);
+        for task in admitted.into_iter().chain([steady]) {
+            task.await.unwrap().unwrap();
+        }
     }
 }

@@ -53,14 +53,14 @@ limits! {
         CONCURRENT_REVIEWS = count(
             "concurrent-reviews",
             "reviews evaluated at once on threads of their own (those over 0.3 ms); slow ones (over 50 ms) \
-                leave one place to the others",
+                leave one place to the others, unless there is only one",
             0,
         )
             .key("limits.concurrentReviews", 1, 64)
             .effect("the review waits in the queue");
         QUEUE = count(
             "queue",
-            "reviews that wait; in a full queue, a client with fewer waiting reviews replaces one of the \
+            "reviews that wait in each of the two lanes; in a full queue, a client with fewer replaces one of the \
              client with the most",
             1024,
         )

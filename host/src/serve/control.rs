@@ -69,7 +69,7 @@ pub enum Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// The state directory cannot be opened.
-    #[error("the state directory {0}: {1}")]
+    #[error("the state directory {0}: {1}; name the `stateDirectory` of host.yaml, or start the host")]
     Directory(String, io::Error),
     /// No host serves.
     #[error("no host serves with the state directory {0}: start it with `host serve --config FILE`")]

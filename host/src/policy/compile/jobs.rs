@@ -49,7 +49,7 @@ pub(super) struct Work {
     /// Snapshots to take: each policy, with the bytes of its component.
     snapshots: VecDeque<(Weak<Policy>, Arc<[u8]>)>,
     /// Callback for the end of an unclaimed job.
-    pub(super) ready: Option<Box<dyn Fn() + Send>>,
+    pub(super) ready: Option<Arc<dyn Fn() + Send + Sync>>,
     pub(super) closed: bool,
 }
 
@@ -186,17 +186,21 @@ impl Shared {
             Err(Failure::Snapshot(error)) => Err(LoadError::Unprepared(error)),
         });
         if let Ok(compiled) = &result {
-            self.cache.put(&job.key, compiled.bytes());
+            // An entry that cannot be written is compiled again some time; a panic must not end this thread.
+            let _ = isolate::run(|| self.cache.put(&job.key, compiled.bytes()));
         }
         let mut work = self.lock();
         // No other thread sets the result.
         let _ = job.result.set(result);
         self.changed.notify_all();
-        if job.abandoned.load(Ordering::Relaxed) {
-            work.unclaimed.insert(job.key.clone(), job);
-            if let Some(ready) = &work.ready {
-                ready();
-            }
+        if !job.abandoned.load(Ordering::Relaxed) {
+            return;
+        }
+        work.unclaimed.insert(job.key.clone(), job);
+        let ready = work.ready.clone();
+        drop(work);
+        if let Some(ready) = ready {
+            let _ = isolate::run(|| ready());
         }
     }
 

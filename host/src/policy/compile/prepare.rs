@@ -246,8 +246,8 @@ impl Preparer {
     }
 
     /// Registers a callback for the end of every compilation whose waiting threads had given up.
-    pub fn when_ready(&self, ready: impl Fn() + Send + 'static) {
-        self.shared.lock().ready = Some(Box::new(ready));
+    pub fn when_ready(&self, ready: impl Fn() + Send + Sync + 'static) {
+        self.shared.lock().ready = Some(Arc::new(ready));
     }
 }
 

@@ -165,7 +165,7 @@ struct Leaves<'r> {
 
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
-        // Dropped after the lock is released: the removed entry may hold a slot, whose drop takes the lock.
+        // Dropped after the lock is released: the drop wakes the receiver.
         let waiting = self.registry.table.lock().waiting.remove(&self.number);
         drop(waiting);
     }
