@@ -60,8 +60,8 @@ limits! {
             .effect("the review waits in the queue");
         QUEUE = count(
             "queue",
-            "reviews that wait in each of the two lanes; in a full queue, a client with fewer replaces one of the \
-             client with the most",
+            "reviews that wait in each of the two lanes; in a full queue, a client with fewer replaces one \
+                of the client with the most",
             1024,
         )
             .key("limits.queue", 0, 65_536)
