@@ -136,8 +136,8 @@ impl Turns {
 }
 
 impl Queues {
-    /// Returns whether fewer than `places` places are taken. If not, ends the wait of the last counted task of
-    /// the client with the most places in favour of one of `whose`. Returns false if no client has more
+    /// Returns whether fewer than `places` places are taken. If not, ends the wait of the last counted task
+    /// of the client with the most places in favour of one of `whose`. Returns false if no client has more
     /// places than `whose`.
     fn make_place(&mut self, whose: &Client, places: usize) -> bool {
         let taken = |waiting: &VecDeque<Waiting>| waiting.iter().filter(|waiting| waiting.counted).count();
@@ -146,7 +146,7 @@ impl Queues {
             return true;
         }
         // An abandoned task takes no place.
-        self.waiting.values_mut().for_each(|waiting| waiting.retain(|waiting| !waiting.task.is_closed()));
+        self.waiting.values_mut().for_each(|tasks| tasks.retain(|waiting| !waiting.task.is_closed()));
         if all(self) < places {
             return true;
         }
