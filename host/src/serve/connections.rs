@@ -1,12 +1,12 @@
 //! Connections: accepted within a limit, taken through the TLS handshake, served, and drained at shutdown.
 
 pub(super) mod budget;
-mod answer;
 mod clients;
 mod fairness;
 mod handshakes;
 mod lifetime;
 mod registry;
+mod service;
 mod stream;
 mod track;
 mod trust;
@@ -30,16 +30,17 @@ use tokio::time::{Instant, sleep_until};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use self::answer::Answering;
 use self::budget::Budget;
 use self::clients::client;
 use self::fairness::{Progress, Room};
 use self::handshakes::{Handshakes, PendingHandshake};
 use self::lifetime::{Directive, Protocol};
 use self::registry::{Registry, Tracked};
+use self::service::ConnectionService;
 use self::stream::TrackedStream;
 use self::trust::Trust;
-use super::{Host, routes};
+use super::Host;
+use super::webhook::routes;
 use crate::evaluate::turns::Turns;
 use crate::limits;
 use crate::telemetry::log_throttle;
@@ -284,7 +285,7 @@ impl Connection {
     {
         let track = connection.track();
         let stream = TokioIo::new(TrackedStream::new(stream, track));
-        let service = Arc::new(Answering {
+        let service = Arc::new(ConnectionService {
             host: Arc::clone(self.transport.host()),
             routes: TowerToHyperService::new(self.routes.clone()),
             share: self.shared.budget.share(track.client()),
@@ -292,7 +293,7 @@ impl Connection {
             turns: (protocol == Protocol::Http2).then(|| Arc::clone(&self.shared.turns)),
             peer: self.peer,
         });
-        let service = service_fn(move |request| Arc::clone(&service).answer(request));
+        let service = service_fn(move |request| Arc::clone(&service).call(request));
         let headers = limits::HEADERS.size();
         match protocol {
             Protocol::Http1 => {

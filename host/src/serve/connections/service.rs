@@ -1,4 +1,5 @@
-//! The requests of a connection and their responses.
+//! The service of a connection, around the handler of the webhook or of the admin listener. It counts the
+//! memory of each request, runs the request in its client's turns, and announces the end of the connection.
 
 use std::future::Future;
 use std::mem;
@@ -17,10 +18,12 @@ use super::budget::{Exhausted, Held, Share};
 use super::track::{Exchange, Track};
 use crate::evaluate::turns::Turns;
 use crate::limits;
-use crate::serve::{Host, NoVerdict, Peer, discard};
+use crate::serve::Host;
+use crate::serve::body::discard;
+use crate::serve::webhook::{NoVerdict, Peer};
 
 /// The service that handles the requests of a connection.
-pub(super) struct Answering {
+pub(super) struct ConnectionService {
     pub(super) host: Arc<Host>,
     pub(super) routes: TowerToHyperService<axum::Router>,
     pub(super) share: Arc<Share>,
@@ -37,12 +40,12 @@ pub(super) struct Answering {
 #[error("the connection takes no more requests")]
 pub(super) struct Refused(#[source] h2::Error);
 
-impl Answering {
-    /// Answers a request.
-    pub(super) fn answer(
+impl ConnectionService {
+    /// Passes a request to the handler, and returns its response.
+    pub(super) fn call(
         self: Arc<Self>,
         mut request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Taken>, Refused>> {
+    ) -> impl Future<Output = Result<Response<CountedBody>, Refused>> {
         // The exchange begins here, not when the returned future is first polled.
         let exchange = self.track.begin(request.headers());
         let mut held = self.share.hold();
@@ -75,7 +78,7 @@ impl Answering {
             exchange.respond();
             held.shrink(REQUEST + response.body().size_hint().lower());
             let split = self.turns.is_some();
-            Ok(response.map(|body| Taken {
+            Ok(response.map(|body| CountedBody {
                 body,
                 last: Bytes::new(),
                 split,
@@ -100,7 +103,7 @@ fn head_bytes<B>(request: &Request<B>) -> u64 {
 const FIELD: usize = 128;
 
 /// The body of a response, dropped when the client has received the response.
-pub(super) struct Taken {
+pub(super) struct CountedBody {
     body: Body,
     last: Bytes,
     split: bool,
@@ -108,7 +111,7 @@ pub(super) struct Taken {
     _held: Held,
 }
 
-impl HttpBody for Taken {
+impl HttpBody for CountedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
