@@ -1,4 +1,4 @@
-//! The attempts at an evaluation, by its expected duration. Pure.
+//! The attempts at an evaluation: in which lanes, and whether with audit-mode policies. Pure.
 //!
 //! The expected duration of a policy follows its earlier ones ([`crate::policy::PolicyStats`]). An attempt
 //! that takes longer is aborted and repeated in a slower lane, where it delays only evaluations of its own
@@ -10,56 +10,12 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::config::Mode;
 use crate::evaluate::applying;
+use crate::evaluate::lanes::Pace;
 use crate::image::Image;
 use crate::policy::{Entry, PolicySet};
 use crate::review::Review;
-
-/// Longest expected duration of an evaluation on the thread of its request. A change of thread and back costs
-/// a tenth of it.
-const QUICK: Duration = Duration::from_micros(300);
-/// Longest expected duration in the steady lane. Slower evaluations are about to reach a deadline, and wait
-/// only behind each other.
-const SLOW: Duration = Duration::from_millis(50);
-
-/// The expected pace of an evaluation, and the lane for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Pace {
-    /// Runs on the thread of its request.
-    Quick,
-    /// Runs in the steady lane, on a thread of its own.
-    Steady,
-    /// Runs in the slow lane, on a thread of its own.
-    Slow,
-}
-
-impl Pace {
-    const ALL: [Pace; 3] = [Pace::Quick, Pace::Steady, Pace::Slow];
-
-    /// Returns the pace of an evaluation with this expected duration.
-    pub fn of(expected: Duration) -> Pace {
-        match expected {
-            quick if quick <= QUICK => Pace::Quick,
-            steady if steady <= SLOW => Pace::Steady,
-            _ => Pace::Slow,
-        }
-    }
-
-    /// Returns the time limit of an attempt in this lane, or None if only the review's deadline limits it.
-    fn patience(self) -> Option<Duration> {
-        match self {
-            // During the attempt the thread serves no other request.
-            Pace::Quick => Some(Duration::from_millis(3)),
-            // An unmeasured policy must not block the lane.
-            Pace::Steady => Some(Duration::from_millis(100)),
-            Pace::Slow => None,
-        }
-    }
-}
 
 /// The expected duration of an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,12 +77,12 @@ pub struct Attempt {
     pub audits: bool,
     /// Time limit of the policies in mode `enforce`. If they exceed it, the next attempt follows. The last
     /// attempt has no limit but the review's deadline.
-    pub patience: Option<Duration>,
+    pub time_limit: Option<Duration>,
 }
 
 /// Returns the attempts at an evaluation, in order. The first attempt that ends gives the verdict.
 pub fn attempts(costs: &Costs) -> Vec<Attempt> {
-    let attempt = |lane: Pace, waits, audits| Attempt { lane, waits, audits, patience: lane.patience() };
+    let attempt = |lane: Pace, waits, audits| Attempt { lane, waits, audits, time_limit: lane.time_limit() };
     let pace = Pace::of(costs.enforced);
     let audited = costs.audited.map(Pace::of);
     // Audit-mode policies are the slower ones: the review goes to their lane only if that costs no wait.
@@ -167,7 +123,7 @@ mod tests {
                 .collect();
             assert_eq!(shown.join(" "), expected, "{costs:?}");
             let last = attempts.last().unwrap();
-            assert!(last.waits && last.patience.is_none(), "{last:?}");
+            assert!(last.waits && last.time_limit.is_none(), "{last:?}");
         }
     }
 }

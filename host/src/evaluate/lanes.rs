@@ -1,185 +1,66 @@
-//! Dispatch of evaluations by their expected duration. Quick ones run on the thread of their request, the
-//! others on threads of their own in two lanes, which share the slots of `limits.concurrentReviews`.
+//! The lanes of evaluations: the expected duration for each, its time limit, its slots and its queue. The
+//! steady lane and the slow one share the slots of `limits.concurrentReviews`.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 
 use crate::config::HostLimits;
-use crate::evaluate::attempts::{Attempt, Costs, Pace, attempts};
 use crate::evaluate::turns::{Client, Crowded, Turn, Turns};
-use crate::evaluate::{Audit, Ended, Facts, Instances, Options, evaluate};
-use crate::isolate::{self, Panicked};
-use crate::policy::PolicySet;
-use crate::review::Review;
-use crate::review::verdict::Verdict;
 
-/// Time limit of audit-mode policies in a lane. No review that waits for the slot may run out of time.
-const AUDIT_PATIENCE: Duration = Duration::from_secs(1);
-/// Niceness of the lanes' threads, below those that serve (nice(2)).
-const NICE: i32 = 5;
+/// Longest expected duration of an evaluation on the thread of its request. A change of thread and back costs
+/// a tenth of it.
+const QUICK_EXPECTED: Duration = Duration::from_micros(300);
+/// Longest expected duration in the steady lane. Slower evaluations are about to reach a deadline, and wait
+/// only behind each other.
+const STEADY_EXPECTED: Duration = Duration::from_millis(50);
 
-/// An error: more reviews are waiting than the queue holds.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Overloaded;
+/// Time limit of an evaluation on the thread of its request, which serves no other request meanwhile.
+const QUICK_LIMIT: Duration = Duration::from_millis(3);
+/// Time limit of an evaluation in the steady lane. A run over it is aborted and repeated in the slow lane, so
+/// an unmeasured policy cannot block the lane.
+const STEADY_LIMIT: Duration = Duration::from_millis(100);
 
-/// The dispatcher of evaluations: the lanes in force.
-pub struct Dispatcher(ArcSwap<Lanes>);
-
-/// A review of a client, and the set that judges it.
-struct Task {
-    set: Arc<PolicySet>,
-    review: Arc<Review>,
-    /// The review's deadline.
-    until: Instant,
+/// The expected pace of an evaluation, and the lane for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pace {
+    /// Runs on the thread of its request.
+    Quick,
+    /// Runs in the steady lane, on a thread of its own.
+    Steady,
+    /// Runs in the slow lane, on a thread of its own.
+    Slow,
 }
 
-impl Dispatcher {
-    /// Returns a dispatcher with the limits of `set`. Reviews of later generations bring their own limits.
-    pub fn new(set: &PolicySet) -> Dispatcher {
-        Dispatcher(ArcSwap::from_pointee(Lanes::new(&set.limits, set.number())))
-    }
+impl Pace {
+    /// All lanes, the fastest first.
+    pub(super) const ALL: [Pace; 3] = [Pace::Quick, Pace::Steady, Pace::Slow];
 
-    /// Evaluates `review` by `set`, at once or when its client's turn comes. The review's deadline counts
-    /// from now.
-    ///
-    /// # Errors
-    /// Returns [`Overloaded`] if the queue is full and no client has more reviews in it than this one.
-    pub async fn evaluate(
-        &self,
-        set: Arc<PolicySet>,
-        review: Arc<Review>,
-        client: &Client,
-    ) -> Result<Verdict, Overloaded> {
-        let until = Instant::now() + set.limits.review_deadline;
-        let attempts = attempts(&Costs::of(&set, &review));
-        let task = Arc::new(Task { set, review, until });
-        for attempt in attempts {
-            let verdict = match attempt.lane {
-                Pace::Quick => task.run(&attempt, attempt.audits),
-                Pace::Steady | Pace::Slow => self.in_lane(&task, attempt, client).await?,
-            };
-            if let Some(verdict) = verdict {
-                return Ok(verdict);
-            }
+    /// Returns the pace of an evaluation with this expected duration.
+    pub fn of(expected: Duration) -> Pace {
+        match expected {
+            quick if quick <= QUICK_EXPECTED => Pace::Quick,
+            steady if steady <= STEADY_EXPECTED => Pace::Steady,
+            _ => Pace::Slow,
         }
-        // The last attempt always gives a verdict.
-        Ok(failed(&task.set))
     }
 
-    /// Makes an attempt in a lane, on a thread of its own. Returns None if the next attempt is to follow.
-    async fn in_lane(
-        &self,
-        task: &Arc<Task>,
-        attempt: Attempt,
-        client: &Client,
-    ) -> Result<Option<Verdict>, Overloaded> {
-        let lanes = self.lanes(&task.set);
-        let (slot, audits) = match lanes.try_enter(attempt.lane) {
-            Some(slot) => (slot, attempt.audits),
-            None if !attempt.waits => return Ok(None),
-            None => {
-                let slot = tokio::time::timeout_at(task.until.into(), lanes.enter(attempt.lane, client));
-                let Ok(slot) = slot.await else { return Ok(Some(waited_too_long(&task.set))) };
-                (slot.map_err(|Crowded| Overloaded)?, false)
-            }
-        };
-        // Meanwhile other reviews may have shown the real duration of these policies.
-        if attempt.patience.is_some()
-            && !audits
-            && Pace::of(Costs::of(&task.set, &task.review).enforced) > attempt.lane
-        {
-            return Ok(None);
+    /// Returns the time limit of an evaluation in this lane, or None if only the review's deadline limits it.
+    pub(super) fn time_limit(self) -> Option<Duration> {
+        match self {
+            Pace::Quick => Some(QUICK_LIMIT),
+            Pace::Steady => Some(STEADY_LIMIT),
+            Pace::Slow => None,
         }
-        let run = {
-            let task = Arc::clone(task);
-            move || {
-                // The thread keeps the slot: the evaluation runs to its end even if the client hangs up.
-                let _slot = slot;
-                give_way();
-                task.run(&attempt, audits)
-            }
-        };
-        Ok(tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| Some(failed(&task.set))))
-    }
-
-    /// Returns the lanes in force, and replaces them if a generation brings other limits. Reviews that the
-    /// old lanes admitted still finish there. A review of an older generation takes the newer lanes: it must
-    /// not bring empty old ones back.
-    fn lanes(&self, set: &PolicySet) -> Arc<Lanes> {
-        let PolicySet { limits, .. } = set;
-        let fits = |lanes: &Lanes| {
-            lanes.number >= set.number()
-                || (lanes.concurrent, lanes.queue) == (limits.concurrent_reviews, limits.queue)
-        };
-        let current = self.0.load();
-        if fits(&current) {
-            return Arc::clone(&current);
-        }
-        let new = Arc::new(Lanes::new(limits, set.number()));
-        self.0.rcu(|lanes| if fits(lanes) { Arc::clone(lanes) } else { Arc::clone(&new) });
-        self.0.load_full()
-    }
-
-    /// Returns the numbers of reviews that run or wait: in the steady lane, and in the slow one.
-    pub fn admitted(&self) -> (usize, usize) {
-        let lanes = self.0.load();
-        (lanes.steady.load(Ordering::Relaxed), lanes.slow.load(Ordering::Relaxed))
-    }
-}
-
-impl Task {
-    /// Makes an attempt on this thread. Returns None if the policies in mode `enforce` exceed its patience. A
-    /// panic, which should not happen, denies this one review.
-    fn run(&self, attempt: &Attempt, audits: bool) -> Option<Verdict> {
-        let now = Instant::now();
-        let limit = attempt.patience.map(|patience| now + patience).filter(|limit| *limit < self.until);
-        let options = Options {
-            until: limit.unwrap_or(self.until),
-            instances: Instances::Shared,
-            audit: if audits { Audit::Until(now + AUDIT_PATIENCE) } else { Audit::Skipped },
-        };
-        let evaluate = || {
-            let evaluation = evaluate(&self.set, &self.review, &Facts::default(), &options);
-            match &evaluation.ended {
-                Ended::OutOfTime if limit.is_some() => {
-                    evaluation.record_durations();
-                    None
-                }
-                Ended::Complete | Ended::OutOfTime => Some(evaluation.recorded()),
-                Ended::Needs(key, _) => match *key {},
-            }
-        };
-        isolate::run(evaluate).unwrap_or_else(|Panicked| Some(failed(&self.set)))
-    }
-}
-
-fn waited_too_long(set: &PolicySet) -> Verdict {
-    let budget = humantime::format_duration(set.limits.review_deadline);
-    let reason =
-        format!("the review waited for its turn longer than its budget of {budget} (limits.reviewDeadline)");
-    Verdict::refuse(&set.rules, &set.generation(), &reason)
-}
-
-fn failed(set: &PolicySet) -> Verdict {
-    tracing::error!("the evaluation of a review panicked: please report this, with the message before it");
-    Verdict::refuse(&set.rules, &set.generation(), "the policy host failed on this review; its log says why")
-}
-
-/// Lowers the priority of this thread, once.
-fn give_way() {
-    thread_local!(static GIVEN: Cell<bool> = const { Cell::new(false) });
-    if !GIVEN.replace(true) {
-        isolate::lower_priority(NICE);
     }
 }
 
 /// The lanes, each with a limited queue. A review is rejected if no slot is free and the queue of its lane is
 /// full.
-struct Lanes {
+pub(super) struct Lanes {
     slots: Arc<Turns>,
     /// The slots that the slow lane may take: all but one, so that no review of the steady lane waits only
     /// for slow ones. If there is only one slot, both lanes take it.
@@ -195,7 +76,8 @@ struct Lanes {
 }
 
 impl Lanes {
-    fn new(limits: &HostLimits, number: u64) -> Lanes {
+    /// Returns empty lanes with these limits of the generation `number`.
+    pub(super) fn new(limits: &HostLimits, number: u64) -> Lanes {
         Lanes {
             slots: Turns::new(limits.concurrent_reviews),
             slow_slots: Turns::new(limits.concurrent_reviews.saturating_sub(1)),
@@ -207,15 +89,26 @@ impl Lanes {
         }
     }
 
+    /// Returns whether reviews with these limits of the generation `number` take these lanes. A review of an
+    /// older generation takes the newer lanes: it must not bring empty old ones back.
+    pub(super) fn fit(&self, limits: &HostLimits, number: u64) -> bool {
+        self.number >= number || (self.concurrent, self.queue) == (limits.concurrent_reviews, limits.queue)
+    }
+
+    /// Returns the numbers of reviews that run or wait: in the steady lane, and in the slow one.
+    pub(super) fn admitted(&self) -> (usize, usize) {
+        (self.steady.load(Ordering::Relaxed), self.slow.load(Ordering::Relaxed))
+    }
+
     /// Returns a slot if one is free.
-    fn try_enter(self: &Arc<Self>, lane: Pace) -> Option<Slot> {
+    pub(super) fn try_enter(self: &Arc<Self>, lane: Pace) -> Option<Slot> {
         let slow = if lane == Pace::Slow { Some(self.slow_slots.try_take()?) } else { None };
         Some(Slot { _turn: self.slots.try_take()?, _slow: slow, _admitted: Admitted::new(self, lane) })
     }
 
     /// Waits for a slot. Slots rotate among clients, and a full queue has room for a client with fewer
     /// reviews in it than another.
-    async fn enter(self: &Arc<Self>, lane: Pace, client: &Client) -> Result<Slot, Crowded> {
+    pub(super) async fn enter(self: &Arc<Self>, lane: Pace, client: &Client) -> Result<Slot, Crowded> {
         let admitted = Admitted::new(self, lane);
         let queue = Some(self.queue);
         let (slow, queue) = match lane {
@@ -229,7 +122,7 @@ impl Lanes {
 }
 
 /// A slot for the evaluation of one review, released when dropped.
-struct Slot {
+pub(super) struct Slot {
     _turn: Turn,
     _slow: Option<Turn>,
     _admitted: Admitted,

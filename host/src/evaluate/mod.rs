@@ -1,10 +1,11 @@
 //! Evaluation of every policy on every image of a review. Synchronous and total: whatever a policy does,
 //! there is a verdict.
 
+mod facts;
+pub mod dispatch;
 pub mod attempts;
 pub mod lanes;
 pub mod turns;
-mod facts;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

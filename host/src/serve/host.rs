@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::connections::Shared;
 use super::metrics::Metrics;
 use super::status::Sources;
-use crate::evaluate::lanes::Dispatcher;
+use crate::evaluate::dispatch::Dispatcher;
 use crate::reload::Started;
 use crate::reload::gate::Recent;
 use crate::telemetry::answered::Ids;

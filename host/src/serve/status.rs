@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{FailurePolicy, Mode, PolicyName};
-use crate::evaluate::attempts::Pace;
+use crate::evaluate::lanes::Pace;
 use crate::policy::manifest::Publication;
 use crate::policy::{Entry, Policy, PolicyReader, PolicySet, StatsSnapshot};
 use crate::problem::Problem;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::Host;
 use super::body::{Unread, discard, read};
 use super::connections::budget::Share;
-use crate::evaluate::lanes::Overloaded;
+use crate::evaluate::dispatch::Overloaded;
 use crate::evaluate::turns::Client;
 use crate::limits::{self, Limit};
 use crate::policy::PolicySet;
