@@ -110,11 +110,11 @@ impl Dispatcher {
     fn lanes(&self, set: &PolicySet) -> Arc<Lanes> {
         let (limits, number) = (&set.limits, set.number());
         let current = self.0.load();
-        if current.fit(limits, number) {
+        if current.fits(limits, number) {
             return Arc::clone(&current);
         }
         let new = Arc::new(Lanes::new(limits, number));
-        self.0.rcu(|lanes| if lanes.fit(limits, number) { Arc::clone(lanes) } else { Arc::clone(&new) });
+        self.0.rcu(|lanes| if lanes.fits(limits, number) { Arc::clone(lanes) } else { Arc::clone(&new) });
         self.0.load_full()
     }
 

@@ -91,7 +91,7 @@ impl Lanes {
 
     /// Returns whether reviews with these limits of the generation `number` take these lanes. A review of an
     /// older generation takes the newer lanes: it must not bring empty old ones back.
-    pub(super) fn fit(&self, limits: &HostLimits, number: u64) -> bool {
+    pub(super) fn fits(&self, limits: &HostLimits, number: u64) -> bool {
         self.number >= number || (self.concurrent, self.queue) == (limits.concurrent_reviews, limits.queue)
     }
 

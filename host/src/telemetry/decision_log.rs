@@ -5,10 +5,10 @@
 //! and in bytes; a separate thread writes it. A line that finds the queue full, or cannot be written, is lost
 //! and counted, and changes no verdict.
 
-mod files;
-mod line;
-mod read;
 mod record;
+mod encode;
+mod files;
+mod read;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -138,7 +138,7 @@ impl DecisionLog {
             self.0.counts.dropped.add();
             return;
         }
-        let line = Line { id: reviewed.id, bytes: line::of(reviewed).into_boxed_slice() };
+        let line = Line { id: reviewed.id, bytes: encode::line(reviewed).into_boxed_slice() };
         let bytes = size_of::<Line>() + line.bytes.len();
         let mut queue = self.0.queue();
         if is_full(&queue, bytes) {

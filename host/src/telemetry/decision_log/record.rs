@@ -1,4 +1,5 @@
-//! The record of a review in the decision log. The host writes it, and reads it back for a replay.
+//! The record of a review: the fields of a line of the decision log. The host writes records, and reads them
+//! back for a replay.
 
 use std::borrow::Cow;
 use std::fmt;
