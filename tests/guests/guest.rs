@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use host::config::{HostLimits, Placement, PolicyLimits, PolicyName, Rules};
 use host::evaluate::{Facts, Instances, Options, evaluate};
-use host::policy::{Cache, Component, Engine, Entry, LoadError, Policy, PolicySet, Preparer, Purpose};
+use host::policy::{Cache, Compiler, Component, Engine, Entry, LoadError, Policy, PolicySet, Purpose};
 use host::review::Review;
 use host::review::verdict::Said;
 use serde_json::Value;
@@ -51,7 +51,7 @@ fn component(name: &str) -> PathBuf {
 pub(crate) struct Guest {
     name: &'static str,
     component: Component,
-    preparer: Preparer,
+    compiler: Compiler,
 }
 
 impl Guest {
@@ -60,20 +60,20 @@ impl Guest {
     pub(crate) fn new(name: &'static str) -> Guest {
         let engine = Engine::new(Purpose::Serve { policies: 1 }).unwrap();
         let cache = Cache::temporary(1 << 30).unwrap();
-        let preparer = Preparer::new(engine, cache, host(), false).unwrap();
-        Guest { name, component: Component::new(std::fs::read(component(name)).unwrap()), preparer }
+        let compiler = Compiler::new(engine, cache, host(), false).unwrap();
+        Guest { name, component: Component::new(std::fs::read(component(name)).unwrap()), compiler }
     }
 
     /// Loaded with `settings`.
     pub(crate) fn load(&self, settings: &Value) -> Result<Arc<Policy>, LoadError> {
         let limits =
             PolicyLimits { deadline: Duration::from_secs(1), memory: 64 << 20, ..PolicyLimits::default() };
-        self.preparer.load(&self.component, settings, &limits, Instant::now() + Duration::from_secs(600))
+        self.compiler.load(&self.component, settings, &limits, Instant::now() + Duration::from_secs(600))
     }
 
     /// Takes the snapshot of a policy: why it has none.
     pub(crate) fn snapshot(&self, policy: &Policy) -> Option<String> {
-        self.preparer.snapshot(policy, &self.component.bytes);
+        self.compiler.snapshot(policy, &self.component.bytes);
         policy.snapshot().unwrap().err().map(ToString::to_string)
     }
 

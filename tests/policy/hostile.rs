@@ -169,7 +169,7 @@ impl Zoo {
             };
             let problem = has("problems", "subject", &format!("policy {name}"));
             let compiling = |problem: &Value| {
-                problem["message"].as_str().unwrap().contains(&LoadError::Preparing.to_string())
+                problem["message"].as_str().unwrap().contains(&LoadError::Compiling.to_string())
             };
             if let Some(problem) = problem.filter(|problem| !compiling(problem)) {
                 return Ok(Some(problem["message"].as_str().unwrap().to_owned()));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host::config::{HostLimits, PolicyLimits};
-use host::policy::{Cache, Component, LoadError, Policy, Preparer};
+use host::policy::{Cache, Compiler, Component, LoadError, Policy};
 use host::reload::{Fallback, assemble};
 use proptest::prelude::*;
 use serde_json::json;
@@ -114,7 +114,7 @@ fn a_set_has_so_many_policies() {
     assert_eq!(support::set(host()).policies.len(), 2);
     std::fs::write(folder.path().join("c.wasm"), support::version("version1")).unwrap();
     let candidate = assemble(
-        support::preparer(),
+        support::compiler(),
         &support::config(host()),
         Fallback::LastGood(None),
         &mut Default::default(),
@@ -123,14 +123,14 @@ fn a_set_has_so_many_policies() {
     assert_eq!(problem.what, "there are 3 policies; this host takes at most 2 (limits.policies)");
 }
 
-/// Compiles the component with these limits into this folder, with a preparer of its own.
+/// Compiles the component with these limits into this folder, with a compiler of its own.
 fn prepared(folder: &Path, limits: &HostLimits, component: Vec<u8>) -> Result<Arc<Policy>, LoadError> {
     let cache = Cache::open(&folder.join("cache"), limits.cache).unwrap();
-    let engine = support::preparer().engine().clone();
-    let preparer = Preparer::new(engine, cache, support::process::HOST.into(), false).unwrap();
-    preparer.limit(limits);
+    let engine = support::compiler().engine().clone();
+    let compiler = Compiler::new(engine, cache, support::process::HOST.into(), false).unwrap();
+    compiler.limit(limits);
     let until = Instant::now() + Duration::from_secs(600);
-    preparer.load(&Component::new(component), &json!({}), &PolicyLimits::default(), until)
+    compiler.load(&Component::new(component), &json!({}), &PolicyLimits::default(), until)
 }
 
 /// limit: prepare-time within, prepare-time breaks, prepare-memory within, prepare-memory breaks

@@ -4,5 +4,5 @@ mod confine;
 mod hostile;
 mod load;
 mod plugins;
-mod prepare;
+mod compiler;
 mod scan;

@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use host::config::{Config, HostLimits, Placement, PolicyLimits, Rules};
-use host::policy::{Cache, Component, Engine, Entry, LoadError, Policy, PolicySet, Preparer, Purpose};
+use host::policy::{Cache, Compiler, Component, Engine, Entry, LoadError, Policy, PolicySet, Purpose};
 use host::reload::gate::Recent;
 use host::reload::{Candidate, Fallback, assemble};
 use host::review::Review;
@@ -26,14 +26,14 @@ use serde_json::{Value, json};
 pub(crate) use self::components::{denying, version, wat_policy};
 pub(crate) use self::installation::{Installation, Server, assert_none, cases};
 
-/// Returns the preparer of all tests that need no other: one engine and one cache, so each component is
+/// Returns the compiler of all tests that need no other: one engine and one cache, so each component is
 /// compiled once.
-pub(crate) fn preparer() -> &'static Preparer {
-    static PREPARER: OnceLock<Preparer> = OnceLock::new();
-    PREPARER.get_or_init(|| {
+pub(crate) fn compiler() -> &'static Compiler {
+    static COMPILER: OnceLock<Compiler> = OnceLock::new();
+    COMPILER.get_or_init(|| {
         let engine = Engine::new(Purpose::Serve { policies: 0 }).unwrap();
         let cache = Cache::open(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"), 1 << 30).unwrap();
-        Preparer::new(engine, cache, process::HOST.into(), false).unwrap()
+        Compiler::new(engine, cache, process::HOST.into(), false).unwrap()
     })
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn load(
     settings: &Value,
     limits: &PolicyLimits,
 ) -> Result<Arc<Policy>, LoadError> {
-    preparer().load(
+    compiler().load(
         &Component::new(component.to_vec()),
         settings,
         limits,
@@ -103,12 +103,12 @@ pub(crate) fn config(mut host: Value) -> Config {
 pub(crate) fn candidate(host: Value) -> Candidate {
     let config = config(host);
     let waits = |candidate: &Candidate| {
-        candidate.problems.iter().any(|problem| problem.what.ends_with(&LoadError::Preparing.to_string()))
+        candidate.problems.iter().any(|problem| problem.what.ends_with(&LoadError::Compiling.to_string()))
     };
     // A start gives up waiting before all components of all tests are compiled.
     let until = Instant::now() + Duration::from_secs(600);
     loop {
-        let candidate = assemble(preparer(), &config, Fallback::LastGood(None), &mut Default::default());
+        let candidate = assemble(compiler(), &config, Fallback::LastGood(None), &mut Default::default());
         let candidate = candidate.unwrap_or_else(|problem| panic!("{problem}"));
         if !waits(&candidate) || Instant::now() > until {
             return candidate;

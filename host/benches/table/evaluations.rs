@@ -16,7 +16,7 @@ use host::review::Review;
 use host::review::verdict::{Decision, Malfunction, Verdict};
 use serde_json::Value;
 
-use crate::subjects::{Subject, preparer, review, set, three};
+use crate::subjects::{Subject, compiler, review, set, three};
 use crate::{Error, Row, median, microseconds};
 
 const ROUNDS: usize = 7;
@@ -91,35 +91,35 @@ fn warm_calls(policy: &Policy, question: &Question, calls: u64) -> Result<Durati
 
 pub(crate) fn rows() -> Result<Vec<Row>, Error> {
     let mut bench = Bench::new();
-    let preparer = preparer()?;
+    let compiler = compiler()?;
     let mut rows = Vec::new();
     for (subject, goal) in [(Subject::trusted_registries()?, Some(5.0)), (Subject::pinned_images()?, None)] {
-        let (configured, snapshot) = (subject.load(&preparer)?, subject.load_snapshot(&preparer)?);
+        let (configured, snapshot) = (subject.load(&compiler)?, subject.load_snapshot(&compiler)?);
         rows.extend(fresh_rows(&mut bench, &subject.name, &configured, snapshot, goal)?);
     }
     for guest in Subject::guests() {
         match guest {
             Ok(guest) => {
-                let (configured, snapshot) = (guest.load(&preparer)?, guest.load_snapshot(&preparer)?);
+                let (configured, snapshot) = (guest.load(&compiler)?, guest.load_snapshot(&compiler)?);
                 rows.extend(fresh_rows(&mut bench, &guest.name, &configured, snapshot, None)?);
             }
             Err(missing) => rows.push(Row::new(missing, "")),
         }
     }
 
-    let three = set(three(&preparer)?)?;
+    let three = set(three(&compiler)?)?;
     let verdict = bench.time("verdict", "2-images-x-3-policies", || evaluate(&three, &review(2)))?;
     rows.push(Row::new("verdict of 2 images x 3 policies", microseconds(verdict)));
 
     let subject = Subject::trusted_registries()?;
-    let policy = subject.load_snapshot(&preparer)??;
+    let policy = subject.load_snapshot(&compiler)??;
     let one = set(vec![Arc::clone(&policy)])?;
     rows.extend(growth(&mut bench, "images", &[1, 4, 16, 64, 256], |count| {
         Ok((set(vec![Arc::clone(&policy)])?, review(count)))
     })?);
     rows.extend(growth(&mut bench, "policies", &[1, 10, 100, 1000], |count| {
         // Each policy has its own code and memory image, as different components have.
-        let policies = (0..count).map(|_| subject.load(&preparer)).collect::<Result<_, _>>()?;
+        let policies = (0..count).map(|_| subject.load(&compiler)).collect::<Result<_, _>>()?;
         Ok((set(policies)?, review(1)))
     })?);
     rows.push(threads(&one));

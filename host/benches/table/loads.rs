@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::server::{Server, installation};
-use crate::subjects::{Subject, preparer};
+use crate::subjects::{Subject, compiler};
 use crate::{Error, Row, median, milliseconds, runtime};
 
 const ROUNDS: usize = 7;
@@ -16,15 +16,15 @@ pub(crate) fn rows() -> Result<Vec<Row>, Error> {
         let (mut cold, mut cached, mut of_snapshot) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             // Each round has a cache of its own.
-            let preparer = preparer()?;
+            let compiler = compiler()?;
             for times in [&mut cold, &mut cached] {
                 let started = Instant::now();
-                subject.load(&preparer)?;
+                subject.load(&compiler)?;
                 times.push(started.elapsed().as_secs_f64() * 1e3);
             }
-            subject.load_snapshot(&preparer)??;
+            subject.load_snapshot(&compiler)??;
             let started = Instant::now();
-            subject.load(&preparer)?;
+            subject.load(&compiler)?;
             of_snapshot.push(started.elapsed().as_secs_f64() * 1e3);
         }
         let (cold, cached, of_snapshot) = (median(cold), median(cached), median(of_snapshot));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host::config::{HostLimits, PolicyLimits, PolicyName, Rules};
-use host::policy::{Cache, Component, Engine, Entry, Policy, PolicySet, Preparer, Purpose};
+use host::policy::{Cache, Compiler, Component, Engine, Entry, Policy, PolicySet, Purpose};
 use host::review::Review;
 use serde_json::{Value, json};
 
@@ -19,10 +19,10 @@ pub(crate) fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// Returns a preparer with an empty cache.
-pub(crate) fn preparer() -> Result<Preparer, Error> {
+/// Returns a compiler with an empty cache.
+pub(crate) fn compiler() -> Result<Compiler, Error> {
     let cache = Cache::temporary(1 << 30)?;
-    Ok(Preparer::new(Engine::new(Purpose::Serve { policies: 1000 })?, cache, HOST.into(), false)?)
+    Ok(Compiler::new(Engine::new(Purpose::Serve { policies: 1000 })?, cache, HOST.into(), false)?)
 }
 
 /// A component with its settings.
@@ -70,8 +70,8 @@ impl Subject {
         ["c", "javascript", "go", "python"].map(guest).into()
     }
 
-    pub(crate) fn load(&self, preparer: &Preparer) -> Result<Arc<Policy>, Error> {
-        Ok(preparer.load(
+    pub(crate) fn load(&self, compiler: &Compiler) -> Result<Arc<Policy>, Error> {
+        Ok(compiler.load(
             &self.component,
             &self.settings,
             &PolicyLimits::default(),
@@ -81,9 +81,9 @@ impl Subject {
 
     /// Loads the policy with its snapshot. The inner error is the reason for which the policy has no
     /// snapshot.
-    pub(crate) fn load_snapshot(&self, preparer: &Preparer) -> Result<Result<Arc<Policy>, String>, Error> {
-        let policy = self.load(preparer)?;
-        preparer.snapshot(&policy, &self.component.bytes);
+    pub(crate) fn load_snapshot(&self, compiler: &Compiler) -> Result<Result<Arc<Policy>, String>, Error> {
+        let policy = self.load(compiler)?;
+        compiler.snapshot(&policy, &self.component.bytes);
         match policy.snapshot() {
             Some(Err(why)) => Ok(Err(why.to_string())),
             Some(Ok(())) => Ok(Ok(policy)),
@@ -112,9 +112,9 @@ pub(crate) fn set(policies: Vec<Arc<Policy>>) -> Result<PolicySet, Error> {
 }
 
 /// Loads the three policies of "2 images x 3 policies", from their snapshots.
-pub(crate) fn three(preparer: &Preparer) -> Result<Vec<Arc<Policy>>, Error> {
+pub(crate) fn three(compiler: &Compiler) -> Result<Vec<Arc<Policy>>, Error> {
     let subjects = [Subject::trusted_registries()?, Subject::pinned_images()?, Subject::denied_registries()?];
-    subjects.iter().map(|subject| Ok(subject.load_snapshot(preparer)??)).collect()
+    subjects.iter().map(|subject| Ok(subject.load_snapshot(compiler)??)).collect()
 }
 
 /// Returns a review of `images` images, all of them trusted.

@@ -12,7 +12,7 @@ use crate::config::PolicyLimits;
 use crate::image::Image;
 use crate::limits;
 use crate::policy::{
-    Component, Context, Engine, Instance, LoadError, Policy, Preparer, Purpose, SnapshotError,
+    Compiler, Component, Context, Engine, Instance, LoadError, Policy, Purpose, SnapshotError,
 };
 use crate::review::Review;
 use crate::review::verdict::{Decision, Malfunction};
@@ -216,7 +216,7 @@ pub enum BenchError {
 /// Returns an error if the policy cannot be loaded, if it malfunctions, or if a decision depends on how its
 /// instance started.
 pub fn bench(
-    preparer: &Preparer,
+    compiler: &Compiler,
     component: &Component,
     settings: &Value,
     questions: &[Question],
@@ -225,12 +225,12 @@ pub fn bench(
     let limits = PolicyLimits::default();
     let load = || {
         let started = Instant::now();
-        let policy = preparer.load(component, settings, &limits, Instant::now() + PATIENCE)?;
+        let policy = compiler.load(component, settings, &limits, Instant::now() + PATIENCE)?;
         Ok::<_, LoadError>((policy, started.elapsed()))
     };
     let (configured, compile) = load()?;
     let (snapshot, load) = load()?;
-    preparer.snapshot(&snapshot, &component.bytes);
+    compiler.snapshot(&snapshot, &component.bytes);
     let snapshot = match snapshot.snapshot() {
         Some(Ok(())) => Ok(snapshot),
         Some(Err(why)) => Err(NoSnapshot::Unfit(why.clone())),
@@ -240,7 +240,7 @@ pub fn bench(
     let samples = Samples::take(&configured, snapshot.as_deref().ok(), questions, time)?;
 
     // Compiled in this process: the child process has shown that the compilation stays within its limits.
-    let engine = Engine::new(Purpose::Count).map_err(|error| LoadError::Unprepared(error.to_string()))?;
+    let engine = Engine::new(Purpose::Count).map_err(|error| LoadError::NotCompiled(error.to_string()))?;
     let counting = Policy::compile(&engine, &component.bytes, settings, &limits)?;
     Ok(Report {
         compile,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Exit, Failure, Format, exit, preparer_with, read, say, say_json, settings};
+use super::{Exit, Failure, Format, compiler_with, exit, read, say, say_json, settings};
 use crate::author::bench::{BenchError, Question, Report, Times, bench};
 use crate::config::HostLimits;
 use crate::limits;
@@ -49,8 +49,8 @@ fn measure(arguments: &Arguments) -> Result<Exit, Failure> {
     let settings = settings(arguments.settings.as_deref())?;
     let questions = questions(&arguments.paths)?;
     // The cache is empty, because compilation is measured too.
-    let preparer = preparer_with(None, 1, Exit::NotLoaded)?;
-    let report = bench(&preparer, &component, &settings, &questions, arguments.time);
+    let compiler = compiler_with(None, 1, Exit::NotLoaded)?;
+    let report = bench(&compiler, &component, &settings, &questions, arguments.time);
     let report = report.map_err(|error| match error {
         BenchError::Load(error) => Failure::new(Exit::NotLoaded, format_args!("{module}: {error}")),
         BenchError::Unsound(lines) => {

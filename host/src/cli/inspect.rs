@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Exit, Failure, Format, exit, preparer, read, say, say_json, settings};
+use super::{Exit, Failure, Format, compiler, exit, read, say, say_json, settings};
 use crate::config::PolicyLimits;
 use crate::limits;
 use crate::policy::{Component, LoadError, Policy, World};
@@ -47,11 +47,11 @@ fn inspect(arguments: &Arguments) -> Result<Exit, Failure> {
     let component = Component::new(read(module, limits::MODULE.default)?);
     let settings = settings(arguments.settings.as_deref())?;
     let world = World::of(&component.bytes).map_err(|error| failed(&error))?;
-    let preparer = preparer(Exit::Broken)?;
+    let compiler = compiler(Exit::Broken)?;
     let until = Instant::now() + Duration::from_secs(3600);
-    let loaded = preparer.load(&component, &settings, &PolicyLimits::default(), until).inspect(|policy| {
+    let loaded = compiler.load(&component, &settings, &PolicyLimits::default(), until).inspect(|policy| {
         if policy.snapshot().is_none() {
-            preparer.snapshot(policy, &component.bytes);
+            compiler.snapshot(policy, &component.bytes);
         }
     });
     let error = loaded.as_ref().err().map(|error| match (error, &arguments.settings) {

@@ -26,7 +26,7 @@ use self::exit::{Exit, Failure, exit};
 use crate::config::yaml;
 use crate::config::{Config, ConfigError, PolicyConfig, PolicyName};
 use crate::limits;
-use crate::policy::{Cache, Engine, PREPARE, PolicySet, Preparer, Purpose, serve_request};
+use crate::policy::{COMPILE, Cache, Compiler, Engine, PolicySet, Purpose, serve_request};
 use crate::problem::Problem;
 use crate::reload::{Done, Fallback, assemble};
 use crate::serve::control::{self, Answer, Request};
@@ -66,8 +66,8 @@ enum Format {
 /// Parses the arguments and runs the verb.
 pub fn run() -> ExitCode {
     // Checked before arguments are parsed, because it is no verb for people.
-    if std::env::args_os().nth(1).is_some_and(|verb| verb == PREPARE) {
-        return exit(prepare());
+    if std::env::args_os().nth(1).is_some_and(|verb| verb == COMPILE) {
+        return exit(compile());
     }
     match Arguments::parse().verb {
         Verb::Serve(arguments) => serve::run(arguments),
@@ -84,10 +84,10 @@ pub fn run() -> ExitCode {
 }
 
 /// Compiles a component, as the child process that the host starts.
-fn prepare() -> Result<Exit, Failure> {
+fn compile() -> Result<Exit, Failure> {
     let failed = |error| {
         let message = "is a verb of the host's own child processes, which read a request from standard input";
-        Failure::broken(format_args!("`{PREPARE}` {message}: {error}"))
+        Failure::broken(format_args!("`{COMPILE}` {message}: {error}"))
     };
     serve_request(io::stdin().lock(), io::stdout().lock()).map_err(failed)?;
     Ok(Exit::Yes)
@@ -258,20 +258,20 @@ fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {
     })
 }
 
-/// Returns the preparer for verbs that run policies. Its cache is in the user's cache folder, so each
+/// Returns the compiler for verbs that run policies. Its cache is in the user's cache folder, so each
 /// component is compiled once. `exit` is the status of a failure.
-fn preparer(exit: Exit) -> Result<Preparer, Failure> {
+fn compiler(exit: Exit) -> Result<Compiler, Failure> {
     let cache = user_cache().and_then(|folder| Cache::open(&folder, limits::CACHE.default).ok());
-    preparer_with(cache, 0, exit)
+    compiler_with(cache, 0, exit)
 }
 
-/// Returns a preparer for a number of policies. Without `cache` it compiles into a temporary folder.
-fn preparer_with(cache: Option<Cache>, policies: usize, exit: Exit) -> Result<Preparer, Failure> {
+/// Returns a compiler for a number of policies. Without `cache` it compiles into a temporary folder.
+fn compiler_with(cache: Option<Cache>, policies: usize, exit: Exit) -> Result<Compiler, Failure> {
     let failed = |message: &dyn Display| Failure::new(exit, message);
     let engine = Engine::new(Purpose::Serve { policies }).map_err(|error| failed(&error))?;
     let cache = cache.map_or_else(|| Cache::temporary(limits::CACHE.default), Ok);
     let cache = cache.map_err(|error| failed(&format_args!("there is no folder to compile in: {error}")))?;
-    Preparer::new(engine, cache, Preparer::this_program(), false)
+    Compiler::new(engine, cache, Compiler::this_program(), false)
         .map_err(|error| failed(&format_args!("policies cannot be compiled on this machine: {error}")))
 }
 
@@ -285,8 +285,8 @@ fn user_cache() -> Option<PathBuf> {
 /// Loads every policy of `config`. Prints each warning to standard error. The failure has a line for each
 /// policy that cannot be loaded.
 fn load(config: &Config, exit: Exit) -> Result<PolicySet, Failure> {
-    let preparer = preparer(exit)?;
-    let candidate = assemble(&preparer, config, Fallback::None, &mut Default::default())
+    let compiler = compiler(exit)?;
+    let candidate = assemble(&compiler, config, Fallback::None, &mut Default::default())
         .map_err(|problem| Failure::new(exit, problem))?;
     if candidate.problems.is_empty() {
         for warning in warnings(&candidate.set) {

@@ -1,6 +1,6 @@
 //! Compilation of components to native code: in a confined child process, from the cache, or from a snapshot.
 
-pub(super) mod prepare;
+pub(super) mod compiler;
 mod jobs;
 pub(super) mod worker;
 pub(super) mod confine;

@@ -77,7 +77,7 @@ pub enum LoadError {
     Configure(Malfunction),
     /// Compilation that is still in progress.
     #[error("it is still being compiled")]
-    Preparing,
+    Compiling,
     /// Compilation over the time limit.
     #[error("{}", limits::PREPARE_TIME.says_of(*.0))]
     PrepareTime(Duration),
@@ -86,16 +86,16 @@ pub enum LoadError {
     PrepareMemory(u64),
     /// Compiling process that ended without a response.
     #[error("the process that compiled it {0}")]
-    PrepareCrashed(String),
+    CompilerCrashed(String),
     /// Compiling process that was killed from outside, through no fault of the component.
     #[error(
         "the process that compiled it was killed ({0}): the kernel does that when memory is short; it is \
             tried again"
     )]
-    PrepareKilled(String),
+    CompilerKilled(String),
     /// Failure of the host itself.
     #[error("the host cannot compile it: {0}")]
-    Unprepared(String),
+    NotCompiled(String),
 }
 
 impl LoadError {
@@ -105,9 +105,9 @@ impl LoadError {
             self,
             // A busy machine may have missed the deadline.
             LoadError::Configure(Malfunction::Deadline(_))
-                | LoadError::Preparing
-                | LoadError::PrepareKilled(_)
-                | LoadError::Unprepared(_)
+                | LoadError::Compiling
+                | LoadError::CompilerKilled(_)
+                | LoadError::NotCompiled(_)
         )
     }
 }
@@ -154,7 +154,7 @@ pub(super) enum CompileError {
 impl From<CompileError> for LoadError {
     fn from(error: CompileError) -> LoadError {
         match error {
-            CompileError::Memory => LoadError::Unprepared(error.to_string()),
+            CompileError::Memory => LoadError::NotCompiled(error.to_string()),
             CompileError::Invalid(_) | CompileError::Panicked => LoadError::Invalid(error.to_string()),
         }
     }
@@ -236,10 +236,10 @@ struct Form {
 
 impl Policy {
     /// Compiles and loads a component in this process, without a limit on the cost. Use it only for a
-    /// component that is known to be harmless. All others go through a [`Preparer`](super::Preparer).
+    /// component that is known to be harmless. All others go through a [`Compiler`](super::Compiler).
     ///
     /// # Errors
-    /// Returns the errors of [`Preparer::load`](super::Preparer::load).
+    /// Returns the errors of [`Compiler::load`](super::Compiler::load).
     pub fn compile(
         engine: &Engine,
         component: &[u8],

@@ -15,10 +15,10 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 pub use self::compile::cache::Cache;
+pub use self::compile::compiler::{Compiler, Component, LoadRequest};
 pub use self::compile::confine::{ConfineError, Confinement, Profile, confine, deny_access, filter_calls};
-pub use self::compile::prepare::{Component, LoadRequest, Preparer};
 pub use self::compile::scan::ScanError;
-pub(crate) use self::compile::worker::{VERB as PREPARE, serve_request};
+pub(crate) use self::compile::worker::{VERB as COMPILE, serve_request};
 pub use self::load::{LoadError, Policy, SnapshotError, check};
 pub use self::sandbox::SettingsError;
 pub use self::sandbox::engine::{Engine, EngineError, Purpose};

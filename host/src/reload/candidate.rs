@@ -12,7 +12,7 @@ pub use self::load::Rejected;
 use super::fallback::Fallback;
 use crate::config::{Config, FailurePolicy, Mode, Placement, PolicyName, Scope};
 use crate::limits;
-use crate::policy::{Entry, PolicySet, Preparer};
+use crate::policy::{Compiler, Entry, PolicySet};
 use crate::problem::{Instead, Problem, Subject, listed};
 use crate::reload::history::Record;
 use crate::text;
@@ -69,21 +69,21 @@ fn stand_in(problem: &Problem) -> Option<Entry> {
 /// Returns an error if the set as a whole may not come into force: `policyDirectory` cannot be read, no
 /// policy would be left, or there are more policies than the limit.
 pub fn assemble(
-    preparer: &Preparer,
+    compiler: &Compiler,
     config: &Config,
     fallback: Fallback<'_>,
     rejected: &mut Rejected,
 ) -> Result<Candidate, Problem> {
-    preparer.limit(&config.limits);
+    compiler.limit(&config.limits);
     let (configured, mut problems) = sources::configured(config, fallback)?;
     let until = Instant::now() + patience(fallback);
-    let attempt = Attempt::new(preparer, config, configured, fallback, rejected, until);
+    let attempt = Attempt::new(compiler, config, configured, fallback, rejected, until);
     let Attempt { mut entries, failed, awaited, prepared } = attempt;
 
     let mut blockers: Vec<Subject> = problems.iter().map(|problem| problem.subject.clone()).collect();
     let in_force = match failed.is_empty() && awaited.is_empty() && blockers.is_empty() {
         true => None,
-        false => fallback.set(preparer, until),
+        false => fallback.set(compiler, until),
     };
     for (name, error) in &failed {
         let subject = Subject::policy(name);

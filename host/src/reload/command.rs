@@ -10,7 +10,7 @@ use super::event::{Event, EventSender};
 use super::in_force::{Basis, InForce, Next};
 use super::pending::Pending;
 use super::{PATIENCE, Reloader, restore};
-use crate::policy::Preparer;
+use crate::policy::Compiler;
 use crate::policy::manifest::Cause;
 use crate::problem::{Problem, Subject};
 use crate::reload::history::{PendingReason, RecordError};
@@ -148,7 +148,7 @@ impl Reloader {
     pub fn execute(&mut self, command: Command) -> Result<Done, CommandError> {
         let Reloader { inputs, in_force, pending, report, .. } = self;
         let message = match command {
-            Command::Rollback { to } => roll_back(to, &inputs.preparer, in_force, pending, &report.found)?,
+            Command::Rollback { to } => roll_back(to, &inputs.compiler, in_force, pending, &report.found)?,
             Command::Release => {
                 end_rollback(in_force)?;
                 self.reload_for(Cause::Released);
@@ -173,7 +173,7 @@ impl Reloader {
 /// the last pass.
 fn roll_back(
     to: Option<u64>,
-    preparer: &Preparer,
+    compiler: &Compiler,
     in_force: &mut InForce,
     pending: &mut Pending,
     found: &[Problem],
@@ -187,7 +187,7 @@ fn roll_back(
     if !record.content.is_whole() {
         return Err(CommandError::NotWhole(to));
     }
-    let set = restore::set(preparer, directory, &record, Instant::now() + PATIENCE);
+    let set = restore::set(compiler, directory, &record, Instant::now() + PATIENCE);
     let missing = set.policies.iter().find_map(|entry| Some((&entry.name, entry.loaded.as_ref().err()?)));
     if let Some((policy, why)) = missing {
         let (policy, why) = (policy.to_string(), why.to_string());

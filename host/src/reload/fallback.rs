@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::candidate::Prepared;
 use super::restore;
 use crate::config::{Config, PolicyConfig, PolicyName};
-use crate::policy::{PolicySet, Preparer};
+use crate::policy::{Compiler, PolicySet};
 use crate::reload::history::{Record, StateDirectory};
 use crate::reload::watch::Watcher;
 
@@ -63,10 +63,10 @@ impl<'a> Fallback<'a> {
     }
 
     /// Returns the set in force, or at a start the last recorded one. Returns None if no set is known.
-    pub(super) fn set(self, preparer: &Preparer, until: Instant) -> Option<PolicySet> {
+    pub(super) fn set(self, compiler: &Compiler, until: Instant) -> Option<PolicySet> {
         match self {
             Fallback::None => None,
-            Fallback::LastGood(state) => Some(restore::set(preparer, state?, state?.newest()?, until)),
+            Fallback::LastGood(state) => Some(restore::set(compiler, state?, state?.newest()?, until)),
             Fallback::InForce(Running { current, .. }) => {
                 let PolicySet { rules, limits, policies, .. } = current;
                 Some(PolicySet::new(rules.clone(), limits.clone(), policies.clone()))

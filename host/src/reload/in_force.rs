@@ -7,7 +7,7 @@ use super::pending::Pending;
 use super::{PATIENCE, restore};
 use crate::limits;
 use crate::policy::manifest::{Cause, Content, Publication};
-use crate::policy::{Component, PolicySet, PolicyStore, Preparer};
+use crate::policy::{Compiler, Component, PolicySet, PolicyStore};
 use crate::problem::Problem;
 use crate::reload::gate::Differences;
 use crate::reload::history::{CandidateSummary, History, Record, Summary};
@@ -72,7 +72,7 @@ impl InForce {
 
     /// Returns the set in force with the last good versions of those policies that are not loaded yet.
     /// Returns None if nothing changes by that.
-    pub(super) fn with_missing(&self, preparer: &Preparer) -> Option<PolicySet> {
+    pub(super) fn with_missing(&self, compiler: &Compiler) -> Option<PolicySet> {
         let current = self.current();
         let directory = self.history.directory()?;
         let newest = directory.newest()?;
@@ -82,7 +82,7 @@ impl InForce {
         let until = Instant::now() + PATIENCE;
         let policies = current.policies.iter().map(|entry| {
             let last_good = entry.loaded.is_err().then(|| newest.last_good(&entry.name)).flatten();
-            let restored = last_good.map(|recorded| restore::restored(preparer, directory, recorded, until));
+            let restored = last_good.map(|recorded| restore::restored(compiler, directory, recorded, until));
             restored.filter(|restored| restored.loaded.is_ok()).unwrap_or_else(|| entry.clone())
         });
         let set = PolicySet::new(current.rules.clone(), current.limits.clone(), policies.collect());

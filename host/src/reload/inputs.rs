@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::candidate::Rejected;
 use crate::config::{Config, ConfigError, PolicyConfig, TlsConfig};
-use crate::policy::Preparer;
+use crate::policy::Compiler;
 use crate::problem::{Instead, Problem, Subject};
 use crate::reload::gate::Gate;
 use crate::reload::watch::{Wanted, Watcher};
@@ -13,7 +13,7 @@ use crate::tls::{Material, TlsError};
 
 /// The inputs of a pass.
 pub(super) struct Inputs {
-    pub(super) preparer: Preparer,
+    pub(super) compiler: Compiler,
     /// The configuration at the start of the process. Its listen addresses and its state directory stay until
     /// a restart.
     pub(super) bound: Config,
@@ -46,11 +46,11 @@ impl NotNow {
 
 impl Inputs {
     /// Returns the inputs of the first pass.
-    pub(super) fn new(preparer: Preparer, config: Config) -> Inputs {
+    pub(super) fn new(compiler: Compiler, config: Config) -> Inputs {
         let mut gate = Gate::default();
         gate.configure(&config);
         let rejected = Rejected::default();
-        Inputs { preparer, bound: config.clone(), config, gate, watcher: None, rejected }
+        Inputs { compiler, bound: config.clone(), config, gate, watcher: None, rejected }
     }
 
     /// Reads the configuration, and its TLS section.
@@ -129,8 +129,8 @@ impl Inputs {
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
         let problems = [
             (Subject::Watching, self.watcher.as_ref().and_then(Watcher::trouble)),
-            (Subject::Cache, self.preparer.cache().trouble()),
-            (Subject::Compiling, self.preparer.unconfined()),
+            (Subject::Cache, self.compiler.cache().trouble()),
+            (Subject::Compiling, self.compiler.unconfined()),
         ];
         problems.into_iter().filter_map(|(subject, what)| Some(Problem::new(subject, what?)))
     }

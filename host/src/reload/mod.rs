@@ -55,7 +55,7 @@ pub enum StartError {
     State(StateError),
     /// A machine that cannot compile policies.
     #[error("policies cannot be compiled on this machine: {0}")]
-    Prepare(std::io::Error),
+    Compiler(std::io::Error),
 }
 
 /// The reload: its inputs, the generation in force, and the candidate that is pending.
@@ -80,7 +80,7 @@ impl Reloader {
         isolate::lower_priority(NICE);
         self.events.wakes(&watcher);
         let sender = self.events.sender();
-        self.inputs.preparer.when_ready(move || {
+        self.inputs.compiler.when_ready(move || {
             sender.send(Event::Compiled);
         });
         self.inputs.watcher = Some(watcher);
@@ -182,7 +182,7 @@ impl Reloader {
             }
         };
         report.found.extend(inputs.needs_restart(&config));
-        if let Some(set) = in_force.with_missing(&inputs.preparer) {
+        if let Some(set) = in_force.with_missing(&inputs.compiler) {
             in_force.publish(Next { set, cause: Cause::Start, differences: None }, pending, &report.found);
         }
         let candidate = candidate(&config, inputs, in_force, pending)?;
@@ -257,7 +257,7 @@ fn candidate(
             watcher,
         }),
     };
-    let candidate = assemble(&inputs.preparer, config, fallback, &mut inputs.rejected);
+    let candidate = assemble(&inputs.compiler, config, fallback, &mut inputs.rejected);
     candidate
         .map_err(|problem| NotNow::because(watcher, config.policy_directory.as_deref().as_slice(), problem))
 }

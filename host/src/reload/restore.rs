@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::policy::manifest::{PolicyContent, Version};
-use crate::policy::{Component, Entry, LoadError, LoadRequest, NotLoaded, Policy, PolicySet, Preparer};
+use crate::policy::{Compiler, Component, Entry, LoadError, LoadRequest, NotLoaded, Policy, PolicySet};
 use crate::problem::{Instead, Problem, Subject};
 use crate::reload::history::{Record, StateDirectory};
 
 /// Returns the policy set of a recorded generation. A policy that cannot be loaded malfunctions, with the
 /// reason.
-pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, until: Instant) -> PolicySet {
+pub(super) fn set(compiler: &Compiler, state: &StateDirectory, record: &Record, until: Instant) -> PolicySet {
     let known = |policy: &PolicyContent| record.last_good(&policy.name).unwrap_or(policy).clone();
     let policies: Vec<_> = record.content.policies.iter().map(known).collect();
     let mut components = Components::new();
@@ -22,11 +22,11 @@ pub(super) fn set(preparer: &Preparer, state: &StateDirectory, record: &Record, 
         limits: &version.limits,
         grants: &version.grants,
     });
-    let mut loaded = preparer.load_all(&wanted.collect::<Vec<_>>(), until).into_iter();
+    let mut loaded = compiler.load_all(&wanted.collect::<Vec<_>>(), until).into_iter();
     let entries = policies.iter().zip(&components).map(|(policy, component)| {
         let loaded = component.as_ref().map_err(RestoreError::clone).and_then(|_| {
             // `load_all` returns one result for each component.
-            Ok(loaded.next().unwrap_or(Err(LoadError::Preparing))?)
+            Ok(loaded.next().unwrap_or(Err(LoadError::Compiling))?)
         });
         entry(policy, loaded)
     });
@@ -44,7 +44,7 @@ pub(super) fn problems(set: &PolicySet) -> Vec<Problem> {
 
 /// Returns one policy as it was recorded.
 pub(super) fn restored(
-    preparer: &Preparer,
+    compiler: &Compiler,
     state: &StateDirectory,
     policy: &PolicyContent,
     until: Instant,
@@ -52,9 +52,9 @@ pub(super) fn restored(
     let loaded = recorded(state, policy, &mut Components::new()).and_then(|(version, component)| {
         let Version { settings, limits, grants, .. } = version;
         let request = LoadRequest { component: &component, settings, limits, grants };
-        let loaded = preparer.load_all(&[request], until).pop();
+        let loaded = compiler.load_all(&[request], until).pop();
         // `load_all` returns one result for each component.
-        Ok(loaded.unwrap_or(Err(LoadError::Preparing))?)
+        Ok(loaded.unwrap_or(Err(LoadError::Compiling))?)
     });
     entry(policy, loaded)
 }

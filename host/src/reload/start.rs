@@ -15,7 +15,7 @@ use super::{
 use crate::config::Config;
 use crate::limits;
 use crate::policy::manifest::{Cause, Publication};
-use crate::policy::{Cache, Engine, PolicyReader, PolicySet, PolicyStore, Preparer, Purpose};
+use crate::policy::{Cache, Compiler, Engine, PolicyReader, PolicySet, PolicyStore, Purpose};
 use crate::problem::{Instead, Problem, Subject, listed};
 use crate::reload::gate::{Recent, Ruling};
 use crate::reload::history::{Damaged, History, Record, StateDirectory, StateError, is_number};
@@ -58,9 +58,9 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
     let mut lasting = Vec::new();
     let engine = engine(&config, &mut lasting)?;
     let state = state(&config, &mut lasting)?;
-    let cache = cache(state.as_ref(), config.limits.cache, &mut lasting).map_err(StartError::Prepare)?;
-    let preparer = Preparer::new(engine, cache, program, true).map_err(StartError::Prepare)?;
-    let mut inputs = Inputs::new(preparer, config.clone());
+    let cache = cache(state.as_ref(), config.limits.cache, &mut lasting).map_err(StartError::Compiler)?;
+    let compiler = Compiler::new(engine, cache, program, true).map_err(StartError::Compiler)?;
+    let mut inputs = Inputs::new(compiler, config.clone());
     let First { candidate, closed } = First::of(&mut inputs, state.as_ref());
 
     let history = History::new(state);
@@ -146,13 +146,13 @@ struct First {
 
 impl First {
     fn of(inputs: &mut Inputs, state: Option<&StateDirectory>) -> First {
-        let Inputs { preparer, config, gate, rejected, .. } = inputs;
+        let Inputs { compiler, config, gate, rejected, .. } = inputs;
         let open = |candidate| First { candidate, closed: false };
         let closed = |problem| First { candidate: Candidate::closed(config, problem), closed: true };
         let newest = state.and_then(|state| Some((state, state.newest()?)));
         let before = newest.map(|(state, newest)| {
             || {
-                let set = restore::set(preparer, state, newest, Instant::now() + PATIENCE);
+                let set = restore::set(compiler, state, newest, Instant::now() + PATIENCE);
                 let problems = restore::problems(&set);
                 open(Candidate::fixed(set, problems))
             }
@@ -161,7 +161,7 @@ impl First {
         let waits = newest.is_some_and(|(_, newest)| newest.summary.pinned) || gate.asks();
         match before {
             Some(before) if waits => before(),
-            before => match (assemble(preparer, config, Fallback::LastGood(state), rejected), before) {
+            before => match (assemble(compiler, config, Fallback::LastGood(state), rejected), before) {
                 (Ok(candidate), Some(_)) => open(candidate),
                 (Ok(candidate), None) => match gate.judge(&candidate.set, None) {
                     Ruling::Swap(_) => open(candidate),

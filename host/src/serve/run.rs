@@ -17,7 +17,7 @@ use super::systemd::{self, State};
 use super::{Host, serve, serve_admin};
 use crate::config::Config;
 use crate::evaluate::turns;
-use crate::policy::Preparer;
+use crate::policy::Compiler;
 use crate::problem::{Problem, Subject};
 use crate::reload::watch::{StopWatching, Watcher};
 use crate::reload::{self, Command, ReloadHandle, Reloader, StartError, Started, StatusReader};
@@ -65,7 +65,7 @@ pub fn run(
     lines_lost: impl Fn() -> u64 + Send + Sync + 'static,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<Stopped, RunError> {
-    let started = reload::start(config, Preparer::this_program())?;
+    let started = reload::start(config, Compiler::this_program())?;
     let host = Host::new(&started, lines_lost);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(turns::threads())

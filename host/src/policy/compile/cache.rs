@@ -3,7 +3,7 @@
 //!
 //! An entry is a line with the format and the digest of the content, followed by the content. Entries are
 //! written by renaming and compared with their digest when they are read. An entry that is damaged, truncated
-//! or of another format counts as absent, and its content is prepared again.
+//! or of another format counts as absent, and its content is compiled again.
 
 use std::fs::{FileTimes, Permissions};
 use std::io::{self, Read};
@@ -26,7 +26,7 @@ pub struct Cache {
     bytes: AtomicU64,
     /// Reason why nothing can be added at present.
     trouble: Mutex<Option<String>>,
-    /// Folder of a temporary cache, to be deleted when preparation has ended.
+    /// Folder of a temporary cache, to be deleted when the compiler is dropped.
     temporary: Option<tempfile::TempDir>,
 }
 
@@ -61,7 +61,7 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Returns the reason why newly prepared code is not kept. Returns None if it is kept.
+    /// Returns the reason why newly compiled code is not kept. Returns None if it is kept.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
     }

@@ -10,8 +10,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
+use super::compiler::Component;
 use super::confine::Confinement;
-use super::prepare::Component;
 use super::worker::{self, Bounds, Failure, Task};
 use crate::config::PolicyLimits;
 use crate::fs::frame;
@@ -21,7 +21,7 @@ use crate::policy::sandbox::engine::Engine;
 use crate::policy::sandbox::native::{NativeCode, digest};
 use crate::review::verdict::LogLine;
 
-/// State that a preparer shares with its threads.
+/// State that a compiler shares with its threads.
 pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) cache: Cache,
@@ -123,7 +123,7 @@ impl Shared {
         Ok(job)
     }
 
-    /// Waits until a job has finished. Returns [`LoadError::Preparing`] after `until`; the job then continues
+    /// Waits until a job has finished. Returns [`LoadError::Compiling`] after `until`; the job then continues
     /// for the next request.
     pub(super) fn wait(&self, job: &Job, until: Instant) -> Result<Arc<NativeCode>, LoadError> {
         let mut work = self.lock();
@@ -135,7 +135,7 @@ impl Shared {
             let left = until.checked_duration_since(Instant::now());
             let Some(left) = left.filter(|left| !left.is_zero()) else {
                 job.abandoned.store(true, Ordering::Relaxed);
-                return Err(LoadError::Preparing);
+                return Err(LoadError::Compiling);
             };
             self.changed.wait_for(&mut work, left);
         }
@@ -150,7 +150,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Runs jobs until the preparer is dropped. With `snapshots`, takes snapshots while no job is queued.
+    /// Runs jobs until the compiler is dropped. With `snapshots`, takes snapshots while no job is queued.
     pub(super) fn work(&self, snapshots: bool) {
         loop {
             let mut work = self.lock();
@@ -183,7 +183,7 @@ impl Shared {
         let result = unpanicked(|| match self.compile_in_child(&job.component) {
             Ok(compiled) => Ok(Arc::new(compiled)),
             Err(Failure::Load(error)) => Err(error),
-            Err(Failure::Snapshot(error)) => Err(LoadError::Unprepared(error)),
+            Err(Failure::Snapshot(error)) => Err(LoadError::NotCompiled(error)),
         });
         if let Ok(compiled) = &result {
             // An entry that cannot be written is compiled again some time; a panic must not end this thread.
@@ -256,5 +256,5 @@ impl Shared {
 
 /// Converts a panic into an error, so that every waiting thread gets a result.
 pub(super) fn unpanicked<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
-    isolate::run(load).unwrap_or_else(|panicked| Err(LoadError::Unprepared(panicked.to_string())))
+    isolate::run(load).unwrap_or_else(|panicked| Err(LoadError::NotCompiled(panicked.to_string())))
 }

@@ -96,8 +96,9 @@ pub(in crate::policy) fn run(
     bounds: Bounds,
     confined: impl FnOnce(Confinement),
 ) -> Result<Vec<u8>, Failure> {
-    let unprepared = |error: &dyn std::fmt::Display| Failure::Load(LoadError::Unprepared(error.to_string()));
-    let request = frame::line(&Request { task, bounds }).map_err(|error| unprepared(&error))?;
+    let not_compiled =
+        |error: &dyn std::fmt::Display| Failure::Load(LoadError::NotCompiled(error.to_string()));
+    let request = frame::line(&Request { task, bounds }).map_err(|error| not_compiled(&error))?;
     let mut child = Command::new(program)
         .arg(VERB)
         .env_clear()
@@ -105,27 +106,27 @@ pub(in crate::policy) fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| unprepared(&format!("{}: {error}", text::path(program))))?;
+        .map_err(|error| not_compiled(&format!("{}: {error}", text::path(program))))?;
     let process = match Handle::of(&child) {
         Ok(process) => process,
         Err(error) => {
             // Without the handle the timer could not end the child.
             let _ = child.kill();
             let _ = child.wait();
-            return Err(unprepared(&error));
+            return Err(not_compiled(&error));
         }
     };
     let ended = converse(&mut child, &process, bounds.time * 2, |stdin, stdout| {
         ask(stdin, stdout, &request, component, confined)
     });
     let Some(Ended { answer, said, late, status }) = ended else {
-        return Err(unprepared(&"no pipe to the process that compiles"));
+        return Err(not_compiled(&"no pipe to the process that compiles"));
     };
     match (answer, status) {
         (Ok((Ok(_), bytes)), Ok(status)) if status.success() => Ok(bytes),
         (Ok((Err(refusal), _)), Ok(status)) if status.success() => Err(failure(refusal, bounds)),
         (_, Ok(status)) => Err(Failure::Load(crash(status, late, &said, bounds))),
-        (_, Err(error)) => Err(unprepared(&error)),
+        (_, Err(error)) => Err(not_compiled(&error)),
     }
 }
 
@@ -203,7 +204,7 @@ fn failure(refusal: Refusal, bounds: Bounds) -> Failure {
         Refusal::Snapshot(why) => return Failure::Snapshot(why),
         Refusal::Invalid(why) => LoadError::Invalid(why),
         Refusal::Memory => LoadError::PrepareMemory(bounds.memory),
-        Refusal::Host(why) => LoadError::Unprepared(why),
+        Refusal::Host(why) => LoadError::NotCompiled(why),
     })
 }
 
@@ -220,10 +221,10 @@ fn crash(status: ExitStatus, late: bool, said: &str, bounds: Bounds) -> LoadErro
         Some(Signal::XCPU) => LoadError::PrepareTime(bounds.time),
         Some(Signal::KILL) if late => LoadError::PrepareTime(bounds.time),
         Some(Signal::KILL | Signal::TERM | Signal::INT | Signal::HUP) => {
-            LoadError::PrepareKilled(status.to_string())
+            LoadError::CompilerKilled(status.to_string())
         }
         // seccomp(2).
-        Some(Signal::SYS) => LoadError::PrepareCrashed(
+        Some(Signal::SYS) => LoadError::CompilerCrashed(
             "made a system call that is forbidden to it, so the kernel ended it (SIGSYS): a component that \
                 takes over the compiler does that; do not use the component, and report it (the kernel's log \
                 has the call: audit type=1326)"
@@ -232,13 +233,13 @@ fn crash(status: ExitStatus, late: bool, said: &str, bounds: Bounds) -> LoadErro
         _ => {
             let said =
                 if said.is_empty() { "it said nothing".to_owned() } else { format!("it said: {said}") };
-            LoadError::PrepareCrashed(format!("ended early ({status}; {said})"))
+            LoadError::CompilerCrashed(format!("ended early ({status}; {said})"))
         }
     }
 }
 
 /// Verb of the program that runs [`serve_request`]. It is no part of the command line for people.
-pub(crate) const VERB: &str = "prepare";
+pub(crate) const VERB: &str = "compile";
 
 /// Executes the request on `input` and writes the response to `output`. This is the whole work of a child,
 /// which ends afterwards.
@@ -287,7 +288,7 @@ fn limit(bounds: Bounds) -> io::Result<()> {
 
 fn make(task: &Task, component: &[u8]) -> Result<Vec<u8>, Refusal> {
     let purpose = match task {
-        Task::Compile => Purpose::Prepare,
+        Task::Compile => Purpose::Compile,
         Task::Snapshot { .. } => Purpose::Snapshot,
     };
     let engine = Engine::new(purpose).map_err(|error| Refusal::Host(error.to_string()))?;

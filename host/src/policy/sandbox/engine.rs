@@ -46,7 +46,7 @@ pub enum Purpose {
         policies: usize,
     },
     /// Compiling and configuring once, in a process that ends afterwards.
-    Prepare,
+    Compile,
     /// Taking a snapshot, in a process that can open no descriptor. Other engines cannot load its code.
     Snapshot,
     /// Counting instructions.
@@ -91,7 +91,7 @@ impl Engine {
                     Err(error) => (wasmtime::Engine::new(&on_demand)?, Some(format!("{error:#}"))),
                 }
             }
-            Purpose::Prepare | Purpose::Snapshot | Purpose::Count => {
+            Purpose::Compile | Purpose::Snapshot | Purpose::Count => {
                 (wasmtime::Engine::new(&on_demand)?, None)
             }
         };

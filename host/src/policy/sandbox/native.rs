@@ -35,7 +35,7 @@ impl NativeCode {
         unsafe_code,
         reason = "wasmtime executes what it deserialises without checking it. A NativeCode is made by \
             `trusted` alone, which is called on three things: the output of `Engine::precompile_component` \
-            in this process; the whole answer of a child that runs the program given to `Preparer::new`, \
+            in this process; the whole answer of a child that runs the program given to `Compiler::new`, \
             which is this one, has executed no code of a component and can make no memory executable \
             (`confine`); and an entry of the cache, whose folder belongs to this user with mode 0700 and \
             whose digest was compared. Bytes of another version or configuration of wasmtime are refused by \

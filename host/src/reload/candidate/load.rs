@@ -10,7 +10,7 @@ use super::sources::{Fetched, SourceError, Sources};
 use crate::config::{Config, PolicyConfig, PolicyName};
 use crate::limits;
 use crate::policy::{
-    Component, Entry, LoadError, LoadRequest, NotLoaded, Policy, Preparer, SettingsError, digest,
+    Compiler, Component, Entry, LoadError, LoadRequest, NotLoaded, Policy, SettingsError, digest,
 };
 use crate::reload::fallback::Running;
 use crate::review::verdict::{Level, LogLine};
@@ -65,7 +65,7 @@ pub struct Rejected(BTreeMap<PolicyName, (String, LoadError)>);
 impl Attempt {
     /// Loads the policies `configured`, and waits for compilation until the time `until`.
     pub(super) fn new(
-        preparer: &Preparer,
+        compiler: &Compiler,
         config: &Config,
         mut configured: Vec<PolicyConfig>,
         fallback: Fallback<'_>,
@@ -81,7 +81,7 @@ impl Attempt {
         });
         let found = found.collect();
         let mut attempt = Attempt::default();
-        for (policy, result) in configured.iter().zip(load(preparer, &configured, found, until)) {
+        for (policy, result) in configured.iter().zip(load(compiler, &configured, found, until)) {
             match result.and_then(|loaded| accept(config, policy, loaded, rejected)) {
                 Ok((loaded, new)) => {
                     attempt.prepared.extend(new);
@@ -96,7 +96,7 @@ impl Attempt {
                 }
             }
         }
-        preparer.retain(&sources.digests());
+        compiler.retain(&sources.digests());
         rejected.0.retain(|name, _| configured.iter().any(|policy| policy.name == *name));
         attempt.awaited.extend(fallback.just_removed(config, &configured));
         attempt
@@ -146,7 +146,7 @@ fn find(
 
 /// Loads all new components.
 fn load(
-    preparer: &Preparer,
+    compiler: &Compiler,
     configured: &[PolicyConfig],
     found: Vec<Result<Found, PolicyError>>,
     until: Instant,
@@ -158,13 +158,13 @@ fn load(
         }
         _ => None,
     });
-    let mut policies = preparer.load_all(&new.collect::<Vec<_>>(), until).into_iter();
+    let mut policies = compiler.load_all(&new.collect::<Vec<_>>(), until).into_iter();
     let loaded = found.into_iter().map(|found| {
         Ok(match found? {
             Found::Known(loaded) => loaded,
             Found::New(component) => Loaded {
                 // `load_all` returns one result for each component.
-                policy: policies.next().unwrap_or(Err(LoadError::Preparing)),
+                policy: policies.next().unwrap_or(Err(LoadError::Compiling)),
                 component: Some(component),
                 new: true,
             },

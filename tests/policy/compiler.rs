@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host::config::{Grants, HostLimits, PolicyLimits};
-use host::policy::{Cache, Component, LoadError, LoadRequest, Policy, Preparer};
+use host::policy::{Cache, Compiler, Component, LoadError, LoadRequest, Policy};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -21,17 +21,17 @@ use crate::support::{self, Installation, project, version};
 /// Time limit of events that must happen but may take long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn preparer(cache: &Path, snapshots: bool) -> Preparer {
+fn compiler(cache: &Path, snapshots: bool) -> Compiler {
     let cache = Cache::open(cache, 1 << 30).unwrap();
-    Preparer::new(support::preparer().engine().clone(), cache, HOST.into(), snapshots).unwrap()
+    Compiler::new(support::compiler().engine().clone(), cache, HOST.into(), snapshots).unwrap()
 }
 
 fn trusted_registries() -> Component {
     Component::new(fs::read(project("plugins/dist/trusted-registries.wasm")).unwrap())
 }
 
-fn load(preparer: &Preparer, settings: &Value) -> Result<Arc<Policy>, LoadError> {
-    preparer.load(&trusted_registries(), settings, &PolicyLimits::default(), Instant::now() + PATIENCE)
+fn load(compiler: &Compiler, settings: &Value) -> Result<Arc<Policy>, LoadError> {
+    compiler.load(&trusted_registries(), settings, &PolicyLimits::default(), Instant::now() + PATIENCE)
 }
 
 fn settings() -> Value {
@@ -62,7 +62,7 @@ fn entries(cache: &Path) -> Vec<PathBuf> {
 fn the_snapshot_follows_and_is_found_again() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
-    let first = preparer(&cache, true);
+    let first = compiler(&cache, true);
     let policy = load(&first, &settings()).unwrap();
     assert_eq!(snapshot(&policy), Ok(()));
     // The snapshot is put into the cache after it is adopted.
@@ -74,8 +74,8 @@ fn the_snapshot_follows_and_is_found_again() {
 
     // This program cannot compile: only the cache can load the policy.
     let cache = Cache::open(&cache, 1 << 30).unwrap();
-    let engine = support::preparer().engine().clone();
-    let second = Preparer::new(engine, cache, HOST.into(), true).unwrap();
+    let engine = support::compiler().engine().clone();
+    let second = Compiler::new(engine, cache, HOST.into(), true).unwrap();
     second.limit(&HostLimits { prepare_memory: 1, ..HostLimits::default() });
     let again = load(&second, &settings()).unwrap();
     assert_eq!(again.snapshot(), Some(Ok(())));
@@ -86,10 +86,10 @@ fn the_snapshot_follows_and_is_found_again() {
 }
 
 #[test]
-fn a_damaged_entry_is_prepared_anew() {
+fn a_damaged_entry_is_compiled_again() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
-    load(&preparer(&cache, false), &settings()).unwrap();
+    load(&compiler(&cache, false), &settings()).unwrap();
     let [entry] = entries(&cache).try_into().unwrap();
     let whole = fs::read(&entry).unwrap();
     let mut flipped = whole.clone();
@@ -105,15 +105,15 @@ fn a_damaged_entry_is_prepared_anew() {
     ];
     for (what, content) in damaged {
         fs::write(&entry, content).unwrap();
-        load(&preparer(&cache, false), &settings()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        load(&compiler(&cache, false), &settings()).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(fs::read(&entry).unwrap().len(), whole.len(), "{what}");
     }
     // A folder instead of a file is not even opened.
     fs::remove_file(&entry).unwrap();
     fs::create_dir(&entry).unwrap();
-    let preparer = preparer(&cache, false);
-    load(&preparer, &settings()).unwrap();
-    let trouble = preparer.cache().trouble().unwrap();
+    let compiler = compiler(&cache, false);
+    load(&compiler, &settings()).unwrap();
+    let trouble = compiler.cache().trouble().unwrap();
     assert!(trouble.contains("what is compiled cannot be kept there"), "{trouble}");
 }
 
@@ -136,7 +136,7 @@ fn compiling(parent: u32) -> Vec<i32> {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         let command = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
         let parent_of = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse::<u32>().ok());
-        parent_of == Some(parent) && command.ends_with(b"\0prepare\0")
+        parent_of == Some(parent) && command.ends_with(b"\0compile\0")
     };
     let processes =
         fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -178,7 +178,7 @@ async fn a_child_that_is_killed_is_followed_by_another() {
         ready.lines().any(|line| line.contains(part)).then_some(())
     };
     let compiled = "endless failed: ";
-    until("it says that it compiles", async || problem(&LoadError::Preparing.to_string()).await).await;
+    until("it says that it compiles", async || problem(&LoadError::Compiling.to_string()).await).await;
 
     // The host does not know yet whether the other change would be weaker without this one.
     installation.replace("policies/quick.wasm", &version("version2"));
@@ -222,12 +222,12 @@ async fn a_child_that_is_killed_is_followed_by_another() {
 #[test]
 fn a_snapshot_decides_as_a_configured_instance_does() {
     let folder = tempfile::tempdir().unwrap();
-    let preparer = preparer(&folder.path().join("cache"), false);
-    let policy = load(&preparer, &settings()).unwrap();
+    let compiler = compiler(&folder.path().join("cache"), false);
+    let policy = load(&compiler, &settings()).unwrap();
     let set = support::set_of(&policy);
     let review = support::review("default", &["ghcr.io/acme/app:1", "ghcr.io/other/app:1", "nginx"]);
     let configured = evaluate(&set, &review);
-    preparer.snapshot(&policy, &trusted_registries().bytes);
+    compiler.snapshot(&policy, &trusted_registries().bytes);
     assert_eq!(policy.snapshot(), Some(Ok(())));
     assert_eq!(evaluate(&set, &review), configured);
 }
@@ -262,14 +262,14 @@ fn a_component_is_compiled_once_for_all_its_policies() {
         let folder = tempfile::tempdir().unwrap();
         let (program, started) = counting(folder.path());
         let cache = Cache::open(&folder.path().join("cache"), 1 << 30).unwrap();
-        let preparer = Preparer::new(support::preparer().engine().clone(), cache, program, false).unwrap();
-        preparer.limit(&limits);
+        let compiler = Compiler::new(support::compiler().engine().clone(), cache, program, false).unwrap();
+        compiler.limit(&limits);
         let (bounds, none) = (PolicyLimits::default(), Grants::default());
         let wanted: Vec<_> = settings
             .iter()
             .map(|settings| LoadRequest { component: &component, settings, limits: &bounds, grants: &none })
             .collect();
-        let loaded = preparer.load_all(&wanted, Instant::now() + PATIENCE);
+        let loaded = compiler.load_all(&wanted, Instant::now() + PATIENCE);
         assert_eq!(loaded.len(), wanted.len());
         for loaded in loaded {
             assert_eq!(loaded.is_ok(), compiles, "{what}: {:?}", loaded.err());
@@ -282,12 +282,12 @@ fn a_component_is_compiled_once_for_all_its_policies() {
 #[test]
 fn a_queue_of_snapshots_keeps_nothing_of_policies_that_are_gone() {
     let folder = tempfile::tempdir().unwrap();
-    let preparer = preparer(&folder.path().join("cache"), true);
+    let compiler = compiler(&folder.path().join("cache"), true);
     let component = trusted_registries();
     let load = |number: usize| {
         let settings = json!({ "allow": [format!("ghcr.io/team-{number}/**")] });
         let limits = PolicyLimits::default();
-        preparer.load(&component, &settings, &limits, Instant::now() + PATIENCE).unwrap()
+        compiler.load(&component, &settings, &limits, Instant::now() + PATIENCE).unwrap()
     };
     // While its snapshot is taken the others wait.
     let _busy = load(0);
@@ -308,9 +308,9 @@ fn a_policy_that_prints_in_configure_is_refused_a_snapshot_for_its_handle() {
     let file = folder.path().join("prints.wat");
     fs::write(&file, format!("{case};; --- configure\n(call $judge)\n")).unwrap();
     let component = Component::new(support::wat_policy(&file).unwrap());
-    let preparer = preparer(&folder.path().join("cache"), true);
+    let compiler = compiler(&folder.path().join("cache"), true);
     let limits = PolicyLimits::default();
-    let policy = preparer.load(&component, &json!({}), &limits, Instant::now() + PATIENCE).unwrap();
+    let policy = compiler.load(&component, &json!({}), &limits, Instant::now() + PATIENCE).unwrap();
     let why = snapshot(&policy).unwrap_err();
     assert!(why.contains("it holds a WASI handle after `configure`"), "{why}");
 }
@@ -319,16 +319,16 @@ fn a_policy_that_prints_in_configure_is_refused_a_snapshot_for_its_handle() {
 #[test]
 fn a_job_stays_queued_while_a_thread_waits_for_it() {
     let folder = tempfile::tempdir().unwrap();
-    let preparer = preparer(folder.path(), false);
+    let compiler = compiler(folder.path(), false);
     let names: Vec<_> = (0..8).map(|number| format!("version{number}")).collect();
     std::thread::scope(|scope| {
         let load = |name: &String| {
             let component = Component::new(version(name));
-            preparer.load(&component, &json!({}), &PolicyLimits::default(), Instant::now() + PATIENCE)
+            compiler.load(&component, &json!({}), &PolicyLimits::default(), Instant::now() + PATIENCE)
         };
         let waiting: Vec<_> = names.iter().map(|name| scope.spawn(move || load(name))).collect();
         while !waiting.iter().all(|thread| thread.is_finished()) {
-            preparer.retain(&HashSet::new());
+            compiler.retain(&HashSet::new());
             std::thread::sleep(Duration::from_millis(1));
         }
         for thread in waiting {

@@ -1,4 +1,4 @@
-//! Preparation of policies: taken from the cache if known, else compiled in a child process. The snapshot
+//! The compiler of policies: code comes from the cache if known, else from a child process. The snapshot
 //! follows in the background.
 
 use std::collections::{HashMap, HashSet};
@@ -25,7 +25,7 @@ use crate::policy::sandbox::native::{NativeCode, digest};
 
 /// Number of child processes at a time. Each compiles on one thread.
 const CHILDREN: usize = 2;
-/// Niceness of the threads that prepare, and of each child from its first instruction, so that reviews come
+/// Niceness of the threads that compile, and of each child from its first instruction, so that reviews come
 /// first (nice(2)).
 const NICE: i32 = 10;
 
@@ -58,11 +58,11 @@ pub struct LoadRequest<'a> {
     pub grants: &'a Grants,
 }
 
-/// Service that compiles and loads policies.
-pub struct Preparer {
+/// The service that compiles and loads policies.
+pub struct Compiler {
     shared: Arc<Shared>,
     snapshots: bool,
-    /// Folder of a temporary cache. The threads do not hold it, because they may outlive the preparer.
+    /// Folder of a temporary cache. The threads do not hold it, because they may outlive the compiler.
     _temporary: Option<tempfile::TempDir>,
 }
 
@@ -70,8 +70,8 @@ pub struct Preparer {
 /// share the result of each job, success or error.
 type Batch = HashMap<String, OnceLock<Result<Arc<Job>, LoadError>>>;
 
-impl Preparer {
-    /// Starts the threads that prepare. Children run `program`, which must be a `host` of the same build.
+impl Compiler {
+    /// Starts the threads that compile. Children run `program`, which must be a `host` of the same build.
     /// Without `snapshots` every instance is configured: for work that ends before a snapshot would be taken.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Preparer {
         mut cache: Cache,
         program: PathBuf,
         snapshots: bool,
-    ) -> std::io::Result<Preparer> {
+    ) -> std::io::Result<Compiler> {
         let temporary = cache.take_temporary();
         let build = build(&engine, &program);
         let shared = Arc::new(Shared {
@@ -98,12 +98,12 @@ impl Preparer {
             let shared = Arc::clone(&shared);
             // Only one thread takes snapshots, so the other is always free to compile.
             let snapshots = number == 0;
-            std::thread::Builder::new().name("prepare".to_owned()).spawn(move || {
+            std::thread::Builder::new().name("compile".to_owned()).spawn(move || {
                 isolate::lower_priority(NICE);
                 shared.work(snapshots);
             })?;
         }
-        Ok(Preparer { shared, snapshots, _temporary: temporary })
+        Ok(Compiler { shared, snapshots, _temporary: temporary })
     }
 
     /// Returns the path of the program that this process runs.
@@ -145,7 +145,7 @@ impl Preparer {
         work.unclaimed.retain(|key, _| keys.contains(key));
     }
 
-    /// Loads all policies as [`Preparer::load`] does, on at most as many threads as there are processors.
+    /// Loads all policies as [`Compiler::load`] does, on at most as many threads as there are processors.
     /// Each component is compiled once. The results are in the order of `wanted`.
     pub fn load_all(
         &self,
@@ -177,14 +177,14 @@ impl Preparer {
             }
             work();
         });
-        let missing = || Err(LoadError::Unprepared("it was left out; please report this".to_owned()));
+        let missing = || Err(LoadError::NotCompiled("it was left out; please report this".to_owned()));
         results.into_iter().map(|result| result.into_inner().unwrap_or_else(missing)).collect()
     }
 
     /// Waits until a component is compiled, and loads it with its settings and without grants.
     ///
     /// # Errors
-    /// Returns [`LoadError`]; [`LoadError::Preparing`] if the component is not compiled by `until`.
+    /// Returns [`LoadError`]; [`LoadError::Compiling`] if the component is not compiled by `until`.
     /// Compilation then continues.
     pub fn load(
         &self,
@@ -251,7 +251,7 @@ impl Preparer {
     }
 }
 
-impl Drop for Preparer {
+impl Drop for Compiler {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
         self.shared.changed.notify_all();
