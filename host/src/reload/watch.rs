@@ -11,10 +11,10 @@
 //! A file that is open for writing must not be read, and errors in one that has just changed must not be
 //! reported: either may be incomplete.
 
+mod plan;
 mod events;
 mod inbox;
 mod settling;
-mod places;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use self::events::Events;
 use self::inbox::Inbox;
 pub use self::inbox::{Change, Changes};
-use self::places::Places;
+use self::plan::WatchPlan;
 pub use self::settling::{FileStates, Fingerprint};
 use crate::limits;
 use crate::text;
@@ -117,19 +117,19 @@ impl Watcher {
     /// watched are left to polling; [`Watcher::trouble`] gives the reason.
     pub fn watch(&mut self, wanted: &Wanted) {
         let seen = self.seen.get_mut();
-        let places = Places::of(wanted);
-        seen.listen(&places);
+        let plan = WatchPlan::of(wanted);
+        seen.listen(&plan);
         seen.drain();
         let told = std::mem::take(&mut seen.told);
         let now = Instant::now();
-        let mut files = places.files.clone();
+        let mut files = plan.files.clone();
         files.extend(seen.files.paths());
         let files: Vec<_> = files.into_iter().map(|path| (fingerprint(&path), path)).collect();
         // Events of the changes before these fingerprints arrive with this. An event may also belong to a
         // change that only the next pass sees.
         seen.catch_up();
         for (fingerprint, path) in files {
-            let kept = places.files.contains(&path);
+            let kept = plan.files.contains(&path);
             seen.files.observe(path, fingerprint, kept, told || seen.told, now);
         }
     }
@@ -187,7 +187,7 @@ impl Watcher {
 }
 
 impl Seen {
-    fn listen(&mut self, places: &Places) {
+    fn listen(&mut self, plan: &WatchPlan) {
         let poll = POLL.as_secs();
         self.events.take_if(|events| !events.is_alive());
         if self.events.is_none() {
@@ -203,7 +203,7 @@ impl Seen {
             }
         }
         let Some(events) = &mut self.events else { return };
-        let heard = events.watch(&places.directories);
+        let heard = events.watch(&plan.directories);
         self.trouble = heard.refused.map(|(directory, error)| {
             let remedy = match error.kind() {
                 io::ErrorKind::StorageFull => "raise `sysctl fs.inotify.max_user_watches`",

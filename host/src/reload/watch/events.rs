@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::inbox::{Change, Inbox};
-use super::places::Names;
+use super::plan::Names;
 
 /// How long [`Events::arrive`] waits for notify's thread. That thread needs microseconds; one that needs more
 /// than this has failed.

@@ -1,4 +1,5 @@
-//! The directories in which changes of a file show: those in which the components of its path are looked up.
+//! The plan of a watch: the directories to watch for changes of some files, which are those in which the
+//! components of the paths are looked up.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -57,7 +58,7 @@ fn is_hidden(name: &OsStr) -> bool {
 
 /// The directories to watch, and the files in them.
 #[derive(Default)]
-pub(super) struct Places {
+pub(super) struct WatchPlan {
     /// The directories, by paths without symbolic links.
     pub(super) directories: BTreeMap<PathBuf, Names>,
     /// The wanted files and folders and the files in those folders, by the paths of [`Wanted`].
@@ -66,16 +67,16 @@ pub(super) struct Places {
     resolved: HashMap<PathBuf, Option<PathBuf>>,
 }
 
-impl Places {
-    pub(super) fn of(wanted: &Wanted) -> Places {
-        let mut places = Places::default();
+impl WatchPlan {
+    pub(super) fn of(wanted: &Wanted) -> WatchPlan {
+        let mut plan = WatchPlan::default();
         for folder in &wanted.folders {
-            places.folder(&absolute(folder));
+            plan.folder(&absolute(folder));
         }
         for file in &wanted.files {
-            places.file(&absolute(file));
+            plan.file(&absolute(file));
         }
-        places
+        plan
     }
 
     fn folder(&mut self, folder: &Path) {
@@ -163,7 +164,7 @@ mod tests {
             std::os::unix::fs::symlink(target, folder.path().join(format!("l{link}"))).unwrap();
         }
         let file = folder.path().join("l0");
-        let places = Places::of(&Wanted { files: BTreeSet::from([file.clone()]), folders: BTreeSet::new() });
-        assert!(places.files.contains(&file) && places.directories.contains_key(folder.path()));
+        let plan = WatchPlan::of(&Wanted { files: BTreeSet::from([file.clone()]), folders: BTreeSet::new() });
+        assert!(plan.files.contains(&file) && plan.directories.contains_key(folder.path()));
     }
 }
