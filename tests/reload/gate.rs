@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use host::policy::PolicySet;
 use host::reload::gate::{Gate, Recent, Ruling};
 use host::review::{API_VERSION, Review};
-use host::telemetry::answered::{ReviewId, Reviewed};
+use host::telemetry::answered::{AnsweredReview, ReviewId};
 use host::telemetry::decision_log::DecisionRecord;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -77,7 +77,8 @@ impl Asked {
 /// Returns the line of a review that a set has judged.
 pub(super) fn line(set: &PolicySet, id: ReviewId, review: &Arc<Review>) -> String {
     let (review, verdict) = (Arc::clone(review), evaluate(set, review));
-    let reviewed = Reviewed { id, at: SystemTime::now(), took: Duration::from_millis(1), review, verdict };
+    let reviewed =
+        AnsweredReview { id, at: SystemTime::now(), took: Duration::from_millis(1), review, verdict };
     serde_json::to_string(&DecisionRecord::new(&reviewed)).unwrap() + "\n"
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use host::policy::Cache;
 use host::reload::history::StateDirectory;
-use host::telemetry::answered::{Ids, Reviewed};
+use host::telemetry::answered::{AnsweredReview, Ids};
 use host::telemetry::decision_log::DecisionLog;
 use serde_json::json;
 
@@ -40,7 +40,7 @@ fn log(folder: &Path) -> Result<(), String> {
     let set = support::set(json!({ "policies": [], "allowEmpty": true, "unjudged": "Allow" }));
     let review = support::review("default", &["nginx"]);
     let verdict = evaluate(&set, &review);
-    log.log(&Reviewed::new(&Ids::default(), Duration::from_micros(1), review.into(), verdict));
+    log.log(&AnsweredReview::new(&Ids::default(), Duration::from_micros(1), review.into(), verdict));
     assert!(log.close(Duration::from_secs(60)), "the log waits");
     match log.state() {
         state if state.written == 1 => Ok(()),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use host::telemetry::answered::{Ids, Reviewed};
+use host::telemetry::answered::{AnsweredReview, Ids};
 use host::telemetry::decision_log::{DecisionLog, State};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::{Value, json};
@@ -121,12 +121,12 @@ async fn a_file_that_is_moved_away_is_made_anew() {
 }
 
 /// Returns an allowed review with annotations of `bytes` bytes.
-pub(crate) fn reviewed(ids: &Ids, bytes: usize) -> Arc<Reviewed> {
+pub(crate) fn reviewed(ids: &Ids, bytes: usize) -> Arc<AnsweredReview> {
     let set = support::set(json!({ "policies": [], "allowEmpty": true, "unjudged": "Allow" }));
     let mut review = support::review("default", &["nginx"]);
     review.annotations.push(("a.image-policy.k8s.io/b".to_owned(), "x".repeat(bytes)));
     let verdict = evaluate(&set, &review);
-    Arc::new(Reviewed::new(ids, Duration::from_micros(1), Arc::new(review), verdict))
+    Arc::new(AnsweredReview::new(ids, Duration::from_micros(1), Arc::new(review), verdict))
 }
 
 /// Opens a log of its own.
@@ -137,7 +137,7 @@ pub(crate) fn open(config: Value) -> DecisionLog {
 }
 
 /// Gives `count` reviews to a log at once. Returns the number of written and of dropped lines.
-fn at_once(queue: usize, count: u64, reviewed: &Arc<Reviewed>) -> (u64, u64) {
+fn at_once(queue: usize, count: u64, reviewed: &Arc<AnsweredReview>) -> (u64, u64) {
     let folder = tempfile::tempdir().unwrap();
     let log = open(json!({ "directory": folder.path(), "queue": queue }));
     for _ in 0..count {

@@ -98,7 +98,7 @@ impl Dispatcher {
             move || {
                 // The thread keeps the slot: the evaluation runs to its end even if the client hangs up.
                 let _slot = slot;
-                give_way();
+                lower_priority();
                 task.run(&attempt, audits)
             }
         };
@@ -163,7 +163,7 @@ fn failed(set: &PolicySet) -> Verdict {
 }
 
 /// Lowers the priority of this thread, once.
-fn give_way() {
+fn lower_priority() {
     thread_local!(static GIVEN: Cell<bool> = const { Cell::new(false) });
     if !GIVEN.replace(true) {
         isolate::lower_priority(NICE);

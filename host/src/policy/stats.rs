@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::review::verdict::{Malfunction, MalfunctionKind};
-use crate::telemetry::counters::Times;
+use crate::telemetry::counters::Histogram;
 use parking_lot::Mutex;
 
 /// Weight of one evaluation in the expected time: an eighth. A single slow evaluation shows at once, and is
@@ -18,7 +18,7 @@ const UNKNOWN: Duration = Duration::from_millis(2);
 pub struct PolicyStats {
     /// Moving average of the time of an image, in nanoseconds; 0 before the first.
     expected: AtomicU64,
-    times: Times,
+    durations: Histogram,
     evaluations: AtomicU64,
     malfunctions: [AtomicU64; MalfunctionKind::ALL.len()],
     in_a_row: AtomicU64,
@@ -56,12 +56,12 @@ impl PolicyStats {
         let after = if before == 0 { sample } else { before + (sample - before) / WEIGHT };
         // Of two concurrent updates one may be lost, which an expectation tolerates.
         self.expected.store(u64::try_from(after).unwrap_or(1).max(1), Ordering::Relaxed);
-        self.times.took(time);
+        self.durations.record(time);
     }
 
     /// Returns the times of evaluations, each with the start of an instance if one was needed.
-    pub fn times(&self) -> &Times {
-        &self.times
+    pub fn durations(&self) -> &Histogram {
+        &self.durations
     }
 
     /// Records the result of an evaluation.

@@ -270,7 +270,7 @@ impl Connection {
             progress(if closed { Progress::Greeted } else { Progress::Waits });
             if let Transport::Plain(host) = &self.transport
                 && closed
-                && host.lines.may(log_throttle::Kind::Connection)
+                && host.log_throttle.allows(log_throttle::Kind::Connection)
             {
                 let bound = limits::ADMIN_CONNECTIONS;
                 tracing::warn!("{}", bound.says("", bound.default));
@@ -352,7 +352,7 @@ async fn handshake(
         Err(_) => None,
     };
     host.metrics.handshakes_refused.add();
-    if host.lines.may(log_throttle::Kind::Handshake) {
+    if host.log_throttle.allows(log_throttle::Kind::Handshake) {
         match refused {
             Some(error) => tracing::warn!(%peer, "TLS handshake refused: {}", tls::explain(&error)),
             None => tracing::warn!(%peer, "{}", limits::HANDSHAKE_TIME.says_of(time)),

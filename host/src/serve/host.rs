@@ -10,7 +10,7 @@ use crate::evaluate::dispatch::Dispatcher;
 use crate::reload::Started;
 use crate::reload::gate::Recent;
 use crate::telemetry::answered::Ids;
-use crate::telemetry::log_throttle::Lines;
+use crate::telemetry::log_throttle::LogThrottle;
 
 /// Timeout of writing the rest of the decision log. A working disk needs a tenth of this time.
 const WRITING: Duration = Duration::from_secs(3);
@@ -23,7 +23,7 @@ pub struct Host {
     pub(super) ids: Ids,
     pub(super) metrics: Metrics,
     pub(super) recent: Arc<Recent>,
-    pub(super) lines: Arc<Lines>,
+    pub(super) log_throttle: Arc<LogThrottle>,
     pub(super) lines_lost: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
@@ -41,7 +41,7 @@ impl Host {
             ids: Ids::default(),
             metrics: Metrics::default(),
             recent: Arc::clone(&started.recent),
-            lines: Arc::default(),
+            log_throttle: Arc::default(),
             lines_lost: Box::new(lines_lost),
         })
     }
@@ -53,7 +53,7 @@ impl Host {
 
     /// Logs the counts of suppressed lines, and writes the rest of the decision log.
     pub async fn close(&self) {
-        self.lines.tell_all();
+        self.log_throttle.report_all_suppressed();
         let log = self.sources.decision_log.clone();
         let closed = tokio::task::spawn_blocking(move || log.close(WRITING));
         if !matches!(closed.await, Ok(true)) {

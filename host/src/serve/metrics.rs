@@ -20,7 +20,7 @@ pub use self::table::*;
 use crate::limits;
 use crate::policy::PolicySet;
 use crate::review::verdict::{Disposition, Malfunction, MalfunctionKind, Outcome, Said, Verdict};
-use crate::telemetry::counters::{Count, Times};
+use crate::telemetry::counters::{Counter, Histogram};
 
 /// The status codes of responses to requests without a verdict.
 pub const REJECTIONS: [u16; 4] = [400, 404, 405, 429];
@@ -28,11 +28,11 @@ pub const REJECTIONS: [u16; 4] = [400, 404, 405, 429];
 /// The counters of the webhook since the process started.
 pub struct Metrics {
     started: SystemTime,
-    reviews: [Count; Disposition::ALL.len()],
-    times: Times,
-    rejected: [Count; REJECTIONS.len()],
+    reviews: [Counter; Disposition::ALL.len()],
+    durations: Histogram,
+    rejected: [Counter; REJECTIONS.len()],
     /// The failed TLS handshakes.
-    pub handshakes_refused: Count,
+    pub handshakes_refused: Counter,
     /// Counters by policy name, so that a counter continues when a policy is reloaded.
     policies: ArcSwap<HashMap<String, Arc<OfPolicy>>>,
 }
@@ -42,8 +42,8 @@ pub struct Metrics {
 struct OfPolicy {
     codes: Codes,
     /// Decisions with a code over the limit, by outcome.
-    others: [Count; 3],
-    malfunctions: [Count; MalfunctionKind::ALL.len()],
+    others: [Counter; 3],
+    malfunctions: [Counter; MalfunctionKind::ALL.len()],
 }
 
 /// An append-only list of codes, in the order of their first use. The list may grow while it is read.
@@ -53,7 +53,7 @@ struct Codes(OnceLock<Box<Code>>);
 struct Code {
     outcome: Outcome,
     name: String,
-    count: Count,
+    count: Counter,
     more: Codes,
 }
 
@@ -63,14 +63,14 @@ impl Codes {
     }
 
     /// Returns the counter of a code. Returns None if the list is full of other codes.
-    fn of(&self, outcome: Outcome, name: &str) -> Option<&Count> {
+    fn of(&self, outcome: Outcome, name: &str) -> Option<&Counter> {
         let mut rest = self;
         for _ in 0..limits::CODES.size() {
             let new = || {
                 Box::new(Code {
                     outcome,
                     name: name.to_owned(),
-                    count: Count::default(),
+                    count: Counter::default(),
                     more: Codes::default(),
                 })
             };
@@ -90,9 +90,9 @@ impl Default for Metrics {
         Metrics {
             started: SystemTime::now(),
             reviews: Default::default(),
-            times: Times::default(),
+            durations: Histogram::default(),
             rejected: Default::default(),
-            handshakes_refused: Count::default(),
+            handshakes_refused: Counter::default(),
             policies: ArcSwap::default(),
         }
     }
@@ -105,7 +105,7 @@ impl Metrics {
         for (_, count) in counts.filter(|(disposition, _)| **disposition == verdict.disposition) {
             count.add();
         }
-        self.times.took(took);
+        self.durations.record(took);
         let policies = self.policies.load();
         for said in verdict.images.iter().flat_map(|image| &image.judged.said) {
             match policies.get(&said.policy) {
@@ -143,7 +143,7 @@ impl Metrics {
         for (disposition, count) in Disposition::ALL.iter().zip(&self.reviews) {
             page.count(&REVIEWS, &[disposition.name(), disposition.decided_by().name()], count.now());
         }
-        page.times(&REVIEW_SECONDS, &[], &self.times);
+        page.histogram(&REVIEW_SECONDS, &[], &self.durations);
         for (code, count) in REJECTIONS.iter().zip(&self.rejected) {
             page.count(&REJECTED, &[&code.to_string()], count.now());
         }

@@ -7,14 +7,14 @@ use crate::config::Mode;
 use crate::limits;
 use crate::policy::PolicySet;
 use crate::review::verdict::{Disposition, ImageVerdict, Level, Outcome, Said};
-use crate::telemetry::answered::Reviewed;
+use crate::telemetry::answered::AnsweredReview;
 use crate::telemetry::log_throttle::Kind;
 use crate::text;
 
 impl Host {
     /// Records a review with its verdict, in every place that records reviews. Only the review's own request
     /// waits for this function.
-    pub(super) fn observe(&self, set: &PolicySet, reviewed: Reviewed) {
+    pub(super) fn observe(&self, set: &PolicySet, reviewed: AnsweredReview) {
         self.metrics.reviewed(set, reviewed.took, &reviewed.verdict);
         self.log(&reviewed);
         self.recent.push(reviewed.id, &reviewed.review);
@@ -26,7 +26,7 @@ impl Host {
     /// Logs a line for each denied image, each malfunction and each denial in mode audit, and the policies'
     /// own lines; an allowed review at level debug only. Text from the request is escaped. Nothing is
     /// formatted for a line that is not written.
-    fn log(&self, reviewed: &Reviewed) {
+    fn log(&self, reviewed: &AnsweredReview) {
         for image in &reviewed.verdict.images {
             let told =
                 image.judged.said.iter().filter(|said| {
@@ -53,7 +53,7 @@ impl Host {
         }
     }
 
-    fn log_denial(&self, reviewed: &Reviewed, what: &str) {
+    fn log_denial(&self, reviewed: &AnsweredReview, what: &str) {
         let line = |image: Option<&ImageVerdict>, policy: Option<String>, reason: &str| {
             tracing::info!(
                 image = image.map(|image| text::image(&image.judged.original)),
@@ -79,7 +79,7 @@ impl Host {
         }
     }
 
-    fn log_said(&self, reviewed: &Reviewed, image: &ImageVerdict, said: &Said) {
+    fn log_said(&self, reviewed: &AnsweredReview, image: &ImageVerdict, said: &Said) {
         let policy = &said.policy;
         let shown = || text::image(&image.judged.original);
         for line in &said.log {
@@ -132,7 +132,7 @@ impl Host {
 
     /// Returns whether a line of this weight is enabled and within the rate limit of its kind.
     fn writes(&self, weight: Weight, kind: Kind) -> bool {
-        weight <= tracing::level_filters::LevelFilter::current() && self.lines.may(kind)
+        weight <= tracing::level_filters::LevelFilter::current() && self.log_throttle.allows(kind)
     }
 }
 

@@ -84,7 +84,7 @@ pub fn run(
         let reload = ReloadThread::start(reloader, handle, &host)?;
         tracing::info!("serving ImageReview at https://{webhook}, health and status at http://{admin}");
         ready(webhook);
-        systemd::tell(State::Ready);
+        systemd::notify(State::Ready);
         Ok(listeners.serve(host, status, stop, reload).await)
     });
     // A task that blocks must not delay the exit.
@@ -174,7 +174,7 @@ impl ReloadThread {
 fn look_at_sighup(mut hang_up: Signal, handle: ReloadHandle) {
     tokio::spawn(async move {
         while hang_up.recv().await.is_some() {
-            systemd::tell(State::Reloading);
+            systemd::notify(State::Reloading);
             let handle = handle.clone();
             let looked = tokio::task::spawn_blocking(move || handle.execute(Command::Look, LOOK_TIME)).await;
             match looked {
@@ -182,7 +182,7 @@ fn look_at_sighup(mut hang_up: Signal, handle: ReloadHandle) {
                 Ok(Err(why)) => tracing::warn!("SIGHUP: {why}"),
                 Err(error) => tracing::error!("SIGHUP: {error}"),
             }
-            systemd::tell(State::Ready);
+            systemd::notify(State::Ready);
         }
     });
 }
@@ -201,7 +201,7 @@ impl StopSignals {
             _ = self.interrupt.recv() => "Ctrl-C",
         };
         tracing::info!("{name}: finishing the reviews under way");
-        systemd::tell(State::Stopping);
+        systemd::notify(State::Stopping);
         host.sources().drain.begin();
     }
 }
@@ -213,7 +213,7 @@ async fn notify_watchdog(status: StatusReader) -> Infallible {
     loop {
         tokio::time::sleep(time).await;
         if tokio::spawn(async {}).await.is_ok() && status.reload_lives() {
-            systemd::tell(State::Alive);
+            systemd::notify(State::Alive);
         }
     }
 }

@@ -24,7 +24,7 @@ impl Host {
             let (mode, failure_policy) = (word(&entry.placement.mode), word(&entry.placement.failure_policy));
             page.count(&POLICY_INFO, &[name, &mode, &failure_policy, digest], 1);
             if let Some(policy) = policy {
-                page.times(&POLICY_SECONDS, &[name], policy.stats().times());
+                page.histogram(&POLICY_SECONDS, &[name], policy.stats().durations());
             }
         }
         let (steady, slow) = self.dispatcher.admitted();
@@ -59,7 +59,7 @@ impl Host {
             }
         }
         for kind in log_throttle::Kind::ALL {
-            page.count(&LINES_LEFT_OUT, &[kind.label()], self.lines.left_out(kind));
+            page.count(&LINES_LEFT_OUT, &[kind.label()], self.log_throttle.suppressed(kind));
         }
         page.count(&LINES_LOST, &[], (self.lines_lost)());
         page.text()

@@ -38,7 +38,7 @@ impl State {
 }
 
 /// Notifies the service manager, if `NOTIFY_SOCKET` is set. A failure is logged and has no other effect.
-pub fn tell(state: State) {
+pub fn notify(state: State) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
     if let Err(error) = send(&socket, state) {
         tracing::warn!(

@@ -21,7 +21,7 @@ use crate::limits::{self, Limit};
 use crate::policy::PolicySet;
 use crate::review::verdict::Verdict;
 use crate::review::{FailureStatus, Refusal, Review, ReviewError, image_review};
-use crate::telemetry::answered::Reviewed;
+use crate::telemetry::answered::AnsweredReview;
 use crate::telemetry::log_throttle;
 use crate::text;
 
@@ -92,7 +92,7 @@ async fn review(host: &Host, share: &Arc<Share>, mut body: Body) -> Result<Respo
     let set = host.sources.policies.current();
     let review = read.and_then(|bytes| image_review::parse(&bytes, &set.limits));
     let (review, verdict) = host.judge(&set, review, share.client()).await?;
-    let reviewed = Reviewed::new(&host.ids, began.elapsed(), review, verdict);
+    let reviewed = AnsweredReview::new(&host.ids, began.elapsed(), review, verdict);
     let answer = json(StatusCode::OK, &image_review::render(&reviewed.verdict, reviewed.audit_annotations()));
     host.observe(&set, reviewed);
     Ok(answer)
@@ -164,7 +164,7 @@ impl Host {
         if !matches!(why, NoVerdict::Overloaded(_)) {
             self.sources.rejections.record(&line);
         }
-        if self.lines.may(log_throttle::Kind::Request) {
+        if self.log_throttle.allows(log_throttle::Kind::Request) {
             tracing::warn!("rejected a request with {}: {line}", code.as_u16());
         }
         let mut response = json(code, &FailureStatus::new(code.as_u16(), reason, &message));

@@ -12,9 +12,9 @@ use uuid::{ContextV7, Timestamp, Uuid};
 use crate::review::Review;
 use crate::review::verdict::{Disposition, Said, Verdict};
 
-/// A review with its verdict.
+/// A review that was answered, with its verdict.
 #[derive(Debug)]
-pub struct Reviewed {
+pub struct AnsweredReview {
     /// The id of the review in the log, the decision log and a denial's audit annotations.
     pub id: ReviewId,
     /// The time of the response.
@@ -27,11 +27,11 @@ pub struct Reviewed {
     pub verdict: Verdict,
 }
 
-impl Reviewed {
+impl AnsweredReview {
     /// Returns the review with a new id and the current time.
-    pub fn new(ids: &Ids, took: Duration, review: Arc<Review>, verdict: Verdict) -> Reviewed {
+    pub fn new(ids: &Ids, took: Duration, review: Arc<Review>, verdict: Verdict) -> AnsweredReview {
         let at = SystemTime::now();
-        Reviewed { id: ids.next(at), at, took, review, verdict }
+        AnsweredReview { id: ids.next(at), at, took, review, verdict }
     }
 
     /// Returns the result, with its basis.
@@ -66,13 +66,13 @@ pub struct ReviewId(Uuid);
 
 impl ReviewId {
     /// Returns a pseudo-random number that depends on the id alone.
-    pub fn lot(self) -> u64 {
+    pub fn sample_hash(self) -> u64 {
         let (time, random) = self.0.as_u64_pair();
         // The finalizer of SplitMix64.
-        let mut lot = time ^ random;
-        lot = (lot ^ lot >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        lot = (lot ^ lot >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        lot ^ lot >> 31
+        let mut hash = time ^ random;
+        hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^ hash >> 31
     }
 }
 
@@ -134,9 +134,9 @@ mod tests {
     }
 
     #[test]
-    fn lots_are_spread() {
+    fn sample_hashes_are_spread() {
         let ids = Ids::default();
-        let low = (0..10_000).filter(|_| ids.next(UNIX_EPOCH).lot() < u64::MAX / 10).count();
+        let low = (0..10_000).filter(|_| ids.next(UNIX_EPOCH).sample_hash() < u64::MAX / 10).count();
         assert!((800..1200).contains(&low), "{low} of 10,000 in the lowest tenth");
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 /// A counter that only goes up.
 #[derive(Debug, Default)]
-pub struct Count(AtomicU64);
+pub struct Counter(AtomicU64);
 
-impl Count {
+impl Counter {
     /// Adds one.
     pub fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -54,15 +54,15 @@ const ENDS: [u64; 19] = [
 
 /// A histogram of durations.
 #[derive(Debug, Default)]
-pub struct Times {
-    buckets: [Count; ENDS.len() + 1],
+pub struct Histogram {
+    buckets: [Counter; ENDS.len() + 1],
     /// Sum of all durations, in nanoseconds.
     sum: AtomicU64,
 }
 
-impl Times {
+impl Histogram {
     /// Records one duration.
-    pub fn took(&self, time: Duration) {
+    pub fn record(&self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         if let Some(bucket) = self.buckets.get(ENDS.partition_point(|end| *end < nanoseconds)) {
             bucket.add();
@@ -78,7 +78,7 @@ impl Times {
     /// Returns each bucket's upper end in seconds and its count. The last bucket has no end.
     pub fn buckets(&self) -> Vec<(f64, u64)> {
         let ends = ENDS.iter().map(|end| Duration::from_nanos(*end).as_secs_f64()).chain([f64::INFINITY]);
-        ends.zip(self.buckets.iter().map(Count::now)).collect()
+        ends.zip(self.buckets.iter().map(Counter::now)).collect()
     }
 }
 
@@ -87,13 +87,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_took_as_long_as_a_bucket_is_in_it() {
-        let times = Times::default();
+    fn a_duration_at_the_end_of_a_bucket_is_in_it() {
+        let histogram = Histogram::default();
         for nanoseconds in [0, 10 * MICRO, 10 * MICRO + 1, 10 * SECOND, 11 * SECOND, u64::MAX / 4] {
-            times.took(Duration::from_nanos(nanoseconds));
+            histogram.record(Duration::from_nanos(nanoseconds));
         }
-        let found: Vec<_> = times.buckets().into_iter().filter(|(_, count)| *count > 0).collect();
+        let found: Vec<_> = histogram.buckets().into_iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(found, [(1e-5, 2), (2.5e-5, 1), (10.0, 1), (f64::INFINITY, 2)]);
-        assert!(times.seconds() > 21.0);
+        assert!(histogram.seconds() > 21.0);
     }
 }

@@ -23,8 +23,8 @@ pub use self::record::{DecisionRecord, ImageRecord, LeftOut, PolicyRecord};
 use crate::config::DecisionLogConfig;
 use crate::limits;
 use crate::review::verdict::Disposition;
-use crate::telemetry::answered::{ReviewId, Reviewed};
-use crate::telemetry::counters::Count;
+use crate::telemetry::answered::{AnsweredReview, ReviewId};
+use crate::telemetry::counters::Counter;
 use crate::text;
 
 /// Time between the first waiting line and the write, so that many lines are written together.
@@ -67,9 +67,9 @@ struct Line {
 
 #[derive(Default)]
 struct Counts {
-    written: Count,
-    dropped: Count,
-    failed: Count,
+    written: Counter,
+    dropped: Counter,
+    failed: Counter,
 }
 
 /// The state of the decision log.
@@ -116,17 +116,17 @@ impl DecisionLog {
 
     /// Returns whether this review is logged. Besides the sample, all reviews that are denied or would be,
     /// and all in which a policy failed, are logged.
-    pub fn wants(&self, reviewed: &Reviewed) -> bool {
+    pub fn wants(&self, reviewed: &AnsweredReview) -> bool {
         let config = self.0.config.load();
         let Some(config) = config.as_ref() else { return false };
         config.sample >= 1.0
-            || (reviewed.id.lot() as f64) < config.sample * u64::MAX as f64
+            || (reviewed.id.sample_hash() as f64) < config.sample * u64::MAX as f64
             || !matches!(reviewed.disposition(), Disposition::Allowed(_))
             || reviewed.said().any(|said| said.judgement.is_err())
     }
 
     /// Queues the line of a review, or counts the review as dropped if the queue is full.
-    pub fn log(&self, reviewed: &Reviewed) {
+    pub fn log(&self, reviewed: &AnsweredReview) {
         let Some(most) = self.0.config.load().as_ref().map(|config| config.queue) else { return };
         let is_full = |queue: &Queue, bytes: usize| {
             queue.closing

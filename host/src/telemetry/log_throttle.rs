@@ -58,8 +58,8 @@ impl Kind {
     }
 }
 
-/// The number of lines written lately, by kind.
-pub struct Lines {
+/// A rate limit for log lines: the number of lines written lately, by kind.
+pub struct LogThrottle {
     since: Instant,
     kinds: [Written; Kind::ALL.len()],
 }
@@ -68,21 +68,21 @@ pub struct Lines {
 struct Written {
     /// The current second in the upper half, and its number of lines in the lower half.
     lately: AtomicU64,
-    left_out: AtomicU64,
+    suppressed: AtomicU64,
     /// Number of lines left out since the start.
     total: AtomicU64,
 }
 
-impl Default for Lines {
-    fn default() -> Lines {
-        Lines { since: Instant::now(), kinds: Default::default() }
+impl Default for LogThrottle {
+    fn default() -> LogThrottle {
+        LogThrottle { since: Instant::now(), kinds: Default::default() }
     }
 }
 
-impl Lines {
+impl LogThrottle {
     /// Returns whether one more line of this kind may be written now. With false the caller leaves it out;
     /// the line is counted and reported within a second.
-    pub fn may(self: &Arc<Self>, kind: Kind) -> bool {
+    pub fn allows(self: &Arc<Self>, kind: Kind) -> bool {
         let Some(written) = self.kinds.get(kind as usize) else { return true };
         let second = self.since.elapsed().as_secs() << 32;
         let one_more = |lately: u64| Some(if lately < second { second + 1 } else { lately + 1 });
@@ -92,14 +92,14 @@ impl Lines {
             return true;
         }
         written.total.fetch_add(1, Ordering::Relaxed);
-        if written.left_out.fetch_add(1, Ordering::Relaxed) == 0 {
-            let lines = Arc::clone(self);
+        if written.suppressed.fetch_add(1, Ordering::Relaxed) == 0 {
+            let throttle = Arc::clone(self);
             // Without a runtime there is no timer: the line is reported together with the next one that is
             // left out.
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(async move {
                     tokio::time::sleep(SECOND).await;
-                    lines.tell(kind);
+                    throttle.report_suppressed(kind);
                 });
             }
         }
@@ -107,18 +107,18 @@ impl Lines {
     }
 
     /// Returns the number of lines of a kind left out since the start.
-    pub fn left_out(&self, kind: Kind) -> u64 {
+    pub fn suppressed(&self, kind: Kind) -> u64 {
         self.kinds.get(kind as usize).map_or(0, |written| written.total.load(Ordering::Relaxed))
     }
 
     /// Reports all lines left out, at once.
-    pub fn tell_all(&self) {
-        Kind::ALL.into_iter().for_each(|kind| self.tell(kind));
+    pub fn report_all_suppressed(&self) {
+        Kind::ALL.into_iter().for_each(|kind| self.report_suppressed(kind));
     }
 
-    fn tell(&self, kind: Kind) {
+    fn report_suppressed(&self, kind: Kind) {
         let Some(written) = self.kinds.get(kind as usize) else { return };
-        let left_out = written.left_out.swap(0, Ordering::Relaxed);
+        let left_out = written.suppressed.swap(0, Ordering::Relaxed);
         if left_out == 0 {
             return;
         }

@@ -8,7 +8,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::table::{Kind, Metric};
-use crate::telemetry::counters::Times;
+use crate::telemetry::counters::Histogram;
 
 /// The content type of the page.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -26,7 +26,7 @@ struct Family {
 #[derive(Debug)]
 enum Value {
     Number(f64),
-    Times { sum: f64, buckets: Vec<(f64, u64)> },
+    Histogram { sum: f64, buckets: Vec<(f64, u64)> },
 }
 
 impl Page {
@@ -42,8 +42,12 @@ impl Page {
     }
 
     /// Adds a histogram of durations.
-    pub fn times(&mut self, metric: &'static Metric, labels: &[&str], times: &Times) {
-        self.push(metric, labels, Value::Times { sum: times.seconds(), buckets: times.buckets() });
+    pub fn histogram(&mut self, metric: &'static Metric, labels: &[&str], durations: &Histogram) {
+        self.push(
+            metric,
+            labels,
+            Value::Histogram { sum: durations.seconds(), buckets: durations.buckets() },
+        );
     }
 
     fn push(&mut self, metric: &'static Metric, labels: &[&str], value: Value) {
@@ -93,7 +97,7 @@ fn write(encoder: &mut MetricEncoder<'_>, kind: MetricType, value: &Value) -> Re
             encoder.encode_counter::<NoLabelSet, _, f64>(number, None)
         }
         Value::Number(number) => encoder.encode_gauge(number),
-        Value::Times { sum, buckets } => {
+        Value::Histogram { sum, buckets } => {
             let count = buckets.iter().map(|(_, count)| count).sum();
             encoder.encode_histogram::<NoLabelSet>(*sum, count, buckets, None)
         }

@@ -7,12 +7,12 @@ use serde_json::ser::{CompactFormatter, Formatter};
 
 use super::record::{DecisionRecord, LeftOut};
 use crate::limits;
-use crate::telemetry::answered::Reviewed;
+use crate::telemetry::answered::AnsweredReview;
 use crate::text;
 
 /// Returns the line of a review, including its line break. A line over the limit leaves out first the
 /// decisions and then the request too, and has `leftOut`.
-pub(super) fn line(reviewed: &Reviewed) -> Vec<u8> {
+pub(super) fn line(reviewed: &AnsweredReview) -> Vec<u8> {
     let whole = [None, Some(LeftOut::Decisions), Some(LeftOut::Request)].into_iter();
     let mut lines = whole.filter_map(|left_out| {
         let mut line = Bounded { bytes: Vec::with_capacity(1024), most: limits::DECISION_LOG_LINE.size() };

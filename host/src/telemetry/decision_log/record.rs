@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::config::Mode;
 use crate::review::Review;
 use crate::review::verdict::{DecidedBy, ImageVerdict, Malfunction, MalfunctionKind, Outcome, Said};
-use crate::telemetry::answered::{ReviewId, Reviewed};
+use crate::telemetry::answered::{AnsweredReview, ReviewId};
 use crate::telemetry::timestamp;
 
 /// A review with its decisions and its result. `host/docs/decision-log.md` describes the fields.
@@ -107,13 +107,13 @@ pub struct PolicyRecord<'a> {
 
 impl<'a> DecisionRecord<'a> {
     /// Returns the record of a review.
-    pub fn new(reviewed: &'a Reviewed) -> DecisionRecord<'a> {
+    pub fn new(reviewed: &'a AnsweredReview) -> DecisionRecord<'a> {
         DecisionRecord::without(None, reviewed)
     }
 
     /// Returns the record of a review without a part.
-    pub(super) fn without(left_out: Option<LeftOut>, reviewed: &'a Reviewed) -> DecisionRecord<'a> {
-        let Reviewed { review, verdict, .. } = reviewed;
+    pub(super) fn without(left_out: Option<LeftOut>, reviewed: &'a AnsweredReview) -> DecisionRecord<'a> {
+        let AnsweredReview { review, verdict, .. } = reviewed;
         let request = left_out != Some(LeftOut::Request);
         let images = if request { verdict.images.as_slice() } else { &[] };
         DecisionRecord {
