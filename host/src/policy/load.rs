@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 use wasmtime::component::Component;
 
+use super::capabilities::check_imports;
 use super::compile::scan::{ScanError, scan};
 use super::sandbox::bindings::ImagePolicyPre;
 use super::sandbox::engine::Engine;
@@ -15,7 +16,7 @@ use super::sandbox::instance_state::InstanceState;
 use super::sandbox::native::{NativeCode, digest};
 use super::sandbox::{Context, Instance, SettingsError, StartError};
 use super::stats::PolicyStats;
-use super::world::{POLICY, check_header, check_imports, check_world, other_host};
+use super::world::{POLICY, check_header, check_world, other_host};
 use crate::config::{Grants, PolicyLimits};
 use crate::image::Image;
 use crate::isolate::{self, Panicked};

@@ -6,6 +6,7 @@ mod sandbox;
 mod stats;
 mod load;
 mod world;
+mod capabilities;
 mod audit_only;
 
 use std::sync::Arc;

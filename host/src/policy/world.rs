@@ -1,23 +1,12 @@
-//! World of a component: the format of its file, its imports and exports, and the interfaces that policies
-//! may import.
+//! World of a component: the format of its file, and the names of its imports and exports.
 
+use super::capabilities::{self, check_imports, is_inert};
 use super::compile::scan::{Names, scan};
 use super::load::LoadError;
-use crate::config::Grants;
 use crate::text;
 
 /// Interface that a policy exports.
 pub(super) const POLICY: &str = "image-policy:host/policy@0.1.0";
-/// Interfaces of the contract that every policy may import. The types hold no function, and the log passes
-/// nothing into the policy.
-const ALWAYS: [&str; 2] = ["image-policy:host/types@0.1.0", "image-policy:host/log@0.1.0"];
-/// Capabilities that host.yaml can grant, each with the interfaces of the contract that it lets a policy
-/// import.
-const CAPABILITIES: &[(&str, &[&str])] = &[];
-/// Packages of WASI 0.2 that the host provides without access to anything.
-const INERT: [&str; 6] =
-    ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
-
 /// Checks that bytes begin like a component.
 pub(crate) fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
     // Preamble: magic, version and layer (component-model/design/mvp/Binary.md). Version 1 in layer 0 is a
@@ -71,17 +60,6 @@ impl World {
     }
 }
 
-/// Returns whether every policy may import the interface, because it gives access to nothing.
-fn is_inert(name: &str) -> bool {
-    ALWAYS.contains(&name) || INERT.iter().any(|package| name.starts_with(package))
-}
-
-/// Returns the capability to which an interface belongs.
-fn capability_of(name: &str) -> Option<&'static str> {
-    let mut capabilities = CAPABILITIES.iter();
-    capabilities.find(|(_, interfaces)| interfaces.contains(&name)).map(|(capability, _)| *capability)
-}
-
 /// Checks that a component is a policy, and imports nothing that no policy can be granted.
 pub(super) fn check_world(world: &Names<'_>) -> Result<(), LoadError> {
     if !world.exports.contains(&POLICY) {
@@ -95,21 +73,5 @@ pub(super) fn check_world(world: &Names<'_>) -> Result<(), LoadError> {
         };
         return Err(LoadError::World(exported));
     }
-    let all = CAPABILITIES.iter().map(|(capability, _)| (*capability).to_owned()).collect();
-    check_imports(world.imports.iter().copied(), &all)
-}
-
-/// Checks that a policy with these grants may import every interface.
-pub(super) fn check_imports<'a>(
-    mut imports: impl Iterator<Item = &'a str>,
-    grants: &Grants,
-) -> Result<(), LoadError> {
-    let may = |name: &str| {
-        is_inert(name)
-            || capability_of(name).is_some_and(|capability| grants.iter().any(|grant| grant == capability))
-    };
-    match imports.find(|name| !may(name)) {
-        Some(name) => Err(LoadError::Import(text::escape_and_truncate(name, 128))),
-        None => Ok(()),
-    }
+    check_imports(world.imports.iter().copied(), &capabilities::all())
 }
