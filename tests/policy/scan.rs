@@ -163,7 +163,7 @@ fn counts_are_not_believed() {
     for section in 1..=12 {
         let bytes = [&header[..], &[section, 5], &most].concat();
         let refused = refusal(&bytes);
-        let invalid = refused.starts_with("the file is no valid component, or not all of it: ");
+        let invalid = refused.starts_with("the file is no valid component");
         // Sections that the scan skips are left to the compiler, and here is nothing to compile.
         assert!(
             invalid || refused.starts_with("it is a component of another world: "),

@@ -156,7 +156,7 @@ fn a_change_with_a_broken_file_waits_as_a_whole() {
     let broken: [(&[u8], &str); 5] = [
         (b"", "the file is empty: is it still being written?"),
         (b"garbage", "the file is no WebAssembly: it does not begin with `\\0asm`"),
-        (&good[..good.len() / 2], "the file is no valid component, or not all of it: "),
+        (&good[..good.len() / 2], "the file is no valid component: it ends early, so it is incomplete; "),
         (b"\0asm\x01\0\0\0", "the file is a WebAssembly core module, not a component: "),
         (b"\0asm\x0d\0\x01\0", "it is a component of another world: "),
     ];

@@ -206,7 +206,11 @@ fn read(path: &Path, bytes: u64) -> Result<Vec<u8>, Failure> {
     let reader: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin())
     } else {
-        Box::new(std::fs::File::open(path).map_err(|error| failed(&error))?)
+        let file = std::fs::File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => failed(&format!("{error}: put it there, or name another file")),
+            _ => failed(&error),
+        });
+        Box::new(file?)
     };
     let mut content = Vec::new();
     reader.take(bytes + 1).read_to_end(&mut content).map_err(|error| failed(&error))?;

@@ -50,7 +50,7 @@ pub(super) const FAULTS: [Fault; 12] = [
             let whole = crate::host::component(stage.ledger.last().file + 1)?;
             file_is(stage, whole.get(..whole.len() / 2).unwrap_or_default())
         },
-        says: "no valid component, or not all of it",
+        says: "it ends early, so it is incomplete",
         ..BROKEN_FILE
     },
     Fault {

@@ -31,7 +31,10 @@ pub enum ScanError {
             is built"
     )]
     Indirect,
-    /// Truncated or damaged bytes.
+    /// Truncated bytes.
+    #[error("the file is no valid component: it ends early, so it is incomplete; copy or build it again")]
+    Incomplete,
+    /// Damaged bytes, which may be truncated too.
     #[error("the file is no valid component, or not all of it: {0}")]
     Invalid(String),
 }
@@ -58,9 +61,18 @@ pub(in crate::policy) struct Names<'a> {
 pub(in crate::policy) fn scan(component: &[u8]) -> Result<Names<'_>, ScanError> {
     let mut scan = Scan::default();
     for payload in Parser::new(0).parse_all(component) {
-        scan.payload(component, payload?)?;
+        scan.payload(component, payload.map_err(of_sections)?)?;
     }
     Ok(scan.world)
+}
+
+/// Returns the error of a component whose sections do not follow each other. A section that is longer than the
+/// rest of the file has a message of its own; wasmparser's errors have no kinds.
+fn of_sections(error: BinaryReaderError) -> ScanError {
+    match error.message() {
+        "unexpected end-of-file" => ScanError::Incomplete,
+        _ => error.into(),
+    }
 }
 
 /// Cost of one instantiation.
