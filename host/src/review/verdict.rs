@@ -2,6 +2,7 @@
 
 mod annotations;
 mod disposition;
+mod reason;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -209,14 +210,6 @@ impl Said {
     pub fn message_of_denial(&self) -> Option<&str> {
         self.message.as_deref().filter(|_| self.outcome() == Outcome::Deny)
     }
-
-    /// Returns the reason with the policy's name and the message of its entry, for people. Only the reason is
-    /// cut to fit.
-    fn line(&self) -> String {
-        let message = self.message_of_denial().map_or(String::new(), |message| format!(": {message}"));
-        let room = limits::REASON_PART.size().saturating_sub(message.len());
-        format!("{} (policy {}){message}", text::truncate(&self.reason(), room), self.policy)
-    }
 }
 
 /// The reason why a reference is not judged.
@@ -294,8 +287,7 @@ impl Verdict {
         let denied = || images.iter().filter(|image| !image.allowed);
         let least_judged = denied().map(|image| image.decided_by).max();
         let reasons = denied().map(ImageVerdict::count).sum();
-        let reason =
-            annotations::join(denied().flat_map(ImageVerdict::named), reasons, limits::REASON.size());
+        let reason = reason::join(denied().flat_map(ImageVerdict::named), reasons, limits::REASON.size());
         let disposition = match (least_judged, rules.mode) {
             (Some(by), Mode::Enforce) => Disposition::Denied(by),
             (Some(by), Mode::Audit) => Disposition::WouldDeny(by),
@@ -387,76 +379,4 @@ fn by_policies(rules: &Rules, said: &[Said]) -> (bool, DecidedBy) {
         Unjudged::Allow => (true, DecidedBy::Unjudged),
         Unjudged::Deny => (false, DecidedBy::Unjudged),
     }
-}
-
-impl ImageVerdict {
-    /// Returns the reasons of a denied image, an item for each denial (`reason (policy NAME)`), or one item
-    /// with the reason why the image is allowed. An item is built when the iterator reaches it.
-    pub fn because(&self) -> Box<dyn Iterator<Item = String> + '_> {
-        let Judged { image, said, exhausted, .. } = &self.judged;
-        let namespace = &self.namespace;
-        let one = |text: String| -> Box<dyn Iterator<Item = String>> { Box::new(std::iter::once(text)) };
-        match (self.decided_by, image, exhausted) {
-            (DecidedBy::Exempt, ..) => one(format!("namespace {namespace} is exempt (exempt.namespaces)")),
-            (_, Err(error), _) => one(format!("not an image reference: {error}")),
-            (_, _, Some(budget)) => one(limits::REVIEW_DEADLINE.says_of(*budget)),
-            (DecidedBy::AuditOnly, ..) => {
-                let policies = said.iter().map(|said| said.policy.clone());
-                let policies = annotations::join(policies, said.len(), limits::REASON_PART.size());
-                one(format!(
-                    "only policies in mode audit apply in namespace {namespace} ({policies}), and audit \
-                        denies nothing"
-                ))
-            }
-            _ if !self.allowed && self.decided_by != DecidedBy::Unjudged => {
-                Box::new(in_force(said, Outcome::Deny).map(Said::line))
-            }
-            _ => match in_force(said, Outcome::Allow).next() {
-                Some(allow) => one(allow.line()),
-                None => one(self.unjudged()),
-            },
-        }
-    }
-
-    /// Returns the number of items of [`ImageVerdict::because`].
-    fn count(&self) -> usize {
-        match self.decided_by {
-            DecidedBy::Policies | DecidedBy::FailurePolicy if !self.allowed => {
-                in_force(&self.judged.said, Outcome::Deny).count()
-            }
-            _ => 1,
-        }
-    }
-
-    /// Returns the reasons on one line, within the limit of a reason.
-    pub fn reason(&self) -> String {
-        annotations::join(self.because(), self.count(), limits::REASON.size())
-    }
-
-    fn named(&self) -> impl Iterator<Item = String> + '_ {
-        let name = text::image(&self.judged.original);
-        self.because().map(move |because| format!("{name}: {because}"))
-    }
-
-    fn unjudged(&self) -> String {
-        let namespace = &self.namespace;
-        let failed =
-            self.judged.said.iter().find(|said| said.mode == Mode::Enforce && said.judgement.is_err());
-        let failed = failed.map_or(String::new(), |said| {
-            format!(
-                "; {} malfunctioned and its failurePolicy is Ignore: {}",
-                said.policy,
-                text::truncate(&said.reason(), limits::REASON_PART.size())
-            )
-        });
-        let rule = match self.allowed {
-            true => "unjudged: Allow",
-            false => "in host.yaml, `unjudged` and `exempt.namespaces` decide what happens then",
-        };
-        format!("no policy judged it in namespace {namespace}{failed} ({rule})")
-    }
-}
-
-fn in_force(said: &[Said], outcome: Outcome) -> impl Iterator<Item = &Said> {
-    said.iter().filter(move |said| said.mode == Mode::Enforce && said.outcome() == outcome)
 }

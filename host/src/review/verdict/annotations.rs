@@ -1,4 +1,4 @@
-//! Audit annotations of a verdict, and other texts that combine those of many images. Pure.
+//! Audit annotations of a verdict: their keys and values. Pure.
 //!
 //! The host's own keys (`decided-by`, `generation`, `review`, `would-deny`) have no `.`. A policy's key
 //! always has one, after the policy's name, so no policy can forge a key of the host.
@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use super::reason::join;
 use super::{Decision, ImageVerdict, Malfunction, Outcome, Said};
 use crate::config::Mode;
 use crate::limits;
@@ -174,31 +175,4 @@ const DIGEST: usize = 12;
 fn ends_in_digest(key: &str) -> bool {
     let end = key.rsplit_once('-').map_or("", |(_, end)| end);
     end.len() == DIGEST && end.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Returns `parts` joined by `; `, within `bytes`, with the number of parts that do not fit. `count` is the
-/// number of all parts. Parts after the first that does not fit are not built.
-pub(super) fn join(parts: impl Iterator<Item = String>, count: usize, bytes: usize) -> String {
-    let mut joined = String::new();
-    for (index, part) in parts.enumerate() {
-        let separator = if index == 0 { "" } else { "; " };
-        let left = count.saturating_sub(index + 1);
-        // Space for the number of the remaining parts, in case the next part does not fit.
-        let reserve = if left == 0 { 0 } else { format!("; and {left} more").len() };
-        if joined.len() + separator.len() + part.len() + reserve <= bytes {
-            joined.push_str(separator);
-            joined.push_str(&part);
-            continue;
-        }
-        if index == 0 {
-            joined.push_str(&text::truncate(&part, bytes.saturating_sub(reserve)));
-            if left > 0 {
-                joined.push_str(&format!("; and {left} more"));
-            }
-        } else {
-            joined.push_str(&format!("; and {} more", left + 1));
-        }
-        break;
-    }
-    joined
 }
