@@ -1,7 +1,7 @@
 //! Connections: accepted within a limit, taken through the TLS handshake, served, and drained at shutdown.
 
 pub(super) mod budget;
-mod clients;
+mod client_identity;
 mod fairness;
 mod handshakes;
 mod lifetime;
@@ -9,7 +9,7 @@ mod registry;
 mod service;
 mod stream;
 mod track;
-mod trust;
+mod revalidation;
 
 use std::future::{Future, ready};
 use std::net::SocketAddr;
@@ -31,14 +31,14 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::budget::Budget;
-use self::clients::client;
+use self::client_identity::client;
 use self::fairness::{Progress, Room};
 use self::handshakes::{Handshakes, PendingHandshake};
 use self::lifetime::{Directive, Protocol};
 use self::registry::{Registry, Tracked};
+use self::revalidation::Trust;
 use self::service::ConnectionService;
 use self::stream::TrackedStream;
-use self::trust::Trust;
 use super::Host;
 use super::webhook::routes;
 use crate::evaluate::turns::Turns;

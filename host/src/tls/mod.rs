@@ -1,6 +1,6 @@
 //! TLS for the apiserver: checks certificates, verifies clients and explains failed handshakes.
 
-mod clients;
+mod client_certificates;
 mod expiry;
 
 use std::io;
@@ -18,8 +18,8 @@ use tokio::sync::watch;
 use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-pub use self::clients::AuthorityError;
-use self::clients::{Clients, Refused};
+pub use self::client_certificates::AuthorityError;
+use self::client_certificates::{Clients, Refused};
 pub use self::expiry::{Certificate, Nearness, Notices, Role};
 use crate::config::{ClientAuth, TlsConfig};
 use crate::fs::{self, FileError};

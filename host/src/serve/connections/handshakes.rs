@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::clients;
+use super::client_identity;
 use super::fairness::{self, Counts, Progress};
 use crate::limits;
 
@@ -63,7 +63,7 @@ impl Handshakes {
     /// Adds a connection of `peer`. If the limit is exceeded, closes a pending connection.
     pub(in crate::serve) fn enter(self: &Arc<Self>, peer: SocketAddr) -> PendingHandshake {
         let (keep, given_up) = oneshot::channel();
-        let network = clients::network(peer);
+        let network = client_identity::network(peer);
         let mut table = self.table.lock();
         table.numbers += 1;
         let number = table.numbers;

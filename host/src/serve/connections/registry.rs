@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use super::fairness::{self, Counts, Room};
 use super::lifetime::{Directive, Protocol, Step};
+use super::revalidation::Trust;
 use super::track::Track;
-use super::trust::Trust;
 use crate::evaluate::turns::{Client, Turns};
 use crate::tls::TlsReader;
 

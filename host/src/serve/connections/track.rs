@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::fairness::Served;
 use super::lifetime::{Announced, Directive, Lifetime, Protocol, Step, TooLate};
-use super::trust::Trust;
+use super::revalidation::Trust;
 use crate::evaluate::turns::Client;
 
 /// The record of a connection.

@@ -1,5 +1,5 @@
-//! The trust in the client of a connection. It ends with the validity of the client's certificates, or with
-//! the TLS material that verified them.
+//! Revalidation of the client of an open connection. The trust in a client ends with the validity of its
+//! certificates, or with the TLS material that verified them.
 
 use std::time::SystemTime;
 

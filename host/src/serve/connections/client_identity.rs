@@ -1,4 +1,4 @@
-//! Identification of clients, for their shares of memory, connections and turns. A certificate subject is one
+//! Identity of clients, for their shares of memory, connections and turns. A certificate subject is one
 //! client, regardless of the number of its certificates.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

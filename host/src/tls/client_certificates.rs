@@ -1,4 +1,5 @@
-//! Verification of clients: the chain up to an authority that is valid itself, and the configured names.
+//! Verification of client certificates: the chain up to an authority that is valid itself, and the configured
+//! names.
 
 use std::cell::Cell;
 use std::sync::Arc;
