@@ -5,13 +5,14 @@ pub mod gate;
 pub mod history;
 pub mod watch;
 mod candidate;
-mod command;
 mod event;
 mod fallback;
 mod in_force;
 mod inputs;
 mod pending;
 mod restore;
+mod command;
+mod rollback;
 mod start;
 mod status;
 
