@@ -265,7 +265,7 @@ fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {
 /// Returns the compiler for verbs that run policies. Its cache is in the user's cache folder, so each
 /// component is compiled once. `exit` is the status of a failure.
 fn compiler(exit: Exit) -> Result<Compiler, Failure> {
-    let cache = user_cache().and_then(|folder| Cache::open(&folder, limits::CACHE.default).ok());
+    let cache = Cache::user_folder().and_then(|folder| Cache::open(&folder, limits::CACHE.default).ok());
     compiler_with(cache, 0, exit)
 }
 
@@ -277,13 +277,6 @@ fn compiler_with(cache: Option<Cache>, policies: usize, exit: Exit) -> Result<Co
     let cache = cache.map_err(|error| failed(&format_args!("there is no folder to compile in: {error}")))?;
     Compiler::new(engine, cache, Compiler::this_program(), false)
         .map_err(|error| failed(&format_args!("policies cannot be compiled on this machine: {error}")))
-}
-
-/// Returns the cache folder by the XDG base directory specification.
-fn user_cache() -> Option<PathBuf> {
-    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
-    Some(base.join("image-policy-host"))
 }
 
 /// Loads every policy of `config`. Prints each warning to standard error. The failure has a line for each

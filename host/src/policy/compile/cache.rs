@@ -1,5 +1,6 @@
-//! Cache of compiled code in a folder. The key of an entry is the digest of everything that its code was made
-//! from.
+//! Cache of compiled code in a folder: for `host serve` in the state directory, for other verbs in the user's
+//! cache folder, otherwise in a temporary one. The key of an entry is the digest of everything that its code
+//! was made from.
 //!
 //! An entry is a line with the format and the digest of the content, followed by the content. Entries are
 //! written by renaming and compared with their digest when they are read. An entry that is damaged, truncated
@@ -8,7 +9,7 @@
 use std::fs::{FileTimes, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -39,6 +40,13 @@ impl Cache {
     /// it: its content is executed.
     pub fn open(folder: &Path, bytes: u64) -> io::Result<Cache> {
         Cache::of(PrivateFolder::open(folder, Privacy::Closed)?, bytes)
+    }
+
+    /// Returns the folder for the verbs that people run, by the XDG base directory specification.
+    pub fn user_folder() -> Option<PathBuf> {
+        let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
+        Some(base.join("image-policy-host"))
     }
 
     fn of(folder: PrivateFolder, bytes: u64) -> io::Result<Cache> {
