@@ -33,6 +33,33 @@
 //! cli        author config evaluate install limits policy problem reload review serve suite text
 //! ```
 //!
+//! The files of some changes:
+//!
+//! ```text
+//! change                                    file
+//! a capability, or an import of policies    policy/capabilities.rs
+//! a response's status or headers            serve/webhook.rs
+//! the text of a denial                      review/verdict/reason.rs
+//! the keys of audit annotations             review/verdict/annotations.rs
+//! the order in which policies run           evaluate/mod.rs
+//! the time of a review in a lane            evaluate/lanes.rs
+//! the default of a limit                    limits/table.rs
+//! a key of host.yaml                        config/raw.rs
+//! the message for an unknown key            config/schema_check.rs
+//! a kind of problem in the status           problem.rs
+//! the time in which a file settles          reload/watch/settling.rs
+//! the words for the gate's differences      reload/gate/differences.rs
+//! a rollback                                reload/rollback.rs
+//! the folder of compiled code               policy/compile/cache.rs
+//! the trust in a client certificate         tls/client_certificates.rs
+//! the connection closed by a full listener  serve/connections/fairness.rs
+//! a field of the decision log               telemetry/decision_log/record.rs
+//! a metric                                  serve/metrics/table.rs
+//! the policies of the demo                  install/demo.rs
+//! the output of `host test`                 cli/test.rs
+//! the lines of a failed case                suite/report.rs
+//! ```
+//!
 //! Invariants, each held by tests:
 //!
 //! 1. [`evaluate`](evaluate::evaluate) is total: a policy that is missing, traps, exceeds its deadline or its

@@ -1,4 +1,4 @@
-//! A deviation from the configuration: its subject, its effect and its remedy. Pure.
+//! A problem in the status: a deviation from the configuration, with its subject, effect and remedy. Pure.
 
 use std::borrow::Cow;
 use std::fmt;

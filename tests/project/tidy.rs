@@ -366,6 +366,17 @@ fn table() -> Vec<Row> {
     rows.collect()
 }
 
+#[test]
+fn the_files_of_changes_exist() {
+    let lib = fs::read_to_string(root().join("host/src/lib.rs")).unwrap();
+    let lines = lib.lines().skip_while(|line| !line.starts_with("//! change ")).skip(1);
+    let files: Vec<&str> =
+        lines.take_while(|line| *line != "//! ```").map(|line| line.rsplit(' ').next().unwrap()).collect();
+    assert!(files.len() > 10, "{files:?}");
+    let missing = files.iter().filter(|file| !root().join("host/src").join(file).is_file());
+    none(missing.map(|file| (*file).to_owned()).collect(), "host/src/lib.rs names files that exist");
+}
+
 /// Returns the folders or files at the top of `host/src` that each of them uses.
 fn uses() -> BTreeMap<String, BTreeSet<String>> {
     let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
