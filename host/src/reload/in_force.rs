@@ -23,7 +23,7 @@ pub(super) struct InForce {
     pub(super) history: History,
     pub(super) basis: Basis,
     /// Reason why it is unknown whether a candidate was held when the previous process ended.
-    pub(super) doubt: Option<String>,
+    pub(super) latest_damage: Option<String>,
 }
 
 /// The basis of the generation in force.
@@ -94,7 +94,7 @@ impl InForce {
     pub(super) fn publish(&mut self, next: Next, pending: &mut Pending, found: &[Problem]) {
         let before = self.current();
         if next.cause != Cause::Start {
-            self.doubt = None;
+            self.latest_damage = None;
         }
         self.basis = match (&next.cause, self.basis) {
             (Cause::RolledBack { .. }, _) | (_, Basis::Rollback) => Basis::Rollback,

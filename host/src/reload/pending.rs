@@ -92,14 +92,16 @@ impl Decision {
         let current = in_force.current();
         // A set that denies everything, because the host had no other, is no basis for a comparison.
         let current = Some(&*current).filter(|_| in_force.basis != Basis::DenyAll);
-        let doubt = in_force.doubt.clone().filter(|_| gate.holds() && current.is_some());
+        let latest_damage = in_force.latest_damage.clone().filter(|_| gate.holds() && current.is_some());
         let ruling = gate.judge(set, current);
         // No differences are stated unless reviews were compared.
         let compared = |differences| gate.compares().then_some(differences);
         match ruling {
-            Ruling::Swap(differences) => match (held, doubt) {
+            Ruling::Swap(differences) => match (held, latest_damage) {
                 (Some(held), _) => Decision::Wait(PendingReason::Held, held.differences, held.why),
-                (None, Some(doubt)) => Decision::Wait(PendingReason::Held, compared(differences), doubt),
+                (None, Some(latest_damage)) => {
+                    Decision::Wait(PendingReason::Held, compared(differences), latest_damage)
+                }
                 (None, None) => Decision::Publish(compared(differences)),
             },
             Ruling::Hold(differences, why) => Decision::Wait(PendingReason::Held, compared(differences), why),

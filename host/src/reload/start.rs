@@ -82,7 +82,7 @@ pub fn start(path: &Path, program: PathBuf) -> Result<Started, StartError> {
         material,
         decision_log: decision_log.clone(),
         basis: basis(closed, &history),
-        doubt: doubt(&history),
+        latest_damage: latest_damage(&history),
         history,
     };
     let mut pending = Pending { candidate: None, whole, prepared };
@@ -119,7 +119,7 @@ fn basis(closed: bool, history: &History) -> Basis {
 }
 
 /// Returns the reason why it is unknown whether a candidate was held when the previous process ended.
-fn doubt(history: &History) -> Option<String> {
+fn latest_damage(history: &History) -> Option<String> {
     let number = history.directory()?.damaged_latest()?;
     Some(format!("the record of generation {number} is damaged, so nobody knows whether this was held"))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::{Body, Bytes};
 use http_body_util::BodyExt;
 
-use super::connections::budget::{Exhausted, Held, Share};
+use super::connections::budget::{Exhausted, Reservation, Share};
 use crate::limits;
 use crate::text;
 
@@ -34,7 +34,7 @@ pub(super) async fn discard(share: &Arc<Share>, mut body: Body) {
 
 /// Reads a body of at most `limit` bytes, which count in `held`. The rest of a longer body is read and
 /// discarded, up to `BODY_DRAIN`.
-pub(super) async fn read(body: &mut Body, limit: u64, held: &mut Held) -> Result<Bytes, Unread> {
+pub(super) async fn read(body: &mut Body, limit: u64, held: &mut Reservation) -> Result<Bytes, Unread> {
     let mut total = 0;
     let time = limits::BODY_TIME.time();
     let arrived = tokio::time::timeout(time, arrive(body, limit, &mut total, held)).await;
@@ -46,7 +46,12 @@ pub(super) async fn read(body: &mut Body, limit: u64, held: &mut Held) -> Result
     }
 }
 
-async fn arrive(body: &mut Body, limit: u64, total: &mut u64, held: &mut Held) -> Result<Bytes, Unread> {
+async fn arrive(
+    body: &mut Body,
+    limit: u64,
+    total: &mut u64,
+    held: &mut Reservation,
+) -> Result<Bytes, Unread> {
     // Most bodies arrive in a single frame, which needs no copy.
     let (mut whole, mut bytes) = (Bytes::new(), Vec::new());
     while let Some(frame) = body.frame().await {

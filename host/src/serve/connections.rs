@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use self::budget::Budget;
+use self::budget::MemoryBudget;
 use self::client_identity::client;
 use self::fairness::{Progress, Room};
 use self::handshakes::{Handshakes, PendingHandshake};
@@ -77,7 +77,7 @@ impl Transport {
 pub(super) struct Shared {
     pub(super) registry: Arc<Registry>,
     pub(super) handshakes: Arc<Handshakes>,
-    pub(super) budget: Arc<Budget>,
+    pub(super) budget: Arc<MemoryBudget>,
     turns: Arc<Turns>,
 }
 

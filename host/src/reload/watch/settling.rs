@@ -49,9 +49,9 @@ struct FileState {
     /// When the file took this form.
     since: Instant,
     /// When the current series of changes began, in which no form lasted for [`SETTLED`].
-    restless: Instant,
+    unsettled_since: Instant,
     /// Whether the file changed without an event. Then no event will report its completion either.
-    unseen: bool,
+    missed: bool,
 }
 
 struct Writing {
@@ -76,7 +76,7 @@ impl FileStates {
     pub fn closed(&mut self, file: &Path) {
         self.written.remove(file);
         if let Some(state) = self.states.get_mut(file) {
-            state.unseen = false;
+            state.missed = false;
         }
     }
 
@@ -110,10 +110,12 @@ impl FileStates {
         }
     }
 
-    fn changed(&mut self, path: PathBuf, fingerprint: Option<Fingerprint>, unseen: bool, now: Instant) {
+    fn changed(&mut self, path: PathBuf, fingerprint: Option<Fingerprint>, missed: bool, now: Instant) {
         let before = self.states.get(&path);
-        let restless = before.filter(|state| state.since + SETTLED > now).map_or(now, |state| state.restless);
-        let state = FileState { fingerprint, since: now, restless, unseen: unseen && before.is_some() };
+        let unsettled_since =
+            before.filter(|state| state.since + SETTLED > now).map_or(now, |state| state.unsettled_since);
+        let state =
+            FileState { fingerprint, since: now, unsettled_since, missed: missed && before.is_some() };
         self.states.insert(path, state);
     }
 
@@ -121,8 +123,8 @@ impl FileStates {
     /// path to which `path` resolves.
     pub fn written_until(&self, real: &Path, path: &Path, now: Instant) -> Option<Instant> {
         let open = self.written.get(real).map(Writing::until);
-        let unseen = self.states.get(path).filter(|state| state.unseen).map(FileState::settled);
-        open.into_iter().chain(unseen).filter(|until| *until > now).max()
+        let missed = self.states.get(path).filter(|state| state.missed).map(FileState::settled);
+        open.into_iter().chain(missed).filter(|until| *until > now).max()
     }
 
     /// Records the current fingerprint of a file, and returns until when the file counts as freshly changed.
@@ -145,7 +147,7 @@ impl FileStates {
 impl FileState {
     /// Returns when the file counts as complete.
     fn settled(&self) -> Instant {
-        (self.since + SETTLED).min(self.restless + limits::WRITE_TIME.time())
+        (self.since + SETTLED).min(self.unsettled_since + limits::WRITE_TIME.time())
     }
 }
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 /// The bytes that all clients hold, up to a limit.
 #[derive(Default)]
-pub(in crate::serve) struct Budget {
+pub(in crate::serve) struct MemoryBudget {
     total: AtomicU64,
     shares: Mutex<HashMap<Client, Weak<Share>>>,
 }
@@ -18,7 +18,7 @@ pub(in crate::serve) struct Budget {
 /// The bytes that one client holds. A client may hold as much as it leaves free. So with every client that
 /// holds much the next gets less, and something is left for every other client.
 pub(in crate::serve) struct Share {
-    budget: Arc<Budget>,
+    budget: Arc<MemoryBudget>,
     client: Client,
     held: AtomicU64,
 }
@@ -28,12 +28,12 @@ pub(in crate::serve) struct Share {
 pub(in crate::serve) struct Exhausted;
 
 /// A number of bytes that count until this value is dropped.
-pub(in crate::serve) struct Held {
+pub(in crate::serve) struct Reservation {
     share: Arc<Share>,
     bytes: u64,
 }
 
-impl Budget {
+impl MemoryBudget {
     /// Returns the share of `client`. All connections of a client have the same share.
     pub(in crate::serve) fn share(self: &Arc<Self>, client: &Client) -> Arc<Share> {
         let mut shares = self.shares.lock();
@@ -52,9 +52,9 @@ impl Share {
         &self.client
     }
 
-    /// Returns a `Held` of no bytes.
-    pub(in crate::serve) fn hold(self: &Arc<Self>) -> Held {
-        Held { share: Arc::clone(self), bytes: 0 }
+    /// Returns a reservation of no bytes.
+    pub(in crate::serve) fn hold(self: &Arc<Self>) -> Reservation {
+        Reservation { share: Arc::clone(self), bytes: 0 }
     }
 }
 
@@ -68,7 +68,7 @@ impl Drop for Share {
     }
 }
 
-impl Held {
+impl Reservation {
     /// Adds `bytes`.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.shrink(0);
     }
@@ -106,7 +106,7 @@ mod tests {
     }
 
     /// Takes all that `share` gets, in pieces of a mebibyte. Returns the number of pieces.
-    fn take(share: &Arc<Share>) -> (Held, u64) {
+    fn take(share: &Arc<Share>) -> (Reservation, u64) {
         let (mut held, mut pieces) = (share.hold(), 0);
         while held.more(1 << 20).is_ok() {
             pieces += 1;
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn clients_that_take_all_they_get_leave_something_to_the_next() {
-        let budget = Arc::<Budget>::default();
+        let budget = Arc::<MemoryBudget>::default();
         let mut held = Vec::new();
         for (number, expected) in (0..5).zip([128, 64, 32, 16, 8]) {
             let share = budget.share(&client(number));

@@ -14,7 +14,7 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
-use super::budget::{Exhausted, Held, Share};
+use super::budget::{Exhausted, Reservation, Share};
 use super::track::{Exchange, Track};
 use crate::evaluate::turns::Turns;
 use crate::limits;
@@ -108,7 +108,7 @@ pub(super) struct CountedBody {
     last: Bytes,
     split: bool,
     _exchange: Exchange,
-    _held: Held,
+    _held: Reservation,
 }
 
 impl HttpBody for CountedBody {
