@@ -41,7 +41,7 @@ const WIT: [(&str, &str); 3] = [
 /// # Errors
 /// Returns an error if the module does not fit its world, or if the host would not load the component.
 pub fn component(module: &[u8]) -> Result<Vec<u8>, BuildError> {
-    let engine = Engine::new(Purpose::Prepare)?;
+    let engine = Engine::new(Purpose::Compile)?;
     match check_header(module) {
         Err(LoadError::CoreModule) => {
             let component = encode(module)?;
