@@ -267,6 +267,33 @@ fn a_file_that_is_being_written_is_waited_for() {
     });
 }
 
+#[test]
+fn a_file_that_is_written_during_its_read_is_incomplete() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, part) = (folder.path().join("a"), folder.path().join("part"));
+    let wanted = Wanted { files: [file.clone()].into(), ..Wanted::default() };
+    let (mut watcher, _stop) = Watcher::new();
+    let mut is_complete = |during: &dyn Fn()| {
+        watcher.watch(&wanted);
+        watcher.read_complete(&[&file], during).is_some()
+    };
+    for _ in 0..100 {
+        assert!(!is_complete(&|| fs::write(&file, "new").unwrap()), "the writer has closed the file");
+        assert!(is_complete(&|| drop(fs::read(&file).unwrap())));
+        // A reader has either of two complete files.
+        let replace = || {
+            fs::write(&part, "newer").unwrap();
+            fs::rename(&part, &file).unwrap();
+        };
+        assert!(is_complete(&replace));
+        let mut writer = fs::File::create(&file).unwrap();
+        writer.write_all(b"new").unwrap();
+        assert!(!is_complete(&|| panic!("a file that is open for writing is read")));
+        drop(writer);
+        assert!(is_complete(&|| {}));
+    }
+}
+
 /// limit: reload-pause within, reload-pause breaks
 #[test]
 fn a_storm_of_changes_costs_few_loads() {
@@ -391,6 +418,7 @@ fn whoever_writes_is_not_waited_for_for_ever() {
         let now = begun + half * Duration::from_millis(500);
         let fresh = states.fresh_until(&file, changed[half as usize % 2], now).is_some();
         assert_eq!(fresh, half < 240, "after {half} half seconds");
+        assert_eq!(states.is_restless(&file, now), !fresh, "after {half} half seconds");
     }
 }
 

@@ -44,9 +44,12 @@ impl<'a> Fallback<'a> {
         }
     }
 
-    /// Returns whether a file is being written.
-    pub(super) fn is_written(self, path: &Path) -> bool {
-        self.watcher().is_some_and(|watcher| watcher.is_written(path))
+    /// Reads a file. Returns None if the file is being written.
+    pub(super) fn read_complete<T>(self, file: &Path, read: impl FnOnce() -> T) -> Option<T> {
+        match self.watcher() {
+            Some(watcher) => watcher.read_complete(&[file], read),
+            None => Some(read()),
+        }
     }
 
     /// Returns whether a file may be incomplete, so that an error in it is not reported yet.

@@ -79,14 +79,10 @@ impl Inputs {
 
     /// Reads files. Returns `Incomplete` if one of them is being written.
     fn read_complete<T>(&self, files: &[&Path], read: impl FnOnce() -> T) -> Result<T, NotNow> {
-        let watcher = self.watcher.as_ref();
-        let is_written = || watcher.is_some_and(|watcher| files.iter().any(|file| watcher.is_written(file)));
-        if is_written() {
-            return Err(NotNow::Incomplete);
+        match &self.watcher {
+            Some(watcher) => watcher.read_complete(files, read).ok_or(NotNow::Incomplete),
+            None => Ok(read()),
         }
-        let content = read();
-        // A write that began during the read may have been read in part.
-        if is_written() { Err(NotNow::Incomplete) } else { Ok(content) }
     }
 
     /// Watches the files of which a generation is made and by which it is judged. `tls` names those of the

@@ -163,16 +163,29 @@ impl Watcher {
         }
     }
 
-    /// Returns whether a file is being written and so must not be read. If so, a wake-up follows when the
-    /// writing ends, or when it has lasted so long that the file is read as it is.
+    /// Reads files. Returns None if one of them is being written or was written during the read, because the
+    /// content may be incomplete. A wake-up follows when the writing ends, or when it has lasted so long that
+    /// the files are read as they are.
+    pub fn read_complete<T>(&self, files: &[&Path], read: impl FnOnce() -> T) -> Option<T> {
+        let incomplete = |written: &[PathBuf]| {
+            let mut seen = self.seen.borrow_mut();
+            files.iter().any(|file| seen.is_incomplete(file, written))
+        };
+        self.seen.borrow_mut().drain();
+        if incomplete(&[]) {
+            return None;
+        }
+        let content = read();
+        // Of a write before the read whose event had not arrived yet, the event arrives with this.
+        let written = self.seen.borrow_mut().catch_up();
+        (!incomplete(&written)).then_some(content)
+    }
+
+    /// Returns whether a file is being written. If so, a wake-up follows as for [`Watcher::read_complete`].
     pub fn is_written(&self, path: &Path) -> bool {
-        let path = &absolute(path);
         let mut seen = self.seen.borrow_mut();
         seen.catch_up();
-        let now = Instant::now();
-        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let until = seen.files.written_until(&real, path, now);
-        seen.wait_until(until)
+        seen.is_incomplete(path, &[])
     }
 
     /// Returns whether a file changed so recently that errors in it must not be reported. If so, a wake-up
@@ -220,26 +233,41 @@ impl Seen {
         }
     }
 
-    /// Records the events of all changes that came before this call.
-    fn catch_up(&mut self) {
+    /// Returns whether a file is being written, or is one of those that were `written` during a read. If so, a
+    /// wake-up follows.
+    fn is_incomplete(&mut self, path: &Path, written: &[PathBuf]) -> bool {
+        let (path, now) = (&absolute(path), Instant::now());
+        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let open = self.files.written_until(&real, path, now);
+        // The wake-up for a file that is closed by now follows the closing.
+        self.wait_until(open) || written.contains(&real) && !self.files.is_restless(path, now)
+    }
+
+    /// Records the events of all changes that came before this call. Returns as [`Seen::drain`] does.
+    fn catch_up(&mut self) -> Vec<PathBuf> {
         let lost = self.events.as_ref().is_some_and(|events| !events.arrive());
-        self.drain();
+        let written = self.drain();
         if lost {
             // The next pass watches again, with another thread.
             self.events = None;
             self.files.all_closed();
             self.changed(Instant::now(), QUIET);
         }
+        written
     }
 
-    /// Records the events that have arrived.
-    fn drain(&mut self) {
-        let Seen { events: Some(events), .. } = self else { return };
+    /// Records the events that have arrived. Returns the files to which bytes were written, closed or not.
+    fn drain(&mut self) -> Vec<PathBuf> {
+        let mut written = Vec::new();
+        let Seen { events: Some(events), .. } = self else { return written };
         let now = Instant::now();
         for (file, change) in events.read() {
             self.told = true;
             match change {
-                Change::Written => self.files.wrote(file, now),
+                Change::Written => {
+                    written.push(file.clone());
+                    self.files.wrote(file, now);
+                }
                 Change::Renamed => {
                     self.files.closed(&file);
                     self.changed(now, QUIET_AFTER_RENAME);
@@ -255,6 +283,7 @@ impl Seen {
                 }
             }
         }
+        written
     }
 
     fn changed(&mut self, now: Instant, quiet: Duration) {

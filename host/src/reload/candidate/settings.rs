@@ -40,25 +40,19 @@ fn add(
     left: &mut u64,
 ) -> Result<(), SettingsFileError> {
     let Some(path) = policy.settings_from.clone() else { return Ok(()) };
-    let is_written = || match fallback.is_written(&path) {
-        true => Err(SettingsFileError::BeingWritten),
-        false => Ok(()),
-    };
     let place = || (text::path(&path), config.locate(&format!("{}/settingsFrom", policy.pointer)));
     let too_large = |limit: String| {
         let (file, named) = place();
         SettingsFileError::TooLarge { file, limit, named }
     };
-    is_written()?;
-    let bytes = fs::read(&path, limits::SETTINGS_FILE.default).map_err(|error| match error {
+    let read = fallback.read_complete(&path, || fs::read(&path, limits::SETTINGS_FILE.default));
+    let bytes = read.ok_or(SettingsFileError::BeingWritten)?.map_err(|error| match error {
         FileError::TooLarge(size, limit) => too_large(limits::SETTINGS_FILE.says(size, limit)),
         error => {
             let (file, named) = place();
             SettingsFileError::Unreadable { file, error, named }
         }
     })?;
-    // A write that began during the read may have been read in part.
-    is_written()?;
     *left = left
         .checked_sub(bytes.len() as u64)
         .ok_or_else(|| too_large(limits::SETTINGS_FILES.says("", limits::SETTINGS_FILES.default)))?;

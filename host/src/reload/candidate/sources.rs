@@ -145,15 +145,13 @@ impl Sources {
         fallback: Fallback<'_>,
     ) -> Fetched {
         let ModuleSource::File(file) = &policy.module;
-        if fallback.is_written(file) {
-            return Fetched::NotYet;
-        }
-        let read = || match fs::read(file, config.limits.module) {
-            Ok(bytes) => Fetched::Ready(Component::new(bytes)),
-            Err(FileError::TooLarge(size, limit)) => {
+        let read = || match fallback.read_complete(file, || fs::read(file, config.limits.module)) {
+            None => Fetched::NotYet,
+            Some(Ok(bytes)) => Fetched::Ready(Component::new(bytes)),
+            Some(Err(FileError::TooLarge(size, limit))) => {
                 Fetched::Broken(SourceError::TooLarge(text::path(file), size, limit))
             }
-            Err(error) => Fetched::Broken(SourceError::Unreadable(text::path(file), Arc::new(error))),
+            Some(Err(error)) => Fetched::Broken(SourceError::Unreadable(text::path(file), Arc::new(error))),
         };
         self.0.entry(policy.module.clone()).or_insert_with(read).clone()
     }

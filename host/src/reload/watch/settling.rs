@@ -127,6 +127,12 @@ impl FileStates {
         open.into_iter().chain(missed).filter(|until| *until > now).max()
     }
 
+    /// Returns whether a file has changed for so long that it is read as it is, although it still changes.
+    pub fn is_restless(&self, path: &Path, now: Instant) -> bool {
+        let state = self.states.get(path).filter(|state| state.since + SETTLED > now);
+        state.is_some_and(|state| state.settled() <= now)
+    }
+
     /// Records the current fingerprint of a file, and returns until when the file counts as freshly changed.
     /// Returns None if the file has settled.
     pub fn fresh_until(
