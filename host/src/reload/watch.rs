@@ -176,7 +176,7 @@ impl Watcher {
             return None;
         }
         let content = read();
-        // Of a write before the read whose event had not arrived yet, the event arrives with this.
+        // The event of a write that was under way when the read began may arrive only now.
         let written = self.seen.borrow_mut().catch_up();
         (!incomplete(&written)).then_some(content)
     }
