@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
+use host::config::yaml::edit::{Change, EditError, edited};
 use host::config::yaml::{Document, Problem};
 use host::config::{Config, ConfigError, HostLimits, Placement, PolicyLimits, Rules, Unjudged};
 use host::evaluate::{self, Facts, Options};
@@ -24,6 +25,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("image", image),
     ("review", review),
     ("config", config),
+    ("edit", edit),
     ("component", component),
     ("result", result),
 ];
@@ -290,6 +292,64 @@ fn assert_problem(problem: &Problem, input: &[u8]) {
     assert!((1..=text.chars().count() + 2).contains(&at.column), "{problem:?}");
     assert!(problem.span.bytes.end <= input.len(), "{problem:?}");
     problem.excerpt(input).iter().flat_map(|excerpt| excerpt.lines()).for_each(assert_message);
+}
+
+/// Checks that an edit of a text gives the meant value or is refused. The input is a text, a pointer, a key
+/// and a value, with a NUL byte after each of the first three.
+fn edit(input: &[u8]) -> Option<String> {
+    let mut parts = input.splitn(4, |byte| *byte == 0);
+    let text = parts.next()?;
+    let [pointer, key, value] = [parts.next()?, parts.next()?, parts.next()?].map(String::from_utf8_lossy);
+    let (pointer, key) = (pointer.into_owned(), key.into_owned());
+    let value: Value = serde_json::from_str(&value).unwrap_or_else(|_| json!(value));
+    let changes = [
+        Change::Value { pointer: pointer.clone(), value: value.clone() },
+        Change::Key { pointer: pointer.clone(), key: key.clone(), value: value.clone() },
+        Change::Insert { parent: pointer, key, value },
+    ];
+    for change in &changes {
+        match edited(text, std::slice::from_ref(change)) {
+            Ok(new) => assert_edited(text, &new, change),
+            Err(EditError::Unreadable(error)) => {
+                error.problems.iter().for_each(|problem| assert_problem(problem, text));
+            }
+            Err(EditError::Refused(refusals)) => {
+                refusals.iter().for_each(|refusal| assert_problem(&refusal.problem, text));
+            }
+        }
+    }
+    None
+}
+
+/// Checks that the value at a change's place is the meant one and that no other value differs.
+fn assert_edited(old: &[u8], new: &[u8], change: &Change) {
+    let [mut before, mut after] = [old, new].map(|bytes| Document::parse(bytes).unwrap().value);
+    let (at, found) = match change {
+        Change::Value { pointer, value } => {
+            assert_eq!(after.pointer(pointer), Some(value));
+            (pointer.as_str(), after.pointer_mut(pointer).map(Value::take))
+        }
+        Change::Key { pointer, key, value } => {
+            let (parent, old) = pointer.rsplit_once('/').unwrap();
+            let old = old.replace("~1", "/").replace("~0", "~");
+            before.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(&old).unwrap();
+            let found = after.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(key);
+            assert_eq!(found.as_ref(), Some(value));
+            ("none", found)
+        }
+        Change::Insert { parent, key, value } => {
+            let found = after.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(key);
+            assert_eq!(found.as_ref(), Some(value));
+            let parent = before.pointer_mut(parent).unwrap();
+            if parent.is_null() {
+                *parent = json!({});
+            }
+            ("none", found)
+        }
+    };
+    assert!(found.is_some());
+    before.pointer_mut(at).map(Value::take);
+    assert_eq!(before, after);
 }
 
 /// Checks that a file is a policy's component or is rejected, and that the compiler does not panic.

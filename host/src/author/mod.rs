@@ -1,5 +1,6 @@
-//! The policy author's tools: build a component, measure it, read manifests.
+//! The policy author's tools: build a component, measure it, read manifests, update suites.
 
 pub mod bench;
 pub mod build;
 pub mod manifests;
+pub mod update;

@@ -5,6 +5,7 @@
 //! Values that JSON cannot hold (keys that are no strings, tags, merge keys, `.inf`) are rejected, never
 //! converted.
 
+pub mod edit;
 mod excerpt;
 mod in_text;
 mod load;
@@ -14,6 +15,7 @@ mod syntax;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use saphyr_parser::ScalarStyle;
 use serde_json::Value;
 
 use self::load::Loader;
@@ -112,6 +114,32 @@ pub struct Document {
 struct Node {
     span: Span,
     data: Data,
+    form: Form,
+    mark: Option<Mark>,
+}
+
+/// How the text writes a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Scalar(ScalarStyle),
+    /// In brackets.
+    Flow,
+    /// By indentation.
+    Block,
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self::Scalar(ScalarStyle::Plain)
+    }
+}
+
+/// A property that ties a value to other values, or to a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Anchor,
+    Alias,
+    Tag,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -15,7 +15,7 @@ impl Document {
     /// with escapes, folded, with an anchor, or by an alias.
     #[must_use]
     pub fn locate_in_text(&self, pointer: &str, within: Location) -> Option<Location> {
-        let Node { span: Span { at, .. }, data: Data::Scalar(value) } = self.node(pointer)? else {
+        let Node { span: Span { at, .. }, data: Data::Scalar(value), .. } = self.node(pointer)? else {
             return None;
         };
         let value = value.as_str()?;

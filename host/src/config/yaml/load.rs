@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::scalar::plain;
 use super::syntax::{not_utf8, syntax_error};
-use super::{Data, Node, Problem, Span, location, quote};
+use super::{Data, Form, Mark, Node, Problem, Span, location, quote};
 
 /// Maximum depth of lists and maps, with aliases expanded: half the limit of serde_json, with which policies
 /// read their settings.
@@ -108,10 +108,16 @@ impl<'a> Loader<'a> {
             Some(Ok((event, span))) => {
                 let start = self.offsets.of(span.start.index());
                 let mut end = self.offsets.of(span.end.index());
-                // The parser counts spaces and a comment after the closing quote too.
-                if let Event::Scalar(_, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted, ..) = event {
-                    let quoted = self.text.get(start - self.offsets.before..).and_then(quoted_length);
-                    end = quoted.map_or(end, |length| start + length);
+                // The parser counts spaces and a comment behind a quote or a bracket too.
+                let rest = self.text.get(start - self.offsets.before..).unwrap_or_default();
+                match event {
+                    Event::Scalar(_, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted, ..) => {
+                        end = quoted_length(rest).map_or(end, |length| start + length);
+                    }
+                    Event::SequenceEnd | Event::MappingEnd if end > start && rest.starts_with([']', '}']) => {
+                        end = start + 1;
+                    }
+                    _ => {}
                 }
                 Ok((event, Span { at: location(&span.start, self.above), bytes: start..end }))
             }
@@ -121,9 +127,13 @@ impl<'a> Loader<'a> {
     }
 
     fn node(&mut self, event: Event<'a>, mut span: Span, depth: usize) -> Result<Node, Problem> {
+        let mut form = self.collection_form(&span);
+        let mut is_tagged = false;
         let (anchor, data) = match event {
             Event::Alias(anchor) => return self.alias(anchor, span, depth),
             Event::Scalar(text, style, anchor, tag) => {
+                form = Form::Scalar(style);
+                is_tagged = tag.is_some();
                 (anchor, Data::Scalar(self.scalar(&text, style, tag.as_deref(), &span)))
             }
             Event::SequenceStart(anchor, tag) => {
@@ -136,13 +146,23 @@ impl<'a> Loader<'a> {
             }
             _ => return Err(Problem::new(span, "not valid YAML: a value is missing")),
         };
-        let node = Node { span, data };
+        let mark = if anchor != 0 { Some(Mark::Anchor) } else { is_tagged.then_some(Mark::Tag) };
+        let node = Node { span, data, form, mark };
         // The parser numbers anchors from 1.
         if anchor != 0 {
             let kept = self.copy(&node, &node.span, depth)?;
             self.anchors.insert(anchor, kept);
         }
         Ok(node)
+    }
+
+    /// Returns the form of a list or map that begins here. The beginning of a flow collection spans its
+    /// bracket, and that of a block collection spans nothing.
+    fn collection_form(&self, begun: &Span) -> Form {
+        let inside = |at: usize| at.saturating_sub(self.offsets.before);
+        let text = self.text.get(inside(begun.bytes.start)..inside(begun.bytes.end));
+        let is_flow = text.is_some_and(|text| text.contains(['[', '{']));
+        if is_flow { Form::Flow } else { Form::Block }
     }
 
     /// Reads the items of a list. `span` is that of the beginning, and is extended to the end.
@@ -227,7 +247,7 @@ impl<'a> Loader<'a> {
         let copy = self.copy(&node, &span, depth);
         self.anchors.insert(anchor, node);
         // The copy has the place of the alias. The values inside it keep the places where they were written.
-        copy.map(|copy| Node { span, ..copy })
+        copy.map(|copy| Node { span, mark: Some(Mark::Alias), ..copy })
     }
 
     /// Copies a node within the limits, so that a few nested aliases cannot fill the memory.
