@@ -3,3 +3,4 @@
 pub(crate) mod cases;
 mod manifests;
 mod suites;
+mod terminal;

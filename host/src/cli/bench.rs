@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Exit, Failure, Format, compiler_with, exit, read, say, say_json, settings};
+use super::{Exit, Failure, Format, exit, compiler_with, read, say, say_json, settings, with_progress};
 use crate::author::bench::{BenchError, Question, Report, Times, bench};
 use crate::config::HostLimits;
 use crate::limits;
@@ -12,7 +12,7 @@ use crate::policy::Component;
 use crate::suite::{self, Case};
 use crate::text;
 
-/// Measure the cost of a policy: time of an evaluation, instructions, memory, sizes
+/// Measure the time, instructions and memory of a policy
 ///
 /// A fresh evaluation starts an instance, evaluates one image and drops the instance, as a review does. With
 /// a snapshot the instance starts configured. Without a snapshot it is configured each time. The warm call,
@@ -50,7 +50,9 @@ fn measure(arguments: &Arguments) -> Result<Exit, Failure> {
     let questions = questions(&arguments.paths)?;
     // The cache is empty, because compilation is measured too.
     let compiler = compiler_with(None, 1, Exit::NotLoaded)?;
-    let report = bench(&compiler, &component, &settings, &questions, arguments.time);
+    let report = with_progress("measuring", &[&module], || {
+        bench(&compiler, &component, &settings, &questions, arguments.time)
+    });
     let report = report.map_err(|error| match error {
         BenchError::Load(error) => Failure::new(Exit::NotLoaded, format_args!("{module}: {error}")),
         BenchError::Unsound(lines) => {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Exit, Failure, exit, read, say};
+use super::terminal::whole;
+use super::{Exit, Failure, exit, read, say, with_progress};
 use crate::author::build;
 use crate::text;
 
@@ -33,7 +34,7 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 
 fn write(Arguments { module, output }: Arguments) -> Result<Exit, Failure> {
     let bytes = read(&module, MODULE_BYTES)?;
-    let component = build::component(&bytes)
+    let component = with_progress("building", &[&text::path(&output)], || build::component(&bytes))
         .map_err(|error| Failure::broken(format_args!("{}: {error}", text::path(&module))))?;
     // The file is renamed into place, because a host may be watching.
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
@@ -50,7 +51,7 @@ fn write(Arguments { module, output }: Arguments) -> Result<Exit, Failure> {
         file.persist(&output)?;
         Ok(())
     };
-    write().map_err(|error| Failure::broken(format_args!("{}: {error}", text::path(&output))))?;
+    whole(write).map_err(|error| Failure::broken(format_args!("{}: {error}", text::path(&output))))?;
     say(format_args!("{}: {} bytes", text::path(&output), component.len()))?;
     Ok(Exit::Yes)
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use super::tell;
+use super::terminal::tell;
 
 /// The exit status of a verb. host/docs/command-line.md describes it for each verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Exit, Failure, Format, compiler, exit, read, say, say_json, settings};
+use super::{Exit, Failure, Format, exit, compiler, read, say, say_json, settings, with_progress};
 use crate::config::PolicyLimits;
 use crate::limits;
 use crate::policy::{Component, LoadError, Policy, World};
 use crate::review::verdict::LogLine;
 use crate::text;
 
-/// Describe a policy: its world, imports, size and digest, whether it accepts its settings, and whether its
-/// instances start from a snapshot
+/// Describe a policy, and tell whether it accepts its settings
+///
+/// The description has the policy's world, imports, size and digest, and tells whether its instances start
+/// from a snapshot.
 ///
 /// Without MODULE, list all limits of the host and of policies.
 ///
@@ -49,10 +51,12 @@ fn inspect(arguments: &Arguments) -> Result<Exit, Failure> {
     let world = World::of(&component.bytes).map_err(|error| failed(&error))?;
     let compiler = compiler(Exit::Broken)?;
     let until = Instant::now() + Duration::from_secs(3600);
-    let loaded = compiler.load(&component, &settings, &PolicyLimits::default(), until).inspect(|policy| {
-        if policy.snapshot().is_none() {
-            compiler.snapshot(policy, &component.bytes);
-        }
+    let loaded = with_progress("compiling", &[&text::path(module)], || {
+        compiler.load(&component, &settings, &PolicyLimits::default(), until).inspect(|policy| {
+            if policy.snapshot().is_none() {
+                compiler.snapshot(policy, &component.bytes);
+            }
+        })
     });
     let error = loaded.as_ref().err().map(|error| match (error, &arguments.settings) {
         (LoadError::Settings(_), None) => format!("{error} (give it settings with --settings FILE)"),

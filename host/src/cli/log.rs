@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
+use anstream::{AutoStream, ColorChoice};
 use clap::ValueEnum;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -38,6 +39,7 @@ impl Log {
         let (writer, written) = waiting.finish(io::stderr());
         let lost = writer.error_counter();
         let terminal = io::stderr().is_terminal();
+        let has_colors = AutoStream::choice(&io::stderr()) != ColorChoice::Never;
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(writer)
@@ -47,7 +49,7 @@ impl Log {
         match format {
             LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).init(),
             LogFormat::Auto if !terminal => lines.json().flatten_event(true).with_span_list(false).init(),
-            _ => lines.with_ansi(terminal).with_target(false).init(),
+            _ => lines.with_ansi(has_colors).with_target(false).init(),
         }
         Log { _written: written, lost }
     }

@@ -3,26 +3,29 @@
 mod approve;
 mod bench;
 mod build;
+mod color;
 mod exit;
 mod inspect;
+mod interrupt;
 mod log;
 mod review;
 mod rollback;
 mod schema;
 mod serve;
 mod status;
+mod terminal;
 mod test;
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use serde::Serialize;
+use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use self::exit::{Exit, Failure, exit};
+use self::terminal::{say, say_json, tell, with_progress};
 use crate::config::yaml;
 use crate::config::{Config, ConfigError, PolicyConfig, PolicyName};
 use crate::limits;
@@ -38,6 +41,9 @@ use crate::text;
 #[derive(Parser)]
 #[command(name = "host", version, max_term_width = 110)]
 struct Arguments {
+    /// Colours; `auto` is for terminals, and respects NO_COLOR, CLICOLOR and CLICOLOR_FORCE
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true, display_order = 100)]
+    color: ColorChoice,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -69,16 +75,21 @@ pub fn run() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|verb| verb == COMPILE) {
         return exit(compile());
     }
-    match Arguments::parse().verb {
+    color::set(color::of_arguments(std::env::args_os()));
+    let matches = Arguments::command().get_matches();
+    let Arguments { color, verb } =
+        Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    color::set(color);
+    match verb {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Status(arguments) => status::run(arguments),
         Verb::Rollback(arguments) => rollback::run(arguments),
         Verb::Approve(arguments) => approve::run(arguments),
-        Verb::Review(arguments) => review::run(arguments),
-        Verb::Test(arguments) => test::run(arguments),
-        Verb::Build(arguments) => build::run(arguments),
-        Verb::Inspect(arguments) => inspect::run(arguments),
-        Verb::Bench(arguments) => bench::run(arguments),
+        Verb::Review(arguments) => interrupt::run(|| review::run(arguments)),
+        Verb::Test(arguments) => interrupt::run(|| test::run(arguments)),
+        Verb::Build(arguments) => interrupt::run(|| build::run(arguments)),
+        Verb::Inspect(arguments) => interrupt::run(|| inspect::run(arguments)),
+        Verb::Bench(arguments) => interrupt::run(|| bench::run(arguments)),
         Verb::Schema(arguments) => schema::run(arguments),
     }
 }
@@ -93,39 +104,12 @@ fn compile() -> Result<Exit, Failure> {
     Ok(Exit::Yes)
 }
 
-/// Writes each line of `message` to standard error. A line that begins with a space belongs to the line
-/// before.
-fn tell(message: &str) {
-    for line in message.lines() {
-        let name = if line.starts_with(' ') { "" } else { "host: " };
-        // An error means that standard error has no reader. The exit status still tells the result.
-        let _ = writeln!(io::stderr(), "{name}{line}");
-    }
-}
-
 /// Returns the failure for a broken host.yaml or settings file. A terminal gets the lines of the file too.
 fn broken_config(error: ConfigError) -> Failure {
     match io::stderr().is_terminal() {
         true => Failure::broken(error.with_excerpts()),
         false => Failure::broken(error),
     }
-}
-
-/// Writes `text` and a line break to standard output. A closed pipe (`| head`) is no failure: the exit status
-/// still tells the result.
-fn say(text: impl Display) -> Result<(), Failure> {
-    match writeln!(io::stdout(), "{text}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::broken(format_args!("standard output: {error}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Writes a document as JSON.
-fn say_json(document: &impl Serialize) -> Result<(), Failure> {
-    let json = serde_json::to_string_pretty(document).map_err(Failure::broken)?;
-    say(json)
 }
 
 /// The form of a running host's response.
@@ -283,8 +267,11 @@ fn compiler_with(cache: Option<Cache>, policies: usize, exit: Exit) -> Result<Co
 /// policy that cannot be loaded.
 fn load(config: &Config, exit: Exit) -> Result<PolicySet, Failure> {
     let compiler = compiler(exit)?;
-    let candidate = assemble(&compiler, config, Fallback::None, &mut Default::default())
-        .map_err(|problem| Failure::new(exit, problem))?;
+    let names: Vec<_> = config.policies.iter().map(|policy| policy.name.as_str()).collect();
+    let candidate = with_progress("compiling", &names, || {
+        assemble(&compiler, config, Fallback::None, &mut Default::default())
+    });
+    let candidate = candidate.map_err(|problem| Failure::new(exit, problem))?;
     if candidate.problems.is_empty() {
         for warning in warnings(&candidate.set) {
             tell(&format!("warning: {warning}"));
