@@ -4,10 +4,13 @@ mod approve;
 mod bench;
 mod build;
 mod color;
+mod completions;
 mod exit;
+mod help;
 mod inspect;
 mod interrupt;
 mod log;
+mod man;
 mod review;
 mod rollback;
 mod schema;
@@ -21,7 +24,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{ColorChoice, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use self::exit::{Exit, Failure, exit};
@@ -60,6 +63,8 @@ enum Verb {
     Inspect(inspect::Arguments),
     Bench(bench::Arguments),
     Schema(schema::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// The form of a verb's output.
@@ -76,7 +81,7 @@ pub fn run() -> ExitCode {
         return exit(compile());
     }
     color::set(color::of_arguments(std::env::args_os()));
-    let matches = Arguments::command().get_matches();
+    let matches = help::command().get_matches();
     let Arguments { color, verb } =
         Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     color::set(color);
@@ -91,6 +96,8 @@ pub fn run() -> ExitCode {
         Verb::Inspect(arguments) => interrupt::run(|| inspect::run(arguments)),
         Verb::Bench(arguments) => interrupt::run(|| bench::run(arguments)),
         Verb::Schema(arguments) => schema::run(arguments),
+        Verb::Completions(arguments) => completions::run(&arguments),
+        Verb::Man(arguments) => man::run(&arguments),
     }
 }
 

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use super::{Exit, Failure, Output, RunningHost, exit};
 use crate::serve::control::Request;
 
-/// Restore the content of an earlier generation in a running host, and keep it in force even if files change
+/// Restore an earlier generation in a running host
 ///
-/// Files that change meanwhile are loaded and checked, and are pending: `host status` shows them.
+/// The content of the generation stays in force even if files change. Files that change meanwhile are loaded and checked, and are pending: `host status` shows them.
 ///
 /// Exit status: 0 done, 1 the host refuses, 2 usage, or no host responds.
 #[derive(clap::Args)]

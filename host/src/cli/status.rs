@@ -10,8 +10,9 @@ use crate::reload::history::{CandidateSummary, PendingReason, Summary};
 use crate::serve::control::{Answer, Request};
 use crate::serve::status::{PolicyStatus, Status};
 
-/// Show a running host: the generation in force and those before it, the pending candidate, and everything
-/// that is not as configured
+/// Show a running host, and everything that is not as configured
+///
+/// Shows the generation in force and those before it, and the pending candidate too.
 ///
 /// Exit status: 0 all is as configured, 1 it is not, 2 usage, or no host responds.
 #[derive(clap::Args)]
