@@ -1,6 +1,5 @@
 //! `host review`
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,14 +9,11 @@ use super::{Exit, Failure, Format, OnePolicy, broken_config, exit, load, named, 
 use crate::author::manifests::{Manifest, Object, Skipped};
 use crate::config::{Config, HostLimits, Mode};
 use crate::evaluate::{Facts, Options, evaluate};
-use crate::image::Image;
 use crate::install::demo;
 use crate::limits;
 use crate::policy::PolicySet;
-use crate::review::Review;
-use crate::review::verdict::{
-    DecidedBy, Decision, Disposition, ImageVerdict, LogLine, Outcome, Said, Verdict,
-};
+use crate::review::verdict::{Decision, Disposition, ImageVerdict, Said, Verdict};
+use crate::review::{Review, VerdictDocument};
 use crate::text;
 
 /// Maximum length of a namespace in a line, in bytes. Kubernetes has no longer ones.
@@ -349,126 +345,6 @@ impl<'a> ObjectDocument<'a> {
             name: object.name.as_deref(),
             namespace: object.review.as_ref().ok().map(|review| review.namespace.as_str()),
             verdict: VerdictDocument::of(verdict),
-        }
-    }
-}
-
-/// The verdict on a review.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct VerdictDocument<'a> {
-    allowed: bool,
-    verdict: &'static str,
-    decided_by: DecidedBy,
-    reason: &'a str,
-    audit_annotations: BTreeMap<String, String>,
-    images: Vec<ImageDocument<'a>>,
-}
-
-impl<'a> VerdictDocument<'a> {
-    fn of(verdict: &'a Verdict) -> VerdictDocument<'a> {
-        VerdictDocument {
-            allowed: verdict.allowed(),
-            verdict: verdict.disposition.name(),
-            decided_by: verdict.disposition.decided_by(),
-            reason: verdict.answered_reason(),
-            audit_annotations: verdict.audit_annotations(),
-            images: verdict.images.iter().map(ImageDocument::of).collect(),
-        }
-    }
-}
-
-/// The verdict on an image, and the decision of each policy.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ImageDocument<'a> {
-    image: &'a str,
-    #[serde(flatten)]
-    reference: ReferenceDocument<'a>,
-    allowed: bool,
-    decided_by: DecidedBy,
-    because: Vec<String>,
-    policies: Vec<PolicyDocument<'a>>,
-}
-
-/// The fields of an image reference, or its parse error.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum ReferenceDocument<'a> {
-    Parsed { registry: &'a str, repository: &'a str, tag: Option<&'a str>, digest: Option<&'a str> },
-    Broken { error: String },
-}
-
-impl<'a> ImageDocument<'a> {
-    fn of(image: &'a ImageVerdict) -> ImageDocument<'a> {
-        ImageDocument {
-            image: &image.judged.original,
-            reference: match &image.judged.image {
-                Ok(Image { registry, repository, tag, digest, .. }) => ReferenceDocument::Parsed {
-                    registry,
-                    repository,
-                    tag: tag.as_deref(),
-                    digest: digest.as_deref(),
-                },
-                Err(error) => ReferenceDocument::Broken { error: error.to_string() },
-            },
-            allowed: image.allowed,
-            decided_by: image.decided_by,
-            because: image.because().collect(),
-            policies: image.judged.said.iter().map(PolicyDocument::of).collect(),
-        }
-    }
-}
-
-/// The result of a policy for an image.
-#[derive(Serialize)]
-struct PolicyDocument<'a> {
-    name: &'a str,
-    mode: Mode,
-    outcome: Outcome,
-    #[serde(flatten)]
-    judgement: JudgementDocument<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'a str>,
-    log: &'a [LogLine],
-}
-
-/// A decision, or the reason why there is none.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum JudgementDocument<'a> {
-    #[serde(rename_all = "camelCase")]
-    Decision {
-        code: &'a str,
-        reason: &'a str,
-        audit_annotations: BTreeMap<&'a str, &'a str>,
-        warnings: &'a [String],
-    },
-    Malfunction {
-        malfunction: String,
-    },
-}
-
-impl<'a> PolicyDocument<'a> {
-    fn of(said: &'a Said) -> PolicyDocument<'a> {
-        PolicyDocument {
-            name: &said.policy,
-            mode: said.mode,
-            outcome: said.outcome(),
-            judgement: match &said.judgement {
-                Ok(Decision { code, reason, audit_annotations, warnings, .. }) => {
-                    let annotations = audit_annotations.iter();
-                    JudgementDocument::Decision {
-                        code,
-                        reason,
-                        audit_annotations: annotations.map(|(key, value)| (&**key, &**value)).collect(),
-                        warnings,
-                    }
-                }
-                Err(malfunction) => JudgementDocument::Malfunction { malfunction: malfunction.to_string() },
-            },
-            message: said.message_of_denial(),
-            log: &said.log,
         }
     }
 }

@@ -2,12 +2,14 @@
 
 pub mod image_review;
 pub mod verdict;
+mod document;
 mod failure_status;
 mod json;
 mod pod;
 
 use serde::Deserialize;
 
+pub use self::document::VerdictDocument;
 pub use self::failure_status::FailureStatus;
 pub use self::image_review::API_VERSION;
 use self::json::Object;
