@@ -2,5 +2,6 @@
 
 pub(crate) mod cases;
 mod manifests;
+mod reports;
 mod suites;
 mod terminal;

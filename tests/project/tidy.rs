@@ -101,6 +101,7 @@ fn each_library_is_named_in_its_own_part() {
         (["rustls", "tokio_rustls"], &["tls", "install", "serve"]),
         (["rcgen", "x509_parser"], &["tls", "install"]),
         (["clap", "tracing_subscriber"], &["cli"]),
+        (["anstream", "anstyle"], &["author/reporters", "cli"]),
         (["prometheus_client", "tracing_appender"], &["serve", "cli"]),
     ] {
         let inside = |path: &str| {

@@ -3,4 +3,5 @@
 pub mod bench;
 pub mod build;
 pub mod manifests;
+pub mod reporters;
 pub mod update;
