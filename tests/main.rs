@@ -19,6 +19,8 @@ mod review;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]
+mod suite;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod telemetry;

@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use host::author::manifests::Manifest;
 use host::config::HostLimits;
+use host::review::manifests::Manifest;
 
 fn read(text: &str) -> Manifest {
     Manifest::read(text.as_bytes(), "default", &HostLimits::default())

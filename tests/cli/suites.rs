@@ -17,7 +17,7 @@ fn found(folder: &Path) -> Result<usize, String> {
         let shown = folder.display().to_string();
         error.to_string().replace(&format!("{shown}/"), "").replace(&shown, "SUITE")
     })?;
-    Ok(suites.iter().map(|suite| suite.fixtures.len()).sum())
+    Ok(suites.iter().map(|suite| suite.files.len()).sum())
 }
 
 fn make(folder: &Path, name: &str) -> PathBuf {

@@ -1,7 +1,7 @@
-//! The policy author's tools: build a component, measure it, read manifests, update suites.
+//! The policy author's tools: build a component, measure it, test it.
 
 pub mod bench;
 pub mod build;
-pub mod manifests;
 pub mod reporters;
+pub mod test;
 pub mod update;

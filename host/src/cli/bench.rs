@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Exit, Failure, Format, exit, compiler_with, read, say, say_json, settings, with_progress};
+use super::{Exit, Failure, Format, compiler_with, exit, read, say, say_json, settings, with_progress};
 use crate::author::bench::{BenchError, Question, Report, Times, bench};
 use crate::config::HostLimits;
 use crate::limits;
 use crate::policy::Component;
-use crate::suite::{self, Case};
+use crate::suite;
 use crate::text;
 
 /// Measure the time, instructions and memory of a policy
@@ -72,10 +72,9 @@ fn questions(paths: &[PathBuf]) -> Result<Vec<Question>, Failure> {
         return Ok(Question::typical());
     }
     let mut questions = Vec::new();
-    let suites = suite::find(paths, true).map_err(Failure::broken)?;
-    for path in suites.iter().flat_map(|suite| &suite.fixtures) {
-        let case = Case::read(path, &HostLimits::default()).map_err(Failure::broken)?;
-        questions.extend(case.review().map(Question::all_of).unwrap_or_default());
+    for found in suite::find(paths, true).map_err(Failure::broken)? {
+        let reviews = suite::reviews(&found.files, &HostLimits::default()).map_err(Failure::broken)?;
+        questions.extend(reviews.iter().flat_map(Question::all_of));
     }
     if questions.is_empty() {
         let paths: Vec<_> = paths.iter().map(|path| text::path(path)).collect();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::{Exit, Failure, Format, exit, compiler, read, say, say_json, settings, with_progress};
+use super::{Exit, Failure, Format, compiler, exit, read, say, say_json, settings, with_progress};
 use crate::config::PolicyLimits;
 use crate::limits;
 use crate::policy::{Component, LoadError, Policy, World};

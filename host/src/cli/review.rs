@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::{Exit, Failure, Format, OnePolicy, broken_config, exit, load, named, read, say, say_json, tell};
-use crate::author::manifests::{Manifest, Object, Skipped};
 use crate::config::{Config, HostLimits, Mode};
 use crate::evaluate::{Facts, Options, evaluate};
 use crate::install::demo;
 use crate::limits;
 use crate::policy::PolicySet;
+use crate::review::manifests::{Manifest, Object, Skipped};
 use crate::review::verdict::{Decision, Disposition, ImageVerdict, Said, Verdict};
 use crate::review::{Review, VerdictDocument};
 use crate::text;

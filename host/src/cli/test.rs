@@ -1,86 +1,195 @@
 //! `host test`
 
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use super::{Exit, Failure, OnePolicy, broken_config, exit, load, say};
+use super::{Exit, Failure, OnePolicy, broken_config, compiler, exit, say, tell};
+use crate::author::test::{Filter, LastRun, Position, Run, Seed, Selection};
 use crate::config::Config;
-use crate::suite::{self, Case, Suite};
+use crate::policy::Cache;
+use crate::serve::status::warnings;
+use crate::suite::{self, Suite, SuiteError};
 use crate::text;
 
-/// Run suites of fixture reviews through the policies
+/// Run suites of cases through the policies
 ///
-/// A suite is a folder with a host.yaml (only `policies` is needed) and fixtures: ImageReviews, as JSON or
-/// YAML. The `status` of a fixture is the expected response: `allowed`, and optionally a `reason` that the
-/// actual reason contains, and `auditAnnotations` that are among the actual ones. Each case is judged three
-/// times: with its images in order, in reverse order, and each by an instance of its own. A difference fails
-/// the case.
+/// A suite file (`kind: Suite`) has cases for the policies that it names. A fixture is an ImageReview whose
+/// `status` is the expected response, for the policies of the nearest host.yaml above. Each case is judged
+/// three times: with its images in order, in reverse order, and each by an instance of its own. A difference
+/// fails the case.
 ///
 /// Exit status: 0 passed, 1 a case failed, 2 usage or a broken suite, 3 a policy failed to load, 4 nothing to
 /// run.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Suites: folders or single fixtures [default: the current folder]
+    /// Suite files, fixtures, or folders of them [default: the current folder]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// host.yaml with the policies, instead of the one beside the fixtures
+    /// host.yaml with the policies, instead of the one beside the cases
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     policy: OnePolicy,
+    /// Cases whose `SUITE › ROW › CASE` contains TEXT; several add up, and `!TEXT` leaves out
+    #[arg(short, long = "filter", value_name = "TEXT|/RE/", help_heading = "Selection")]
+    filters: Vec<Filter>,
+    /// Cases that failed in their last run
+    #[arg(long, help_heading = "Selection")]
+    failed: bool,
+    /// Show the cases that would run, and run none
+    #[arg(long, help_heading = "Selection")]
+    list: bool,
+    /// End at the first case that fails
+    #[arg(long, help_heading = "Run")]
+    fail_fast: bool,
+    /// Cases judged at once [default: the number of processors]
+    #[arg(short, long, value_name = "N", help_heading = "Run")]
+    jobs: Option<NonZeroUsize>,
+    /// Judge the cases in an order by chance, which SEED repeats
+    #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, help_heading = "Run")]
+    shuffle: Option<Option<Seed>>,
 }
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
     exit(test(arguments))
 }
 
-fn test(Arguments { mut paths, config, policy }: Arguments) -> Result<Exit, Failure> {
+fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
     let started = Instant::now();
-    let given = match config {
-        Some(path) => Some(Config::read(&path).map_err(broken_config)?),
-        None => policy.config()?,
-    };
-    if paths.is_empty() {
-        paths.push(PathBuf::from("."));
+    if arguments.paths.is_empty() {
+        arguments.paths.push(PathBuf::from("."));
     }
-    let suites = suite::find(&paths, given.is_some()).map_err(Failure::broken)?;
-    if suites.is_empty() {
-        let paths: Vec<_> = paths.iter().map(|path| text::path(path)).collect();
-        let message = format!(
-            "there is no fixture in {}: write an ImageReview with the `status` that you expect, as .json or \
-             .yaml",
-            paths.join(", ")
-        );
-        return Err(Failure::new(Exit::Nothing, message));
+    let suites = suites(&arguments)?;
+    let cache = Cache::user_folder();
+    let last = cache.as_deref().map(|folder| LastRun::read(folder, &suites)).unwrap_or_default();
+    let seed = arguments.shuffle.map(|seed| seed.unwrap_or_else(chance));
+    let failed = arguments.failed.then(|| last.clone());
+    let selection = Selection { filters: arguments.filters.clone(), failed, shuffle: seed };
+    let plan = selection.plan(&suites);
+    if plan.is_empty() {
+        return Err(Failure::new(Exit::Nothing, nothing(&arguments, &suites)));
     }
+    if arguments.list {
+        for case in plan.iter().filter_map(|(suite, case)| suites.get(*suite)?.cases.get(*case)) {
+            say(&case.id)?;
+        }
+        return Ok(Exit::Yes);
+    }
+    let outcome = judge(&arguments, &suites, &plan, last)?;
+    if let Some(folder) = &cache {
+        // A cache that cannot be written costs `--failed` alone.
+        let _ = outcome.last.write(folder);
+    }
+    let seed = seed.map_or(String::new(), |seed| format!(", order --shuffle={seed}"));
+    let Outcome { passed, failed, .. } = outcome;
+    let left_out = plan.len() - passed - failed;
+    let left_out = if left_out == 0 { String::new() } else { format!(", {left_out} not run") };
+    let took = started.elapsed().as_millis();
+    say(format_args!("\n{passed} passed, {failed} failed{left_out} in {took} ms{seed}"))?;
+    Ok(if failed == 0 { Exit::Yes } else { Exit::No })
+}
 
-    let (mut passed, mut failed) = (0, 0);
-    for Suite { config, fixtures } in suites {
-        let config = match (&given, config) {
-            (Some(config), _) => config.clone(),
-            (None, Some(path)) => Config::read(&path).map_err(broken_config)?,
-            (None, None) => continue,
-        };
-        let cases: Result<Vec<_>, _> = fixtures.iter().map(|path| Case::read(path, &config.limits)).collect();
-        let cases = cases.map_err(Failure::broken)?;
-        let set = load(&config, Exit::NotLoaded)?;
-        for case in cases {
-            let report = case.run(&set);
-            let place = text::path(&report.place);
-            if report.passed() {
-                passed += 1;
-                say(format_args!("ok   {place}"))?;
-                continue;
-            }
-            failed += 1;
-            say(format_args!("FAIL {place}"))?;
-            for line in report.lines() {
-                say(format_args!("     {line}"))?;
-            }
+/// Reads the suites that the arguments name.
+fn suites(arguments: &Arguments) -> Result<Vec<Suite>, Failure> {
+    let given = match &arguments.config {
+        Some(path) => Some(Config::read(path).map_err(broken_config)?),
+        None => arguments.policy.config()?,
+    };
+    let found = suite::find(&arguments.paths, given.is_some()).map_err(Failure::broken)?;
+    let mut suites = Vec::new();
+    let mut errors = Vec::new();
+    for found in &found {
+        match suite::read(found, given.as_ref()) {
+            Ok(read) => suites.extend(read),
+            Err(broken) => errors.extend(broken),
         }
     }
-    let took = started.elapsed().as_millis();
-    say(format_args!("\n{passed} passed, {failed} failed in {took} ms"))?;
-    Ok(if failed == 0 { Exit::Yes } else { Exit::No })
+    match errors.is_empty() {
+        true => Ok(suites),
+        false => Err(Failure::broken(in_lines(&errors))),
+    }
+}
+
+fn in_lines(errors: &[SuiteError]) -> String {
+    use std::io::IsTerminal;
+    let is_terminal = std::io::stderr().is_terminal();
+    let line = |error: &SuiteError| if is_terminal { error.with_excerpts() } else { error.to_string() };
+    errors.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns the message of a run without a case.
+fn nothing(arguments: &Arguments, suites: &[Suite]) -> String {
+    let all: usize = suites.iter().map(|suite| suite.cases.len()).sum();
+    if arguments.failed && all > 0 {
+        return format!("none of the {all} cases failed in its last run: leave `--failed` out to run them");
+    }
+    if all > 0 {
+        return format!("no filter finds one of the {all} cases: `--list` shows their names");
+    }
+    let paths: Vec<_> = arguments.paths.iter().map(|path| text::path(path)).collect();
+    format!(
+        "there is no case in {}: write a suite file (`kind: Suite`), or an ImageReview with the `status` that \
+         you expect, as .json or .yaml",
+        paths.join(", ")
+    )
+}
+
+/// The result of a run.
+struct Outcome {
+    passed: usize,
+    failed: usize,
+    last: LastRun,
+}
+
+fn judge(
+    arguments: &Arguments,
+    suites: &[Suite],
+    plan: &[Position],
+    last: LastRun,
+) -> Result<Outcome, Failure> {
+    let compiler = compiler(Exit::NotLoaded)?;
+    let run = Run::new(&compiler, suites, plan).map_err(|error| Failure::new(Exit::NotLoaded, error))?;
+    let mut shown: Vec<String> = Vec::new();
+    for warning in run.sets().flat_map(warnings) {
+        if !shown.contains(&warning) {
+            tell(&format!("warning: {warning}"));
+            shown.push(warning);
+        }
+    }
+    let jobs = arguments.jobs.map_or_else(processors, NonZeroUsize::get);
+    let mut outcome = Outcome { passed: 0, failed: 0, last };
+    let mut result = Ok(());
+    run.run(plan, jobs, |suite, report| {
+        outcome.last.add(suite, &report);
+        if report.passed() {
+            outcome.passed += 1;
+            return ControlFlow::Continue(());
+        }
+        outcome.failed += 1;
+        result = say(format_args!("FAIL {} › {}", report.place, report.id.within_suite()));
+        for line in report.lines() {
+            if result.is_ok() {
+                result = say(format_args!("     {line}"));
+            }
+        }
+        match arguments.fail_fast || result.is_err() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    });
+    result.map(|()| outcome)
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Returns a seed from the clock.
+fn chance() -> Seed {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    // Few digits, which people can type.
+    Seed(u64::from(now.subsec_micros()))
 }

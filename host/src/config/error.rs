@@ -63,7 +63,7 @@ impl fmt::Display for Problem {
 
 impl ConfigError {
     /// Creates the error for the problems of a file with these bytes.
-    pub(super) fn invalid(path: &Path, bytes: &[u8], mut problems: Vec<yaml::Problem>) -> Self {
+    pub(crate) fn invalid(path: &Path, bytes: &[u8], mut problems: Vec<yaml::Problem>) -> Self {
         // The sort is stable, so that problems at one position keep their order.
         problems.sort_by_key(|problem| problem.span.at);
         let hidden = problems.len().saturating_sub(MAX_SHOWN);
@@ -72,6 +72,14 @@ impl ConfigError {
             Problem { path: path.to_owned(), problem, excerpt }
         });
         Self::Invalid { problems: shown.collect(), hidden }
+    }
+
+    /// Returns the file as named by the user. Returns None if there is no file.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Read { path, .. } | Self::Refused { path, .. } => Some(path),
+            Self::Invalid { problems, .. } => problems.first().map(|problem| problem.path.as_path()),
+        }
     }
 
     /// Returns the message for a terminal, in which the line of the file follows each problem.

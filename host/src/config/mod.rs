@@ -9,6 +9,7 @@ pub mod yaml;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -25,11 +26,13 @@ pub use images::ImageScope;
 pub use name::{NameError, PolicyName};
 pub use namespace::{NamespacePattern, NamespacePatterns};
 pub use raw::schema;
-pub use settings::SettingsFile;
+pub(crate) use raw::{Policy as PolicyEntry, schema_of};
+pub(crate) use schema_check::{found, list, suggestion};
+pub use settings::{Overlay, SettingsFile};
 
 mod raw;
-mod pointer;
-mod schema_check;
+pub(crate) mod pointer;
+pub(crate) mod schema_check;
 mod validate;
 mod name;
 mod namespace;
@@ -43,6 +46,9 @@ mod error;
 pub const API_VERSION: &str = "image-policy-host/v1alpha1";
 /// The only `kind` of host.yaml.
 pub const KIND: &str = "HostConfiguration";
+
+/// The schema of host.yaml, built once: building takes longer than the comparison with a document.
+static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1234);
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9234);
@@ -253,6 +259,8 @@ pub struct PolicyConfig {
     pub settings_from: Option<PathBuf>,
     /// The file of `settings_from`, once its settings are added to `settings`.
     pub settings_file: Option<SettingsFile>,
+    /// Settings of a suite that replace parts of `settings`, in the order in which they were merged.
+    pub overlays: Vec<Overlay>,
     /// Its place among the policies.
     pub placement: Placement,
     /// Line that follows every denial, escaped.
@@ -275,6 +283,7 @@ impl PolicyConfig {
             settings: json!({}),
             settings_from: None,
             settings_file: None,
+            overlays: Vec::new(),
             placement: Placement::default(),
             message: None,
             limits: PolicyLimits::default(),
@@ -402,8 +411,21 @@ impl Config {
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ConfigError> {
         let invalid = |problems| ConfigError::invalid(path, bytes, problems);
         let document = Document::parse(bytes).map_err(|error| invalid(error.problems))?;
-        let host_yaml = schema_check::read(&document).map_err(invalid)?;
+        let host_yaml = schema_check::read(&SCHEMA, &document).map_err(invalid)?;
         validate::config(path, document, host_yaml).map_err(invalid)
+    }
+
+    /// Returns a configuration with the entries in another kind of file, whose key `policies` has the form of
+    /// host.yaml's, and the defaults.
+    ///
+    /// # Errors
+    /// Returns every problem of the entries.
+    pub(crate) fn of_entries(
+        path: &Path,
+        document: Document,
+        entries: Vec<PolicyEntry>,
+    ) -> Result<Self, Vec<yaml::Problem>> {
+        validate::config(path, document, raw::HostYaml { policies: entries, ..raw::HostYaml::default() })
     }
 
     /// Returns a configuration without a file: these policies and the defaults.

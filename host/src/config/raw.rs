@@ -129,7 +129,7 @@ pub(super) struct Exempt {
 /// One policy.
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Policy {
+pub(crate) struct Policy {
     /// A DNS label, distinct in this file: 1 to 63 of a-z, 0-9 and inner `-`.
     #[schemars(regex(pattern = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"))]
     pub(super) name: String,
@@ -419,8 +419,13 @@ impl JsonSchema for Quantity {
 /// Returns the JSON Schema of host.yaml.
 #[must_use]
 pub fn schema() -> Value {
+    schema_of::<HostYaml>()
+}
+
+/// Returns the JSON Schema of a kind of file.
+pub(crate) fn schema_of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(without_null));
-    settings.into_generator().into_root_schema_for::<HostYaml>().to_value()
+    settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
 /// Removes null from a schema. Null is read as an absent key, as in Kubernetes, but leaving the key out is

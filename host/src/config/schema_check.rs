@@ -1,29 +1,28 @@
-//! Comparison of a document with the JSON Schema of host.yaml: unknown and missing keys, wrong types, wrong
+//! Comparison of a document with the JSON Schema of its kind: unknown and missing keys, wrong types, wrong
 //! words. Unlike serde's errors, the schema yields all problems at once, and the valid keys of each map.
 
-use std::sync::LazyLock;
-
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::pointer;
-use super::raw::{HostYaml, schema};
 use crate::config::yaml::{Document, Problem, quote};
 
-/// The schema, built once: building takes longer than the comparison with a document.
-static SCHEMA: LazyLock<Value> = LazyLock::new(schema);
 /// Minimum similarity of a suggested word: 0 is none, 1 is equality.
 const ALIKE: f64 = 0.8;
 /// Length in bytes of the longest word for which a suggestion is searched.
 const MAX_WORD: usize = 64;
 
-/// Returns the raw values of a document that has the right shape.
-pub(super) fn read(document: &Document) -> Result<HostYaml, Vec<Problem>> {
+/// Returns the raw values of a document that fits the schema of `T`.
+///
+/// # Errors
+/// Returns every deviation from the schema.
+pub(crate) fn read<T: DeserializeOwned>(schema: &Value, document: &Document) -> Result<T, Vec<Problem>> {
     let mut value = document.value.clone();
     if value.is_null() {
         return Err(vec![Problem::new(document.span(""), "the file is empty")]);
     }
-    let mut shape = Shape { root: &SCHEMA, document, problems: Vec::new() };
-    shape.check(&SCHEMA, &mut value, "");
+    let mut shape = Shape { root: schema, document, problems: Vec::new() };
+    shape.check(schema, &mut value, "");
     if !shape.problems.is_empty() {
         return Err(shape.problems);
     }
@@ -38,7 +37,7 @@ struct Shape<'a> {
 }
 
 impl<'a> Shape<'a> {
-    /// Checks a value against the parts of JSON Schema that `schema()` generates, and no others: references,
+    /// Checks a value against the parts of JSON Schema that `schema_of` generates, and no others: references,
     /// words, types, keys and items.
     fn check(&mut self, schema: &'a Value, value: &mut Value, pointer: &str) {
         let schema = self.resolve(schema);
@@ -122,7 +121,7 @@ impl<'a> Shape<'a> {
 }
 
 /// Returns a pointer as people write it, to begin a message: `policies[2].limits: `.
-pub(super) fn place(pointer: &str) -> String {
+pub(crate) fn place(pointer: &str) -> String {
     let mut place = String::new();
     for token in pointer.split('/').skip(1) {
         if token.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -177,7 +176,8 @@ fn type_name(name: &str) -> &str {
     }
 }
 
-fn found(value: &Value) -> String {
+/// Returns a value for the end of a message: its type, and a scalar itself.
+pub(crate) fn found(value: &Value) -> String {
     match value {
         Value::Null => "nothing".to_owned(),
         Value::Bool(boolean) => format!("the boolean `{boolean}`"),
@@ -188,12 +188,13 @@ fn found(value: &Value) -> String {
     }
 }
 
-fn list(words: &[&str], separator: &str) -> String {
+/// Returns words in backticks.
+pub(crate) fn list(words: &[&str], separator: &str) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(separator)
 }
 
 /// Returns a suggestion of the most similar valid word. Returns None if no word is similar enough.
-fn suggestion(word: &str, valid: &[&str]) -> Option<String> {
+pub(crate) fn suggestion(word: &str, valid: &[&str]) -> Option<String> {
     if word.len() > MAX_WORD {
         return None;
     }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -23,7 +24,26 @@ pub struct SettingsFile {
     own: BTreeMap<String, usize>,
 }
 
+/// Settings of a suite that replace parts of a policy's settings, with their place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overlay {
+    /// The suite file.
+    pub path: PathBuf,
+    /// Its content.
+    pub document: Arc<Document>,
+    /// JSON Pointer to the settings in the file.
+    pub pointer: String,
+}
+
 impl PolicyConfig {
+    /// Merges the settings of an overlay into those of the entry and its file (RFC 7396).
+    pub fn merge_settings(&mut self, overlay: Overlay) {
+        if let Some(patch) = overlay.document.value.pointer(&overlay.pointer) {
+            merge(&mut self.settings, patch);
+        }
+        self.overlays.push(overlay);
+    }
+
     /// Adds the settings of a file to those of the entry. `config` contains the entry.
     ///
     /// # Errors
@@ -98,6 +118,11 @@ impl Config {
     /// way, such as with escapes, the message has the place in words.
     #[must_use]
     pub fn locate_setting(&self, policy: &PolicyConfig, pointer: &str, within: Option<Location>) -> String {
+        let in_overlay =
+            |overlay: &&Overlay| overlay.document.holds(&format!("{}{pointer}", overlay.pointer));
+        if let Some(Overlay { path, document, pointer: at }) = policy.overlays.iter().rev().find(in_overlay) {
+            return located(path, document, &format!("{at}{pointer}"), pointer, within);
+        }
         if let Some(file) = &policy.settings_file
             && let Some(pointer) = file.pointer(pointer)
         {
@@ -115,6 +140,11 @@ impl Config {
 }
 
 impl SettingsFile {
+    /// Returns the path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Translates a JSON Pointer into the joined settings to a pointer into the file. Returns None for a
     /// value of the entry.
     fn pointer(&self, pointer: &str) -> Option<String> {
@@ -128,6 +158,24 @@ impl SettingsFile {
         let rest = tokens.next().map_or(String::new(), |rest| format!("/{rest}"));
         let translated = format!("/{key}/{index}");
         self.document.holds(&translated).then(|| format!("{translated}{rest}"))
+    }
+}
+
+/// Merges a patch into a value: null removes a key, maps are merged, all else is replaced (RFC 7396).
+fn merge(value: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *value = patch.clone();
+        return;
+    };
+    if !value.is_object() {
+        *value = Value::Object(Default::default());
+    }
+    let Value::Object(map) = value else { return };
+    for (key, patch) in patch {
+        match patch {
+            Value::Null => drop(map.remove(key)),
+            patch => merge(map.entry(key).or_insert(Value::Null), patch),
+        }
     }
 }
 

@@ -179,6 +179,7 @@ impl Checker<'_> {
             settings: raw.settings,
             settings_from,
             settings_file: None,
+            overlays: Vec::new(),
             placement: Placement { scope, mode: raw.mode, failure_policy: raw.failure_policy },
             message,
             limits,

@@ -206,6 +206,14 @@ impl Document {
         self.node(pointer).is_some()
     }
 
+    /// Returns the keys of the map at an RFC 6901 JSON Pointer, in the order of the text.
+    pub fn keys(&self, pointer: &str) -> Vec<&str> {
+        let Some(Node { data: Data::Map(map), .. }) = self.node(pointer) else { return Vec::new() };
+        let mut keys: Vec<_> = map.iter().map(|(key, (span, _))| (span.at, key.as_str())).collect();
+        keys.sort();
+        keys.into_iter().map(|(_, key)| key).collect()
+    }
+
     fn node(&self, pointer: &str) -> Option<&Node> {
         let mut tokens = pointer.split('/').skip(1);
         tokens.try_fold(&self.root, |node, token| Some(node.child(token)?.1))

@@ -337,6 +337,15 @@ limits! {
             .fixed("each of them is checked after every change")
             .message("the suites' folders hold more than {limit} files: name the folders that hold fixtures \
                       instead of one above them");
+        LAST_RUN = bytes("last-run", "the failed cases of a suite's last run, in the user's cache folder", MI)
+            .fixed("it holds ten thousand names")
+            .effect("they are not kept, and `--failed` finds none");
+        EXPRESSIONS = count("expressions", "regular expressions in an expectation", 64)
+            .fixed("a case expects a handful of texts, and each expression is compiled for each run")
+            .message("an expectation has at most {limit} regular expressions: split the case");
+        EXPRESSION_SIZE = bytes("expression-size", "a regular expression of an expectation, compiled", MI)
+            .fixed("the time of a match grows with it; repetitions such as `\\w{1000}` make it large")
+            .message("it needs more than {limit} bytes when compiled: shorten its repetitions");
         EXAMPLES = count("examples", "examples of one kind of difference", 5)
             .fixed("people read them")
             .effect("the rest is counted");

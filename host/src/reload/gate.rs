@@ -25,7 +25,7 @@ use crate::limits;
 use crate::policy::PolicySet;
 use crate::review::verdict::Verdict;
 use crate::review::{Refusal, Review, image_review};
-use crate::suite::{self, Case, SuiteError};
+use crate::suite::{self, SuiteError};
 use crate::telemetry::answered::ReviewId;
 use crate::telemetry::decision_log::{ReadLimits, Records};
 use crate::text;
@@ -44,8 +44,8 @@ pub enum GateError {
     /// A suite that cannot be read.
     #[error("its suites cannot be run: {0}")]
     Suite(#[from] SuiteError),
-    /// Suites without a fixture, in these folders.
-    #[error("its suites cannot be run: there is no fixture in {}", .0.join(", "))]
+    /// Suites without a case that any policies can judge, in these folders.
+    #[error("its suites cannot be run: there is no case for the policies of this host in {}", .0.join(", "))]
     NoFixture(Vec<String>),
     /// Suites that take longer than the budget.
     #[error("{}", limits::GATE_BUDGET.says_of(*.0))]
@@ -56,6 +56,12 @@ pub enum GateError {
     /// A defect of the host.
     #[error("judging it panicked: please report this, with the message in the log")]
     Panicked,
+}
+
+impl GateError {
+    fn no_fixture(suites: &[PathBuf]) -> GateError {
+        GateError::NoFixture(suites.iter().map(|folder| text::path(folder)).collect())
+    }
 }
 
 /// The gate's ruling on a candidate.
@@ -255,8 +261,8 @@ impl Trial {
         current: Option<&PolicySet>,
     ) -> Result<Trial, GateError> {
         let budget = of.config.budget;
-        let failed =
-            aside(|| failing(of.fixtures.iter().map(|(path, ..)| path.as_path()), candidate, budget))??;
+        let files: Vec<_> = of.fixtures.iter().map(|(path, ..)| path.clone()).collect();
+        let failed = aside(|| failing(&files, candidate, &of.config))??;
         let differences = match (&failed, current) {
             (None, Some(current)) => {
                 let reviews = recent.newest();
@@ -287,40 +293,39 @@ impl Trial {
 /// Returns the files of the suites, with size and modification time.
 fn fixtures(suites: &[PathBuf]) -> Result<Vec<(PathBuf, u64, Option<SystemTime>)>, GateError> {
     let found = suite::find(suites, true)?;
-    let files = found.into_iter().flat_map(|suite| suite.fixtures).map(|path| {
+    let files = found.into_iter().flat_map(|found| found.files).map(|path| {
         let file =
             std::fs::metadata(&path).map_err(|error| SuiteError::Read { path: path.clone(), error })?;
         Ok((path, file.len(), file.modified().ok()))
     });
     let files: Vec<_> = files.collect::<Result<_, SuiteError>>()?;
     if files.is_empty() && !suites.is_empty() {
-        return Err(GateError::NoFixture(suites.iter().map(|folder| text::path(folder)).collect()));
+        return Err(GateError::no_fixture(suites));
     }
     Ok(files)
 }
 
 /// Runs the cases of the suites on a set. Returns a description of the failed cases, or None if every case
 /// passes.
-fn failing<'a>(
-    fixtures: impl Iterator<Item = &'a Path>,
-    set: &PolicySet,
-    budget: Duration,
-) -> Result<Option<String>, GateError> {
+fn failing(files: &[PathBuf], set: &PolicySet, config: &config::Gate) -> Result<Option<String>, GateError> {
+    let budget = config.budget;
     let until = Instant::now() + budget;
     let (mut run, mut failed) = (0, Vec::new());
     let in_time = || match Instant::now() < until {
         true => Ok(()),
         false => Err(GateError::OverBudget(budget)),
     };
-    for path in fixtures {
-        // Reading a case takes time too.
-        in_time()?;
-        let case = Case::read(path, &set.limits)?;
+    let cases = suite::cases_for(files, set, || Instant::now() < until)?;
+    let cases = cases.ok_or(GateError::OverBudget(budget))?;
+    if cases.is_empty() && !files.is_empty() {
+        return Err(GateError::no_fixture(&config.suites));
+    }
+    for case in cases {
         let report = case.run_until(set, until);
         in_time()?;
         run += 1;
         if let Some(line) = report.lines().first() {
-            failed.push(format!("{}: {line}", text::path(path)));
+            failed.push(format!("{}: {line}", case.id));
         }
     }
     if failed.is_empty() {

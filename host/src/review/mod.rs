@@ -1,6 +1,7 @@
 //! The [`Review`] that policies judge, its wire form, and the verdict on it. Pure.
 
 pub mod image_review;
+pub mod manifests;
 pub mod verdict;
 mod document;
 mod failure_status;

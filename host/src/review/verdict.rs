@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::disposition::{DecidedBy, Disposition};
+pub(crate) use self::reason::join;
 use crate::config::{FailurePolicy, Mode, Rules, Unjudged};
 use crate::image::{Image, ImageError};
 use crate::limits;
@@ -52,6 +53,14 @@ pub struct Decision {
     pub audit_annotations: Vec<(String, String)>,
     /// Lines for the client.
     pub warnings: Vec<String>,
+}
+
+impl Decision {
+    /// Returns whether a text can be the code of a decision.
+    pub fn is_code(text: &str) -> bool {
+        let is_kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        (1..=limits::CODE.size()).contains(&text.len()) && text.chars().all(is_kebab)
+    }
 }
 
 /// The reason why a policy gave no decision.

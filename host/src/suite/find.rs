@@ -1,5 +1,5 @@
-//! Search for the fixtures of suites and their folders. The walk is limited, and ends with an error rather
-//! than with a part of the fixtures.
+//! Search for the files of suites and their folders. The walk is limited, and ends with an error rather
+//! than with a part of the files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,34 +7,42 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{FixtureError, Suite, SuiteError};
+use super::SuiteError;
 use crate::limits;
 use crate::text;
 
-/// Finds the suites below `paths`. A file belongs to the nearest `host.yaml` above it, unless the caller
-/// brings the policies.
+/// Files of suites, and the configuration that they share.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The nearest host.yaml above the files. None if there is none, or if the caller brings the policies.
+    pub config: Option<PathBuf>,
+    /// The files, sorted.
+    pub files: Vec<PathBuf>,
+}
+
+/// Finds the files of suites below `paths`. A file belongs to the nearest `host.yaml` above it, unless the
+/// caller brings the policies.
 ///
 /// # Errors
-/// Returns an error if a path cannot be read, symbolic links form a circle, the folders exceed a limit, or a
-/// fixture has no `host.yaml` above it.
-pub fn find(paths: &[PathBuf], own_policies: bool) -> Result<Vec<Suite>, SuiteError> {
+/// Returns an error if a path cannot be read, symbolic links form a circle, or the folders exceed a limit.
+pub fn find(paths: &[PathBuf], own_policies: bool) -> Result<Vec<Found>, SuiteError> {
     let mut suites: BTreeMap<Option<PathBuf>, Vec<PathBuf>> = BTreeMap::new();
     let mut walk = Walk::default();
     for path in paths {
         walk.path(path)?;
     }
-    for file in walk.fixtures {
+    for file in walk.files {
         // The path is shown as the user would write it: `.` is searched when no path is named.
         let file = file.strip_prefix(".").map(Path::to_owned).unwrap_or(file);
-        let config = if own_policies { None } else { Some(config_above(&file)?) };
+        let config = if own_policies { None } else { config_above(&file)? };
         suites.entry(config).or_default().push(file);
     }
-    let suite = |(config, mut fixtures): (_, Vec<PathBuf>)| {
-        fixtures.sort();
-        fixtures.dedup();
-        Suite { config, fixtures }
+    let found = |(config, mut files): (_, Vec<PathBuf>)| {
+        files.sort();
+        files.dedup();
+        Found { config, files }
     };
-    Ok(suites.into_iter().map(suite).collect())
+    Ok(suites.into_iter().map(found).collect())
 }
 
 /// Returns the folders of suites, including those below them: a change in one of them may change the result
@@ -49,9 +57,9 @@ pub fn folders(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
 /// A running walk.
 #[derive(Default)]
 struct Walk {
-    fixtures: Vec<PathBuf>,
+    files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
-    /// Number of folder entries seen, fixtures or not.
+    /// Number of folder entries seen, of suites or not.
     entries: u64,
     /// The folders from the named path down to the current one, by device and inode.
     above: Vec<((u64, u64), PathBuf)>,
@@ -63,7 +71,7 @@ impl Walk {
         match metadata.is_dir() {
             true => self.folder(path, &metadata),
             false => {
-                self.fixtures.push(path.to_owned());
+                self.files.push(path.to_owned());
                 Ok(())
             }
         }
@@ -96,11 +104,11 @@ impl Walk {
             if name.as_encoded_bytes().starts_with(b".") || name == "host.yaml" {
                 continue;
             }
-            let fixture = path.extension().is_some_and(|e| e == "json" || e == "yaml" || e == "yml");
+            let is_of_suite = path.extension().is_some_and(|e| e == "json" || e == "yaml" || e == "yml");
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => self.folder(&path, &metadata)?,
-                // For a fixture that cannot be read, the reader reports the reason.
-                _ if fixture => self.fixtures.push(path),
+                // For a file that cannot be read, the reader reports the reason.
+                _ if is_of_suite => self.files.push(path),
                 _ => {}
             }
         }
@@ -113,14 +121,11 @@ fn failed(path: &Path, error: io::Error) -> SuiteError {
     SuiteError::Read { path: path.to_owned(), error }
 }
 
-fn config_above(file: &Path) -> Result<PathBuf, SuiteError> {
+fn config_above(file: &Path) -> Result<Option<PathBuf>, SuiteError> {
     let absolute = std::path::absolute(file).map_err(|error| failed(file, error))?;
     let found =
         absolute.ancestors().skip(1).map(|folder| folder.join("host.yaml")).find(|path| path.is_file());
-    let Some(found) = found else {
-        return Err(SuiteError::Fixture { path: file.to_owned(), problem: FixtureError::NoConfig });
-    };
     // Shortened to the user's spelling where that is possible.
     let here = std::env::current_dir().unwrap_or_default();
-    Ok(found.strip_prefix(&here).map(Path::to_owned).unwrap_or(found))
+    Ok(found.map(|found| found.strip_prefix(&here).map(Path::to_owned).unwrap_or(found)))
 }

@@ -1,60 +1,35 @@
-//! The report of a case, and its rendering for people.
+//! The report of a case.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use super::case::{CaseId, Place};
+use super::expect::Unmet;
 use crate::config::Mode;
 use crate::evaluate::Instances;
 use crate::review::verdict::{Outcome, Said, Verdict, agree};
 use crate::text;
 
 /// The result of a case.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CaseReport {
-    /// The file of the case.
-    pub place: PathBuf,
+    /// The name of the case.
+    pub id: CaseId,
+    /// The place of the case.
+    pub place: Place,
     /// The expectations that are not met, in order. A case without any passes.
     pub failed: Vec<Failed>,
-    /// The verdict, with all decisions.
-    pub verdict: Verdict,
+    /// The verdict, with all decisions. None for a case without a review.
+    pub verdict: Option<Verdict>,
     /// The duration of all evaluations of the case.
     pub took: Duration,
 }
 
 /// An expectation that is not met.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Failed {
-    /// The pod may run, or may not, against the expectation.
-    Allowed {
-        /// The value in the response.
-        found: bool,
-    },
-    /// The response's reason does not contain a text.
-    Reason {
-        /// The text.
-        expected: String,
-        /// The response's reason.
-        found: String,
-    },
-    /// An audit annotation has another value.
-    AuditAnnotation {
-        /// The annotation's key.
-        key: String,
-        /// The expected value.
-        expected: String,
-        /// The value in the response.
-        found: String,
-    },
-    /// An audit annotation is missing.
-    NoAuditAnnotation {
-        /// The annotation's key.
-        key: String,
-        /// The expected value.
-        expected: String,
-        /// The keys in the response.
-        keys: Vec<String>,
-    },
+    /// A part of the verdict differs.
+    Unmet(Unmet),
     /// A policy decides differently when instances are shared otherwise.
     Sharing {
         /// The image, escaped.
@@ -66,24 +41,24 @@ pub enum Failed {
         /// The result with the other sharing.
         other: Box<Said>,
     },
+    /// A policy does not refuse its settings as expected.
+    Refusal {
+        /// The policy.
+        policy: String,
+        /// The expected error.
+        expected: String,
+        /// The end of its load.
+        found: String,
+    },
+    /// The case was not judged, for this reason.
+    NotRun(String),
 }
 
 impl fmt::Display for Failed {
-    /// Writes one line, or two for a reason.
+    /// Writes one line, or two for an expectation.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failed::Allowed { found } => write!(f, "allowed: expected {}, got {found}", !found),
-            Failed::Reason { expected, found } => {
-                write!(f, "reason: expected one that contains {expected:?}\n        got {found:?}")
-            }
-            Failed::AuditAnnotation { key, expected, found } => {
-                write!(f, "auditAnnotations[{key:?}]: expected {expected:?}, got {found:?}")
-            }
-            Failed::NoAuditAnnotation { key, expected, keys } => write!(
-                f,
-                "auditAnnotations[{key:?}]: expected {expected:?}, got none; there are {}",
-                keys.join(", ")
-            ),
+            Failed::Unmet(unmet) => unmet.fmt(f),
             Failed::Sharing { image, shared, instances, other } => {
                 let how = match instances {
                     Instances::Shared => "asked again",
@@ -100,6 +75,10 @@ impl fmt::Display for Failed {
                     other.reason()
                 )
             }
+            Failed::Refusal { policy, expected, found } => {
+                write!(f, "{policy}: expected {expected}\n{:width$}got {found}", "", width = policy.len() + 7)
+            }
+            Failed::NotRun(why) => write!(f, "it was not judged: {why}"),
         }
     }
 }
@@ -117,10 +96,15 @@ impl CaseReport {
         let mut all: Vec<_> =
             self.failed.iter().filter(|failed| !of_sharing(failed)).flat_map(lines).collect();
         if !all.is_empty() {
-            all.extend(explained(&self.verdict));
+            all.extend(self.explained());
         }
         all.extend(self.failed.iter().filter(of_sharing).flat_map(lines));
         all
+    }
+
+    /// Describes the decisions and the log of each policy.
+    pub fn explained(&self) -> Vec<String> {
+        self.verdict.as_ref().map(explained).unwrap_or_default()
     }
 }
 
@@ -141,7 +125,6 @@ pub(super) fn unlike(shared: &Verdict, other: &Verdict, instances: Instances) ->
     failed
 }
 
-/// Describes the decisions of a failed case.
 fn explained(verdict: &Verdict) -> Vec<String> {
     let mut lines = Vec::new();
     if verdict.images.is_empty() && !verdict.reason.is_empty() {
@@ -160,10 +143,15 @@ fn explained(verdict: &Verdict) -> Vec<String> {
         if !by_policy {
             lines.extend(image.because().map(|because| format!("  {because}")));
         }
+        let width = image.judged.said.iter().map(|said| said.policy.len()).max().unwrap_or_default();
         for said in &image.judged.said {
             let message = said.message_of_denial().map_or(String::new(), |message| format!(": {message}"));
-            lines.push(format!("  {} said {}: {}{message}", said.policy, said.outcome(), said.reason()));
-            lines.extend(said.log.iter().map(|line| format!("  {} wrote: {}", said.policy, line.message)));
+            let decision = match &said.judgement {
+                Ok(decision) => format!("{}  {}: {}", said.outcome(), decision.code, decision.reason),
+                Err(_) => format!("malfunction, counts as {}: {}", said.outcome(), said.reason()),
+            };
+            lines.push(format!("  {:width$}  {decision}{message}", said.policy));
+            lines.extend(said.log.iter().map(|line| format!("  {:width$}  wrote: {}", "", line.message)));
         }
     }
     lines

@@ -254,8 +254,7 @@ fn malfunction(
 
 fn checked(decision: wire::Decision) -> Result<Decision, Malfunction> {
     let wire::Decision { outcome, code, reason, audit_annotations, warnings } = decision;
-    let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if code.is_empty() || code.len() > CODE_BYTES || !code.chars().all(kebab) {
+    if !Decision::is_code(&code) {
         let code = text::escape_and_truncate(&code, CODE_BYTES);
         return Err(Malfunction::Contract(limits::CODE.says(code, limits::CODE.default)));
     }

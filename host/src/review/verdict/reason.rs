@@ -90,7 +90,7 @@ impl Said {
 
 /// Returns `parts` joined by `; `, within `bytes`, with the number of parts that do not fit. `count` is the
 /// number of all parts. Parts after the first that does not fit are not built.
-pub(super) fn join(parts: impl Iterator<Item = String>, count: usize, bytes: usize) -> String {
+pub(crate) fn join(parts: impl Iterator<Item = String>, count: usize, bytes: usize) -> String {
     let mut joined = String::new();
     for (index, part) in parts.enumerate() {
         let separator = if index == 0 { "" } else { "; " };

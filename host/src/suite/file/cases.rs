@@ -1,0 +1,438 @@
+//! The checks that turn a suite file into cases. A problem does not end the checks.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{CaseYaml, Row, SuiteYaml};
+use crate::config::yaml::{Document, Problem, Span, quote};
+use crate::config::{Config, HostLimits, Mode, Overlay, PolicyName, list, pointer, suggestion};
+use crate::review::manifests::Manifest;
+use crate::review::{Refusal, Review};
+use crate::suite::case::{Case, CaseId, Check, Place};
+use crate::suite::expect::{Expect, Known};
+use crate::suite::refused::ExpectRefused;
+use crate::suite::{Subject, fixture};
+use crate::text;
+
+/// The policies under test and the limits of reviews.
+#[derive(Clone, Debug, Default)]
+pub(in crate::suite) struct UnderTest {
+    pub(in crate::suite) policies: Vec<PolicyName>,
+    pub(in crate::suite) limits: HostLimits,
+    pub(in crate::suite) mode: Mode,
+}
+
+/// Reader of one suite file.
+pub(in crate::suite) struct Reader<'a> {
+    path: &'a Path,
+    document: Arc<Document>,
+    under_test: &'a UnderTest,
+    /// The configuration, to which settings of rows and cases are added. None: the caller brings a set.
+    config: Option<&'a Config>,
+    subjects: Vec<Subject>,
+    cases: Vec<Case>,
+    problems: Vec<Problem>,
+}
+
+/// The settings of a row or a case.
+struct Settings<'a> {
+    /// JSON Pointer to them.
+    at: String,
+    policies: &'a BTreeMap<String, Value>,
+}
+
+impl<'a> Reader<'a> {
+    pub(in crate::suite) fn new(
+        path: &'a Path,
+        document: Arc<Document>,
+        under_test: &'a UnderTest,
+        config: Option<&'a Config>,
+    ) -> Reader<'a> {
+        Reader {
+            path,
+            document,
+            under_test,
+            config,
+            subjects: Vec::new(),
+            cases: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Returns the cases, row by row, and the configurations that judge them.
+    ///
+    /// # Errors
+    /// Returns every problem of the file.
+    pub(in crate::suite) fn read(
+        mut self,
+        suite: &SuiteYaml,
+    ) -> Result<(Vec<Subject>, Vec<Case>), Vec<Problem>> {
+        self.check_names(suite);
+        match suite.matrix.as_slice() {
+            [] => self.row(suite, None),
+            rows => {
+                for (index, row) in rows.iter().enumerate() {
+                    self.row(suite, Some((index, row)));
+                }
+            }
+        }
+        // A problem of a case is found again in every row.
+        let mut seen: Vec<Problem> = Vec::new();
+        for problem in self.problems {
+            if !seen.contains(&problem) {
+                seen.push(problem);
+            }
+        }
+        if seen.is_empty() { Ok((self.subjects, self.cases)) } else { Err(seen) }
+    }
+
+    fn check_names(&mut self, suite: &SuiteYaml) {
+        if suite.cases.is_empty() {
+            self.problem("/cases", "there is no case, so that nothing could fail");
+        }
+        let named = |list: &str, names: Vec<&str>| {
+            names
+                .iter()
+                .enumerate()
+                .map(|(index, name)| (format!("/{list}/{index}/name"), (*name).to_owned()))
+                .collect()
+        };
+        self.distinct(named("matrix", suite.matrix.iter().map(|row| row.name.as_str()).collect()));
+        self.distinct(named("cases", suite.cases.iter().map(|case| case.name.as_str()).collect()));
+        let rows: Vec<_> = suite.matrix.iter().map(|row| row.name.as_str()).collect();
+        for (index, case) in suite.cases.iter().enumerate() {
+            let lists = [("only", case.only.as_deref().unwrap_or_default()), ("except", &case.except)];
+            for (key, names) in lists {
+                for (item, name) in
+                    names.iter().enumerate().filter(|(_, name)| !rows.contains(&name.as_str()))
+                {
+                    self.unknown(&format!("/cases/{index}/{key}/{item}"), "row", name, &rows);
+                }
+            }
+            let is_judged = |row: &&str| is_judged(case, row);
+            if !rows.is_empty() && !rows.iter().any(|row| is_judged(&row)) {
+                self.problem(
+                    &format!("/cases/{index}"),
+                    "no row of the matrix judges the case, so that it cannot fail",
+                );
+            }
+        }
+    }
+
+    fn distinct(&mut self, names: Vec<(String, String)>) {
+        let mut first: BTreeMap<String, String> = BTreeMap::new();
+        for (at, name) in names {
+            if name.trim().is_empty() {
+                self.problem(&at, "the name is empty");
+            } else if let Some(other) = first.get(&name) {
+                let other = self.document.locate(other);
+                self.problem(&at, &format!("the name {} is taken: the first is at {other}", quote(&name)));
+            } else {
+                first.insert(name, at);
+            }
+        }
+    }
+
+    /// Reads the cases of a row, or all cases of a suite without rows.
+    fn row(&mut self, suite: &SuiteYaml, row: Option<(usize, &Row)>) {
+        let settings = row.map(|(index, row)| Settings {
+            at: format!("/matrix/{index}/settings"),
+            policies: &row.settings,
+        });
+        let of_row = self.subject(None, settings);
+        for (index, case) in suite.cases.iter().enumerate() {
+            if row.is_some_and(|(_, row)| !is_judged(case, &row.name)) {
+                continue;
+            }
+            let at = format!("/cases/{index}");
+            let settings = Settings { at: format!("{at}/settings"), policies: &case.settings };
+            let subject = match case.settings.is_empty() {
+                true => of_row,
+                false => self.subject(Some(of_row), Some(settings)),
+            };
+            let Some(check) = self.check(suite, case, &at) else { continue };
+            self.cases.push(Case {
+                id: CaseId {
+                    suite: self.path.to_owned(),
+                    row: row.map(|(_, row)| row.name.clone()),
+                    name: Some(case.name.clone()),
+                },
+                place: Place { path: self.path.to_owned(), at: self.document.locate(&at) },
+                subject,
+                check,
+            });
+        }
+    }
+
+    /// Adds the policies under test with further settings, and returns their index.
+    fn subject(&mut self, of: Option<usize>, settings: Option<Settings<'_>>) -> usize {
+        let base = of.and_then(|of| self.subjects.get(of)).and_then(|subject| subject.config.as_ref());
+        let mut config = base.or(self.config).cloned();
+        for policy in settings.as_ref().map(|settings| settings.policies.keys()).into_iter().flatten() {
+            let at = settings.as_ref().map(|settings| settings.at.as_str()).unwrap_or_default();
+            let at = format!("{at}/{}", pointer::escape(policy));
+            let entries = config.as_mut().map(|config| config.policies.as_mut_slice()).unwrap_or_default();
+            match entries.iter_mut().find(|entry| entry.name.as_str() == policy) {
+                Some(entry) => entry.merge_settings(Overlay {
+                    path: self.path.to_owned(),
+                    document: Arc::clone(&self.document),
+                    pointer: at,
+                }),
+                None => self.unknown_policy(self.document.key_span(&at), policy),
+            }
+        }
+        self.subjects.push(Subject { config, is_of_case: of.is_some() });
+        self.subjects.len() - 1
+    }
+
+    fn check(&mut self, suite: &SuiteYaml, case: &CaseYaml, at: &str) -> Option<Check> {
+        if let Some(refused) = &case.refused {
+            return self.check_refused(case, refused, at);
+        }
+        let only = self.only(case, at);
+        let review = self.review(suite, case, at)?;
+        let mut images = review.as_ref().map(|review| review.images.clone()).unwrap_or_default();
+        let mut distinct = std::collections::HashSet::new();
+        images.retain(|image| distinct.insert(image.clone()));
+        let known = Known {
+            images: &images,
+            policies: only.as_ref().unwrap_or(&self.under_test.policies),
+            mode: self.under_test.mode,
+        };
+        let in_images = matches!(case.images, Some(Value::Object(_)));
+        let read = match (&case.expect, in_images) {
+            (Some(_), false) => Expect::read(&self.document, &format!("{at}/expect"), &known),
+            (None, true) => Expect::read_images(&self.document, &format!("{at}/images"), &known),
+            (Some(_), true) => {
+                let message = "the case has expectations in `images` and in `expect`: write those of the images \
+                    below `expect.images`";
+                return self.no_check(&format!("{at}/expect"), message);
+            }
+            (None, false) => {
+                let message = "the case expects nothing, so that it cannot fail: write `expect: allow`, `expect: \
+                    deny` or `refused`";
+                return self.no_check(at, message);
+            }
+        };
+        let pointer = format!("{at}/{}", if in_images { "images" } else { "expect" });
+        match read {
+            Ok(expect) => Some(Check::Verdict { review, only, expect, pointer }),
+            Err(problems) => {
+                self.problems.extend(problems);
+                None
+            }
+        }
+    }
+
+    fn no_check(&mut self, at: &str, message: &str) -> Option<Check> {
+        self.problem(at, message);
+        None
+    }
+
+    fn check_refused(&mut self, case: &CaseYaml, _: &Value, at: &str) -> Option<Check> {
+        let others = [
+            ("expect", case.expect.is_some()),
+            ("images", case.images.is_some()),
+            ("review", case.review.is_some()),
+        ];
+        for (key, _) in others.iter().filter(|(_, is_there)| *is_there) {
+            let message = "`refused` is about settings alone: no review is judged";
+            self.problems.push(Problem::new(self.document.key_span(&format!("{at}/{key}")), message));
+        }
+        if case.settings.is_empty() {
+            return self.no_check(at, "`refused` needs `settings` that a policy must refuse");
+        }
+        let policies = self.under_test.policies.iter();
+        let policies: Vec<_> =
+            policies.filter(|name| case.settings.contains_key(name.as_str())).cloned().collect();
+        match ExpectRefused::read(&self.document, &format!("{at}/refused"), &policies) {
+            Ok(refused) => Some(Check::Refused(refused)),
+            Err(problems) => {
+                self.problems.extend(problems);
+                None
+            }
+        }
+    }
+
+    /// Returns the policies that take part in a case. None: all.
+    fn only(&mut self, case: &CaseYaml, at: &str) -> Option<Vec<PolicyName>> {
+        let names = case.policies.as_ref()?;
+        if names.is_empty() {
+            self.problem(
+                &format!("{at}/policies"),
+                "no policy would judge the case: remove the key to have all",
+            );
+        }
+        let mut only = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            match self.under_test.policies.iter().find(|policy| policy.as_str() == name) {
+                Some(policy) => only.push(policy.clone()),
+                None => self.unknown_policy(self.document.span(&format!("{at}/policies/{index}")), name),
+            }
+        }
+        // Names that are not under test are reported already.
+        (!only.is_empty()).then_some(only)
+    }
+
+    fn review(&mut self, suite: &SuiteYaml, case: &CaseYaml, at: &str) -> Option<Result<Review, Refusal>> {
+        let namespace = case.namespace.as_ref().unwrap_or(&suite.namespace);
+        match (&case.images, &case.review) {
+            (Some(images), None) => {
+                let images = self.images(images, &format!("{at}/images"))?;
+                let mut annotations = self.strings(&suite.annotations, "/annotations");
+                annotations.extend(self.strings(&case.annotations, &format!("{at}/annotations")));
+                let review = Review {
+                    namespace: namespace.clone(),
+                    annotations: annotations.into_iter().collect(),
+                    images,
+                };
+                Some(review.within(&self.under_test.limits).map(|()| review))
+            }
+            (None, Some(review)) => {
+                if !case.annotations.is_empty() {
+                    let message = "`annotations` belong to a case with `images`: a review has its own";
+                    self.problem(&format!("{at}/annotations"), message);
+                }
+                self.manifest(review, case, namespace, &format!("{at}/review"))
+            }
+            (Some(_), Some(_)) => {
+                self.problem(
+                    &format!("{at}/review"),
+                    "the case has `images` and a `review`: remove one of the two",
+                );
+                None
+            }
+            (None, None) => {
+                self.problem(at, "the case judges nothing: name `images`, or a `review`");
+                None
+            }
+        }
+    }
+
+    fn images(&mut self, images: &Value, at: &str) -> Option<Vec<String>> {
+        let found: Option<Vec<String>> = match images {
+            Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+            Value::Object(_) => Some(self.document.keys(at).into_iter().map(str::to_owned).collect()),
+            _ => None,
+        };
+        match found {
+            Some(images) if !images.is_empty() => Some(images),
+            Some(_) => {
+                self.problem(at, "there is no image, so that no policy would run");
+                None
+            }
+            None => {
+                self.problem(
+                    at,
+                    "expected a list of image references, or a map with an expectation for each",
+                );
+                None
+            }
+        }
+    }
+
+    fn strings(&mut self, map: &BTreeMap<String, Value>, at: &str) -> BTreeMap<String, String> {
+        let mut strings = BTreeMap::new();
+        for (key, value) in map {
+            match value.as_str() {
+                Some(value) => drop(strings.insert(key.clone(), value.to_owned())),
+                None => {
+                    let message = "an annotation is a string: put the value in quotes";
+                    self.problem(&format!("{at}/{}", pointer::escape(key)), message);
+                }
+            }
+        }
+        strings
+    }
+
+    /// Reads the manifest of a case, from its file or in place.
+    fn manifest(
+        &mut self,
+        review: &Value,
+        case: &CaseYaml,
+        namespace: &str,
+        at: &str,
+    ) -> Option<Result<Review, Refusal>> {
+        let (bytes, file) = match review {
+            Value::String(file) => {
+                let path = beside(self.path, file);
+                match fixture::bytes(&path) {
+                    Ok(bytes) => (bytes, Some(path)),
+                    Err(error) => {
+                        self.problem(at, &error.to_string());
+                        return None;
+                    }
+                }
+            }
+            inline => (inline.to_string().into_bytes(), None),
+        };
+        let Manifest { mut objects, problems, .. } =
+            Manifest::read(&bytes, namespace, &self.under_test.limits);
+        for problem in &problems {
+            let message = match &file {
+                Some(path) => format!("{}:{problem}", text::path(path)),
+                None => problem.message.clone(),
+            };
+            self.problem(at, &message);
+        }
+        if let Some(object) = &case.object {
+            objects.retain(|found| found.to_string() == *object);
+        }
+        let count = objects.len();
+        match objects.pop().filter(|_| count == 1) {
+            Some(object) => Some(object.review),
+            None if !problems.is_empty() => None,
+            None => {
+                let message = match (count, &case.object) {
+                    (0, Some(object)) => format!("it holds no object {}", quote(object)),
+                    (0, None) => "it holds no object with pods, so that nothing is judged".to_owned(),
+                    (many, _) => {
+                        format!(
+                            "it holds {many} objects with pods: name one of them, such as `object: Deployment/web`"
+                        )
+                    }
+                };
+                self.problem(at, &message);
+                None
+            }
+        }
+    }
+
+    fn unknown_policy(&mut self, at: Span, name: &str) {
+        let names: Vec<_> = self.under_test.policies.iter().map(PolicyName::as_str).collect();
+        let hint = hint(name, &names, "under test are");
+        self.problems.push(Problem::new(at, format!("no policy {} is under test{hint}", quote(name))));
+    }
+
+    fn unknown(&mut self, at: &str, kind: &str, name: &str, names: &[&str]) {
+        self.problem(at, &format!("there is no {kind} {}{}", quote(name), hint(name, names, "there are")));
+    }
+
+    fn problem(&mut self, at: &str, message: &str) {
+        self.problems.push(Problem::new(self.document.span(at), message));
+    }
+}
+
+fn is_judged(case: &CaseYaml, row: &str) -> bool {
+    let named = |names: &[String]| names.iter().any(|name| name == row);
+    case.only.as_deref().is_none_or(named) && !named(&case.except)
+}
+
+/// Returns the nearest name, or all names.
+fn hint(name: &str, names: &[&str], all: &str) -> String {
+    match suggestion(name, names) {
+        Some(hint) => format!(": {hint}"),
+        None if names.is_empty() => String::new(),
+        None => format!(": {all} {}", list(names, ", ")),
+    }
+}
+
+/// Returns a path that a suite file names.
+pub(in crate::suite) fn beside(suite: &Path, path: &str) -> PathBuf {
+    let path = suite.parent().unwrap_or(Path::new("")).join(path);
+    // Without `.` in it, so that one file has one spelling.
+    path.components().filter(|component| *component != std::path::Component::CurDir).collect()
+}

@@ -1,0 +1,151 @@
+//! A fixture: an ImageReview whose `status` is the expected response.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::SuiteError;
+use super::case::{Case, CaseId, Check, Place};
+use super::expect::Expect;
+use crate::config::ConfigError;
+use crate::config::HostLimits;
+use crate::config::yaml::{self, Location};
+use crate::fs::{self, FileError};
+use crate::limits;
+use crate::review::{Refusal, Review, ReviewError, image_review};
+
+/// Advice for a file that is not a fixture.
+const ONE_REVIEW: &str = "a fixture is one ImageReview with the `status` that you expect; a suite file judges \
+    other manifests with `review: FILE`";
+
+/// The reason for which a file is not a fixture.
+#[derive(Debug, thiserror::Error)]
+pub enum FixtureError {
+    /// No policies judge it.
+    #[error(
+        "there is no host.yaml in its folder or above: write one with the `policies` to test, or give \
+         `--policy FILE.wasm --settings FILE.yaml`"
+    )]
+    NoConfig,
+    /// It has more bytes than the limit.
+    #[error("{}", limits::FIXTURE.says(*.0, *.1))]
+    TooLarge(u64, u64),
+    /// It holds several YAML documents.
+    #[error("it holds several documents: {ONE_REVIEW}")]
+    Documents,
+    /// It begins with a byte order mark.
+    #[error("it begins with a byte order mark, with which it is no JSON: save it without")]
+    ByteOrderMark,
+    /// It is no ImageReview.
+    #[error("{0}: {ONE_REVIEW}")]
+    NotAnImageReview(String),
+    /// It is no JSON value.
+    #[error("{0}")]
+    Json(serde_json::Error),
+    /// Its `status` is no expected response.
+    #[error("its `status`: {0}")]
+    Status(serde_json::Error),
+    /// It has no expected response.
+    #[error(
+        "it has no `status`: write the answer that you expect, such as `status: {{allowed: false, \
+         reason: \"not trusted\"}}`"
+    )]
+    NoStatus,
+}
+
+/// The response that a fixture expects.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Expected {
+    allowed: bool,
+    reason: Option<String>,
+    #[serde(default)]
+    audit_annotations: BTreeMap<String, String>,
+}
+
+/// Reads the bytes of a file of a suite.
+///
+/// # Errors
+/// Returns an error if the file cannot be read or is too large.
+pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, SuiteError> {
+    fs::read(path, limits::FIXTURE.default).map_err(|error| match error {
+        FileError::TooLarge(size, most) => no_fixture(path, FixtureError::TooLarge(size, most)),
+        error => SuiteError::Read { path: path.to_owned(), error: error.into() },
+    })
+}
+
+pub(super) fn no_fixture(path: &Path, problem: FixtureError) -> SuiteError {
+    SuiteError::Fixture { path: path.to_owned(), problem }
+}
+
+/// Returns whether a file is JSON by its name.
+pub(super) fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
+}
+
+impl Case {
+    /// Reads a fixture.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read, is no ImageReview, or has no expected `status`.
+    pub fn read(path: &Path, limits: &HostLimits) -> Result<Case, SuiteError> {
+        Case::of_fixture(path, &bytes(path)?, limits)
+    }
+
+    /// Reads a fixture from its bytes.
+    ///
+    /// # Errors
+    /// Returns an error if it is no ImageReview, or has no expected `status`.
+    pub(super) fn of_fixture(path: &Path, bytes: &[u8], limits: &HostLimits) -> Result<Case, SuiteError> {
+        // A JSON fixture is parsed byte by byte as by the server, with all its irregularities.
+        let json = if is_json(path) {
+            bytes.to_vec()
+        } else {
+            document(path, bytes)?.value.to_string().into_bytes()
+        };
+        let (review, expected) = parse(&json, limits).map_err(|problem| no_fixture(path, problem))?;
+        let Expected { allowed, reason, audit_annotations } = expected;
+        Ok(Case {
+            id: CaseId::of_fixture(path),
+            place: Place { path: path.to_owned(), at: Location::default() },
+            subject: 0,
+            check: Check::Verdict {
+                review,
+                only: None,
+                expect: Expect::of_status(allowed, reason, audit_annotations),
+                pointer: "/status".to_owned(),
+            },
+        })
+    }
+}
+
+/// Parses a file with one document.
+pub(super) fn document(path: &Path, bytes: &[u8]) -> Result<yaml::Document, SuiteError> {
+    yaml::Document::parse(bytes).map_err(|error| {
+        let documents = yaml::documents(bytes)
+            .filter(|parsed| parsed.as_ref().is_ok_and(|document| !document.value.is_null()));
+        match documents.take(2).count() {
+            2 => no_fixture(path, FixtureError::Documents),
+            _ => SuiteError::Invalid(ConfigError::invalid(path, bytes, error.problems)),
+        }
+    })
+}
+
+/// Reads the review of a fixture, or the reason for which the server denies it, and the expected response.
+fn parse(json: &[u8], limits: &HostLimits) -> Result<(Result<Review, Refusal>, Expected), FixtureError> {
+    if json.starts_with("\u{feff}".as_bytes()) {
+        return Err(FixtureError::ByteOrderMark);
+    }
+    let review = match image_review::parse(json, limits) {
+        Ok(review) => Ok(review),
+        Err(ReviewError::Refused(refusal)) => Err(refusal),
+        Err(ReviewError::NotAnImageReview(problem)) => return Err(FixtureError::NotAnImageReview(problem)),
+    };
+    // Parsing goes through a value: a line and column of JSON that was made from YAML would mislead.
+    let fixture: Value = serde_json::from_slice(json).map_err(FixtureError::Json)?;
+    let expected = fixture.get("status").map(Option::<Expected>::deserialize).transpose();
+    let expected = expected.map_err(FixtureError::Status)?.flatten();
+    Ok((review, expected.ok_or(FixtureError::NoStatus)?))
+}

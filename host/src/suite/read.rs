@@ -1,0 +1,294 @@
+//! Reading of suites from the files that [`find`](super::find()) found.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::file::{Reader, SCHEMA, SuiteYaml, UnderTest, beside};
+use super::fixture::{self, FixtureError, no_fixture};
+use super::{Case, Found, KIND, Subject, Suite, SuiteError};
+use crate::config::yaml::{Document, Problem};
+use crate::config::{self, Config, ConfigError, HostLimits, PolicyName, schema_check};
+use crate::fs::{self, FileError};
+use crate::limits;
+use crate::policy::PolicySet;
+use crate::review::Review;
+
+/// Reads the suites of a group of files. `given` is the configuration that the caller brings.
+///
+/// # Errors
+/// Returns an error for each broken file, and for each file that is no case and that no suite file names.
+pub fn read(found: &Found, given: Option<&Config>) -> Result<Vec<Suite>, Vec<SuiteError>> {
+    let mut files = Files::default();
+    for path in &found.files {
+        files.add(path);
+    }
+    let near = match (given, &found.config) {
+        (Some(given), _) => Some(given.clone()),
+        (None, Some(path)) => Some(Config::read(path).map_err(|error| vec![SuiteError::from(error)])?),
+        (None, None) => None,
+    };
+    files.named.extend(near.iter().flat_map(settings_files));
+    let mut suites = Vec::new();
+    for suite in std::mem::take(&mut files.suites) {
+        match suite.read(near.as_ref(), given.is_some()) {
+            Ok(suite) => {
+                let configs = suite.subjects.iter().filter_map(|subject| subject.config.as_ref());
+                files.named.extend(configs.flat_map(settings_files));
+                suites.push(suite);
+            }
+            Err(error) => files.errors.push(error),
+        }
+    }
+    let limits = near.as_ref().map_or_else(HostLimits::default, |config| config.limits.clone());
+    let is_judged = near.is_some();
+    let (cases, mut errors) = files.fixtures(&limits, is_judged);
+    if errors.is_empty() {
+        let fixtures = (!cases.is_empty()).then(|| Suite::of_fixtures(found, near, cases));
+        return Ok(fixtures.into_iter().chain(suites).collect());
+    }
+    errors.sort_by_key(|error| error.path().map(Path::to_owned));
+    Err(errors)
+}
+
+/// Reads the cases that a set of the caller judges: the fixtures, and the cases of suite files without
+/// policies or settings of their own. Returns None if `has_time` returns false between two files.
+///
+/// # Errors
+/// Returns the first error.
+pub fn cases_for(
+    files: &[PathBuf],
+    set: &PolicySet,
+    has_time: impl Fn() -> bool,
+) -> Result<Option<Vec<Case>>, SuiteError> {
+    let mut read = Files::default();
+    for path in files {
+        if !has_time() {
+            return Ok(None);
+        }
+        read.add(path);
+    }
+    let under_test = UnderTest {
+        policies: set.policies.iter().map(|entry| entry.name.clone()).collect(),
+        limits: set.limits.clone(),
+        mode: set.rules.mode,
+    };
+    let mut cases = Vec::new();
+    for SuiteFile { path, bytes, document, yaml } in std::mem::take(&mut read.suites) {
+        let Some(yaml) = yaml.without_own_policies() else { continue };
+        match Reader::new(&path, document, &under_test, None).read(&yaml) {
+            Ok((_, read)) => cases.extend(read),
+            Err(problems) => read.errors.push(ConfigError::invalid(&path, &bytes, problems).into()),
+        }
+    }
+    let (mut all, errors) = read.fixtures(&set.limits, true);
+    all.extend(cases);
+    errors.into_iter().next().map_or(Ok(Some(all)), Err)
+}
+
+/// Returns the reviews of the fixtures among files.
+///
+/// # Errors
+/// Returns the first error.
+pub fn reviews(files: &[PathBuf], limits: &HostLimits) -> Result<Vec<Review>, SuiteError> {
+    let mut read = Files::default();
+    for path in files {
+        read.add(path);
+    }
+    read.suites.clear();
+    let (cases, errors) = read.fixtures(limits, true);
+    let reviews = cases.iter().filter_map(|case| case.review().cloned()).collect();
+    errors.into_iter().next().map_or(Ok(reviews), Err)
+}
+
+/// The files of suites, by kind.
+#[derive(Default)]
+struct Files {
+    suites: Vec<SuiteFile>,
+    /// Fixtures, and files that should be fixtures.
+    others: Vec<(PathBuf, Vec<u8>)>,
+    /// Files that a suite file or a configuration names. They are no fixtures.
+    named: BTreeSet<PathBuf>,
+    errors: Vec<SuiteError>,
+}
+
+/// A suite file whose keys and types are right.
+struct SuiteFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    document: Arc<Document>,
+    yaml: SuiteYaml,
+}
+
+/// The kind of a file.
+#[derive(Deserialize)]
+struct Kind {
+    kind: Option<Value>,
+}
+
+impl Files {
+    fn add(&mut self, path: &Path) {
+        if let Err(error) = self.try_add(path) {
+            self.errors.push(error);
+        }
+    }
+
+    fn try_add(&mut self, path: &Path) -> Result<(), SuiteError> {
+        let bytes = fixture::bytes(path)?;
+        match kind(path, &bytes).as_deref() {
+            Some(KIND) => {
+                let suite = SuiteFile::parse(path, bytes)?;
+                self.named.extend(suite.names());
+                self.suites.push(suite);
+            }
+            Some(config::KIND) => {}
+            _ => self.others.push((path.to_owned(), bytes)),
+        }
+        Ok(())
+    }
+
+    /// Returns the cases of the fixtures, and all errors. Without policies a fixture is an error.
+    fn fixtures(self, limits: &HostLimits, is_judged: bool) -> (Vec<Case>, Vec<SuiteError>) {
+        let Files { others, named, mut errors, .. } = self;
+        let mut cases = Vec::new();
+        for (path, bytes) in others.into_iter().filter(|(path, _)| !named.contains(path)) {
+            match is_judged {
+                true => match Case::of_fixture(&path, &bytes, limits) {
+                    Ok(case) => cases.push(case),
+                    Err(error) => errors.push(error),
+                },
+                false => errors.push(no_fixture(&path, FixtureError::NoConfig)),
+            }
+        }
+        (cases, errors)
+    }
+}
+
+/// Returns the kind of a file. Returns None if it has none, or cannot be parsed.
+fn kind(path: &Path, bytes: &[u8]) -> Option<String> {
+    let kind = if fixture::is_json(path) {
+        serde_json::from_slice::<Kind>(bytes).ok()?.kind?
+    } else {
+        // Only a file that may be a suite or a host.yaml is parsed here.
+        let text = std::str::from_utf8(bytes).ok()?;
+        if !text.contains(KIND) && !text.contains(config::KIND) {
+            return None;
+        }
+        match Document::parse(bytes) {
+            Ok(document) => document.value.get("kind")?.clone(),
+            // A file that says in a line of its own that it is a suite has its errors reported as a suite.
+            Err(_) => text.lines().any(|line| line.trim_end() == "kind: Suite").then(|| KIND.into())?,
+        }
+    };
+    kind.as_str().map(str::to_owned)
+}
+
+impl SuiteFile {
+    fn parse(path: &Path, bytes: Vec<u8>) -> Result<SuiteFile, SuiteError> {
+        let invalid = |problems| ConfigError::invalid(path, &bytes, problems);
+        let document = Document::parse(&bytes).map_err(|error| invalid(error.problems))?;
+        let yaml = schema_check::read(&SCHEMA, &document).map_err(invalid)?;
+        Ok(SuiteFile { path: path.to_owned(), bytes, document: Arc::new(document), yaml })
+    }
+
+    /// Returns the files that the suite names.
+    fn names(&self) -> Vec<PathBuf> {
+        let reviews = self.yaml.cases.iter().filter_map(|case| case.review.as_ref()?.as_str());
+        reviews.chain(self.yaml.host.as_deref()).map(|file| beside(&self.path, file)).collect()
+    }
+
+    /// Reads the cases. `near` is the configuration for a suite that names no policies.
+    fn read(mut self, near: Option<&Config>, is_given: bool) -> Result<Suite, SuiteError> {
+        let invalid = |suite: &SuiteFile, problems| ConfigError::invalid(&suite.path, &suite.bytes, problems);
+        let at = |suite: &SuiteFile, pointer: &str, message: &str| {
+            let problem = Problem::new(suite.document.key_span(pointer), message);
+            Err(SuiteError::from(invalid(suite, vec![problem])))
+        };
+        let entries = self.yaml.policies.take();
+        let mut config = match (&self.yaml.host, entries) {
+            (Some(_), Some(_)) => {
+                return at(&self, "/host", "the suite has `host` and `policies`: remove one of the two");
+            }
+            (Some(_), None) | (None, Some(_)) if is_given => return Err(SuiteError::OwnPolicies(self.path)),
+            (Some(host), None) => Config::read(&beside(&self.path, host))?,
+            (None, Some(entries)) => Config::of_entries(&self.path, Document::clone(&self.document), entries)
+                .map_err(|problems| invalid(&self, problems))?,
+            (None, None) => match near {
+                Some(near) => near.clone(),
+                None => {
+                    let message = "no policies are under test: write `policies` or `host` into the suite, or a \
+                        host.yaml into its folder or above";
+                    return at(&self, "", message);
+                }
+            },
+        };
+        let policies = policies(&config);
+        if policies.is_empty() {
+            return at(&self, "/policies", "no policy is under test, so that no case could fail");
+        }
+        let mut files = self.names();
+        files.push(self.path.clone());
+        files.extend(config.policies.iter().filter_map(|policy| policy.settings_from.clone()));
+        add_settings_files(&mut config)?;
+        let under_test = UnderTest { policies, limits: config.limits.clone(), mode: config.rules.mode };
+        let reader = Reader::new(&self.path, Arc::clone(&self.document), &under_test, Some(&config));
+        let (subjects, cases) = reader.read(&self.yaml).map_err(|problems| invalid(&self, problems))?;
+        Ok(Suite { path: self.path, subjects, cases, files })
+    }
+}
+
+/// Adds the settings in separate files, so that rows and cases can be merged over them.
+fn add_settings_files(config: &mut Config) -> Result<(), SuiteError> {
+    let whole = config.clone();
+    for policy in &mut config.policies {
+        let Some(path) = policy.settings_from.take() else { continue };
+        let bytes = fs::read(&path, limits::SETTINGS_FILE.default).map_err(|error| match error {
+            FileError::TooLarge(size, limit) => {
+                let error = std::io::Error::other(limits::SETTINGS_FILE.says(size, limit));
+                SuiteError::Read { path: path.clone(), error }
+            }
+            error => SuiteError::Read { path: path.clone(), error: error.into() },
+        })?;
+        policy.add_settings(&path, &bytes, &whole)?;
+    }
+    Ok(())
+}
+
+/// Returns the names of the policies of a configuration. Of `policyDirectory` these are the names of its
+/// files, whether they load or not.
+fn policies(config: &Config) -> Vec<PolicyName> {
+    let mut names: Vec<_> = config.policies.iter().map(|policy| policy.name.clone()).collect();
+    let directory = config.policy_directory.as_ref().and_then(|folder| std::fs::read_dir(folder).ok());
+    for entry in directory.into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_component = path.extension().is_some_and(|extension| extension == "wasm");
+        let stem = path.file_stem().filter(|_| is_component).map(|stem| stem.to_string_lossy().into_owned());
+        let name = stem.and_then(|stem| PolicyName::try_from(stem.as_str()).ok());
+        names.extend(name.filter(|name| !names.contains(name)));
+    }
+    names
+}
+
+/// Returns the settings files of a configuration.
+fn settings_files(config: &Config) -> impl Iterator<Item = PathBuf> {
+    config.policies.iter().filter_map(|policy| {
+        policy
+            .settings_from
+            .clone()
+            .or_else(|| policy.settings_file.as_ref().map(|file| file.path().to_owned()))
+    })
+}
+
+impl Suite {
+    /// Returns the suite of fixtures.
+    fn of_fixtures(found: &Found, config: Option<Config>, cases: Vec<Case>) -> Suite {
+        let files: Vec<_> =
+            cases.iter().map(|case| case.place.path.clone()).chain(found.config.clone()).collect();
+        let path = found.config.as_ref().or(files.first()).and_then(|path| path.parent());
+        let path = path.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Suite { path: path.to_owned(), subjects: vec![Subject { config, is_of_case: false }], cases, files }
+    }
+}

@@ -1,0 +1,3 @@
+//! Suites and their cases.
+
+mod expect;
