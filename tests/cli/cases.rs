@@ -127,8 +127,10 @@ fn without_chance(text: &str, place: &str) -> String {
             _ => replaced.extend(["0-", part]),
         }
     }
-    let without_time = |line: &str| match line.split_once(" failed in ") {
-        Some((counts, time)) if time.ends_with(" ms\n") => format!("{counts} failed in N ms\n"),
+    let without_time = |line: &str| match line.split_once(" in ") {
+        Some((counts, rest)) if counts.ends_with(" failed") || counts.ends_with(" skipped") => {
+            format!("{counts} in N{}", rest.trim_start_matches(|digit: char| digit.is_ascii_digit()))
+        }
         _ => line.to_owned(),
     };
     replaced.split_inclusive('\n').map(without_time).collect()

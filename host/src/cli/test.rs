@@ -1,12 +1,16 @@
 //! `host test`
 
+use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
-use super::{Exit, Failure, OnePolicy, broken_config, compiler, exit, say, tell};
+use super::{Exit, Failure, OnePolicy, broken_config, compiler, exit, say, tell, with_progress};
+use crate::author::reporters::{
+    self, Detail, Entry, ReportError, Reporters, Target, Totals, Workflow, terminal_width,
+};
 use crate::author::test::{Filter, LastRun, Position, Run, Seed, Selection};
 use crate::config::Config;
 use crate::policy::Cache;
@@ -51,6 +55,19 @@ pub(super) struct Arguments {
     /// Judge the cases in an order by chance, which SEED repeats
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, help_heading = "Run")]
     shuffle: Option<Option<Seed>>,
+    /// Form of the results: human, json, junit, tap or github, on standard output or in FILE; several are
+    /// possible, one of them on standard output
+    #[arg(long = "format", value_name = "FORM[=FILE]", help_heading = "Output")]
+    formats: Vec<Target>,
+    /// Show each case, and with -vv the decision of each policy
+    #[arg(short, long, action = clap::ArgAction::Count, conflicts_with = "quiet", help_heading = "Output")]
+    verbose: u8,
+    /// Show failures and the totals alone
+    #[arg(short, long, help_heading = "Output")]
+    quiet: bool,
+    /// Show the N slowest cases
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Output")]
+    slowest: usize,
 }
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
@@ -78,18 +95,14 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
         }
         return Ok(Exit::Yes);
     }
-    let outcome = judge(&arguments, &suites, &plan, last)?;
+    let all: usize = suites.iter().map(|suite| suite.cases.len()).sum();
+    let totals = Totals { filtered: all - plan.len(), seed: seed.map(|seed| seed.0), ..Totals::default() };
+    let (totals, last) = judge(&arguments, &suites, &plan, last, (started, totals))?;
     if let Some(folder) = &cache {
         // A cache that cannot be written costs `--failed` alone.
-        let _ = outcome.last.write(folder);
+        let _ = last.write(folder);
     }
-    let seed = seed.map_or(String::new(), |seed| format!(", order --shuffle={seed}"));
-    let Outcome { passed, failed, .. } = outcome;
-    let left_out = plan.len() - passed - failed;
-    let left_out = if left_out == 0 { String::new() } else { format!(", {left_out} not run") };
-    let took = started.elapsed().as_millis();
-    say(format_args!("\n{passed} passed, {failed} failed{left_out} in {took} ms{seed}"))?;
-    Ok(if failed == 0 { Exit::Yes } else { Exit::No })
+    Ok(if totals.failed == 0 { Exit::Yes } else { Exit::No })
 }
 
 /// Reads the suites that the arguments name.
@@ -114,7 +127,6 @@ fn suites(arguments: &Arguments) -> Result<Vec<Suite>, Failure> {
 }
 
 fn in_lines(errors: &[SuiteError]) -> String {
-    use std::io::IsTerminal;
     let is_terminal = std::io::stderr().is_terminal();
     let line = |error: &SuiteError| if is_terminal { error.with_excerpts() } else { error.to_string() };
     errors.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -137,50 +149,91 @@ fn nothing(arguments: &Arguments, suites: &[Suite]) -> String {
     )
 }
 
-/// The result of a run.
-struct Outcome {
-    passed: usize,
-    failed: usize,
-    last: LastRun,
-}
-
+/// Judges the cases of a plan, and writes the reports.
 fn judge(
     arguments: &Arguments,
     suites: &[Suite],
     plan: &[Position],
-    last: LastRun,
-) -> Result<Outcome, Failure> {
+    mut last: LastRun,
+    (started, mut totals): (Instant, Totals),
+) -> Result<(Totals, LastRun), Failure> {
+    let mut reporters = reporters(arguments)?;
     let compiler = compiler(Exit::NotLoaded)?;
-    let run = Run::new(&compiler, suites, plan).map_err(|error| Failure::new(Exit::NotLoaded, error))?;
-    let mut shown: Vec<String> = Vec::new();
-    for warning in run.sets().flat_map(warnings) {
-        if !shown.contains(&warning) {
-            tell(&format!("warning: {warning}"));
-            shown.push(warning);
-        }
-    }
+    let run = with_progress("compiling", &["the policies under test"], || Run::new(&compiler, suites, plan));
+    let run = run.map_err(|error| Failure::new(Exit::NotLoaded, error))?;
+    tell_once(run.sets().flat_map(warnings));
     let jobs = arguments.jobs.map_or_else(processors, NonZeroUsize::get);
-    let mut outcome = Outcome { passed: 0, failed: 0, last };
+    let command = command(arguments);
     let mut result = Ok(());
     run.run(plan, jobs, |suite, report| {
-        outcome.last.add(suite, &report);
+        last.add(suite, &report);
         if report.passed() {
-            outcome.passed += 1;
-            return ControlFlow::Continue(());
+            totals.passed += 1;
+        } else {
+            totals.failed += 1;
         }
-        outcome.failed += 1;
-        result = say(format_args!("FAIL {} › {}", report.place, report.id.within_suite()));
-        for line in report.lines() {
-            if result.is_ok() {
-                result = say(format_args!("     {line}"));
-            }
-        }
-        match arguments.fail_fast || result.is_err() {
+        result = reporters.case(&Entry::of(&report, &command));
+        match result.is_err() || arguments.fail_fast && totals.failed > 0 {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
     });
-    result.map(|()| outcome)
+    result.map_err(not_written)?;
+    for (suite, case) in plan.iter().skip(totals.passed + totals.failed) {
+        let Some(case) = suites.get(*suite).and_then(|suite| suite.cases.get(*case)) else { continue };
+        totals.skipped += 1;
+        reporters.case(&Entry::skipped(&case.id, &case.place, &command)).map_err(not_written)?;
+    }
+    totals.took = started.elapsed();
+    reporters.finish(&totals).map_err(not_written)?;
+    Ok((totals, last))
+}
+
+fn reporters(arguments: &Arguments) -> Result<Reporters<'static>, Failure> {
+    let options = reporters::Options {
+        detail: match (arguments.quiet, arguments.verbose) {
+            (true, _) => Detail::Failures,
+            (_, 0) => Detail::Suites,
+            (_, 1) => Detail::Cases,
+            _ => Detail::Decisions,
+        },
+        slowest: arguments.slowest,
+        width: terminal_width(),
+        started: SystemTime::now(),
+        github: Workflow::of_environment(),
+    };
+    Reporters::new(&arguments.formats, &options, anstream::stdout()).map_err(not_written)
+}
+
+fn not_written(error: ReportError) -> Failure {
+    Failure::broken(error)
+}
+
+/// Writes each distinct warning to standard error.
+fn tell_once(warnings: impl Iterator<Item = String>) {
+    let mut told: Vec<String> = Vec::new();
+    for warning in warnings {
+        if !told.contains(&warning) {
+            tell(&format!("warning: {warning}"));
+            told.push(warning);
+        }
+    }
+}
+
+/// Returns the command of the run, without paths and filters.
+fn command(arguments: &Arguments) -> String {
+    let mut command = "host test".to_owned();
+    let options = [
+        ("--config", &arguments.config),
+        ("--policy", &arguments.policy.policy),
+        ("--settings", &arguments.policy.settings),
+    ];
+    for (name, value) in options {
+        if let Some(value) = value {
+            command.push_str(&format!(" {name} {}", text::path(value)));
+        }
+    }
+    command
 }
 
 fn processors() -> usize {
