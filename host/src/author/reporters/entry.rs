@@ -86,6 +86,9 @@ pub enum Difference {
 /// The part of a verdict that a suite file does not name, since its outcome is the expectation itself.
 const OUTCOME: &str = "outcome";
 
+/// The part of a case that expects refused settings.
+const REFUSED: &str = "refused";
+
 impl Difference {
     fn of(failed: &Failed) -> Difference {
         match failed {
@@ -95,6 +98,13 @@ impl Difference {
                 part: text::escape(&unmet.part.to_string()),
                 expected: text::escape(&unmet.expected),
                 found: text::escape(&unmet.found),
+            },
+            Failed::Refusal { policy, expected, found } => Difference::Unmet {
+                image: None,
+                policy: Some(text::escape(policy)),
+                part: REFUSED.to_owned(),
+                expected: text::escape(expected),
+                found: text::escape(found),
             },
             other => {
                 let lines: Vec<_> = other.to_string().lines().map(text::escape).collect();
@@ -327,5 +337,18 @@ mod tests {
             assert_eq!(entry.suite, if name.is_some() { suite } else { folder });
             assert_eq!(entry.id(), id.to_string());
         }
+    }
+
+    #[test]
+    fn a_difference_has_two_sides_or_is_a_sentence() {
+        let policy = "spin\u{1b}".to_owned();
+        let (expected, found) = ("/allow/0: x".to_owned(), "no error".to_owned());
+        let failed = Failed::Refusal { policy, expected, found };
+        assert_eq!(
+            Difference::of(&failed).lines(),
+            ["spin\\u{1b}: refused: expected /allow/0: x", "                          got no error"]
+        );
+        let failed = Failed::NotRun("no\u{7}".to_owned());
+        assert_eq!(Difference::of(&failed).lines(), ["it was not judged: no\\u{7}"]);
     }
 }
