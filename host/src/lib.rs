@@ -28,7 +28,7 @@
 //! suite      config evaluate fs limits policy review text
 //! reload     config evaluate fs isolate limits policy problem review suite telemetry text tls
 //! serve      config evaluate fs isolate limits policy problem reload review telemetry text tls
-//! author     config evaluate fs isolate limits policy problem reload review suite text
+//! author     config fs isolate limits policy problem reload review suite text
 //! install    review text
 //! cli        author config evaluate install limits policy problem reload review serve suite text
 //! ```

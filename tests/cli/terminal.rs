@@ -73,7 +73,8 @@ fn an_interrupted_verb_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     slow(folder.path());
     fs::write(folder.path().join("host.yaml"), "policies: [{ name: slow, module: slow.wasm }]").unwrap();
-    let case = "{ apiVersion: imagepolicy.k8s.io/v1alpha1, kind: ImageReview, spec: { containers: [{ image: nginx }] }, status: { allowed: true } }";
+    let case = "{ apiVersion: imagepolicy.k8s.io/v1alpha1, kind: ImageReview, \
+            spec: { containers: [{ image: nginx }] }, status: { allowed: true } }";
     fs::write(folder.path().join("case.yaml"), case).unwrap();
     let verbs: [&[&str]; 4] = [
         &["bench", "slow.wasm"],

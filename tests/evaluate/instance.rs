@@ -55,7 +55,7 @@ fn the_three_runs_of_a_suite_find_state_between_images() {
     let set = support::scripted_set(json!({ "*": { "outcome": "allow", "denyFromCall": 2 } }));
     let report = case.run(&set);
     assert_eq!(
-        report.lines(),
+        report.failed.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
             "scripted is not a function of one image: of x.io/a it said allow (call 1), and with its images \
                 asked in reverse order deny (call 2)",

@@ -303,11 +303,14 @@ fn every_verb_is_described() {
     let page = fs::read_to_string(root().join("host/docs/command-line.md")).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_host")).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    let (_, commands) = help.split_once("Commands:\n").unwrap();
-    let lines = commands.lines().take_while(|line| !line.is_empty());
-    let verbs =
-        lines.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
-    let missing: Vec<_> =
-        verbs.filter(|verb| *verb != "help" && !page.contains(&format!("| `host {verb}"))).collect();
+    let (_, commands) = help.split_once("For operators:\n").unwrap();
+    let lines = commands.lines().take_while(|line| *line != "Options:");
+    let lines = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let verbs: Vec<_> = lines.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(verbs.contains(&"serve") && verbs.contains(&"completions"), "{verbs:?}");
+    let missing: Vec<_> = verbs
+        .into_iter()
+        .filter(|verb| *verb != "help" && !page.contains(&format!("| `host {verb}")))
+        .collect();
     assert!(missing.is_empty(), "host/docs/command-line.md does not name {missing:?}");
 }

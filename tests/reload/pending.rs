@@ -353,7 +353,11 @@ fn the_reload_looks_again_only_while_suites_cannot_be_run() {
     installation.policy("a", &version("version2"));
     until("refused", &|| status.current().candidate.is_some());
     let why = status.current().candidate.clone().unwrap().why;
-    assert!(why.contains("there is no fixture in ") && why.ends_with("; it is tried again"), "{why}");
+    assert!(
+        why.contains("there is no case for the policies of this host in ")
+            && why.ends_with("; it is tried again"),
+        "{why}"
+    );
     let looks = results().waiting;
     until("looked at again", &|| results().waiting >= looks + 2);
     installation.policy("a", &version("version1"));

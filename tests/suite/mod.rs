@@ -1,3 +1,4 @@
 //! Suites and their cases.
 
 mod expect;
+mod last_run;

@@ -91,8 +91,8 @@ pub(super) fn wait_if_interrupted() {
     }
 }
 
-/// Returns the set of signals that the process ignores, as `nohup` and background jobs of scripts do, with bit
-/// N - 1 for signal N (proc_pid_status(5)).
+/// Returns the set of signals that the process ignores, as `nohup` and background jobs of scripts do. Bit
+/// N - 1 is signal N (proc_pid_status(5)).
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

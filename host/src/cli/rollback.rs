@@ -7,7 +7,8 @@ use crate::serve::control::Request;
 
 /// Restore an earlier generation in a running host
 ///
-/// The content of the generation stays in force even if files change. Files that change meanwhile are loaded and checked, and are pending: `host status` shows them.
+/// The content of the generation stays in force even if files change. Files that change meanwhile are loaded
+/// and checked, and are pending: `host status` shows them.
 ///
 /// Exit status: 0 done, 1 the host refuses, 2 usage, or no host responds.
 #[derive(clap::Args)]

@@ -143,8 +143,8 @@ fn nothing(arguments: &Arguments, suites: &[Suite]) -> String {
     }
     let paths: Vec<_> = arguments.paths.iter().map(|path| text::path(path)).collect();
     format!(
-        "there is no case in {}: write a suite file (`kind: Suite`), or an ImageReview with the `status` that \
-         you expect, as .json or .yaml",
+        "there is no case in {}: write a suite file (`kind: Suite`), or an ImageReview with the `status` \
+         that you expect, as .json or .yaml",
         paths.join(", ")
     )
 }

@@ -1,5 +1,5 @@
-//! Dispatch of reviews to their evaluation: it makes the attempts, quick ones on the thread of the request and
-//! the others on threads of their own in a lane.
+//! Dispatch of reviews to their evaluation: it makes the attempts, quick ones on the thread of the request
+//! and the others on threads of their own in a lane.
 
 use std::cell::Cell;
 use std::sync::Arc;

@@ -324,7 +324,7 @@ fn failing(files: &[PathBuf], set: &PolicySet, config: &config::Gate) -> Result<
         let report = case.run_until(set, until);
         in_time()?;
         run += 1;
-        if let Some(line) = report.lines().first() {
+        if let Some(line) = report.summary() {
             failed.push(format!("{}: {line}", case.id));
         }
     }

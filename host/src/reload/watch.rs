@@ -233,8 +233,8 @@ impl Seen {
         }
     }
 
-    /// Returns whether a file is being written, or is one of those that were `written` during a read. If so, a
-    /// wake-up follows.
+    /// Returns whether a file is being written, or is one of those that were `written` during a read. If so,
+    /// a wake-up follows.
     fn is_incomplete(&mut self, path: &Path, written: &[PathBuf]) -> bool {
         let (path, now) = (&absolute(path), Instant::now());
         let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());

@@ -219,8 +219,8 @@ fn review(_: &mut SchemaGenerator) -> Schema {
 
 fn refused(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "description": "The expected errors of `settings`: a text for each JSON Pointer into the settings, by \
-            policy where `settings` has several.",
+        "description": "The expected errors of `settings`: a text for each JSON Pointer into the settings, \
+            by policy where `settings` has several.",
         "type": ["object", "string"]
     })
 }

@@ -17,8 +17,8 @@ use crate::limits;
 use crate::review::{Refusal, Review, ReviewError, image_review};
 
 /// Advice for a file that is not a fixture.
-const ONE_REVIEW: &str = "a fixture is one ImageReview with the `status` that you expect; a suite file judges \
-    other manifests with `review: FILE`";
+const ONE_REVIEW: &str = "a fixture is one ImageReview with the `status` that you expect; a suite file \
+    judges other manifests with `review: FILE`";
 
 /// The reason for which a file is not a fixture.
 #[derive(Debug, thiserror::Error)]

@@ -219,8 +219,8 @@ impl SuiteFile {
             (None, None) => match near {
                 Some(near) => near.clone(),
                 None => {
-                    let message = "no policies are under test: write `policies` or `host` into the suite, or a \
-                        host.yaml into its folder or above";
+                    let message = "no policies are under test: write `policies` or `host` into the suite, or \
+                        a host.yaml into its folder or above";
                     return at(&self, "", message);
                 }
             },

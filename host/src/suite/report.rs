@@ -89,17 +89,11 @@ impl CaseReport {
         self.failed.is_empty()
     }
 
-    /// Returns lines that describe the differences. The decisions follow the expectations of the response.
-    pub fn lines(&self) -> Vec<String> {
-        let of_sharing = |failed: &&Failed| matches!(failed, Failed::Sharing { .. });
-        let lines = |failed: &Failed| failed.to_string().lines().map(str::to_owned).collect::<Vec<_>>();
-        let mut all: Vec<_> =
-            self.failed.iter().filter(|failed| !of_sharing(failed)).flat_map(lines).collect();
-        if !all.is_empty() {
-            all.extend(self.explained());
-        }
-        all.extend(self.failed.iter().filter(of_sharing).flat_map(lines));
-        all
+    /// Describes the first difference on one line. Returns None if the case passed.
+    pub fn summary(&self) -> Option<String> {
+        let lines = self.failed.first()?.to_string();
+        let lines: Vec<_> = lines.lines().map(str::trim).collect();
+        Some(lines.join(", "))
     }
 
     /// Describes the decisions and the log of each policy.

@@ -43,7 +43,7 @@ impl Line {
         self.hanging_by(0)
     }
 
-    /// Indents the rest of the line, where it is wrapped, by so many columns more than this column.
+    /// Indents the rest of the line, where it is wrapped, `columns` columns to the right of this column.
     pub(super) fn hanging_by(mut self, columns: usize) -> Line {
         self.hang = self.columns() + columns;
         self

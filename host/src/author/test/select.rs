@@ -149,7 +149,7 @@ mod tests {
             ("/^suites.*not$/", true),
             ("/(?i)OTHERS/", true),
             ("/^others/", false),
-            ("/", false),
+            ("/", true),
         ] {
             let filter: Filter = filter.parse().unwrap();
             assert_eq!(filter.finds(name), expected, "{filter:?}");

@@ -66,8 +66,8 @@ pub(in crate::policy) fn scan(component: &[u8]) -> Result<Names<'_>, ScanError> 
     Ok(scan.world)
 }
 
-/// Returns the error of a component whose sections do not follow each other. A section that is longer than the
-/// rest of the file has a message of its own; wasmparser's errors have no kinds.
+/// Returns the error of a component whose sections do not follow each other. A section that is longer than
+/// the rest of the file has a message of its own; wasmparser's errors have no kinds.
 fn of_sections(error: BinaryReaderError) -> ScanError {
     match error.message() {
         "unexpected end-of-file" => ScanError::Incomplete,

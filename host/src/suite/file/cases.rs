@@ -207,13 +207,13 @@ impl<'a> Reader<'a> {
             (Some(_), false) => Expect::read(&self.document, &format!("{at}/expect"), &known),
             (None, true) => Expect::read_images(&self.document, &format!("{at}/images"), &known),
             (Some(_), true) => {
-                let message = "the case has expectations in `images` and in `expect`: write those of the images \
-                    below `expect.images`";
+                let message = "the case has expectations in `images` and in `expect`: write those of the \
+                    images below `expect.images`";
                 return self.no_check(&format!("{at}/expect"), message);
             }
             (None, false) => {
-                let message = "the case expects nothing, so that it cannot fail: write `expect: allow`, `expect: \
-                    deny` or `refused`";
+                let message = "the case expects nothing, so that it cannot fail: write `expect: allow`, \
+                    `expect: deny` or `refused`";
                 return self.no_check(at, message);
             }
         };
@@ -391,7 +391,8 @@ impl<'a> Reader<'a> {
                     (0, None) => "it holds no object with pods, so that nothing is judged".to_owned(),
                     (many, _) => {
                         format!(
-                            "it holds {many} objects with pods: name one of them, such as `object: Deployment/web`"
+                            "it holds {many} objects with pods: name one of them, such as `object: \
+                             Deployment/web`"
                         )
                     }
                 };
