@@ -248,12 +248,13 @@ fn assert_made(document: &Document, old: &str, new: &str, change: &Change) {
     | Change::Insert { parent: pointer, .. }) = change;
     let is_open =
         document.value.pointer(pointer).is_some_and(|at| !at.is_null() && at.to_string().contains("null"));
-    let end = range.end + usize::from(old[range.end..].starts_with(':'));
+    let end = range.end + usize::from(old.split_at(range.end).1.starts_with(':'));
     let range = range.start..if is_open { old.len() } else { end };
-    let before = &old[..range.start.min(range.end)];
+    let (before, _) = old.split_at(range.start.min(range.end));
     // An entry stands behind the comment of the line before.
-    let line_end = old[range.end..].find('\n').map_or(old.len(), |length| range.end + length);
-    let after = if matches!(change, Change::Insert { .. }) { &old[line_end..] } else { &old[range.end..] };
+    let (_, rest) = old.split_at(range.end);
+    let line = rest.find('\n').unwrap_or(rest.len());
+    let after = if matches!(change, Change::Insert { .. }) { rest.split_at(line).1 } else { rest };
     assert!(new.starts_with(before) && new.ends_with(after.trim_start_matches('\r')), "{said}");
     assert!(old.contains('\r') || !new.contains('\r'), "{said}");
     let lone = |text: &str| text.replace("\r\n", "").contains(['\r', '\n']);

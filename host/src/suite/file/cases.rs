@@ -113,7 +113,7 @@ impl<'a> Reader<'a> {
                 }
             }
             let is_judged = |row: &&str| is_judged(case, row);
-            if !rows.is_empty() && !rows.iter().any(|row| is_judged(&row)) {
+            if !rows.is_empty() && !rows.iter().any(is_judged) {
                 self.problem(
                     &format!("/cases/{index}"),
                     "no row of the matrix judges the case, so that it cannot fail",
