@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Exit, Failure, Format, compiler_with, exit, read, say, say_json, settings, with_progress};
+use super::{
+    Exit, Failure, Format, Snapshots, compiler_with, exit, read, say, say_json, settings, with_progress,
+};
 use crate::author::bench::{BenchError, Question, Report, Times, bench};
 use crate::config::HostLimits;
 use crate::limits;
@@ -49,7 +51,7 @@ fn measure(arguments: &Arguments) -> Result<Exit, Failure> {
     let settings = settings(arguments.settings.as_deref())?;
     let questions = questions(&arguments.paths)?;
     // The cache is empty, because compilation is measured too.
-    let compiler = compiler_with(None, 1, Exit::NotLoaded)?;
+    let compiler = compiler_with(None, 1, Snapshots::None, Exit::NotLoaded)?;
     let report = with_progress("measuring", &[&module], || {
         bench(&compiler, &component, &settings, &questions, arguments.time)
     });

@@ -256,17 +256,35 @@ fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {
 /// Returns the compiler for verbs that run policies. Its cache is in the user's cache folder, so each
 /// component is compiled once. `exit` is the status of a failure.
 fn compiler(exit: Exit) -> Result<Compiler, Failure> {
-    let cache = Cache::user_folder().and_then(|folder| Cache::open(&folder, limits::CACHE.default).ok());
-    compiler_with(cache, 0, exit)
+    compiler_with(user_cache(), 0, Snapshots::None, exit)
+}
+
+/// Opens the cache in the user's cache folder. Returns None if there is none.
+fn user_cache() -> Option<Cache> {
+    Cache::user_folder().and_then(|folder| Cache::open(&folder, limits::CACHE.default).ok())
+}
+
+/// Whether policies start from snapshots of their configured state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Snapshots {
+    /// Only from those in the cache.
+    None,
+    /// The snapshots are taken while the policies already judge.
+    Taken,
 }
 
 /// Returns a compiler for a number of policies. Without `cache` it compiles into a temporary folder.
-fn compiler_with(cache: Option<Cache>, policies: usize, exit: Exit) -> Result<Compiler, Failure> {
+fn compiler_with(
+    cache: Option<Cache>,
+    policies: usize,
+    snapshots: Snapshots,
+    exit: Exit,
+) -> Result<Compiler, Failure> {
     let failed = |message: &dyn Display| Failure::new(exit, message);
     let engine = Engine::new(Purpose::Serve { policies }).map_err(|error| failed(&error))?;
     let cache = cache.map_or_else(|| Cache::temporary(limits::CACHE.default), Ok);
     let cache = cache.map_err(|error| failed(&format_args!("there is no folder to compile in: {error}")))?;
-    Compiler::new(engine, cache, Compiler::this_program(), false)
+    Compiler::new(engine, cache, Compiler::this_program(), snapshots == Snapshots::Taken)
         .map_err(|error| failed(&format_args!("policies cannot be compiled on this machine: {error}")))
 }
 

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
-use super::{Exit, Failure, OnePolicy, broken_config, compiler, exit, say, tell, with_progress};
+use super::{
+    Exit, Failure, OnePolicy, Snapshots, broken_config, compiler_with, exit, say, tell, user_cache,
+    with_progress,
+};
 use crate::author::reporters::{
     self, Detail, Entry, ReportError, Reporters, Target, Totals, Workflow, terminal_width,
 };
@@ -17,6 +20,9 @@ use crate::policy::Cache;
 use crate::serve::status::warnings;
 use crate::suite::{self, Suite, SuiteError};
 use crate::text;
+
+/// Number of cases from which on the policies start from snapshots.
+const MANY: usize = 500;
 
 /// Run suites of cases through the policies
 ///
@@ -158,7 +164,9 @@ fn judge(
     (started, mut totals): (Instant, Totals),
 ) -> Result<(Totals, LastRun), Failure> {
     let mut reporters = reporters(arguments)?;
-    let compiler = compiler(Exit::NotLoaded)?;
+    // A snapshot takes as long as a few hundred cases.
+    let snapshots = if plan.len() < MANY { Snapshots::None } else { Snapshots::Taken };
+    let compiler = compiler_with(user_cache(), 0, snapshots, Exit::NotLoaded)?;
     let run = with_progress("compiling", &["the policies under test"], || Run::new(&compiler, suites, plan));
     let run = run.map_err(|error| Failure::new(Exit::NotLoaded, error))?;
     tell_once(run.sets().flat_map(warnings));
