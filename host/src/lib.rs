@@ -48,7 +48,7 @@
 //! the message for an unknown key            config/schema_check.rs
 //! a kind of problem in the status           problem.rs
 //! the time in which a file settles          reload/watch/settling.rs
-//! the words for the gate's differences      reload/gate/differences.rs
+//! the words for the gate's differences      review/differences.rs
 //! a rollback                                reload/rollback.rs
 //! the folder of compiled code               policy/compile/cache.rs
 //! the trust in a client certificate         tls/client_certificates.rs

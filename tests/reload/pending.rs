@@ -6,10 +6,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use host::reload::gate::{Differences, Gate, Ruling};
+use host::reload::gate::{Gate, Ruling};
 use host::reload::history::PendingReason;
 use host::reload::watch::Watcher;
 use host::reload::{Command, PassCounts, Started};
+use host::review::differences::Differences;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

@@ -1,6 +1,7 @@
 //! Evaluation of every policy on every image of a review. Synchronous and total: whatever a policy does,
 //! there is a verdict.
 
+mod again;
 mod facts;
 pub mod dispatch;
 pub mod attempts;
@@ -10,6 +11,7 @@ pub mod turns;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+pub use self::again::evaluate_again;
 pub use self::facts::{FactKey, Facts};
 use crate::config::Mode;
 use crate::image::{self, Image};

@@ -7,7 +7,6 @@
 //! added from the decision log. Evaluations of the gate count neither in the metrics of a policy nor in its
 //! expected duration.
 
-mod differences;
 mod recent;
 
 use std::collections::{BTreeSet, HashMap};
@@ -16,15 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-pub use self::differences::{Differences, Example, Found};
 pub use self::recent::Recent;
-use crate::config::{self, Config, HostLimits, OnDifference};
-use crate::evaluate::{Facts, Options, evaluate};
+use crate::config::{self, Config, OnDifference};
+use crate::evaluate::{Options, evaluate_again};
 use crate::isolate;
 use crate::limits;
 use crate::policy::PolicySet;
-use crate::review::verdict::Verdict;
-use crate::review::{Refusal, Review, image_review};
+use crate::review::Review;
+use crate::review::differences::{Compared, Differences};
 use crate::suite::{self, SuiteError};
 use crate::telemetry::answered::ReviewId;
 use crate::telemetry::decision_log::{ReadLimits, Records};
@@ -239,7 +237,7 @@ fn logged(folder: &Path, most: usize) -> io::Result<Vec<(ReviewId, Arc<Review>)>
     let reviews = records.filter_map(|record| Some((record.id, Arc::new(record.review()?))));
     let mut bytes = 0;
     let within = reviews.take(most).take_while(|(_, review)| {
-        bytes += recent::bytes(review);
+        bytes += review.memory();
         bytes <= limits::RECENT_BYTES.size()
     });
     Ok(within.collect())
@@ -358,33 +356,19 @@ fn compare(
     }
     let mut differences = Differences::default();
     for (review, times) in distinct {
-        // Like the server, reject a review over a limit before any policy runs.
-        let judge =
-            |set: &PolicySet| match review.within(&set.limits).and_then(|()| fits(review, &set.limits)) {
-                Ok(()) => {
-                    let options = Options::of(set).at_latest(until);
-                    evaluate(set, review, &Facts::default(), &options).verdict
-                }
-                Err(refusal) => Verdict::refuse(&set.rules, &set.generation(), &refusal.to_string()),
-            };
+        let judge = |set: &PolicySet| {
+            let verdict = evaluate_again(set, review, &Options::of(set).at_latest(until));
+            Compared::of(&set.rules, &verdict)
+        };
         let (before, after) = (judge(current), judge(candidate));
         // A verdict that may have been cut short proves nothing.
         if Instant::now() >= until {
             differences.left_out += times;
             continue;
         }
-        differences.add(review, times, (&current.rules, &before), (&candidate.rules, &after));
+        differences.add(review, times, &before, &after, limits::EXAMPLES.size());
     }
     differences
-}
-
-/// Checks the size of a review's body against its limit. The original body is not kept, so its size is
-/// computed from the review.
-fn fits(review: &Review, limits: &HostLimits) -> Result<(), Refusal> {
-    match image_review::body_bytes(review) > limits.body {
-        true => Err(Refusal::Body(limits::BODY.says("", limits.body))),
-        false => Ok(()),
-    }
 }
 
 /// Runs `act` on a thread of lower priority.

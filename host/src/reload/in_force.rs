@@ -9,8 +9,8 @@ use crate::limits;
 use crate::policy::manifest::{Cause, Content, Publication};
 use crate::policy::{Compiler, Component, PolicySet, PolicyStore};
 use crate::problem::Problem;
-use crate::reload::gate::Differences;
 use crate::reload::history::{CandidateSummary, History, Record, Summary};
+use crate::review::differences::Differences;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::tls::{Material, TlsStore};
 

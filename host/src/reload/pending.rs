@@ -8,8 +8,9 @@ use crate::limits;
 use crate::policy::PolicySet;
 use crate::policy::manifest::Cause;
 use crate::problem::{Instead, Problem, Subject};
-use crate::reload::gate::{Differences, Gate, Ruling};
+use crate::reload::gate::{Gate, Ruling};
 use crate::reload::history::{CandidateSummary, PendingReason};
+use crate::review::differences::Differences;
 use crate::text;
 
 /// The result of the last pass that is not in force.

@@ -1,5 +1,6 @@
 //! The [`Review`] that policies judge, its wire form, and the verdict on it. Pure.
 
+pub mod differences;
 pub mod image_review;
 pub mod manifests;
 pub mod verdict;
@@ -19,7 +20,7 @@ use crate::limits;
 use crate::text;
 
 /// The apiserver's question: may these images run in this namespace?
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Review {
     /// The pod's namespace.
     pub namespace: String,
@@ -68,6 +69,18 @@ pub enum Refusal {
 }
 
 impl Review {
+    /// Returns the approximate memory use, in bytes.
+    pub fn memory(&self) -> usize {
+        let Review { namespace, annotations, images } = self;
+        let strings = annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+            + images.iter().map(String::len).sum::<usize>();
+        size_of::<Review>()
+            + namespace.len()
+            + strings
+            + size_of_val(annotations.as_slice())
+            + size_of_val(images.as_slice())
+    }
+
     /// Checks the review against the limits of a configuration, which may differ from the configuration at
     /// its arrival.
     ///

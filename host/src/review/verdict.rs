@@ -137,6 +137,11 @@ impl MalfunctionKind {
         use MalfunctionKind::*;
         [NotLoaded, Deadline, Budget, LeftOut, Memory, Result, Trap, Reported, Contract]
     };
+
+    /// Returns whether a lack of time is the reason.
+    pub fn is_lack_of_time(self) -> bool {
+        matches!(self, MalfunctionKind::Deadline | MalfunctionKind::Budget | MalfunctionKind::LeftOut)
+    }
 }
 
 impl Malfunction {

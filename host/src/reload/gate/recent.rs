@@ -40,7 +40,7 @@ impl Recent {
         if wanted == 0 || review.images.is_empty() {
             return;
         }
-        let bytes = bytes(review);
+        let bytes = review.memory();
         if bytes > limits::RECENT_BYTES.size() {
             return;
         }
@@ -66,7 +66,7 @@ impl Recent {
         let mut kept = self.kept.lock();
         let mut known: HashSet<ReviewId> = kept.reviews.iter().map(|(id, _)| *id).collect();
         for (id, review) in older.into_iter().filter(|(id, _)| known.insert(*id)) {
-            let bytes = kept.bytes + bytes(&review);
+            let bytes = kept.bytes + review.memory();
             if kept.reviews.len() >= wanted || bytes > limits::RECENT_BYTES.size() {
                 break;
             }
@@ -82,23 +82,11 @@ impl Kept {
         let mut gone = Vec::new();
         while self.reviews.len() > most || self.bytes > limits::RECENT_BYTES.size() {
             let Some((_, review)) = self.reviews.pop_front() else { break };
-            self.bytes -= bytes(&review);
+            self.bytes -= review.memory();
             gone.push(review);
         }
         gone
     }
-}
-
-/// Returns the approximate memory use of a review.
-pub(super) fn bytes(review: &Review) -> usize {
-    let Review { namespace, annotations, images } = review;
-    let strings = annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
-        + images.iter().map(String::len).sum::<usize>();
-    size_of::<Review>()
-        + namespace.len()
-        + strings
-        + size_of_val(annotations.as_slice())
-        + size_of_val(images.as_slice())
 }
 
 #[cfg(test)]

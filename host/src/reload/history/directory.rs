@@ -395,7 +395,7 @@ mod tests {
     use super::*;
     use crate::config::{HostLimits, PolicyName, Rules};
     use crate::policy::manifest::{Cause, Change, Content, PolicyContent, Publication, Version};
-    use crate::reload::gate::Differences;
+    use crate::review::differences::Differences;
 
     fn record(number: u64, components: &[&Component]) -> Record {
         let policies = components.iter().enumerate().map(|(index, component)| PolicyContent {

@@ -9,7 +9,7 @@ use crate::config::PolicyName;
 use crate::fs::FileError;
 use crate::limits;
 use crate::policy::manifest::{Change, Content, PolicyContent, Publication};
-use crate::reload::gate::Differences;
+use crate::review::differences::Differences;
 use crate::telemetry::timestamp;
 
 /// Reason why no generation can be read under a number.

@@ -90,6 +90,11 @@ impl Disposition {
         ]
     };
 
+    /// Returns the disposition with a name and a basis. Returns None if there is none.
+    pub fn named(name: &str, by: DecidedBy) -> Option<Disposition> {
+        Disposition::ALL.into_iter().find(|known| known.name() == name && known.decided_by() == by)
+    }
+
     /// Returns whether the pod may run.
     pub fn allows(self) -> bool {
         matches!(self, Disposition::Allowed(_) | Disposition::WouldDeny(_))
