@@ -28,7 +28,7 @@
 //! suite      config evaluate fs limits policy review text
 //! reload     config evaluate fs isolate limits policy problem review suite telemetry text tls
 //! serve      config evaluate fs isolate limits policy problem reload review telemetry text tls
-//! author     config fs isolate limits policy problem reload review suite text
+//! author     config evaluate fs isolate limits policy problem reload review suite telemetry text
 //! install    review text
 //! cli        author config evaluate install limits policy problem reload review serve suite text
 //! ```
@@ -57,6 +57,7 @@
 //! a metric                                  serve/metrics/table.rs
 //! the policies of the demo                  install/demo.rs
 //! the output of `host test`                 cli/test.rs
+//! the output of `host test --replay`        cli/test/replay.rs
 //! the lines of a failed case                suite/report.rs
 //! ```
 //!

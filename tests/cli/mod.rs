@@ -2,6 +2,7 @@
 
 pub(crate) mod cases;
 mod manifests;
+mod replay;
 mod reports;
 mod suites;
 mod terminal;

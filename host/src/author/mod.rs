@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod build;
+pub mod replay;
 pub mod reporters;
 pub mod test;
 pub mod update;

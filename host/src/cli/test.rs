@@ -1,5 +1,7 @@
 //! `host test`
 
+mod replay;
+
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -52,6 +54,13 @@ pub(super) struct Arguments {
     /// Show the cases that would run, and run none
     #[arg(long, help_heading = "Selection")]
     list: bool,
+    /// Judge the reviews of decision logs instead of cases, by the host.yaml in the current folder or by
+    /// other policies, and show those that are decided otherwise; LOG is a file, its folder, or `-` for
+    /// standard input
+    #[arg(long, value_name = "LOG", num_args = 1.., help_heading = "Selection", conflicts_with_all = [
+        "paths", "filters", "failed", "list", "fail_fast", "shuffle", "slowest",
+    ])]
+    replay: Vec<PathBuf>,
     /// End at the first case that fails
     #[arg(long, help_heading = "Run")]
     fail_fast: bool,
@@ -81,6 +90,9 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
+    if !arguments.replay.is_empty() {
+        return replay::run(&arguments);
+    }
     let started = Instant::now();
     if arguments.paths.is_empty() {
         arguments.paths.push(PathBuf::from("."));

@@ -349,6 +349,12 @@ limits! {
         EXAMPLES = count("examples", "examples of one kind of difference", 5)
             .fixed("people read them")
             .effect("the rest is counted");
+        REPLAY_EXAMPLES = count("replay-examples", "examples of a kind of `host test --replay -v`", 1000)
+            .fixed("people search them with other tools")
+            .effect("the rest is counted");
+        REPLAY_BATCH = bytes("replay-batch", "distinct reviews that `--replay` holds in memory", 16 * MI)
+            .fixed("most reviews take less than 1 KiB")
+            .effect("they are judged before more lines are read");
     }
 
     "A policy in a review":

@@ -8,6 +8,7 @@
 mod record;
 mod encode;
 mod files;
+mod lines;
 mod read;
 
 use std::collections::VecDeque;
@@ -18,6 +19,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::files::Files;
+pub use self::lines::{LogError, LogLine, LogLines, NoRecord};
 pub use self::read::{ReadLimits, Records};
 pub use self::record::{DecisionRecord, ImageRecord, LeftOut, PolicyRecord};
 use crate::config::DecisionLogConfig;

@@ -10,7 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::config::Mode;
 use crate::review::Review;
-use crate::review::verdict::{DecidedBy, ImageVerdict, Malfunction, MalfunctionKind, Outcome, Said};
+use crate::review::differences::Compared;
+use crate::review::verdict::{
+    DecidedBy, Disposition, ImageVerdict, Malfunction, MalfunctionKind, Outcome, Said,
+};
 use crate::telemetry::answered::{AnsweredReview, ReviewId};
 use crate::telemetry::timestamp;
 
@@ -145,6 +148,29 @@ impl<'a> DecisionRecord<'a> {
             namespace: self.namespace.clone().into_owned(),
             annotations,
             images,
+        })
+    }
+}
+
+impl DecisionRecord<'_> {
+    /// Returns the result, to be compared with another result of the same review. Returns None if this
+    /// version of the host does not know the verdict.
+    pub fn result(&self) -> Option<Compared> {
+        let disposition = Disposition::named(&self.verdict, self.decided_by)?;
+        let lacked_time = |image: &ImageRecord<'_>| {
+            let mut malfunctions = image.decisions.iter().filter_map(|policy| policy.malfunction);
+            image.decided_by == DecidedBy::Limit || malfunctions.any(MalfunctionKind::is_lack_of_time)
+        };
+        Some(Compared {
+            disposition,
+            mode: match disposition {
+                Disposition::Allowed(_) => None,
+                Disposition::Denied(_) | Disposition::Refused => Some(Mode::Enforce),
+                Disposition::WouldDeny(_) => Some(Mode::Audit),
+            },
+            reason: self.reason.clone().into_owned(),
+            annotations: None,
+            was_late: self.images.iter().any(lacked_time),
         })
     }
 }
