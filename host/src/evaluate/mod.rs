@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 pub use self::again::evaluate_again;
-pub use self::facts::{FactKey, Facts};
+pub use self::facts::{FactKey, Facts, FactsError};
 use crate::config::Mode;
 use crate::image::{self, Image};
 use crate::limits;

@@ -94,6 +94,8 @@ pub enum Check {
     Verdict {
         /// The review, or the reason for which the server denies it before any policy runs.
         review: Result<Review, Refusal>,
+        /// The facts of the review.
+        facts: Facts,
         /// The policies that take part. None: all under test.
         only: Option<Vec<PolicyName>>,
         /// The expectation.
@@ -124,7 +126,7 @@ impl Case {
     /// `until` fails. A case without a review has nothing to evaluate, and fails.
     pub fn run_until(&self, set: &PolicySet, until: Instant) -> CaseReport {
         let began = Instant::now();
-        let Check::Verdict { review, expect, only, .. } = &self.check else {
+        let Check::Verdict { review, facts, expect, only, .. } = &self.check else {
             let why = "it has no review".to_owned();
             return self.report(vec![Failed::NotRun(why)], None, began.elapsed());
         };
@@ -133,7 +135,7 @@ impl Case {
         let judge = |instances| match review {
             Ok(review) => {
                 let options = Options { instances, ..Options::of(set).at_latest(until) };
-                evaluate(set, review, &Facts::default(), &options).verdict
+                evaluate(set, review, facts, &options).verdict
             }
             Err(refusal) => Verdict::refuse(&set.rules, &set.generation(), &refusal.to_string()),
         };

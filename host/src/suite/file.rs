@@ -1,6 +1,7 @@
 //! The suite file as written. The doc comments are the descriptions in its JSON Schema.
 
 mod cases;
+mod facts;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -52,6 +53,11 @@ pub(super) struct SuiteYaml {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]
     pub(super) annotations: BTreeMap<String, Value>,
+    /// Facts of the cases that have none, which stand in for the world outside: a map, or the path of its
+    /// file.
+    #[serde(default)]
+    #[schemars(schema_with = "facts_schema")]
+    pub(super) facts: Option<Value>,
     /// Rows of settings. Every case is judged once for each row.
     #[serde(default)]
     pub(super) matrix: Vec<Row>,
@@ -99,6 +105,10 @@ pub(super) struct CaseYaml {
     /// The object of a review with several objects, as `KIND/NAME`.
     #[serde(default)]
     pub(super) object: Option<String>,
+    /// Facts of the case, in place of those of the suite: a map, or the path of its file.
+    #[serde(default)]
+    #[schemars(schema_with = "facts_schema")]
+    pub(super) facts: Option<Value>,
     /// Names of the policies that take part. Absent: all under test.
     #[serde(default)]
     pub(super) policies: Option<Vec<String>>,
@@ -213,6 +223,14 @@ fn images(_: &mut SchemaGenerator) -> Schema {
 fn review(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "description": "The review: a manifest as of `host review -f`, or the path of its file.",
+        "type": ["string", "object"]
+    })
+}
+
+fn facts_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "Facts, which stand in for the world outside: a map, or the path of its file. This \
+            version knows no facts, so that the map is empty.",
         "type": ["string", "object"]
     })
 }

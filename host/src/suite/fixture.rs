@@ -12,6 +12,7 @@ use super::expect::Expect;
 use crate::config::ConfigError;
 use crate::config::HostLimits;
 use crate::config::yaml::{self, Location};
+use crate::evaluate::Facts;
 use crate::fs::{self, FileError};
 use crate::limits;
 use crate::review::{Refusal, Review, ReviewError, image_review};
@@ -113,6 +114,7 @@ impl Case {
             subject: 0,
             check: Check::Verdict {
                 review,
+                facts: Facts::default(),
                 only: None,
                 expect: Expect::of_status(allowed, reason, audit_annotations),
                 pointer: "/status".to_owned(),

@@ -196,8 +196,9 @@ impl SuiteFile {
 
     /// Returns the files that the suite names.
     fn names(&self) -> Vec<PathBuf> {
-        let reviews = self.yaml.cases.iter().filter_map(|case| case.review.as_ref()?.as_str());
-        reviews.chain(self.yaml.host.as_deref()).map(|file| beside(&self.path, file)).collect()
+        let cases = self.yaml.cases.iter().flat_map(|case| [&case.review, &case.facts]);
+        let files = cases.chain([&self.yaml.facts]).filter_map(|file| file.as_ref()?.as_str());
+        files.chain(self.yaml.host.as_deref()).map(|file| beside(&self.path, file)).collect()
     }
 
     /// Reads the cases. `near` is the configuration for a suite that names no policies.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{CaseYaml, Row, SuiteYaml};
+use super::{CaseYaml, Row, SuiteYaml, facts};
 use crate::config::yaml::{Document, Problem, Span, quote};
 use crate::config::{Config, HostLimits, Mode, Overlay, PolicyName, list, pointer, suggestion};
+use crate::evaluate::Facts;
 use crate::review::manifests::Manifest;
 use crate::review::{Refusal, Review};
 use crate::suite::case::{Case, CaseId, Check, Place};
@@ -32,6 +33,8 @@ pub(in crate::suite) struct Reader<'a> {
     under_test: &'a UnderTest,
     /// The configuration, to which settings of rows and cases are added. None: the caller brings a set.
     config: Option<&'a Config>,
+    /// The facts of cases that have none.
+    facts: Facts,
     subjects: Vec<Subject>,
     cases: Vec<Case>,
     problems: Vec<Problem>,
@@ -56,6 +59,7 @@ impl<'a> Reader<'a> {
             document,
             under_test,
             config,
+            facts: Facts::default(),
             subjects: Vec::new(),
             cases: Vec::new(),
             problems: Vec::new(),
@@ -71,6 +75,9 @@ impl<'a> Reader<'a> {
         suite: &SuiteYaml,
     ) -> Result<(Vec<Subject>, Vec<Case>), Vec<Problem>> {
         self.check_names(suite);
+        if let Some(facts) = &suite.facts {
+            self.facts = self.facts(facts, "/facts").unwrap_or_default();
+        }
         match suite.matrix.as_slice() {
             [] => self.row(suite, None),
             rows => {
@@ -193,6 +200,10 @@ impl<'a> Reader<'a> {
             return self.check_refused(case, refused, at);
         }
         let only = self.only(case, at);
+        let facts = match &case.facts {
+            Some(facts) => self.facts(facts, &format!("{at}/facts")),
+            None => Some(self.facts.clone()),
+        };
         let review = self.review(suite, case, at)?;
         let mut images = review.as_ref().map(|review| review.images.clone()).unwrap_or_default();
         let mut distinct = std::collections::HashSet::new();
@@ -219,7 +230,7 @@ impl<'a> Reader<'a> {
         };
         let pointer = format!("{at}/{}", if in_images { "images" } else { "expect" });
         match read {
-            Ok(expect) => Some(Check::Verdict { review, only, expect, pointer }),
+            Ok(expect) => Some(Check::Verdict { review, facts: facts?, only, expect, pointer }),
             Err(problems) => {
                 self.problems.extend(problems);
                 None
@@ -237,6 +248,7 @@ impl<'a> Reader<'a> {
             ("expect", case.expect.is_some()),
             ("images", case.images.is_some()),
             ("review", case.review.is_some()),
+            ("facts", case.facts.is_some()),
         ];
         for (key, _) in others.iter().filter(|(_, is_there)| *is_there) {
             let message = "`refused` is about settings alone: no review is judged";
@@ -255,6 +267,10 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    fn facts(&mut self, value: &Value, at: &str) -> Option<Facts> {
+        facts::read(self.path, &self.document, at, value).map_err(|found| self.problems.extend(found)).ok()
     }
 
     /// Returns the policies that take part in a case. None: all.
