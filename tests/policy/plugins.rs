@@ -1,5 +1,5 @@
-//! The policies as components: their suites, and whether `plugins/dist` is the output of `plugins/build` on
-//! the sources.
+//! The policies as components: their suites, which cover all settings, and whether `plugins/dist` is the output
+//! of `plugins/build` on the sources.
 //!
 //! The suites name their modules in `plugins/dist`. With `POLICIES_DIR=DIR` they run against the components
 //! in DIR instead, for instance freshly built ones:
@@ -32,7 +32,7 @@ fn manifest(dist: &Path) -> Value {
 }
 
 #[test]
-fn suites_pass() {
+fn suites_pass_and_cover_the_settings() {
     let dist = root().join(std::env::var_os("POLICIES_DIR").unwrap_or("plugins/dist".into()));
     let dist = dist.canonicalize().unwrap_or_else(|error| panic!("POLICIES_DIR {}: {error}", dist.display()));
     // Copied, so that the `../../../dist` of a suite is the requested folder.
@@ -46,7 +46,7 @@ fn suites_pass() {
         suites.push(Path::new(folder.file_name().unwrap()).join("suite"));
     }
     let output = Command::new(env!("CARGO_BIN_EXE_host"))
-        .arg("test")
+        .args(["test", "--coverage=require", "--quiet"])
         .args(&suites)
         .current_dir(temporary.path())
         .output()

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod build;
 pub mod replay;
+pub mod coverage;
 pub mod reporters;
 pub mod test;
 pub mod update;

@@ -3,6 +3,7 @@
 //! Each result becomes an [`Entry`], which every reporter renders. A reporter writes to standard output as
 //! results arrive, or to a file, which is replaced as a whole at the end.
 
+mod coverage;
 mod entry;
 mod github;
 mod human;

@@ -25,19 +25,19 @@ use crate::suite::{Case, CaseReport, Check, ExpectError, ExpectRefused, Failed, 
 /// Number of reports that may wait for the report of an earlier case.
 const WINDOW: usize = 1024;
 /// Time limit of a load. Compiling has its own limit, which is shorter.
-const LOADING: Duration = Duration::from_secs(3600);
+pub(super) const LOADING: Duration = Duration::from_secs(3600);
 
 /// A policy under test that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct NotLoaded(Vec<Problem>);
+pub struct NotLoaded(pub(super) Vec<Problem>);
 
 /// The suites of a run, with the policies under test.
 pub struct Run<'a> {
-    compiler: &'a Compiler,
-    suites: &'a [Suite],
+    pub(super) compiler: &'a Compiler,
+    pub(super) suites: &'a [Suite],
     /// The loaded policies of each suite, by subject. None: no selected case needs them before it runs.
-    sets: Vec<Vec<Option<Arc<PolicySet>>>>,
+    pub(super) sets: Vec<Vec<Option<Arc<PolicySet>>>>,
 }
 
 /// A case of a plan: the indices of its suite and of the case in it.
@@ -195,7 +195,7 @@ impl<'a> Run<'a> {
 }
 
 /// Loads the policies of a configuration.
-fn load(compiler: &Compiler, config: &Config) -> Result<PolicySet, Vec<Problem>> {
+pub(super) fn load(compiler: &Compiler, config: &Config) -> Result<PolicySet, Vec<Problem>> {
     let candidate = assemble(compiler, config, Fallback::None, &mut Default::default());
     let candidate = candidate.map_err(|problem| vec![problem])?;
     if candidate.problems.is_empty() { Ok(candidate.set) } else { Err(candidate.problems) }

@@ -13,6 +13,7 @@ use super::{
     Exit, Failure, OnePolicy, Snapshots, broken_config, compiler_with, exit, say, tell, user_cache,
     with_progress,
 };
+use crate::author::coverage::{CoverageError, coverage};
 use crate::author::reporters::{
     self, Detail, Entry, ReportError, Reporters, Target, Totals, Workflow, terminal_width,
 };
@@ -20,6 +21,7 @@ use crate::author::test::{Filter, LastRun, Position, Run, Seed, Selection};
 use crate::config::Config;
 use crate::policy::Cache;
 use crate::serve::status::warnings;
+use crate::suite::coverage::{Coverage, Met};
 use crate::suite::{self, Suite, SuiteError};
 use crate::text;
 
@@ -70,6 +72,18 @@ pub(super) struct Arguments {
     /// Judge the cases in an order by chance, which SEED repeats
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, help_heading = "Run")]
     shuffle: Option<Option<Seed>>,
+    /// Show what no case covers: decisions, and entries of the settings that no case depends on. With
+    /// `=require` each gap makes the exit status 1
+    #[arg(
+        long,
+        value_name = "MODE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "show",
+        conflicts_with_all = ["filters", "failed", "list"],
+        help_heading = "Run"
+    )]
+    coverage: Option<CoverageMode>,
     /// Form of the results: human, json, junit, tap or github, on standard output or in FILE; several are
     /// possible, one of them on standard output
     #[arg(long = "format", value_name = "FORM[=FILE]", help_heading = "Output")]
@@ -83,6 +97,15 @@ pub(super) struct Arguments {
     /// Show the N slowest cases
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Output")]
     slowest: usize,
+}
+
+/// The effect of a gap in the coverage.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum CoverageMode {
+    /// Gaps are shown
+    Show,
+    /// Gaps fail the run
+    Require,
 }
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
@@ -120,7 +143,9 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
         // A cache that cannot be written costs `--failed` alone.
         let _ = last.write(folder);
     }
-    Ok(if totals.failed == 0 { Exit::Yes } else { Exit::No })
+    let gaps = totals.coverage.as_ref().map_or(0, Coverage::missing);
+    let is_covered = gaps == 0 || arguments.coverage != Some(CoverageMode::Require);
+    Ok(if totals.failed == 0 && is_covered { Exit::Yes } else { Exit::No })
 }
 
 /// Reads the suites that the arguments name.
@@ -184,9 +209,11 @@ fn judge(
     tell_once(run.sets().flat_map(warnings));
     let jobs = arguments.jobs.map_or_else(processors, NonZeroUsize::get);
     let command = command(arguments);
+    let mut met = Met::default();
     let mut result = Ok(());
     run.run(plan, jobs, |suite, report| {
         last.add(suite, &report);
+        met.add(&report);
         if report.passed() {
             totals.passed += 1;
         } else {
@@ -203,6 +230,13 @@ fn judge(
         let Some(case) = suites.get(*suite).and_then(|suite| suite.cases.get(*case)) else { continue };
         totals.skipped += 1;
         reporters.case(&Entry::skipped(&case.id, &case.place, &command)).map_err(not_written)?;
+    }
+    if arguments.coverage.is_some() {
+        totals.coverage = Some(match totals.failed {
+            0 => with_progress("changing", &["settings"], || coverage(&run, &met, jobs))
+                .map_err(not_measured)?,
+            _ => Coverage::NotMeasured,
+        });
     }
     totals.took = started.elapsed();
     reporters.finish(&totals).map_err(not_written)?;
@@ -223,6 +257,13 @@ fn reporters(arguments: &Arguments) -> Result<Reporters<'static>, Failure> {
         github: Workflow::of_environment(),
     };
     Reporters::new(&arguments.formats, &options, anstream::stdout()).map_err(not_written)
+}
+
+fn not_measured(error: CoverageError) -> Failure {
+    match error {
+        CoverageError::Settings(error) => Failure::broken(error),
+        CoverageError::NotLoaded(error) => Failure::new(Exit::NotLoaded, error),
+    }
 }
 
 fn not_written(error: ReportError) -> Failure {

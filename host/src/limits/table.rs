@@ -346,6 +346,14 @@ limits! {
         EXPRESSION_SIZE = bytes("expression-size", "a regular expression of an expectation, compiled", MI)
             .fixed("the time of a match grows with it; repetitions such as `\\w{1000}` make it large")
             .message("it needs more than {limit} bytes when compiled: shorten its repetitions");
+        COVERAGE_SETTINGS = count(
+            "coverage-settings",
+            "entries of the settings under one configuration that `host test --coverage` changes",
+            4096,
+        )
+            .fixed("each is configured a few times, and the cases run again")
+            .message("the settings have {found} entries, of which only {limit} were changed: test long lists in \
+                      a suite of their own");
         EXAMPLES = count("examples", "examples of one kind of difference", 5)
             .fixed("people read them")
             .effect("the rest is counted");

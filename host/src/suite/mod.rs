@@ -5,6 +5,7 @@
 //! `host.yaml` above.
 
 mod case;
+pub mod coverage;
 mod expect;
 mod file;
 mod find;
@@ -20,7 +21,7 @@ pub use self::expect::{Edit, Expect, Known, Part, Unmet};
 pub use self::file::{KIND, schema};
 pub use self::find::{Found, find, folders};
 pub use self::fixture::FixtureError;
-pub use self::read::{cases_for, read, reviews};
+pub use self::read::{cases_for, read, reviews, with_settings_files};
 pub use self::refused::{ExpectError, ExpectRefused};
 pub use self::report::{CaseReport, Failed};
 use crate::config::{Config, ConfigError};

@@ -241,6 +241,16 @@ impl SuiteFile {
     }
 }
 
+/// Returns a configuration with the settings in separate files added.
+///
+/// # Errors
+/// Returns an error if a file cannot be read, or does not fit its policy.
+pub fn with_settings_files(config: &Config) -> Result<Config, SuiteError> {
+    let mut config = config.clone();
+    add_settings_files(&mut config)?;
+    Ok(config)
+}
+
 /// Adds the settings in separate files, so that rows and cases can be merged over them.
 fn add_settings_files(config: &mut Config) -> Result<(), SuiteError> {
     let whole = config.clone();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::folder;
 use crate::review::verdict::Verdict;
+use crate::suite::coverage::Coverage;
 use crate::suite::{CaseId, CaseReport, Failed, Place};
 use crate::text;
 
@@ -237,6 +238,8 @@ pub struct Totals {
     pub took: Duration,
     /// Seed of the order in which cases ran.
     pub seed: Option<u64>,
+    /// Coverage of the policies, if it is wanted.
+    pub coverage: Option<Coverage>,
 }
 
 /// The number of cases of each result.

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use super::coverage;
 use super::entry::{CaseResult, Counts, Difference, Entry, Group, Groups, Totals};
 use super::style::{BAD, BOLD, DIM, GOOD, LEFT_OUT, Line, PLAIN, difference, marked};
 use super::{Detail, ReportError, Reporter};
@@ -155,7 +156,7 @@ pub(super) fn duration(took: Duration) -> String {
 
 /// Returns the last line: the number of cases of each result, and the time.
 pub(super) fn summary(totals: &Totals) -> Line {
-    let Totals { passed, failed, skipped, filtered, took, seed } = totals;
+    let Totals { passed, failed, skipped, filtered, took, seed, .. } = totals;
     let style = |count: usize, style| if count > 0 { style } else { PLAIN };
     let mut line = Line::default()
         .with(style(*passed, GOOD), format!("{passed} passed"))
@@ -200,6 +201,9 @@ impl Reporter for Human {
                 };
                 let head = Line::default().with(BOLD, "slowest");
                 blocks.push(self.render(std::iter::once(head).chain(self.slow.iter().map(line))));
+            }
+            if let Some(coverage) = &totals.coverage {
+                blocks.push(self.render(coverage::lines(coverage, self.detail)));
             }
             blocks.push(self.render([summary(totals)]));
             for block in blocks {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::coverage;
 use super::entry::{Counts, Difference, Entry, Group, Groups, Totals};
 use super::{ReportError, Reporter};
 use crate::review::VerdictDocument;
@@ -102,6 +103,7 @@ impl Reporter for Json {
             "filtered": totals.filtered,
             "seconds": totals.took.as_secs_f64(),
             "seed": totals.seed,
+            "coverage": totals.coverage.as_ref().map(coverage::document),
             "suites": suites.into_iter().map(suite).collect::<Vec<_>>(),
         });
         writeln!(output, "{document:#}").map_err(ReportError::StandardOutput)

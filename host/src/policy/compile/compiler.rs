@@ -154,7 +154,7 @@ impl Compiler {
     ) -> Vec<Result<Arc<Policy>, LoadError>> {
         let batch: Batch =
             wanted.iter().map(|wanted| (wanted.component.digest.clone(), OnceLock::new())).collect();
-        let load = |wanted: &LoadRequest<'_>| self.load_of(&batch, wanted, until);
+        let load = |wanted: &LoadRequest<'_>| self.load_of(&batch, wanted, self.snapshots, until);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(wanted.len());
         if threads < 2 {
             return wanted.iter().map(load).collect();
@@ -194,13 +194,23 @@ impl Compiler {
         until: Instant,
     ) -> Result<Arc<Policy>, LoadError> {
         let grants = &Grants::default();
-        self.load_of(&Batch::new(), &LoadRequest { component, settings, limits, grants }, until)
+        let wanted = LoadRequest { component, settings, limits, grants };
+        self.load_of(&Batch::new(), &wanted, self.snapshots, until)
+    }
+
+    /// Loads a policy as [`Compiler::load`] does, and takes no snapshot: for a policy that judges few reviews.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Compiler::load`].
+    pub fn load_briefly(&self, wanted: &LoadRequest<'_>, until: Instant) -> Result<Arc<Policy>, LoadError> {
+        self.load_of(&Batch::new(), wanted, false, until)
     }
 
     fn load_of(
         &self,
         batch: &Batch,
         wanted: &LoadRequest<'_>,
+        snapshots: bool,
         until: Instant,
     ) -> Result<Arc<Policy>, LoadError> {
         let (shared, LoadRequest { component, settings, limits, grants }) = (&self.shared, *wanted);
@@ -233,7 +243,7 @@ impl Compiler {
             Some((Configured { impossible: Some(why), .. }, _)) => {
                 policy.decide_snapshot(Err(SnapshotError::Impossible(why)));
             }
-            _ if self.snapshots => shared.take_later(&policy, component),
+            _ if snapshots => shared.take_later(&policy, component),
             _ => {}
         }
         Ok(policy)
