@@ -59,6 +59,7 @@
 //! the output of `host test`                 cli/test.rs
 //! the output of `host test --replay`        cli/test/replay.rs
 //! the lines of a failed case                suite/report.rs
+//! a change of settings for coverage         suite/coverage/change.rs
 //! ```
 //!
 //! Invariants, each held by tests:

@@ -1,5 +1,5 @@
-//! The policies as components: their suites, which cover all settings, and whether `plugins/dist` is the output
-//! of `plugins/build` on the sources.
+//! The policies as components: their suites, which cover all settings, and whether `plugins/dist` is the
+//! output of `plugins/build` on the sources.
 //!
 //! The suites name their modules in `plugins/dist`. With `POLICIES_DIR=DIR` they run against the components
 //! in DIR instead, for instance freshly built ones:

@@ -1,4 +1,5 @@
-//! Coverage of suites: the decisions that cases met, and the entries of settings that no case depends on. Pure.
+//! Coverage of suites: the decisions that cases met, and the entries of settings that no case depends on.
+//! Pure.
 //!
 //! An entry of settings is a key of a map, an item of a list, or a value. Each has changes: the settings
 //! without the entry, and with another value. An entry is needed if a case fails after one of its changes, or
