@@ -225,4 +225,24 @@ mod tests {
             assert_eq!((coverage.summary().as_str(), coverage.missing.first()), (summary, expected.as_ref()));
         }
     }
+
+    #[test]
+    fn decisions_of_changed_settings_are_told_once_and_are_no_gap() {
+        let deny = answers(&[("deny", "b")], true);
+        let allow = answers(&[("allow", "a")], false);
+        let mut coverage = PolicyCoverage::of("p", [&deny, &allow].into_iter());
+        let seen = answers(&[("deny", "b"), ("deny", "other"), ("abstain", "c")], false).all;
+        coverage.add_setting(None, seen.clone());
+        let gap = Missing::Setting { place: "settings/a".to_owned(), value: Some("x\u{1b}".into()) };
+        coverage.add_setting(Some(gap), seen);
+        assert_eq!(coverage.summary(), "allow 1, deny 1; 1 of 2 settings needed");
+        let others = coverage.others();
+        assert_eq!(others.as_deref(), Some("with changed settings alone: abstain c, deny other"));
+        let told: Vec<_> = coverage.missing.iter().map(Missing::to_string).collect();
+        assert_eq!(told, ["settings/a \"x\\u001b\": no case depends on it"]);
+        let of = |untried| ConfigCoverage { file: String::new(), policies: vec![coverage.clone()], untried };
+        assert_eq!(Coverage::Of(vec![of(0), of(2)]).missing(), 4);
+        assert_eq!(Coverage::NotMeasured.missing(), 0);
+        assert_eq!((of(0).over_limit(), of(2).over_limit().is_some()), (None, true));
+    }
 }
