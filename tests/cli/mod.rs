@@ -6,3 +6,4 @@ mod replay;
 mod reports;
 mod suites;
 mod terminal;
+mod updates;

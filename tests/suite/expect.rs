@@ -7,7 +7,7 @@ use host::suite::{Expect, Known};
 /// Returns the messages about an expectation of a review's reason.
 fn problems(reason: &str) -> Vec<String> {
     let document = Document::parse(format!("reason: {reason}").as_bytes()).unwrap();
-    let known = Known { images: &[], policies: &[], mode: Mode::Enforce };
+    let known = Known { images: &[], policies: &[], mode: Mode::Enforce, is_update: false };
     let problems = Expect::read(&document, "", &known).err().unwrap_or_default();
     problems.into_iter().map(|problem| problem.to_string()).collect()
 }

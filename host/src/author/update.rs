@@ -1,4 +1,7 @@
 //! Changes of a file that its author wrote: all of them or none, and only if nobody else changed the file.
+//! `cases` has the changes that make cases pass.
+
+mod cases;
 
 use std::fs::{self, Metadata};
 use std::io::{self, Write};
@@ -8,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 use similar::{ChangeTag, TextDiff};
 
+pub use self::cases::{FileUpdate, add_rows, update};
 use crate::config::yaml::edit::{Change, EditError, edited};
 use crate::text;
 

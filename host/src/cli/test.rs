@@ -1,6 +1,7 @@
 //! `host test`
 
 mod replay;
+mod update;
 
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
@@ -19,7 +20,7 @@ use crate::author::reporters::{
 };
 use crate::author::test::{Filter, LastRun, Position, Run, Seed, Selection};
 use crate::config::Config;
-use crate::policy::Cache;
+use crate::policy::{Cache, Compiler};
 use crate::serve::status::warnings;
 use crate::suite::coverage::{Coverage, Met};
 use crate::suite::{self, Suite, SuiteError};
@@ -66,6 +67,12 @@ pub(super) struct Arguments {
     /// End at the first case that fails
     #[arg(long, help_heading = "Run")]
     fail_fast: bool,
+    /// Write what came out where a case fails or expects nothing, and show the changed lines
+    ///
+    /// All rows of a case are judged, since they share one expectation. A case is updated whole or not at all.
+    /// Exit status 1: a case still fails.
+    #[arg(long, conflicts_with_all = ["list", "fail_fast"], help_heading = "Run")]
+    update: bool,
     /// Cases judged at once [default: the number of processors]
     #[arg(short, long, value_name = "N", help_heading = "Run")]
     jobs: Option<NonZeroUsize>,
@@ -126,9 +133,12 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
     let seed = arguments.shuffle.map(|seed| seed.unwrap_or_else(chance));
     let failed = arguments.failed.then(|| last.clone());
     let selection = Selection { filters: arguments.filters.clone(), failed, shuffle: seed };
-    let plan = selection.plan(&suites);
+    let mut plan = selection.plan(&suites);
     if plan.is_empty() {
         return Err(Failure::new(Exit::Nothing, nothing(&arguments, &suites)));
+    }
+    if arguments.update {
+        update::prepare(&arguments, &suites, &mut plan)?;
     }
     if arguments.list {
         for case in plan.iter().filter_map(|(suite, case)| suites.get(*suite)?.cases.get(*case)) {
@@ -138,6 +148,7 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
     }
     let all: usize = suites.iter().map(|suite| suite.cases.len()).sum();
     let totals = Totals { filtered: all - plan.len(), seed: seed.map(|seed| seed.0), ..Totals::default() };
+    let judge = if arguments.update { update::judge } else { judge };
     let (totals, last) = judge(&arguments, &suites, &plan, last, (started, totals))?;
     if let Some(folder) = &cache {
         // A cache that cannot be written costs `--failed` alone.
@@ -155,10 +166,11 @@ fn suites(arguments: &Arguments) -> Result<Vec<Suite>, Failure> {
         None => arguments.policy.config()?,
     };
     let found = suite::find(&arguments.paths, given.is_some()).map_err(Failure::broken)?;
+    let read = if arguments.update { suite::read_to_update } else { suite::read };
     let mut suites = Vec::new();
     let mut errors = Vec::new();
     for found in &found {
-        match suite::read(found, given.as_ref()) {
+        match read(found, given.as_ref()) {
             Ok(read) => suites.extend(read),
             Err(broken) => errors.extend(broken),
         }
@@ -201,13 +213,9 @@ fn judge(
     (started, mut totals): (Instant, Totals),
 ) -> Result<(Totals, LastRun), Failure> {
     let mut reporters = reporters(arguments)?;
-    // A snapshot takes as long as a few hundred cases.
-    let snapshots = if plan.len() < MANY { Snapshots::None } else { Snapshots::Taken };
-    let compiler = compiler_with(user_cache(), 0, snapshots, Exit::NotLoaded)?;
-    let run = with_progress("compiling", &["the policies under test"], || Run::new(&compiler, suites, plan));
-    let run = run.map_err(|error| Failure::new(Exit::NotLoaded, error))?;
-    tell_once(run.sets().flat_map(warnings));
-    let jobs = arguments.jobs.map_or_else(processors, NonZeroUsize::get);
+    let compiler = compiler(plan)?;
+    let run = load(&compiler, suites, plan)?;
+    let jobs = jobs(arguments);
     let command = command(arguments);
     let mut met = Met::default();
     let mut result = Ok(());
@@ -241,6 +249,25 @@ fn judge(
     totals.took = started.elapsed();
     reporters.finish(&totals).map_err(not_written)?;
     Ok((totals, last))
+}
+
+/// Returns the compiler for the policies of a plan.
+fn compiler(plan: &[Position]) -> Result<Compiler, Failure> {
+    // A snapshot takes as long as a few hundred cases.
+    let snapshots = if plan.len() < MANY { Snapshots::None } else { Snapshots::Taken };
+    compiler_with(user_cache(), 0, snapshots, Exit::NotLoaded)
+}
+
+/// Loads the policies of a run, and writes their warnings.
+fn load<'a>(compiler: &'a Compiler, suites: &'a [Suite], plan: &[Position]) -> Result<Run<'a>, Failure> {
+    let run = with_progress("compiling", &["the policies under test"], || Run::new(compiler, suites, plan));
+    let run = run.map_err(|error| Failure::new(Exit::NotLoaded, error))?;
+    tell_once(run.sets().flat_map(warnings));
+    Ok(run)
+}
+
+fn jobs(arguments: &Arguments) -> usize {
+    arguments.jobs.map_or_else(processors, NonZeroUsize::get)
 }
 
 fn reporters(arguments: &Arguments) -> Result<Reporters<'static>, Failure> {

@@ -2,8 +2,10 @@
 //!
 //! An expectation of a review, of one of its images, or of a policy's decision on an image is an outcome
 //! (`allow`), or a map with an outcome and texts (`{ deny: CODE, reason: TEXT }`). `read` has the grammar,
-//! `texts` the texts, and `unmet` the comparison with a verdict.
+//! `texts` the texts, `unmet` the comparison with a verdict, and `blank`
+//! the expectations that `--update` adds.
 
+mod blank;
 mod read;
 mod texts;
 mod unmet;
@@ -11,9 +13,11 @@ mod unmet;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use self::blank::Blank;
 pub(super) use self::texts::{TextReader, Texts};
+use crate::config::yaml::edit::Change;
 use crate::config::yaml::{self, Document};
 use crate::config::{Mode, PolicyName, pointer};
 use crate::limits;
@@ -39,6 +43,8 @@ pub struct Known<'a> {
     pub policies: &'a [PolicyName],
     /// The mode of the whole host. In mode `audit` a review with a denied image is allowed.
     pub mode: Mode,
+    /// Whether an empty value is a place for an expectation, and no error.
+    pub is_update: bool,
 }
 
 /// One part of an expectation.
@@ -61,6 +67,7 @@ struct Subject {
 enum Wanted {
     Outcome(WantedOutcome),
     Texts(Part, Texts),
+    Blank(Blank),
 }
 
 /// An expected outcome.
@@ -187,7 +194,7 @@ pub struct Unmet {
     /// The JSON Pointer of the expectation in its file. None if it is part of no file.
     pub pointer: Option<String>,
     /// A change of the file after which the verdict meets the expectation. None where no single one is clear.
-    pub edit: Option<Edit>,
+    pub edit: Option<Change>,
 }
 
 /// A part of a verdict, of an image's verdict, or of a policy's decision.
@@ -218,27 +225,6 @@ impl fmt::Display for Part {
             Part::Log => f.write_str("log"),
         }
     }
-}
-
-/// A change of an expectation in its file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Edit {
-    /// Replaces the value at a JSON Pointer.
-    Value {
-        /// The pointer.
-        pointer: String,
-        /// The new value: a scalar, a list of texts, or a map of one text.
-        value: Value,
-    },
-    /// Renames the key at the end of a JSON Pointer, and replaces its value.
-    Key {
-        /// The pointer, with the old key.
-        pointer: String,
-        /// The new key.
-        key: String,
-        /// The new value: a code, a kind, or null.
-        value: Value,
-    },
 }
 
 impl fmt::Display for Unmet {

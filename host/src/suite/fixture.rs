@@ -92,22 +92,33 @@ impl Case {
     /// # Errors
     /// Returns an error if the file cannot be read, is no ImageReview, or has no expected `status`.
     pub fn read(path: &Path, limits: &HostLimits) -> Result<Case, SuiteError> {
-        Case::of_fixture(path, &bytes(path)?, limits)
+        Case::of_fixture(path, &bytes(path)?, limits, false)
     }
 
-    /// Reads a fixture from its bytes.
+    /// Reads a fixture from its bytes. For an update its `status` may be missing.
     ///
     /// # Errors
     /// Returns an error if it is no ImageReview, or has no expected `status`.
-    pub(super) fn of_fixture(path: &Path, bytes: &[u8], limits: &HostLimits) -> Result<Case, SuiteError> {
+    pub(super) fn of_fixture(
+        path: &Path,
+        bytes: &[u8],
+        limits: &HostLimits,
+        is_update: bool,
+    ) -> Result<Case, SuiteError> {
         // A JSON fixture is parsed byte by byte as by the server, with all its irregularities.
         let json = if is_json(path) {
             bytes.to_vec()
         } else {
             document(path, bytes)?.value.to_string().into_bytes()
         };
-        let (review, expected) = parse(&json, limits).map_err(|problem| no_fixture(path, problem))?;
-        let Expected { allowed, reason, audit_annotations } = expected;
+        let parsed = parse(&json, limits).and_then(|(review, status)| match status {
+            Status::Written(Expected { allowed, reason, audit_annotations }) => {
+                Ok((review, Expect::of_status(allowed, reason, audit_annotations)))
+            }
+            Status::Missing { is_empty } if is_update => Ok((review, Expect::blank_status(is_empty))),
+            Status::Missing { .. } => Err(FixtureError::NoStatus),
+        });
+        let (review, expect) = parsed.map_err(|problem| no_fixture(path, problem))?;
         Ok(Case {
             id: CaseId::of_fixture(path),
             place: Place { path: path.to_owned(), at: Location::default() },
@@ -116,7 +127,7 @@ impl Case {
                 review,
                 facts: Facts::default(),
                 only: None,
-                expect: Expect::of_status(allowed, reason, audit_annotations),
+                expect,
                 pointer: "/status".to_owned(),
             },
         })
@@ -135,8 +146,17 @@ pub(super) fn document(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Suit
     })
 }
 
+/// The `status` of a fixture.
+enum Status {
+    Written(Expected),
+    Missing {
+        /// The key is there, without a value.
+        is_empty: bool,
+    },
+}
+
 /// Reads the review of a fixture, or the reason for which the server denies it, and the expected response.
-fn parse(json: &[u8], limits: &HostLimits) -> Result<(Result<Review, Refusal>, Expected), FixtureError> {
+fn parse(json: &[u8], limits: &HostLimits) -> Result<(Result<Review, Refusal>, Status), FixtureError> {
     if json.starts_with("\u{feff}".as_bytes()) {
         return Err(FixtureError::ByteOrderMark);
     }
@@ -147,7 +167,9 @@ fn parse(json: &[u8], limits: &HostLimits) -> Result<(Result<Review, Refusal>, E
     };
     // Parsing goes through a value: a line and column of JSON that was made from YAML would mislead.
     let fixture: Value = serde_json::from_slice(json).map_err(FixtureError::Json)?;
-    let expected = fixture.get("status").map(Option::<Expected>::deserialize).transpose();
-    let expected = expected.map_err(FixtureError::Status)?.flatten();
-    Ok((review, expected.ok_or(FixtureError::NoStatus)?))
+    let status = match fixture.get("status") {
+        Some(status) => Option::<Expected>::deserialize(status).map_err(FixtureError::Status)?,
+        None => return Ok((review, Status::Missing { is_empty: false })),
+    };
+    Ok((review, status.map_or(Status::Missing { is_empty: true }, Status::Written)))
 }

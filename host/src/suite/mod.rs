@@ -14,14 +14,15 @@ mod read;
 mod refused;
 mod report;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use self::case::{Case, CaseId, Check, Place};
-pub use self::expect::{Edit, Expect, Known, Part, Unmet};
+pub use self::expect::{Expect, Known, Part, Unmet};
 pub use self::file::{KIND, schema};
 pub use self::find::{Found, find, folders};
 pub use self::fixture::FixtureError;
-pub use self::read::{cases_for, read, reviews, with_settings_files};
+pub use self::read::{cases_for, read, read_to_update, reviews, with_settings_files};
 pub use self::refused::{ExpectError, ExpectRefused};
 pub use self::report::{CaseReport, Failed};
 use crate::config::{Config, ConfigError};
@@ -89,6 +90,8 @@ pub struct Suite {
     pub cases: Vec<Case>,
     /// The files that the suite was read from, besides those that `subjects` name.
     pub files: Vec<PathBuf>,
+    /// The bytes of the files with cases, if the suite was read to be updated.
+    pub texts: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 /// Policies under test.

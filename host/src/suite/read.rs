@@ -1,6 +1,6 @@
 //! Reading of suites from the files that [`find`](super::find()) found.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +22,19 @@ use crate::review::Review;
 /// # Errors
 /// Returns an error for each broken file, and for each file that is no case and that no suite file names.
 pub fn read(found: &Found, given: Option<&Config>) -> Result<Vec<Suite>, Vec<SuiteError>> {
+    read_for(found, given, false)
+}
+
+/// Reads suites like [`read`], for an update of their files: cases may expect nothing, fixtures may have no
+/// `status`, and the suites keep the bytes of the files.
+///
+/// # Errors
+/// Returns an error for each broken file, and for each file that is no case and that no suite file names.
+pub fn read_to_update(found: &Found, given: Option<&Config>) -> Result<Vec<Suite>, Vec<SuiteError>> {
+    read_for(found, given, true)
+}
+
+fn read_for(found: &Found, given: Option<&Config>, is_update: bool) -> Result<Vec<Suite>, Vec<SuiteError>> {
     let mut files = Files::default();
     for path in &found.files {
         files.add(path);
@@ -34,7 +47,7 @@ pub fn read(found: &Found, given: Option<&Config>) -> Result<Vec<Suite>, Vec<Sui
     files.named.extend(near.iter().flat_map(settings_files));
     let mut suites = Vec::new();
     for suite in std::mem::take(&mut files.suites) {
-        match suite.read(near.as_ref(), given.is_some()) {
+        match suite.read(near.as_ref(), given.is_some(), is_update) {
             Ok(suite) => {
                 let configs = suite.subjects.iter().filter_map(|subject| subject.config.as_ref());
                 files.named.extend(configs.flat_map(settings_files));
@@ -45,9 +58,10 @@ pub fn read(found: &Found, given: Option<&Config>) -> Result<Vec<Suite>, Vec<Sui
     }
     let limits = near.as_ref().map_or_else(HostLimits::default, |config| config.limits.clone());
     let is_judged = near.is_some();
-    let (cases, mut errors) = files.fixtures(&limits, is_judged);
+    let texts = if is_update { files.texts() } else { BTreeMap::new() };
+    let (cases, mut errors) = files.fixtures(&limits, is_judged, is_update);
     if errors.is_empty() {
-        let fixtures = (!cases.is_empty()).then(|| Suite::of_fixtures(found, near, cases));
+        let fixtures = (!cases.is_empty()).then(|| Suite::of_fixtures(found, near, cases, texts));
         return Ok(fixtures.into_iter().chain(suites).collect());
     }
     errors.sort_by_key(|error| error.path().map(Path::to_owned));
@@ -75,6 +89,7 @@ pub fn cases_for(
         policies: set.policies.iter().map(|entry| entry.name.clone()).collect(),
         limits: set.limits.clone(),
         mode: set.rules.mode,
+        is_update: false,
     };
     let mut cases = Vec::new();
     for SuiteFile { path, bytes, document, yaml } in std::mem::take(&mut read.suites) {
@@ -84,7 +99,7 @@ pub fn cases_for(
             Err(problems) => read.errors.push(ConfigError::invalid(&path, &bytes, problems).into()),
         }
     }
-    let (mut all, errors) = read.fixtures(&set.limits, true);
+    let (mut all, errors) = read.fixtures(&set.limits, true, false);
     all.extend(cases);
     errors.into_iter().next().map_or(Ok(Some(all)), Err)
 }
@@ -99,7 +114,7 @@ pub fn reviews(files: &[PathBuf], limits: &HostLimits) -> Result<Vec<Review>, Su
         read.add(path);
     }
     read.suites.clear();
-    let (cases, errors) = read.fixtures(limits, true);
+    let (cases, errors) = read.fixtures(limits, true, false);
     let reviews = cases.iter().filter_map(|case| case.review().cloned()).collect();
     errors.into_iter().next().map_or(Ok(reviews), Err)
 }
@@ -150,13 +165,18 @@ impl Files {
         Ok(())
     }
 
+    /// Returns the bytes of the fixtures.
+    fn texts(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        self.others.iter().filter(|(path, _)| !self.named.contains(path)).cloned().collect()
+    }
+
     /// Returns the cases of the fixtures, and all errors. Without policies a fixture is an error.
-    fn fixtures(self, limits: &HostLimits, is_judged: bool) -> (Vec<Case>, Vec<SuiteError>) {
+    fn fixtures(self, limits: &HostLimits, is_judged: bool, is_update: bool) -> (Vec<Case>, Vec<SuiteError>) {
         let Files { others, named, mut errors, .. } = self;
         let mut cases = Vec::new();
         for (path, bytes) in others.into_iter().filter(|(path, _)| !named.contains(path)) {
             match is_judged {
-                true => match Case::of_fixture(&path, &bytes, limits) {
+                true => match Case::of_fixture(&path, &bytes, limits, is_update) {
                     Ok(case) => cases.push(case),
                     Err(error) => errors.push(error),
                 },
@@ -202,7 +222,7 @@ impl SuiteFile {
     }
 
     /// Reads the cases. `near` is the configuration for a suite that names no policies.
-    fn read(mut self, near: Option<&Config>, is_given: bool) -> Result<Suite, SuiteError> {
+    fn read(mut self, near: Option<&Config>, is_given: bool, is_update: bool) -> Result<Suite, SuiteError> {
         let invalid = |suite: &SuiteFile, problems| ConfigError::invalid(&suite.path, &suite.bytes, problems);
         let at = |suite: &SuiteFile, pointer: &str, message: &str| {
             let problem = Problem::new(suite.document.key_span(pointer), message);
@@ -234,10 +254,12 @@ impl SuiteFile {
         files.push(self.path.clone());
         files.extend(config.policies.iter().filter_map(|policy| policy.settings_from.clone()));
         add_settings_files(&mut config)?;
-        let under_test = UnderTest { policies, limits: config.limits.clone(), mode: config.rules.mode };
+        let under_test =
+            UnderTest { policies, limits: config.limits.clone(), mode: config.rules.mode, is_update };
         let reader = Reader::new(&self.path, Arc::clone(&self.document), &under_test, Some(&config));
         let (subjects, cases) = reader.read(&self.yaml).map_err(|problems| invalid(&self, problems))?;
-        Ok(Suite { path: self.path, subjects, cases, files })
+        let texts = is_update.then(|| (self.path.clone(), self.bytes)).into_iter().collect();
+        Ok(Suite { path: self.path, subjects, cases, files, texts })
     }
 }
 
@@ -295,11 +317,17 @@ fn settings_files(config: &Config) -> impl Iterator<Item = PathBuf> {
 
 impl Suite {
     /// Returns the suite of fixtures.
-    fn of_fixtures(found: &Found, config: Option<Config>, cases: Vec<Case>) -> Suite {
+    fn of_fixtures(
+        found: &Found,
+        config: Option<Config>,
+        cases: Vec<Case>,
+        texts: BTreeMap<PathBuf, Vec<u8>>,
+    ) -> Suite {
         let files: Vec<_> =
             cases.iter().map(|case| case.place.path.clone()).chain(found.config.clone()).collect();
         let path = found.config.as_ref().or(files.first()).and_then(|path| path.parent());
         let path = path.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Suite { path: path.to_owned(), subjects: vec![Subject { config, is_of_case: false }], cases, files }
+        let subjects = vec![Subject { config, is_of_case: false }];
+        Suite { path: path.to_owned(), subjects, cases, files, texts }
     }
 }

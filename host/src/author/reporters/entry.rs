@@ -49,6 +49,8 @@ pub enum CaseResult {
     Passed,
     /// An expectation is not met.
     Failed,
+    /// An expectation was not met, and `--update` changed it.
+    Updated,
     /// The case did not run.
     Skipped,
 }
@@ -59,6 +61,7 @@ impl CaseResult {
         match self {
             CaseResult::Passed => "passed",
             CaseResult::Failed => "failed",
+            CaseResult::Updated => "updated",
             CaseResult::Skipped => "skipped",
         }
     }
@@ -230,6 +233,8 @@ pub struct Totals {
     pub passed: usize,
     /// Cases that failed.
     pub failed: usize,
+    /// Cases whose expectations `--update` changed.
+    pub updated: usize,
     /// Cases that did not run.
     pub skipped: usize,
     /// Cases that the filters left out.
@@ -247,6 +252,7 @@ pub struct Totals {
 pub(super) struct Counts {
     pub(super) passed: usize,
     pub(super) failed: usize,
+    pub(super) updated: usize,
     pub(super) skipped: usize,
 }
 
@@ -255,12 +261,13 @@ impl Counts {
         match result {
             CaseResult::Passed => self.passed += 1,
             CaseResult::Failed => self.failed += 1,
+            CaseResult::Updated => self.updated += 1,
             CaseResult::Skipped => self.skipped += 1,
         }
     }
 
     pub(super) fn all(self) -> usize {
-        self.passed + self.failed + self.skipped
+        self.passed + self.failed + self.updated + self.skipped
     }
 }
 

@@ -72,8 +72,13 @@ impl Human {
         if row > 0 {
             line = line.with(PLAIN, format!("{:row$}  ", group.row.as_deref().unwrap_or_default()));
         }
-        let Counts { passed, failed, skipped } = group.counts;
-        let counts = [(passed, "passed", GOOD), (failed, "failed", BAD), (skipped, "skipped", LEFT_OUT)];
+        let Counts { passed, failed, updated, skipped } = group.counts;
+        let counts = [
+            (passed, "passed", GOOD),
+            (updated, "updated", GOOD),
+            (failed, "failed", BAD),
+            (skipped, "skipped", LEFT_OUT),
+        ];
         let mut separator = "";
         for (count, word, style) in counts.into_iter().filter(|(count, ..)| *count > 0) {
             line = line.with(PLAIN, separator).with(style, format!("{count} {word}"));
@@ -90,6 +95,7 @@ impl Human {
         let (word, style) = match entry.result {
             CaseResult::Passed => ("ok  ", GOOD),
             CaseResult::Failed => ("FAIL", BAD),
+            CaseResult::Updated => ("new ", GOOD),
             CaseResult::Skipped => ("skip", LEFT_OUT),
         };
         let line = Line::indented(2).with(style, word).with(PLAIN, "  ").hanging();
@@ -156,12 +162,13 @@ pub(super) fn duration(took: Duration) -> String {
 
 /// Returns the last line: the number of cases of each result, and the time.
 pub(super) fn summary(totals: &Totals) -> Line {
-    let Totals { passed, failed, skipped, filtered, took, seed, .. } = totals;
+    let Totals { passed, failed, updated, skipped, filtered, took, seed, .. } = totals;
     let style = |count: usize, style| if count > 0 { style } else { PLAIN };
-    let mut line = Line::default()
-        .with(style(*passed, GOOD), format!("{passed} passed"))
-        .with(PLAIN, ", ")
-        .with(style(*failed, BAD.bold()), format!("{failed} failed"));
+    let mut line = Line::default().with(style(*passed, GOOD), format!("{passed} passed")).with(PLAIN, ", ");
+    if *updated > 0 {
+        line = line.with(GOOD, format!("{updated} updated")).with(PLAIN, ", ");
+    }
+    line = line.with(style(*failed, BAD.bold()), format!("{failed} failed"));
     if *skipped > 0 {
         line = line.with(PLAIN, ", ").with(LEFT_OUT, format!("{skipped} skipped"));
     }

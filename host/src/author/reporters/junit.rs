@@ -79,7 +79,7 @@ fn element(name: &str, entry: &Entry<'_>) -> String {
         seconds(entry.took)
     );
     match entry.result {
-        CaseResult::Passed => format!("{head}/>\n"),
+        CaseResult::Passed | CaseResult::Updated => format!("{head}/>\n"),
         CaseResult::Skipped => format!("{head}>\n      <skipped/>\n    </testcase>\n"),
         CaseResult::Failed => {
             let first = entry.lines().into_iter().next().unwrap_or_default();

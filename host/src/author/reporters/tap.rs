@@ -44,7 +44,7 @@ impl Reporter for Tap {
         self.cases += 1;
         let (number, name) = (self.cases, escape(&entry.id()));
         match entry.result {
-            CaseResult::Passed => writeln!(output, "ok {number} - {name}"),
+            CaseResult::Passed | CaseResult::Updated => writeln!(output, "ok {number} - {name}"),
             CaseResult::Skipped => writeln!(output, "ok {number} - {name} # SKIP"),
             CaseResult::Failed => write!(output, "not ok {number} - {name}\n{}", diagnostic(entry)),
         }

@@ -73,7 +73,7 @@ fn entries() -> Vec<Entry<'static>> {
 
 fn totals() -> Totals {
     let took = Duration::from_millis(61);
-    Totals { passed: 2, failed: 1, skipped: 1, filtered: 3, took, seed: Some(7) }
+    Totals { passed: 2, failed: 1, skipped: 1, filtered: 3, took, seed: Some(7), ..Totals::default() }
 }
 
 fn options() -> Options {

@@ -17,7 +17,7 @@ use self::place::Editor;
 use super::{Document, Problem, YamlError, pointer, quote};
 
 /// A change of a document. Pointers are RFC 6901 JSON Pointers into the document before all changes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Replaces the value at a pointer.
     Value {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
+use super::blank::Blank;
 use super::texts::TextReader;
 use super::{Assertion, Expect, Known, Part, Subject, Wanted, WantedOutcome, Word, Written};
 use crate::config::yaml::{Document, Problem, Span, quote};
@@ -100,6 +101,9 @@ impl<'a> Reader<'a> {
         match value {
             Value::String(word) => self.word(level, subject, word, pointer),
             Value::Object(map) if !map.is_empty() => self.map(level, subject, map, pointer),
+            Value::Null if self.known.is_update => {
+                self.assert(subject, Wanted::Blank(Blank::at(pointer.to_owned())));
+            }
             Value::Null | Value::Object(_) => {
                 let outcomes = names(level.outcomes());
                 self.problem(pointer, format!("nothing is expected here: write {}", list(&outcomes, " or ")));

@@ -14,7 +14,7 @@ fn read_in(mode: Mode, yaml: &str, images: bool) -> Result<Expect, Vec<Problem>>
     // The second `nginx` is of another container.
     let names = ["nginx", "ghcr.io/acme/web:1", "nginx"].map(str::to_owned);
     let policies = ["trusted-registries", "pinned-images"].map(|name| PolicyName::try_from(name).unwrap());
-    let known = Known { images: &names, policies: &policies, mode };
+    let known = Known { images: &names, policies: &policies, mode, is_update: false };
     if images { Expect::read_images(&document, "", &known) } else { Expect::read(&document, "", &known) }
 }
 

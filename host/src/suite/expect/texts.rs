@@ -121,6 +121,10 @@ impl Texts {
     fn edit(&self, met: &[&Text], unmet: &[&Text], new: &[&str]) -> Option<(String, Value)> {
         match (self.notation, unmet, new) {
             (Notation::Status, _, [text]) => Some((self.pointer.clone(), json!(text))),
+            // An empty reason is contained in every reason.
+            (Notation::Status, [Text { test: Test::Contains(_), .. }], []) => {
+                Some((self.pointer.clone(), json!("")))
+            }
             (Notation::Status, ..) => None,
             (_, [Text { pointer, test: Test::Is(_) }], [text]) => Some((pointer.clone(), json!(text))),
             (_, [Text { pointer, .. }], [text]) => Some((pointer.clone(), as_written(text))),
@@ -175,7 +179,7 @@ impl Test {
 }
 
 /// Returns the notation of a text that a verdict has.
-fn as_written(found: &str) -> Value {
+pub(super) fn as_written(found: &str) -> Value {
     if expression(found).is_some() || found.is_empty() { json!({ IS: found }) } else { json!(found) }
 }
 

@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::json;
 
-use super::{
-    Assertion, Edit, Expect, Part, Subject, Unmet, Wanted, WantedOutcome, Word, Written, kind, quoted,
-};
+use super::{Assertion, Expect, Part, Subject, Unmet, Wanted, WantedOutcome, Word, Written, kind, quoted};
 use crate::config::Mode;
+use crate::config::yaml::edit::Change;
 use crate::limits;
 use crate::review::verdict::{DecidedBy, ImageVerdict, Said, Verdict, join};
 use crate::text;
@@ -25,6 +24,9 @@ impl Expect {
     }
 }
 
+/// The words for an expectation that is not written yet.
+const NOTHING: &str = "nothing yet";
+
 /// A verdict that expectations are compared with.
 struct Found<'a> {
     verdict: &'a Verdict,
@@ -34,7 +36,7 @@ struct Found<'a> {
 }
 
 /// The part of a verdict that belongs to a subject.
-enum Scope<'a> {
+pub(super) enum Scope<'a> {
     Review(&'a Verdict),
     Image(&'a ImageVerdict),
     Policy(&'a Said),
@@ -47,6 +49,13 @@ impl<'a> Found<'a> {
         let Assertion { subject, wanted } = assertion;
         let scope = self.scope(subject);
         let (part, expected, found, pointer, edit) = match (&scope, wanted) {
+            (Scope::Missing(why), Wanted::Blank(blank)) => {
+                (Part::Outcome, NOTHING.to_owned(), format!("none: {why}"), blank.pointer.clone(), None)
+            }
+            (scope, Wanted::Blank(blank)) => {
+                let (found, edit) = (scope.outcome_as(scope.own_word()), Some(blank.edit(scope)));
+                (Part::Outcome, NOTHING.to_owned(), found, blank.pointer.clone(), edit)
+            }
             (Scope::Missing(why), Wanted::Outcome(outcome)) => {
                 (Part::Outcome, outcome.in_words(), format!("none: {why}"), outcome.pointer.clone(), None)
             }
@@ -63,7 +72,7 @@ impl<'a> Found<'a> {
             (scope, Wanted::Texts(part, texts)) => {
                 let (found, others) = self.texts(scope, part);
                 let difference = texts.difference(&found)?;
-                let edit = difference.edit.map(|(pointer, value)| Edit::Value { pointer, value });
+                let edit = difference.edit.map(|(pointer, value)| Change::Value { pointer, value });
                 (part.clone(), difference.expected, shown(&found, &others), difference.pointer, edit)
             }
         };
@@ -170,7 +179,7 @@ impl<'a> Scope<'a> {
 
     /// Returns the codes of the decisions with an outcome, or the kinds of the malfunctions. Decisions in
     /// mode `audit` decide on no image.
-    fn details(&self, word: Word) -> Vec<String> {
+    pub(super) fn details(&self, word: Word) -> Vec<String> {
         let is_in_force = |said: &Said| matches!(self, Scope::Policy(_)) || said.mode == Mode::Enforce;
         let details = self.said().into_iter().filter_map(|said| match &said.judgement {
             Ok(decision) if word == decision.outcome.into() && is_in_force(said) => {
@@ -187,6 +196,11 @@ impl<'a> Scope<'a> {
         if self.is(wanted.word) && !self.details(wanted.word).is_empty() {
             return wanted.word;
         }
+        self.own_word()
+    }
+
+    /// Returns the name of the outcome.
+    pub(super) fn own_word(&self) -> Word {
         let decided_by = match self {
             Scope::Review(verdict) => Some(verdict.disposition.decided_by()),
             Scope::Image(image) => Some(image.decided_by),
@@ -196,13 +210,16 @@ impl<'a> Scope<'a> {
         match Word::ALL.into_iter().find(|word| self.is(*word)) {
             Some(Word::Deny) if is_failed => Word::Malfunction,
             Some(word) => word,
-            None => wanted.word,
+            None => Word::Deny,
         }
     }
 
     /// Describes the outcome with its codes and reasons.
     fn outcome(&self, wanted: &WantedOutcome) -> String {
-        let word = self.word(wanted);
+        self.outcome_as(self.word(wanted))
+    }
+
+    fn outcome_as(&self, word: Word) -> String {
         match self {
             Scope::Review(verdict) if word != Word::Malfunction => {
                 of_review(verdict, word, self.details(word))
@@ -216,16 +233,16 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn edit(&self, wanted: &WantedOutcome) -> Edit {
+    fn edit(&self, wanted: &WantedOutcome) -> Change {
         let word = self.word(wanted);
         let pointer = wanted.pointer.clone();
         // An expectation of any code stays one.
         let detail = wanted.detail.as_ref().and_then(|_| self.details(word).into_iter().next());
         match wanted.written {
-            Written::Word => Edit::Value { pointer, value: json!(word.name()) },
-            Written::Boolean => Edit::Value { pointer, value: json!(wanted.word != Word::Allow) },
-            Written::Key if word == wanted.word => Edit::Value { pointer, value: json!(detail) },
-            Written::Key => Edit::Key { pointer, key: word.name().to_owned(), value: json!(detail) },
+            Written::Word => Change::Value { pointer, value: json!(word.name()) },
+            Written::Boolean => Change::Value { pointer, value: json!(wanted.word != Word::Allow) },
+            Written::Key if word == wanted.word => Change::Value { pointer, value: json!(detail) },
+            Written::Key => Change::Key { pointer, key: word.name().to_owned(), value: json!(detail) },
         }
     }
 }

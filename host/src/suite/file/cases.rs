@@ -24,6 +24,8 @@ pub(in crate::suite) struct UnderTest {
     pub(in crate::suite) policies: Vec<PolicyName>,
     pub(in crate::suite) limits: HostLimits,
     pub(in crate::suite) mode: Mode,
+    /// Whether a case may expect nothing.
+    pub(in crate::suite) is_update: bool,
 }
 
 /// Reader of one suite file.
@@ -212,6 +214,7 @@ impl<'a> Reader<'a> {
             images: &images,
             policies: only.as_ref().unwrap_or(&self.under_test.policies),
             mode: self.under_test.mode,
+            is_update: self.under_test.is_update,
         };
         let in_images = matches!(case.images, Some(Value::Object(_)));
         let read = match (&case.expect, in_images) {
@@ -221,6 +224,9 @@ impl<'a> Reader<'a> {
                 let message = "the case has expectations in `images` and in `expect`: write those of the \
                     images below `expect.images`";
                 return self.no_check(&format!("{at}/expect"), message);
+            }
+            (None, false) if known.is_update => {
+                Ok(Expect::blank(at, self.document.holds(&format!("{at}/expect"))))
             }
             (None, false) => {
                 let message = "the case expects nothing, so that it cannot fail: write `expect: allow`, \

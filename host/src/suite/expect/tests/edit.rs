@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::super::{Edit, Expect, Part, Unmet};
+use super::super::{Expect, Part, Unmet};
 use super::unmet::{WEB, allows, denies, fails, judged, mixed, said, unmet, verdict};
 use crate::config::yaml::Document;
+use crate::config::yaml::edit::Change;
 use crate::config::{FailurePolicy, Rules};
 use crate::review::verdict::{Outcome, Said, Verdict};
 
@@ -14,8 +15,9 @@ use crate::review::verdict::{Outcome, Said, Verdict};
 fn edited(mut value: Value, unmet: &[Unmet]) -> Value {
     for edit in unmet.iter().filter_map(|unmet| unmet.edit.clone()) {
         match edit {
-            Edit::Value { pointer, value: new } => *value.pointer_mut(&pointer).unwrap() = new,
-            Edit::Key { pointer, key, value: new } => {
+            Change::Value { pointer, value: new } => *value.pointer_mut(&pointer).unwrap() = new,
+            Change::Insert { .. } => panic!("an expectation is there"),
+            Change::Key { pointer, key, value: new } => {
                 let (parent, old) = pointer.rsplit_once('/').unwrap();
                 let map = value.pointer_mut(parent).unwrap().as_object_mut().unwrap();
                 map.remove(old).unwrap();
@@ -185,7 +187,7 @@ fn a_status_is_an_expectation() {
     let edits: Vec<_> = found
         .iter()
         .map(|unmet| match (&unmet.pointer, &unmet.edit) {
-            (Some(place), Some(Edit::Value { pointer, value })) if place == pointer => {
+            (Some(place), Some(Change::Value { pointer, value })) if place == pointer => {
                 (place.as_str(), value.clone())
             }
             (Some(place), None) => (place.as_str(), Value::Null),
