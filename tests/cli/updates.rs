@@ -4,9 +4,15 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use host::author::update::update;
+use host::config::yaml::Location;
+use host::config::yaml::edit::Change;
+use host::suite::{CaseId, CaseReport, Failed, Part, Place, Unmet};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde_json::json;
 
 use super::cases::root;
 
@@ -148,4 +154,34 @@ fn an_update_of_many_files_changes_expectations_alone() {
     assert_eq!(updated.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&updated.stderr));
     let again = host(folder.path(), &[&["test", "-q"], names.as_slice()].concat());
     assert_eq!(again.status.code(), Some(0), "{}", String::from_utf8_lossy(&again.stdout));
+}
+
+#[test]
+fn a_file_that_changed_since_it_was_read_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("suite.yaml");
+    fs::write(&path, "a: two\n").unwrap();
+    let id = CaseId { suite: path.clone(), row: None, name: Some("case".to_owned()) };
+    let unmet = Unmet {
+        image: None,
+        policy: None,
+        part: Part::Outcome,
+        expected: "allow".to_owned(),
+        found: "deny".to_owned(),
+        pointer: Some("/a".to_owned()),
+        edit: Some(Change::Value { pointer: "/a".to_owned(), value: json!("three") }),
+    };
+    let place = Place { path: path.clone(), at: Location::default() };
+    let failed = vec![Failed::Unmet(unmet)];
+    let report = CaseReport { id, place, failed, verdict: None, took: Duration::ZERO };
+    let updates = update(&[report.clone()], |_| Some(b"a: one\n"));
+    let said =
+        format!("not updated: {} has changed since it was read: run the command again", path.display());
+    assert_eq!(updates[0].refusals, [said]);
+    assert!(updates[0].updated.is_empty() && updates[0].diff.is_empty());
+    assert_eq!(fs::read_to_string(&path).unwrap(), "a: two\n");
+
+    let updates = update(&[report], |_| Some(b"a: two\n"));
+    assert_eq!((updates[0].changes, updates[0].updated.len()), (1, 1));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "a: three\n");
 }

@@ -81,10 +81,10 @@ fn show(update: &FileUpdate, is_quiet: bool) -> Result<(), Failure> {
             many => format!("{many} expectations"),
         };
         let diff = if is_quiet { "" } else { &update.diff };
-        say(&format_args!("{diff}updated {}: {count}", text::path(&update.path)))?;
+        say(format_args!("{diff}updated {}: {count}", text::path(&update.path)))?;
     }
     for refusal in &update.refusals {
         say(refusal)?;
     }
-    say(&"")
+    say("")
 }
