@@ -336,3 +336,54 @@ fn a_job_stays_queued_while_a_thread_waits_for_it() {
         }
     });
 }
+
+/// Returns a compiler of an author, whose compiled functions lie in `folder` too.
+fn author(folder: &Path, functions: u64) -> Compiler {
+    let open = |name: &str, bytes| Cache::open(&folder.join(name), bytes).unwrap();
+    let engine = support::compiler().engine().clone();
+    Compiler::for_author(engine, open("cache", 1 << 30), open("functions", functions), HOST.into(), false)
+        .unwrap()
+}
+
+/// Returns the content of the only entry of a cache, without its first line.
+fn only_entry(cache: &Path) -> Vec<u8> {
+    let [entry] = entries(cache).try_into().unwrap();
+    let bytes = fs::read(entry).unwrap();
+    let heading = bytes.iter().position(|byte| *byte == b'\n').unwrap();
+    bytes[heading..].to_vec()
+}
+
+/// The native code that `host test` runs is that of the server, whether functions are known or not.
+#[test]
+fn an_author_gets_the_code_of_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    load(&compiler(&folder.path().join("server"), false), &settings()).unwrap();
+    let code = only_entry(&folder.path().join("server"));
+    let packs = folder.path().join("functions");
+    for known in [false, true] {
+        load(&author(folder.path(), 1 << 30), &settings()).unwrap();
+        assert!(only_entry(&folder.path().join("cache")) == code, "functions are known: {known}");
+        assert_eq!(entries(&packs).len(), 1);
+        fs::remove_dir_all(folder.path().join("cache")).unwrap();
+    }
+    // A damaged pack is not used.
+    let [pack] = entries(&packs).try_into().unwrap();
+    let mut damaged = fs::read(&pack).unwrap();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    fs::write(&pack, damaged).unwrap();
+    load(&author(folder.path(), 1 << 30), &settings()).unwrap();
+    assert!(only_entry(&folder.path().join("cache")) == code);
+}
+
+/// limit: function-cache within, function-cache breaks
+#[test]
+fn the_functions_of_an_author_have_a_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let packs = folder.path().join("functions");
+    load(&author(folder.path(), 1024), &settings()).unwrap();
+    assert!(entries(&packs).is_empty(), "a pack over the limit is not kept");
+    fs::remove_dir_all(folder.path().join("cache")).unwrap();
+    load(&author(folder.path(), 1 << 30), &settings()).unwrap();
+    assert_eq!(entries(&packs).len(), 1);
+}

@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{
-    Exit, Failure, Format, Snapshots, compiler_with, exit, read, say, say_json, settings, with_progress,
-};
+use super::{Exit, Failure, Format, exit, read, say, say_json, server_compiler, settings, with_progress};
 use crate::author::bench::{BenchError, Question, Report, Times, bench};
 use crate::config::HostLimits;
 use crate::limits;
@@ -50,8 +48,8 @@ fn measure(arguments: &Arguments) -> Result<Exit, Failure> {
     let component = Component::new(read(&arguments.module, limits::MODULE.default)?);
     let settings = settings(arguments.settings.as_deref())?;
     let questions = questions(&arguments.paths)?;
-    // The cache is empty, because compilation is measured too.
-    let compiler = compiler_with(None, 1, Snapshots::None, Exit::NotLoaded)?;
+    // Compilation is measured too, as the server compiles.
+    let compiler = server_compiler(Exit::NotLoaded)?;
     let report = with_progress("measuring", &[&module], || {
         bench(&compiler, &component, &settings, &questions, arguments.time)
     });

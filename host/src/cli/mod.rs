@@ -253,15 +253,31 @@ fn parse_yaml(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Failure> {
     })
 }
 
-/// Returns the compiler for verbs that run policies. Its cache is in the user's cache folder, so each
-/// component is compiled once. `exit` is the status of a failure.
+/// Returns the compiler for verbs that run policies. Its caches are in the user's cache folder, so each
+/// component is compiled once, and an edited component only where it has changed. `exit` is the status of a
+/// failure.
 fn compiler(exit: Exit) -> Result<Compiler, Failure> {
-    compiler_with(user_cache(), 0, Snapshots::None, exit)
+    author_compiler(Snapshots::None, exit)
 }
 
-/// Opens the cache in the user's cache folder. Returns None if there is none.
-fn user_cache() -> Option<Cache> {
-    Cache::user_folder().and_then(|folder| Cache::open(&folder, limits::CACHE.default).ok())
+/// Returns a compiler for an author, who waits. An edited component is compiled again only where it has
+/// changed.
+fn author_compiler(snapshots: Snapshots, exit: Exit) -> Result<Compiler, Failure> {
+    let failed = |message: &dyn Display| Failure::new(exit, message);
+    let no_folder = |error| failed(&format_args!("there is no folder to compile in: {error}"));
+    let cache = user_cache("", limits::CACHE).map_err(no_folder)?;
+    let functions = user_cache("functions", limits::FUNCTION_CACHE).map_err(no_folder)?;
+    let engine = Engine::new(Purpose::Serve { policies: 0 }).map_err(|error| failed(&error))?;
+    let snapshots = snapshots == Snapshots::Taken;
+    Compiler::for_author(engine, cache, functions, Compiler::this_program(), snapshots)
+        .map_err(|error| failed(&format_args!("policies cannot be compiled on this machine: {error}")))
+}
+
+/// Opens a folder in the user's cache folder as a cache, or makes a temporary one.
+fn user_cache(folder: &str, limit: limits::Limit) -> io::Result<Cache> {
+    let path = Cache::user_folder().map(|cache| cache.join(folder));
+    let cache = path.and_then(|path| Cache::open(&path, limit.default).ok());
+    cache.map_or_else(|| Cache::temporary(limit.default), Ok)
 }
 
 /// Whether policies start from snapshots of their configured state.
@@ -273,18 +289,13 @@ enum Snapshots {
     Taken,
 }
 
-/// Returns a compiler for a number of policies. Without `cache` it compiles into a temporary folder.
-fn compiler_with(
-    cache: Option<Cache>,
-    policies: usize,
-    snapshots: Snapshots,
-    exit: Exit,
-) -> Result<Compiler, Failure> {
+/// Returns a compiler that knows no policy and compiles as the server does, into a temporary folder.
+fn server_compiler(exit: Exit) -> Result<Compiler, Failure> {
     let failed = |message: &dyn Display| Failure::new(exit, message);
-    let engine = Engine::new(Purpose::Serve { policies }).map_err(|error| failed(&error))?;
-    let cache = cache.map_or_else(|| Cache::temporary(limits::CACHE.default), Ok);
+    let engine = Engine::new(Purpose::Serve { policies: 1 }).map_err(|error| failed(&error))?;
+    let cache = Cache::temporary(limits::CACHE.default);
     let cache = cache.map_err(|error| failed(&format_args!("there is no folder to compile in: {error}")))?;
-    Compiler::new(engine, cache, Compiler::this_program(), snapshots == Snapshots::Taken)
+    Compiler::new(engine, cache, Compiler::this_program(), false)
         .map_err(|error| failed(&format_args!("policies cannot be compiled on this machine: {error}")))
 }
 

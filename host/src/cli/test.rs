@@ -11,8 +11,7 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
 use super::{
-    Exit, Failure, OnePolicy, Snapshots, broken_config, compiler_with, exit, say, tell, user_cache,
-    with_progress,
+    Exit, Failure, OnePolicy, Snapshots, author_compiler, broken_config, exit, say, tell, with_progress,
 };
 use crate::author::coverage::{CoverageError, coverage};
 use crate::author::reporters::{
@@ -255,7 +254,7 @@ fn judge(
 fn compiler(plan: &[Position]) -> Result<Compiler, Failure> {
     // A snapshot takes as long as a few hundred cases.
     let snapshots = if plan.len() < MANY { Snapshots::None } else { Snapshots::Taken };
-    compiler_with(user_cache(), 0, snapshots, Exit::NotLoaded)
+    author_compiler(snapshots, Exit::NotLoaded)
 }
 
 /// Loads the policies of a run, and writes their warnings.

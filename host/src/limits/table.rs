@@ -242,6 +242,13 @@ limits! {
         CACHE = bytes("cache", "compiled policies in stateDirectory", GI)
             .key("limits.cache", 16 * MI, 1024 * GI)
             .effect("the entries unused for the longest time are removed");
+        FUNCTION_CACHE = bytes(
+            "function-cache",
+            "compiled functions in the user's cache folder, for components that `host test` compiles again",
+            512 * MI,
+        )
+            .fixed("those of a policy in Python have 27 MB")
+            .effect("those unused for the longest time are removed");
         GENERATIONS = count("generations", "generations recorded in stateDirectory", 32)
             .fixed("the history of your files has older ones")
             .effect("the oldest are removed, with the components that no other one has");

@@ -6,5 +6,6 @@ pub(super) mod worker;
 pub(super) mod confine;
 mod process;
 pub(super) mod cache;
+mod functions;
 pub(super) mod snapshot;
 pub(super) mod scan;

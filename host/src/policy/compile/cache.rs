@@ -120,6 +120,16 @@ impl Cache {
         *self.trouble.lock() = trouble;
     }
 
+    /// Returns the names of the entries.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.folder.names().unwrap_or_default()
+    }
+
+    /// Removes an entry.
+    pub(super) fn remove(&self, key: &str) {
+        let _ = self.folder.remove(key);
+    }
+
     fn write(&self, key: &str, content: &[u8]) -> io::Result<()> {
         let (bytes, limit) = (content.len() as u64 + HEADING, self.bytes.load(Ordering::Relaxed));
         if bytes > limit {

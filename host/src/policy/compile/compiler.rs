@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::cache::Cache;
 use super::confine::Confinement;
+use super::functions::FunctionStore;
 use super::jobs::{Configured, Job, Shared, unpanicked};
 use super::process;
 use super::worker::Bounds;
@@ -25,8 +26,8 @@ use crate::policy::sandbox::native::{NativeCode, digest};
 
 /// Number of child processes at a time. Each compiles on one thread.
 const CHILDREN: usize = 2;
-/// Niceness of the threads that compile, and of each child from its first instruction, so that reviews come
-/// first (nice(2)).
+/// Niceness of the threads that compile for a host that serves, and of each child from its first instruction,
+/// so that reviews come first (nice(2)).
 const NICE: i32 = 10;
 
 /// Bytes of a component and their digest.
@@ -62,8 +63,18 @@ pub struct LoadRequest<'a> {
 pub struct Compiler {
     shared: Arc<Shared>,
     snapshots: bool,
+    /// Policies of an author that are in use, by the key of their configured form. None for a host that
+    /// serves, which knows its policies itself.
+    in_use: Option<Mutex<HashMap<String, Weak<Policy>>>>,
     /// Folder of a temporary cache. The threads do not hold it, because they may outlive the compiler.
     _temporary: Option<tempfile::TempDir>,
+}
+
+/// Difference between the compilers of a host that serves and of an author.
+struct Service {
+    /// Compiled functions, for an author who waits.
+    functions: Option<FunctionStore>,
+    snapshots: bool,
 }
 
 /// Jobs of one call, by the digest of their component. They live as long as the call, so all its policies
@@ -76,17 +87,42 @@ impl Compiler {
     ///
     /// # Errors
     /// Returns an error if the system refuses a thread.
-    pub fn new(
+    pub fn new(engine: Engine, cache: Cache, program: PathBuf, snapshots: bool) -> std::io::Result<Compiler> {
+        let build = build(&engine, &program);
+        Compiler::of(engine, cache, program, build, Service { functions: None, snapshots })
+    }
+
+    /// Starts the threads that compile for an author, who waits for them. Compilation takes all processors,
+    /// and functions that it made before from `functions`. The native code is the same as that of
+    /// [`Compiler::new`]. A policy that is in use is not loaded again.
+    ///
+    /// # Errors
+    /// Returns an error if the system refuses a thread.
+    pub fn for_author(
         engine: Engine,
-        mut cache: Cache,
+        cache: Cache,
+        functions: Cache,
         program: PathBuf,
         snapshots: bool,
     ) -> std::io::Result<Compiler> {
+        let build = format!("author {}", build(&engine, &program));
+        let functions = Some(FunctionStore::new(functions, &build));
+        Compiler::of(engine, cache, program, build, Service { functions, snapshots })
+    }
+
+    fn of(
+        engine: Engine,
+        mut cache: Cache,
+        program: PathBuf,
+        build: String,
+        Service { functions, snapshots }: Service,
+    ) -> std::io::Result<Compiler> {
         let temporary = cache.take_temporary();
-        let build = build(&engine, &program);
+        let waited_for = functions.is_some();
         let shared = Arc::new(Shared {
             engine,
             cache,
+            functions,
             bounds: Mutex::new(bounds(&HostLimits::default())),
             confinement: Mutex::default(),
             program,
@@ -99,11 +135,14 @@ impl Compiler {
             // Only one thread takes snapshots, so the other is always free to compile.
             let snapshots = number == 0;
             std::thread::Builder::new().name("compile".to_owned()).spawn(move || {
-                isolate::lower_priority(NICE);
+                if !waited_for {
+                    isolate::lower_priority(NICE);
+                }
                 shared.work(snapshots);
             })?;
         }
-        Ok(Compiler { shared, snapshots, _temporary: temporary })
+        let in_use = waited_for.then(Mutex::default);
+        Ok(Compiler { shared, snapshots, in_use, _temporary: temporary })
     }
 
     /// Returns the path of the program that this process runs.
@@ -216,6 +255,9 @@ impl Compiler {
         let (shared, LoadRequest { component, settings, limits, grants }) = (&self.shared, *wanted);
         let (digest, settings) = (&component.digest, settings.to_string());
         let key = shared.configured_key(digest, &settings, limits);
+        if let Some(policy) = self.in_use(&key, grants) {
+            return Ok(policy);
+        }
         let origin = || Origin {
             digest: digest.clone(),
             settings: settings.clone(),
@@ -228,7 +270,7 @@ impl Compiler {
             let code = NativeCode::trusted(code.to_vec());
             // An entry that cannot be loaded counts as absent.
             if let Ok(policy) = Policy::of_snapshot(&shared.engine, &code, origin(), log.clone()) {
-                return Ok(Arc::new(policy));
+                return Ok(self.used(key, Arc::new(policy)));
             }
         }
         let job = || shared.job(component);
@@ -246,7 +288,22 @@ impl Compiler {
             _ if snapshots => shared.take_later(&policy, component),
             _ => {}
         }
-        Ok(policy)
+        Ok(self.used(key, policy))
+    }
+
+    fn in_use(&self, key: &str, grants: &Grants) -> Option<Arc<Policy>> {
+        let policy = self.in_use.as_ref()?.lock().get(key)?.upgrade()?;
+        (policy.grants() == grants).then_some(policy)
+    }
+
+    /// Records that a policy is in use, if an author uses it.
+    fn used(&self, key: String, policy: Arc<Policy>) -> Arc<Policy> {
+        if let Some(in_use) = &self.in_use {
+            let mut in_use = in_use.lock();
+            in_use.retain(|_, policy| policy.strong_count() > 0);
+            in_use.insert(key, Arc::downgrade(&policy));
+        }
+        policy
     }
 
     /// Takes the snapshot of a policy now, on this thread. The policy adopts it only if instances start

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::cache::Cache;
 use super::compiler::Component;
 use super::confine::Confinement;
-use super::worker::{self, Bounds, Failure, Task};
+use super::functions::FunctionStore;
+use super::worker::{self, Bounds, Failure, Made, Task};
 use crate::config::PolicyLimits;
 use crate::fs::frame;
 use crate::isolate;
@@ -25,6 +26,8 @@ use crate::review::verdict::LogLine;
 pub(super) struct Shared {
     pub(super) engine: Engine,
     pub(super) cache: Cache,
+    /// Functions that were compiled before, for an author who waits.
+    pub(super) functions: Option<FunctionStore>,
     /// Limits of a child.
     pub(super) bounds: Mutex<Bounds>,
     /// Confinement of the last child; None before the first.
@@ -234,7 +237,7 @@ impl Shared {
         limits: PolicyLimits,
         component: &[u8],
     ) -> Result<NativeCode, Failure> {
-        let snapshot = self.child(Task::Snapshot { settings, limits }, component)?;
+        let snapshot = self.child(Task::Snapshot { settings, limits }, component, None)?.bytes;
         check_front(&snapshot).map_err(|error| Failure::Snapshot(error.to_string()))?;
         self.compile_in_child(&snapshot).map_err(|failure| match failure {
             Failure::Load(LoadError::Invalid(why)) => Failure::Snapshot(why),
@@ -243,12 +246,18 @@ impl Shared {
     }
 
     fn compile_in_child(&self, component: &[u8]) -> Result<NativeCode, Failure> {
-        self.child(Task::Compile, component).map(NativeCode::trusted)
+        let Some(store) = &self.functions else {
+            return self.child(Task::Compile, component, None).map(|made| NativeCode::trusted(made.bytes));
+        };
+        let pack = store.nearest(component);
+        let made = self.child(Task::Compile, component, Some(&pack.bytes))?;
+        store.keep(&pack, &made.functions);
+        Ok(NativeCode::trusted(made.bytes))
     }
 
-    fn child(&self, task: Task, component: &[u8]) -> Result<Vec<u8>, Failure> {
+    fn child(&self, task: Task, component: &[u8], functions: Option<&[u8]>) -> Result<Made, Failure> {
         let bounds = *self.bounds.lock();
-        worker::run(&self.program, task, component, bounds, |confinement| {
+        worker::run(&self.program, worker::Work { task, component, bounds, functions }, |confinement| {
             *self.confinement.lock() = Some(confinement);
         })
     }

@@ -2,13 +2,15 @@
 //! low priority, and [confined](mod@super::confine). Damage that a hostile component does to the compiler
 //! stays in the child.
 //!
-//! A request is a line of JSON followed by the component. Before the child reads the component, it writes a
-//! line with its confinement. The response follows: a line of JSON and the bytes that the child made.
+//! A request is a line of JSON, followed by the compiled functions that are known and by the component.
+//! Before the child reads these, it writes a line with its confinement. The response follows: a line of JSON,
+//! the bytes that the child made, and the functions for the next request.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -16,10 +18,12 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::confine::{Confinement, Profile, confine};
+use super::functions::Functions;
 use super::process::{Handle, end_with_parent};
 use super::snapshot::snapshot;
 use crate::config::PolicyLimits;
 use crate::fs::frame;
+use crate::limits;
 use crate::policy::load::{CompileError, LoadError, compile, in_one_line};
 use crate::policy::sandbox::engine::{Engine, Purpose};
 use crate::policy::sandbox::native::NativeCode;
@@ -68,6 +72,33 @@ enum Refusal {
 struct Request {
     task: Task,
     bounds: Bounds,
+    /// Length of the known functions in bytes, if the author's engine compiles.
+    functions: Option<u64>,
+}
+
+/// Work for a child.
+pub(in crate::policy) struct Work<'a> {
+    pub(in crate::policy) task: Task,
+    pub(in crate::policy) component: &'a [u8],
+    pub(in crate::policy) bounds: Bounds,
+    /// Known functions, if an author waits for the compilation.
+    pub(in crate::policy) functions: Option<&'a [u8]>,
+}
+
+/// Response of a child.
+#[derive(Debug)]
+pub(in crate::policy) struct Made {
+    /// Native code, or the snapshot.
+    pub(in crate::policy) bytes: Vec<u8>,
+    /// Functions for the next request; empty if there are no new functions.
+    pub(in crate::policy) functions: Vec<u8>,
+}
+
+/// Lengths of the two parts of a response, in bytes.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Lengths {
+    bytes: u64,
+    functions: u64,
 }
 
 impl Task {
@@ -84,24 +115,31 @@ const STDERR_BYTES: u64 = 4096;
 /// Limit on the bytes that a child makes, which the serving process reads into memory. CPython's native code
 /// is a quarter of it.
 const MADE_BYTES: u64 = 128 << 20;
+/// Additional memory for known and new functions, in bytes. CPython's have 27 MB.
+const FUNCTIONS_MEMORY: u64 = 256 << 20;
+/// Maximum number of threads that compile for an author. Each takes memory of its own.
+const THREADS: usize = 8;
 /// Limit on a line of JSON, in bytes. The settings are part of the line.
 const LINE_BYTES: u64 = 32 << 20;
 
-/// Runs `task` in a child process of `program` (a `host`). Calls `confined` with the confinement that the
+/// Runs `work` in a child process of `program` (a `host`). Calls `confined` with the confinement that the
 /// child reports, if any.
 pub(in crate::policy) fn run(
     program: &Path,
-    task: Task,
-    component: &[u8],
-    bounds: Bounds,
+    work: Work<'_>,
     confined: impl FnOnce(Confinement),
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Made, Failure> {
+    let Work { task, component, bounds, functions } = work;
     let not_compiled =
         |error: &dyn std::fmt::Display| Failure::Load(LoadError::NotCompiled(error.to_string()));
-    let request = frame::line(&Request { task, bounds }).map_err(|error| not_compiled(&error))?;
+    let length = functions.map(|functions| functions.len() as u64);
+    let request = Request { task, bounds, functions: length };
+    let request = frame::line(&request).map_err(|error| not_compiled(&error))?;
+    let known = functions.unwrap_or_default();
     let mut child = Command::new(program)
         .arg(VERB)
         .env_clear()
+        .env("RAYON_NUM_THREADS", threads().to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -117,14 +155,14 @@ pub(in crate::policy) fn run(
         }
     };
     let ended = converse(&mut child, &process, bounds.time * 2, |stdin, stdout| {
-        ask(stdin, stdout, &request, component, confined)
+        ask(stdin, stdout, &[&request, known, component], confined)
     });
     let Some(Ended { answer, said, late, status }) = ended else {
         return Err(not_compiled(&"no pipe to the process that compiles"));
     };
     match (answer, status) {
-        (Ok((Ok(_), bytes)), Ok(status)) if status.success() => Ok(bytes),
-        (Ok((Err(refusal), _)), Ok(status)) if status.success() => Err(failure(refusal, bounds)),
+        (Ok(Ok(made)), Ok(status)) if status.success() => Ok(made),
+        (Ok(Err(refusal)), Ok(status)) if status.success() => Err(failure(refusal, bounds)),
         (_, Ok(status)) => Err(Failure::Load(crash(status, late, &said, bounds))),
         (_, Err(error)) => Err(not_compiled(&error)),
     }
@@ -140,8 +178,13 @@ struct Ended {
     status: io::Result<ExitStatus>,
 }
 
-/// Response of a child: the number of bytes that it made, and these bytes.
-type Answer = (Result<u64, Refusal>, Vec<u8>);
+/// Response of a child.
+type Answer = Result<Made, Refusal>;
+
+/// Returns the number of threads that compile for an author.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(THREADS)
+}
 
 /// Runs `ask` on the pipes of a child and waits for the end of the child, which is killed after `time`.
 /// Returns None if a pipe is missing.
@@ -181,22 +224,35 @@ fn converse(
 fn ask(
     mut stdin: impl Write,
     stdout: impl Read,
-    request: &[u8],
-    component: &[u8],
+    request: &[&[u8]],
     confined: impl FnOnce(Confinement),
 ) -> io::Result<Answer> {
     // A child that ends early does not read everything. Its exit status says more than this write error.
-    let _ = stdin.write_all(request).and_then(|()| stdin.write_all(component));
+    let _ = request.iter().try_for_each(|part| stdin.write_all(part));
     drop(stdin);
     let mut stdout = BufReader::new(stdout);
     confined(frame::read(&mut stdout, LINE_BYTES)?);
-    let answer: Result<u64, Refusal> = frame::read(&mut stdout, LINE_BYTES)?;
-    let mut made = Vec::new();
-    stdout.take(MADE_BYTES + 1).read_to_end(&mut made)?;
-    if answer.as_ref().is_ok_and(|bytes| *bytes != made.len() as u64) {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "its answer is not whole"));
+    let lengths: Result<Lengths, Refusal> = frame::read(&mut stdout, LINE_BYTES)?;
+    let lengths = match lengths {
+        Ok(lengths) => lengths,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let bytes = read_exactly(&mut stdout, lengths.bytes, MADE_BYTES)?;
+    let functions = read_exactly(&mut stdout, lengths.functions, limits::FUNCTION_CACHE.default)?;
+    if !stdout.fill_buf()?.is_empty() {
+        return Err(io::Error::other("its answer has no end"));
     }
-    Ok((answer, made))
+    Ok(Ok(Made { bytes, functions }))
+}
+
+/// Reads `length` bytes, if these are at most `most`.
+fn read_exactly(from: &mut impl Read, length: u64, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(length.min(most)).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 == length {
+        true => Ok(bytes),
+        false => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a part of the pipe is not whole")),
+    }
 }
 
 fn failure(refusal: Refusal, bounds: Bounds) -> Failure {
@@ -248,14 +304,19 @@ pub(crate) const VERB: &str = "compile";
 /// Returns an error if there is no request, if the process cannot be limited or confined, or if the response
 /// cannot be written.
 pub(crate) fn serve_request(mut input: impl BufRead, mut output: impl Write) -> io::Result<()> {
-    let Request { task, bounds } = frame::read(&mut input, LINE_BYTES)?;
+    let Request { task, mut bounds, functions } = frame::read(&mut input, LINE_BYTES)?;
+    if functions.is_some() {
+        bounds.memory = bounds.memory.saturating_add(FUNCTIONS_MEMORY);
+    }
     limit(bounds)?;
     // Written before the component is read, so that a component cannot forge it.
     frame::write(&mut output, &confine(task.profile())?)?;
     output.flush()?;
+    let known = functions.map(|length| read_exactly(&mut input, length, limits::FUNCTION_CACHE.default));
+    let known = known.transpose()?.map(|pack| Arc::new(Functions::of(pack)));
     let mut component = Vec::new();
     input.read_to_end(&mut component)?;
-    let made = make(&task, &component).and_then(|made| match (&task, made.len() as u64) {
+    let made = make(&task, &component, known.clone()).and_then(|made| match (&task, made.len() as u64) {
         (_, ..=MADE_BYTES) => Ok(made),
         (Task::Compile, bytes) => {
             Err(Refusal::Invalid(format!("its native code has {bytes} bytes, the limit is {MADE_BYTES}")))
@@ -264,9 +325,15 @@ pub(crate) fn serve_request(mut input: impl BufRead, mut output: impl Write) -> 
             Err(Refusal::Snapshot(format!("it has {bytes} bytes, the limit is {MADE_BYTES}")))
         }
     });
-    frame::write(&mut output, &made.as_ref().map(|made| made.len() as u64))?;
+    let mut functions = known.map(|known| known.next_pack()).unwrap_or_default();
+    if functions.len() as u64 > limits::FUNCTION_CACHE.default {
+        functions.clear();
+    }
+    let lengths = |made: &Vec<u8>| Lengths { bytes: made.len() as u64, functions: functions.len() as u64 };
+    frame::write(&mut output, &made.as_ref().map(lengths))?;
     if let Ok(made) = &made {
         output.write_all(made)?;
+        output.write_all(&functions)?;
     }
     output.flush()
 }
@@ -286,12 +353,13 @@ fn limit(bounds: Bounds) -> io::Result<()> {
     Ok(())
 }
 
-fn make(task: &Task, component: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let purpose = match task {
-        Task::Compile => Purpose::Compile,
-        Task::Snapshot { .. } => Purpose::Snapshot,
+fn make(task: &Task, component: &[u8], known: Option<Arc<Functions>>) -> Result<Vec<u8>, Refusal> {
+    let engine = match (task, known) {
+        (Task::Compile, None) => Engine::new(Purpose::Compile),
+        (Task::Compile, Some(known)) => Engine::for_author(known),
+        (Task::Snapshot { .. }, _) => Engine::new(Purpose::Snapshot),
     };
-    let engine = Engine::new(purpose).map_err(|error| Refusal::Host(error.to_string()))?;
+    let engine = engine.map_err(|error| Refusal::Host(error.to_string()))?;
     match task {
         Task::Compile => {
             compile(&engine, component).map(NativeCode::into_bytes).map_err(|error| match error {

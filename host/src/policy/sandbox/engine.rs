@@ -2,10 +2,11 @@
 //! to, and their clock.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker, Resource};
-use wasmtime::{Enabled, PoolingAllocationConfig, WasmFeatures};
+use wasmtime::{CacheStore, Enabled, PoolingAllocationConfig, WasmFeatures};
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 use super::bindings::ImagePolicy;
@@ -47,6 +48,9 @@ pub enum Purpose {
     },
     /// Compiling and configuring once, in a process that ends afterwards.
     Compile,
+    /// Compiling for an author, who waits: on all processors, in a process that ends afterwards. The code is
+    /// the same.
+    Author,
     /// Taking a snapshot, in a process that can open no descriptor. Other engines cannot load its code.
     Snapshot,
     /// Counting instructions.
@@ -83,7 +87,18 @@ impl Engine {
     /// # Errors
     /// Returns an error if wasmtime does not compile for this machine, or if the machine refuses a thread.
     pub fn new(purpose: Purpose) -> Result<Engine, EngineError> {
-        let on_demand = config(purpose);
+        Engine::of(purpose, config(purpose))
+    }
+
+    /// Starts an engine for [`Purpose::Author`] that takes functions from `known`, and adds those that it
+    /// compiles.
+    pub(in crate::policy) fn for_author(known: Arc<dyn CacheStore>) -> Result<Engine, EngineError> {
+        let mut config = config(Purpose::Author);
+        config.enable_incremental_compilation(known)?;
+        Engine::of(Purpose::Author, config)
+    }
+
+    fn of(purpose: Purpose, on_demand: wasmtime::Config) -> Result<Engine, EngineError> {
         let (engine, no_pool) = match purpose {
             Purpose::Serve { policies } => {
                 match wasmtime::Engine::new(on_demand.clone().allocation_strategy(pool(policies))) {
@@ -91,7 +106,7 @@ impl Engine {
                     Err(error) => (wasmtime::Engine::new(&on_demand)?, Some(format!("{error:#}"))),
                 }
             }
-            Purpose::Compile | Purpose::Snapshot | Purpose::Count => {
+            Purpose::Compile | Purpose::Author | Purpose::Snapshot | Purpose::Count => {
                 (wasmtime::Engine::new(&on_demand)?, None)
             }
         };
@@ -148,7 +163,7 @@ fn config(purpose: Purpose) -> wasmtime::Config {
         // policies.
         .native_unwind_info(false)
         // Compilation takes one thread and leaves the others to reviews.
-        .parallel_compilation(false);
+        .parallel_compilation(purpose == Purpose::Author);
     config
 }
 
