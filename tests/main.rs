@@ -3,6 +3,8 @@
 
 // `cfg(test)` tells Clippy that helpers beside the tests may unwrap as the tests do.
 #[cfg(test)]
+mod author;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod config;

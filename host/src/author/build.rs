@@ -1,5 +1,8 @@
 //! Conversion of a core module, as compilers make it, to the component that the host loads.
 
+use std::io;
+use std::path::Path;
+
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
 };
@@ -29,7 +32,7 @@ const BINDINGS: &str = "was it compiled with bindings of `wit/` (world image-pol
                         wasm32-unknown-unknown, or for WASI 0.1 as a reactor?";
 
 /// The contract.
-const WIT: [(&str, &str); 3] = [
+pub(super) const WIT: [(&str, &str); 3] = [
     ("log.wit", include_str!("../../../wit/log.wit")),
     ("policy.wit", include_str!("../../../wit/policy.wit")),
     ("types.wit", include_str!("../../../wit/types.wit")),
@@ -54,6 +57,31 @@ pub fn component(module: &[u8]) -> Result<Vec<u8>, BuildError> {
             Ok(module.to_vec())
         }
     }
+}
+
+/// Makes a component of a core module, without the check whether the host would load the component. A
+/// component is returned unchanged.
+pub(super) fn encoded(module: Vec<u8>) -> Result<Vec<u8>, BuildError> {
+    match check_header(&module) {
+        Err(LoadError::CoreModule) => encode(&module),
+        other => Ok(other.map(|()| module)?),
+    }
+}
+
+/// Writes a component and renames it into place, because a host may be watching. The folder of `path` must
+/// exist.
+///
+/// # Errors
+/// Returns an error if the file cannot be written.
+pub fn write(path: &Path, component: &[u8]) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
+    let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder)?;
+    io::Write::write_all(&mut file, component)?;
+    // A policy is no secret, and the host may run as another user.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    file.as_file().set_permissions(mode)?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// Encodes the module as a component of the world that it carries, where most wit-bindgen bindings leave one.

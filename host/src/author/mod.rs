@@ -5,5 +5,6 @@ pub mod build;
 pub mod replay;
 pub mod coverage;
 pub mod reporters;
+pub mod sources;
 pub mod test;
 pub mod update;

@@ -6,26 +6,30 @@ use std::process::ExitCode;
 use super::terminal::whole;
 use super::{Exit, Failure, exit, read, say, with_progress};
 use crate::author::build;
+use crate::author::sources::Sources;
 use crate::text;
 
 /// Maximum size of a module, in bytes: far above that of any real policy.
 const MODULE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Make a policy component of a core module
+/// Make a policy component of a core module, or of a folder of sources
 ///
 /// The core module is one that a compiler makes for wasm32-unknown-unknown, or for WASI 0.1 as a reactor,
 /// with bindings of `wit/`. The host must be able to load the component. A MODULE that is a component is
 /// checked and copied.
 ///
+/// A folder is built by the toolchain of its language first: Rust (Cargo.toml), Go (go.mod), JavaScript
+/// (package.json or *.js), Python (*.py) or C (*.c). Everything that is built lies in its folder `target`.
+///
 /// Exit status: 0 built, 2 not.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The core module
+    /// The core module, or the folder of sources
     #[arg(value_name = "MODULE")]
     module: PathBuf,
-    /// File for the component
+    /// File for the component [default for a folder: FOLDER/target/policy.wasm]
     #[arg(short, long, value_name = "FILE.wasm")]
-    output: PathBuf,
+    output: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: Arguments) -> ExitCode {
@@ -33,25 +37,27 @@ pub(super) fn run(arguments: Arguments) -> ExitCode {
 }
 
 fn write(Arguments { module, output }: Arguments) -> Result<Exit, Failure> {
-    let bytes = read(&module, MODULE_BYTES)?;
-    let component = with_progress("building", &[&text::path(&output)], || build::component(&bytes))
-        .map_err(|error| Failure::broken(format_args!("{}: {error}", text::path(&module))))?;
-    // The file is renamed into place, because a host may be watching.
+    let shown = text::path(&module);
+    let (bytes, built) = match module.is_dir() {
+        true => {
+            let sources = Sources::of(&module).map_err(Failure::broken)?;
+            let built = with_progress("building", &[&shown], || sources.build());
+            (built.map_err(Failure::broken)?, Some(sources.component()))
+        }
+        false => (read(&module, MODULE_BYTES)?, None),
+    };
+    let component = with_progress("checking", &[&shown], || build::component(&bytes))
+        .map_err(|error| Failure::broken(format_args!("{shown}: {error}")))?;
+    let Some(output) = output.or(built) else {
+        return Err(Failure::broken(format_args!("{shown}: name a file for the component: --output FILE")));
+    };
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(".".as_ref());
     if !folder.is_dir() {
         let folder = text::path(folder);
         return Err(Failure::broken(format_args!("{folder}: there is no such folder: make it first")));
     }
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder)?;
-        std::io::Write::write_all(&mut file, &component)?;
-        // A policy is no secret, and the host may run as another user.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(mode)?;
-        file.persist(&output)?;
-        Ok(())
-    };
-    whole(write).map_err(|error| Failure::broken(format_args!("{}: {error}", text::path(&output))))?;
+    whole(|| build::write(&output, &component))
+        .map_err(|error| Failure::broken(format_args!("{}: {error}", text::path(&output))))?;
     say(format_args!("{}: {} bytes", text::path(&output), component.len()))?;
     Ok(Exit::Yes)
 }

@@ -249,6 +249,10 @@ limits! {
         )
             .fixed("those of a policy in Python have 27 MB")
             .effect("those unused for the longest time are removed");
+        SOURCE_FILES = count("source-files", "files and folders of the sources of a policy", 4096)
+            .fixed("each of them is watched")
+            .message("the sources have more than {limit} files and folders, or are nested too deep: name a \
+                      folder that holds one policy");
         GENERATIONS = count("generations", "generations recorded in stateDirectory", 32)
             .fixed("the history of your files has older ones")
             .effect("the oldest are removed, with the components that no other one has");

@@ -1,0 +1,3 @@
+//! Tests of the author's tools.
+
+mod sources;

@@ -1,0 +1,1 @@
+module wit_component
