@@ -8,3 +8,4 @@ pub mod reporters;
 pub mod sources;
 pub mod test;
 pub mod update;
+pub mod watch;

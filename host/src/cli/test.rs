@@ -2,12 +2,14 @@
 
 mod replay;
 mod update;
+mod watch;
 
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::{
@@ -17,9 +19,10 @@ use crate::author::coverage::{CoverageError, coverage};
 use crate::author::reporters::{
     self, Detail, Entry, ReportError, Reporters, Target, Totals, Workflow, terminal_width,
 };
+use crate::author::sources::Builds;
 use crate::author::test::{Filter, LastRun, Position, Run, Seed, Selection};
 use crate::config::Config;
-use crate::policy::{Cache, Compiler};
+use crate::policy::{Cache, Compiler, Policy};
 use crate::serve::status::warnings;
 use crate::suite::coverage::{Coverage, Met};
 use crate::suite::{self, Suite, SuiteError};
@@ -34,6 +37,8 @@ const MANY: usize = 500;
 /// `status` is the expected response, for the policies of the nearest host.yaml above. Each case is judged
 /// three times: with its images in order, in reverse order, and each by an instance of its own. A difference
 /// fails the case.
+///
+/// A `module` or `--policy` that is a folder of sources is built first, as by `host build`.
 ///
 /// Exit status: 0 passed, 1 a case failed, 2 usage or a broken suite, 3 a policy failed to load, 4 nothing to
 /// run.
@@ -90,6 +95,9 @@ pub(super) struct Arguments {
         help_heading = "Run"
     )]
     coverage: Option<CoverageMode>,
+    /// Run again, after each change of a file, the cases that the change concerns
+    #[arg(long, conflicts_with_all = ["list", "formats"], help_heading = "Run")]
+    watch: bool,
     /// Form of the results: human, json, junit, tap or github, on standard output or in FILE; several are
     /// possible, one of them on standard output
     #[arg(long = "format", value_name = "FORM[=FILE]", help_heading = "Output")]
@@ -126,7 +134,10 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
     if arguments.paths.is_empty() {
         arguments.paths.push(PathBuf::from("."));
     }
-    let suites = suites(&arguments)?;
+    if arguments.watch {
+        return watch::watch(&arguments);
+    }
+    let suites = suites(&arguments, &mut Builds::default())?;
     let cache = Cache::user_folder();
     let last = cache.as_deref().map(|folder| LastRun::read(folder, &suites)).unwrap_or_default();
     let seed = arguments.shuffle.map(|seed| seed.unwrap_or_else(chance));
@@ -147,8 +158,15 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
     }
     let all: usize = suites.iter().map(|suite| suite.cases.len()).sum();
     let totals = Totals { filtered: all - plan.len(), seed: seed.map(|seed| seed.0), ..Totals::default() };
-    let judge = if arguments.update { update::judge } else { judge };
-    let (totals, last) = judge(&arguments, &suites, &plan, last, (started, totals))?;
+    let compiler = compiler(&plan)?;
+    let start = (started, totals);
+    let (totals, last) = match arguments.update {
+        true => update::judge(&arguments, &compiler, &suites, &plan, last, start)?,
+        false => {
+            let Judged { totals, last, .. } = judge(&arguments, &compiler, &suites, &plan, last, start)?;
+            (totals, last)
+        }
+    };
     if let Some(folder) = &cache {
         // A cache that cannot be written costs `--failed` alone.
         let _ = last.write(folder);
@@ -158,8 +176,8 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
     Ok(if totals.failed == 0 && is_covered { Exit::Yes } else { Exit::No })
 }
 
-/// Reads the suites that the arguments name.
-fn suites(arguments: &Arguments) -> Result<Vec<Suite>, Failure> {
+/// Reads the suites that the arguments name, and builds the policies that are folders of sources.
+fn suites(arguments: &Arguments, builds: &mut Builds) -> Result<Vec<Suite>, Failure> {
     let given = match &arguments.config {
         Some(path) => Some(Config::read(path).map_err(broken_config)?),
         None => arguments.policy.config()?,
@@ -174,10 +192,18 @@ fn suites(arguments: &Arguments) -> Result<Vec<Suite>, Failure> {
             Err(broken) => errors.extend(broken),
         }
     }
-    match errors.is_empty() {
-        true => Ok(suites),
-        false => Err(Failure::broken(in_lines(&errors))),
+    if !errors.is_empty() {
+        return Err(Failure::broken(in_lines(&errors)));
     }
+    let configs = suites.iter_mut().flat_map(|suite| &mut suite.subjects);
+    let policies =
+        configs.filter_map(|subject| subject.config.as_mut()).flat_map(|config| &mut config.policies);
+    for policy in policies {
+        let name = text::path(policy.module.file());
+        let resolved = with_progress("building", &[&name], || builds.resolve(policy));
+        resolved.map_err(|error| Failure::new(Exit::NotLoaded, error))?;
+    }
+    Ok(suites)
 }
 
 fn in_lines(errors: &[SuiteError]) -> String {
@@ -203,17 +229,25 @@ fn nothing(arguments: &Arguments, suites: &[Suite]) -> String {
     )
 }
 
+/// Result of a run.
+struct Judged {
+    totals: Totals,
+    last: LastRun,
+    /// Policies that were loaded.
+    policies: Vec<Arc<Policy>>,
+}
+
 /// Judges the cases of a plan, and writes the reports.
 fn judge(
     arguments: &Arguments,
+    compiler: &Compiler,
     suites: &[Suite],
     plan: &[Position],
     mut last: LastRun,
     (started, mut totals): (Instant, Totals),
-) -> Result<(Totals, LastRun), Failure> {
+) -> Result<Judged, Failure> {
     let mut reporters = reporters(arguments)?;
-    let compiler = compiler(plan)?;
-    let run = load(&compiler, suites, plan)?;
+    let run = load(compiler, suites, plan)?;
     let jobs = jobs(arguments);
     let command = command(arguments);
     let mut met = Met::default();
@@ -247,7 +281,9 @@ fn judge(
     }
     totals.took = started.elapsed();
     reporters.finish(&totals).map_err(not_written)?;
-    Ok((totals, last))
+    let entries = run.sets().flat_map(|set| &set.policies);
+    let policies = entries.filter_map(|entry| entry.loaded.as_ref().ok().cloned()).collect();
+    Ok(Judged { totals, last, policies })
 }
 
 /// Returns the compiler for the policies of a plan.

@@ -4,11 +4,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use super::{Arguments, command, compiler, jobs, load, not_written, reporters};
+use super::{Arguments, command, jobs, load, not_written, reporters};
 use crate::author::reporters::{CaseResult, Entry, Format, Totals};
 use crate::author::test::{LastRun, Position};
 use crate::author::update::{FileUpdate, add_rows, update};
 use crate::cli::{Failure, say};
+use crate::policy::Compiler;
 use crate::suite::{CaseReport, Suite};
 use crate::text;
 
@@ -31,14 +32,14 @@ pub(super) fn prepare(
 /// Judges the cases of a plan, updates the files of those that fail, and writes the reports.
 pub(super) fn judge(
     arguments: &Arguments,
+    compiler: &Compiler,
     suites: &[Suite],
     plan: &[Position],
     mut last: LastRun,
     (started, mut totals): (Instant, Totals),
 ) -> Result<(Totals, LastRun), Failure> {
     let mut reporters = reporters(arguments)?;
-    let compiler = compiler(plan)?;
-    let run = load(&compiler, suites, plan)?;
+    let run = load(compiler, suites, plan)?;
     let (mut of_suites, mut reports): (Vec<&Suite>, Vec<CaseReport>) = Default::default();
     run.run(plan, jobs(arguments), |suite, report| {
         of_suites.push(suite);
