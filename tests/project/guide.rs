@@ -134,17 +134,19 @@ fn commands_do_what_the_pages_show() {
         prepare(folder.path());
         let blocks = blocks(&page);
         for (number, block) in blocks.iter().enumerate() {
-            let expected = match block.info.as_slice() {
-                ["sh"] => 0,
+            let place = format!("{path}:{}", block.line);
+            let (script, expected) = match block.info.as_slice() {
+                ["sh"] => (block.text.clone(), 0),
                 ["sh", status] => match status.strip_prefix("exit=") {
-                    Some(status) => status.parse().unwrap(),
+                    Some(status) => (block.text.clone(), status.parse().unwrap()),
                     None => continue,
                 },
+                ["yaml", "ci"] => (commands(&Document::parse(block.text.as_bytes()).unwrap().value), 0),
                 _ => continue,
             };
+            assert!(!script.is_empty(), "{place}: no command");
             count += 1;
-            let (status, said) = run(&block.text, folder.path());
-            let place = format!("{path}:{}", block.line);
+            let (status, said) = run(&script, folder.path());
             if status != Some(expected) {
                 wrong.push(format!("{place}: exit status {status:?}, expected {expected}:\n{said}"));
             }
@@ -156,6 +158,24 @@ fn commands_do_what_the_pages_show() {
     }
     none(wrong);
     assert!(count >= 10, "only {count} blocks ran");
+}
+
+/// Returns the commands of CI jobs: the values of `run` and `script`.
+fn commands(jobs: &Value) -> String {
+    match jobs {
+        Value::Object(map) => map
+            .iter()
+            .map(|(key, value)| match (key.as_str(), value) {
+                ("run", Value::String(script)) => format!("{script}\n"),
+                ("script", Value::Array(lines)) => {
+                    lines.iter().map(|line| format!("{}\n", line.as_str().unwrap())).collect()
+                }
+                (_, value) => commands(value),
+            })
+            .collect(),
+        Value::Array(values) => values.iter().map(commands).collect(),
+        _ => String::new(),
+    }
 }
 
 #[test]
