@@ -168,14 +168,20 @@ fn texts() -> Value {
     })
 }
 
+/// Schema of a string, or of a key without a value. Null is the first choice: as a second one it would stand
+/// for an absent key, which [`schema_of`] leaves out.
+fn or_empty(description: &str) -> Value {
+    json!({ "description": description, "anyOf": [{ "type": "null" }, { "type": "string" }] })
+}
+
 /// Schema of an expectation with these further keys.
 fn outcome(keys: Value, others: Value) -> Value {
-    let code = json!({ "type": ["string", "null"], "description": "Code of the decision. Empty: any." });
+    let code = or_empty("Code of the decision. Empty: any.");
     let mut properties = json!({
         "allow": code,
         "deny": code,
         "abstain": code,
-        "malfunction": { "type": ["string", "null"], "description": "Kind of the malfunction. Empty: any." },
+        "malfunction": or_empty("Kind of the malfunction. Empty: any."),
         "reason": texts(),
         "auditAnnotations": { "type": "object", "additionalProperties": texts() },
         "warnings": texts(),
@@ -241,4 +247,19 @@ fn refused(_: &mut SchemaGenerator) -> Schema {
             by policy where `settings` has several.",
         "type": ["object", "string"]
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_accepts_an_outcome_without_a_code() {
+        let schema = schema();
+        let properties = schema.pointer("/$defs/CaseYaml/properties/expect/anyOf/1/properties").unwrap();
+        for outcome in ["allow", "deny", "abstain", "malfunction"] {
+            let choices = json!([{ "type": "null" }, { "type": "string" }]);
+            assert_eq!(properties[outcome]["anyOf"], choices, "{outcome}");
+        }
+    }
 }
