@@ -7,7 +7,13 @@ use host::config::yaml::Location;
 use host::suite::{CaseId, CaseReport, Failed, Place, Suite};
 
 fn suite(path: &str) -> Suite {
-    Suite { path: path.into(), subjects: Vec::new(), cases: Vec::new(), files: Vec::new() }
+    Suite {
+        path: path.into(),
+        subjects: Vec::new(),
+        cases: Vec::new(),
+        files: Vec::new(),
+        texts: Default::default(),
+    }
 }
 
 fn report(name: &str, has_failed: bool) -> CaseReport {
