@@ -363,8 +363,8 @@ limits! {
             4096,
         )
             .fixed("each is configured a few times, and the cases run again")
-            .message("the settings have {found} entries, of which only {limit} were changed: test long lists in \
-                      a suite of their own");
+            .message("the settings have {found} entries, of which only {limit} were changed: test long \
+                      lists in a suite of their own");
         EXAMPLES = count("examples", "examples of one kind of difference", 5)
             .fixed("people read them")
             .effect("the rest is counted");

@@ -237,7 +237,8 @@ impl Compiler {
         self.load_of(&Batch::new(), &wanted, self.snapshots, until)
     }
 
-    /// Loads a policy as [`Compiler::load`] does, and takes no snapshot: for a policy that judges few reviews.
+    /// Loads a policy as [`Compiler::load`] does, and takes no snapshot. Use it for a policy that judges few
+    /// reviews.
     ///
     /// # Errors
     /// Returns the errors of [`Compiler::load`].
