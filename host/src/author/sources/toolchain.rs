@@ -162,7 +162,8 @@ fn go(sources: &Sources) -> Result<PathBuf, SourcesError> {
     Ok(module)
 }
 
-/// Adds the path that each file of the bindings has among the sources. A file of the sources comes first.
+/// Adds the path that each file of the bindings has among the sources. A file of the sources comes first. The
+/// assembler is for other targets than WebAssembly, and sees no overlay.
 fn overlay_of(
     bindings: &Path,
     sources: &Path,
@@ -173,7 +174,7 @@ fn overlay_of(
         let among = sources.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             overlay_of(&entry.path(), &among, replaced)?;
-        } else if !among.exists() {
+        } else if !among.exists() && among.extension().is_none_or(|extension| extension != "s") {
             replaced.insert(among.display().to_string(), entry.path().display().to_string().into());
         }
     }
