@@ -136,9 +136,9 @@ impl ExpectError {
 
 impl fmt::Display for ExpectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("refused settings")?;
+        f.write_str("an error")?;
         if let Some(pointer) = &self.pointer {
-            write!(f, ", an error at settings{pointer}")?;
+            write!(f, " at settings{pointer}")?;
         }
         match &self.message {
             Some(message) => write!(f, " with {}", message.in_words()),
