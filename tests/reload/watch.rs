@@ -290,7 +290,9 @@ fn a_file_that_is_written_during_its_read_is_incomplete() {
         writer.write_all(b"new").unwrap();
         assert!(!is_complete(&|| panic!("a file that is open for writing is read")));
         drop(writer);
-        assert!(is_complete(&|| {}));
+        // The event of the end of the writing may arrive during a read, which is then repeated.
+        let complete = (0..1000).any(|_| is_complete(&|| {}));
+        assert!(complete);
     }
 }
 

@@ -73,7 +73,8 @@ pub(super) struct Arguments {
     fail_fast: bool,
     /// Write what came out where a case fails or expects nothing, and show the changed lines
     ///
-    /// All rows of a case are judged, since they share one expectation. A case is updated whole or not at all.
+    /// All rows of a case are judged, since they share one expectation. A case is updated whole or not at
+    /// all.
     /// Exit status 1: a case still fails.
     #[arg(long, conflicts_with_all = ["list", "fail_fast"], help_heading = "Run")]
     update: bool,

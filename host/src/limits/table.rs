@@ -56,16 +56,14 @@ limits! {
                 leave one place to the others, unless there is only one",
             0,
         )
-            .key("limits.concurrentReviews", 1, 64)
-            .effect("the review waits in the queue");
+            .key("limits.concurrentReviews", 1, 64).effect("the review waits in the queue");
         QUEUE = count(
             "queue",
             "reviews that wait in each of the two lanes; in a full queue, a client with fewer replaces one \
                 of the client with the most",
             1024,
         )
-            .key("limits.queue", 0, 65_536)
-            .message("this image policy host has too many reviews waiting");
+            .key("limits.queue", 0, 65_536).message("this image policy host has too many reviews waiting");
     }
 
     "A connection":
@@ -91,15 +89,13 @@ limits! {
             "time from the first byte of a request to the end of its headers, on HTTP/1.1",
             10 * SECOND,
         )
-            .fixed("a client sends them at once")
-            .effect("the connection is closed");
+            .fixed("a client sends them at once").effect("the connection is closed");
         STALL_TIME = time(
             "stall-time",
             "time without progress of a response, in bytes and in HTTP/2's windows",
             20 * SECOND,
         )
-            .fixed("a network may be down for as long")
-            .effect("the connection is closed");
+            .fixed("a network may be down for as long").effect("the connection is closed");
         IDLE_TIME = time("idle-time", "time without a request on a connection", 180 * SECOND)
             .fixed("it must be longer than the 90 s after which the apiserver closes (net/http, \
                     IdleConnTimeout)")
@@ -115,8 +111,7 @@ limits! {
             "streams that the host had to reset, because they broke the protocol",
             64,
         )
-            .fixed("a working client causes none")
-            .effect("the connection is closed (ENHANCE_YOUR_CALM)");
+            .fixed("a working client causes none").effect("the connection is closed (ENHANCE_YOUR_CALM)");
         UNDER_WAY = bytes(
             "under-way",
             "memory of all requests in progress: their headers, the received parts of their bodies, and \
@@ -126,8 +121,7 @@ limits! {
             .fixed("an apiserver has at most some hundred requests in progress (--max-requests-inflight)")
             .message("this image policy host has too many requests under way");
         HEADERS = bytes("headers", "request line and headers", 64 * KI)
-            .fixed("an apiserver's are less than 1 KiB")
-            .effect("HTTP 431");
+            .fixed("an apiserver's are less than 1 KiB").effect("HTTP 431");
         FAREWELL_TIME = time(
             "farewell-time",
             "time in which a client must close a connection that is shut down",
@@ -182,15 +176,13 @@ limits! {
             .fixed("people use it, one command at a time")
             .message("{limit} requests are under way on this host's control socket: ask again in a moment");
         CONTROL_REQUEST = bytes("control-request", "a request on the control socket", 4 * KI)
-            .fixed("a request names at most a digest")
-            .message("the request has more than {limit} bytes");
+            .fixed("a request names at most a digest").message("the request has more than {limit} bytes");
         CONTROL_TIME = time(
             "control-time",
             "time in which a request must arrive on the control socket, and its response be read",
             5 * SECOND,
         )
-            .fixed("both are on this machine")
-            .effect("the connection is closed");
+            .fixed("both are on this machine").effect("the connection is closed");
     }
 
     "Loading a policy":
@@ -269,14 +261,11 @@ limits! {
             .fixed("people read its first lines")
             .effect("cut, with `…` at its end; the version in force instead is named in any case");
         PROBLEMS = count("problems", "problems of one reload", 256)
-            .fixed("people correct the first ones first")
-            .effect("the rest is counted");
+            .fixed("people correct the first ones first").effect("the rest is counted");
         RECORDED_PROBLEMS = count("recorded-problems", "problems in the record of a generation", 32)
-            .fixed("the status has the current ones")
-            .effect("the rest is counted");
+            .fixed("the status has the current ones").effect("the rest is counted");
         LOAD_ERROR = bytes("load-error", "the reason why a policy of a generation is not loaded", KI)
-            .fixed("a denial shows less of it")
-            .effect("cut, with `…` at its end");
+            .fixed("a denial shows less of it").effect("cut, with `…` at its end");
     }
 
     "Following files":
@@ -295,8 +284,7 @@ limits! {
             .fixed("the largest policy comes over a slow line in less")
             .effect("the file is read as it is, and its problems are reported");
         WRITTEN_FILES = count("written-files", "files that are being written", 10_000)
-            .fixed("a set has no more policies")
-            .effect("further ones are read as they are");
+            .fixed("a set has no more policies").effect("further ones are read as they are");
         FILE_EVENTS = count("file-events", "events of changed files that wait for the reload", 16_384)
             .fixed("as many as the kernel keeps, and the reload takes all of them at once")
             .effect("they are dropped, and the reload compares all files");
@@ -307,18 +295,15 @@ limits! {
      first: checks over a limit are left out and counted. Suites are the exception, since they have to pass \
      as a whole." {
         REPLAY = count("replay", "recent reviews that a candidate evaluates", 1000)
-            .key("gate.replay", 0, 10_000)
-            .effect("the oldest are removed");
+            .key("gate.replay", 0, 10_000).effect("the oldest are removed");
         RECENT_BYTES = bytes("recent-bytes", "recent reviews in memory", 16 * MI)
-            .fixed("most reviews take less than 1 KiB")
-            .effect("the oldest are removed");
+            .fixed("most reviews take less than 1 KiB").effect("the oldest are removed");
         REPLAY_FILE = bytes(
             "replay-file",
             "the end of each file of the decision log, which a replay reads after a restart",
             16 * MI,
         )
-            .fixed("no more reviews than that are kept in memory")
-            .effect("lines before it are not read");
+            .fixed("no more reviews than that are kept in memory").effect("lines before it are not read");
         REPLAY_LINES = count(
             "replay-lines",
             "lines of the decision log that a replay reads, in all files",
@@ -349,8 +334,7 @@ limits! {
             .message("the suites' folders hold more than {limit} files: name the folders that hold fixtures \
                       instead of one above them");
         LAST_RUN = bytes("last-run", "the failed cases of a suite's last run, in the user's cache folder", MI)
-            .fixed("it holds ten thousand names")
-            .effect("they are not kept, and `--failed` finds none");
+            .fixed("it holds ten thousand names").effect("they are not kept, and `--failed` finds none");
         EXPRESSIONS = count("expressions", "regular expressions in an expectation", 64)
             .fixed("a case expects a handful of texts, and each expression is compiled for each run")
             .message("an expectation has at most {limit} regular expressions: split the case");
@@ -366,11 +350,9 @@ limits! {
             .message("the settings have {found} entries, of which only {limit} were changed: test long \
                       lists in a suite of their own");
         EXAMPLES = count("examples", "examples of one kind of difference", 5)
-            .fixed("people read them")
-            .effect("the rest is counted");
+            .fixed("people read them").effect("the rest is counted");
         REPLAY_EXAMPLES = count("replay-examples", "examples of a kind of `host test --replay -v`", 1000)
-            .fixed("people search them with other tools")
-            .effect("the rest is counted");
+            .fixed("people search them with other tools").effect("the rest is counted");
         REPLAY_BATCH = bytes("replay-batch", "distinct reviews that `--replay` holds in memory", 16 * MI)
             .fixed("most reviews take less than 1 KiB")
             .effect("they are judged before more lines are read");
@@ -381,8 +363,7 @@ limits! {
      failurePolicy with the message as the reason, and the next image gets a fresh instance. Where the \
      result has a part that can be left out, that part is left out instead." {
         DEADLINE = time("deadline", "time of one call", SECOND)
-            .key("limits.deadline", 1, 10 * SECOND)
-            .message("no answer within its deadline of {limit}");
+            .key("limits.deadline", 1, 10 * SECOND).message("no answer within its deadline of {limit}");
         MEMORY = bytes("memory", "all linear memories of an instance together", 64 * MI)
             .key("limits.memory", 64 * KI, GI)
             .message("it needs more memory than its limit of {limit} bytes");
@@ -390,8 +371,7 @@ limits! {
             .fixed("a component has one for each of its languages")
             .message("it has {found} memories, the limit is {limit}");
         TABLES = count("tables", "tables of an instance", 32)
-            .fixed("the largest toolchain needs 3")
-            .message("it has {found} tables, the limit is {limit}");
+            .fixed("the largest toolchain needs 3").message("it has {found} tables, the limit is {limit}");
         TABLE_ELEMENTS = count("table-elements", "elements of all tables of an instance together", 100_000)
             .fixed("the largest toolchain, StarlingMonkey, needs 7,687")
             .message("its tables begin with {found} elements, the limit is {limit}");
@@ -411,11 +391,9 @@ limits! {
             .key("limits.result", KI, 16 * MI)
             .message("it says more at once than the limit of {limit} bytes ({key})");
         LOG_LINES = count("log-lines", "log lines in a review", 64)
-            .key("limits.logLines", 0, 10_000)
-            .message("{found} more lines were dropped ({key})");
+            .key("limits.logLines", 0, 10_000).message("{found} more lines were dropped ({key})");
         LOG_LINE_BYTES = bytes("log-line-bytes", "one log line", KI)
-            .key("limits.logLineBytes", 64, 64 * KI)
-            .effect("cut, with `…` at its end");
+            .key("limits.logLineBytes", 64, 64 * KI).effect("cut, with `…` at its end");
     }
 
     "A decision and the verdict":
