@@ -47,7 +47,8 @@
 //! a key of host.yaml                        config/raw.rs
 //! the message for an unknown key            config/schema_check.rs
 //! a kind of problem in the status           problem.rs
-//! the time in which a file settles          reload/watch/settling.rs
+//! the pause before a reload                 reload/watch/pause.rs
+//! the time until a file's errors are shown  reload/watch/file_states.rs
 //! the words for the gate's differences      review/differences.rs
 //! a rollback                                reload/rollback.rs
 //! the folder of compiled code               policy/compile/cache.rs

@@ -13,8 +13,9 @@
 
 mod plan;
 mod events;
+mod file_states;
 mod inbox;
-mod settling;
+mod pause;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -25,19 +26,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::events::Events;
+pub use self::file_states::{FileStates, Fingerprint};
 use self::inbox::Inbox;
 pub use self::inbox::{Change, Changes};
+use self::pause::{Burst, QUIET, QUIET_AFTER_RENAME};
 use self::plan::WatchPlan;
-pub use self::settling::{FileStates, Fingerprint};
 use crate::limits;
 use crate::text;
 
-/// Quiet time that ends a burst of changes.
-const QUIET: Duration = Duration::from_millis(30);
-/// Quiet time after a rename. A renamed file is complete, and only changes of its neighbours may follow.
-const QUIET_AFTER_RENAME: Duration = Duration::from_millis(10);
-/// Maximum length of a burst. A wake-up follows even if the changes go on.
-const LONGEST: Duration = Duration::from_millis(250);
 /// Interval of wake-ups without events: events get lost (network and overlay file systems, full queues).
 const POLL: Duration = Duration::from_secs(10);
 
@@ -73,12 +69,6 @@ struct Seen {
     again: Option<Instant>,
     /// When the last wake-up was given.
     hinted: Instant,
-}
-
-/// Changes that have caused no wake-up yet.
-struct Burst {
-    began: Instant,
-    over: Instant,
 }
 
 /// Guard that ends the watching when dropped.
@@ -287,13 +277,12 @@ impl Seen {
     }
 
     fn changed(&mut self, now: Instant, quiet: Duration) {
-        let burst = self.burst.get_or_insert(Burst { began: now, over: now });
-        burst.over = burst.over.max(now + quiet).min(burst.began + LONGEST);
+        self.burst.get_or_insert_with(|| Burst::new(now)).changed(now, quiet);
     }
 
     /// Returns when the next wake-up is due if no event comes before.
     fn next_hint(&self) -> Instant {
-        let change = self.burst.as_ref().map(|burst| burst.over).into_iter().chain(self.again).min();
+        let change = self.burst.as_ref().map(Burst::over).into_iter().chain(self.again).min();
         let change = change.map(|change| change.max(self.hinted + limits::RELOAD_PAUSE.time()));
         change.into_iter().chain([self.hinted + POLL]).min().unwrap_or(self.hinted)
     }

@@ -1,5 +1,6 @@
-//! The state of each file: whether it is being written, and how long it has been unchanged. The sources are
-//! the system's events and the fingerprints of successive passes. Pure.
+//! The state of each file: whether it is being written, and how long it has been unchanged, which decides
+//! when an error in it is believed. The sources are the system's events and the fingerprints of successive
+//! passes. Pure.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
