@@ -1,6 +1,6 @@
 //! Decisions of policies, and their combination into one verdict: deny overrides. Pure.
 
-mod annotations;
+pub(crate) mod annotations;
 mod disposition;
 mod reason;
 
@@ -351,13 +351,13 @@ impl Verdict {
     /// Returns all audit annotations. Keys have no `/` and at most 63 bytes, and the host's own keys have no
     /// `.`.
     pub fn audit_annotations(&self) -> BTreeMap<String, String> {
-        let mut annotations = self.policy_annotations();
-        annotations.insert("generation".to_owned(), self.generation.clone());
-        annotations.insert("decided-by".to_owned(), self.disposition.decided_by().to_string());
+        let mut all = self.policy_annotations();
+        all.insert(annotations::GENERATION.to_owned(), self.generation.clone());
+        all.insert(annotations::DECIDED_BY.to_owned(), self.disposition.decided_by().to_string());
         if let Some(reason) = self.would_deny() {
-            annotations.insert("would-deny".to_owned(), reason.to_owned());
+            all.insert(annotations::WOULD_DENY.to_owned(), reason.to_owned());
         }
-        annotations
+        all
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use uuid::{ContextV7, Timestamp, Uuid};
 
 use crate::review::Review;
+use crate::review::verdict::annotations::REVIEW;
 use crate::review::verdict::{Disposition, Said, Verdict};
 
 /// A review that was answered, with its verdict.
@@ -44,7 +45,7 @@ impl AnsweredReview {
     pub fn audit_annotations(&self) -> BTreeMap<String, String> {
         let mut annotations = self.verdict.audit_annotations();
         if !matches!(self.disposition(), Disposition::Allowed(_)) {
-            annotations.insert("review".to_owned(), self.id.to_string());
+            annotations.insert(REVIEW.to_owned(), self.id.to_string());
         }
         annotations
     }

@@ -1,7 +1,7 @@
-//! Audit annotations of a verdict: their keys and values. Pure.
+//! Audit annotations of a response: all their keys, and the values that come from policies. Pure.
 //!
-//! The host's own keys (`decided-by`, `generation`, `review`, `would-deny`) have no `.`. A policy's key
-//! always has one, after the policy's name, so no policy can forge a key of the host.
+//! The host's own keys have no `.`. A policy's key always has one, after the policy's name, so no policy can
+//! forge a key of the host.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,15 @@ use super::{Decision, ImageVerdict, Malfunction, Outcome, Said};
 use crate::config::Mode;
 use crate::limits;
 use crate::text;
+
+/// Key of the host, in every response: the generation that judged the review.
+pub(super) const GENERATION: &str = "generation";
+/// Key of the host, in every response: the basis of the verdict.
+pub(super) const DECIDED_BY: &str = "decided-by";
+/// Key of the host: the reason of a denial that the host's mode `audit` prevents.
+pub(super) const WOULD_DENY: &str = "would-deny";
+/// Key of the host: the id of a review that is denied, or would be in mode `enforce`.
+pub(crate) const REVIEW: &str = "review";
 
 /// Keys below a policy's name that the host writes.
 const MALFUNCTION: &str = "malfunction";
