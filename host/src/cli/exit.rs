@@ -1,4 +1,5 @@
-//! Exit statuses of the verbs, and the message of a verb that ends early.
+//! Exit statuses of the verbs, and the message of a verb that ends early. Which status a verb gives is in the
+//! verb's file.
 
 use std::fmt::Display;
 use std::process::ExitCode;
