@@ -11,8 +11,9 @@ const ALWAYS: [&str; 2] = ["image-policy:host/types@0.1.0", "image-policy:host/l
 /// Capabilities that host.yaml can grant, each with the interfaces of the contract that it lets a policy
 /// import.
 ///
-/// A new capability also needs its interfaces in `wit/`, the check of host.yaml in `config/validate.rs`, which
-/// accepts no capability yet, and the functions of the interfaces in the linker of `policy/sandbox/engine.rs`.
+/// A new capability also needs its interfaces in `wit/`, the check of host.yaml in `config/validate.rs`,
+/// which accepts no capability yet, and the functions of the interfaces in the linker of
+/// `policy/sandbox/engine.rs`.
 const CAPABILITIES: &[(&str, &[&str])] = &[];
 /// Packages of WASI 0.2 that the host provides without access to anything.
 const INERT: [&str; 6] =
