@@ -353,29 +353,53 @@ fn errors_are_types() {
     );
 }
 
-/// A row of the table in `lib.rs`: a folder, and the folders that it may use.
-type Row = (String, Vec<String>);
-
-/// Reads the table in `lib.rs`: the lines between its head and the end of the block.
-fn table() -> Vec<Row> {
+/// Returns the rows of a table in `lib.rs`: the lines between its head, of two words, and the end of the
+/// block. A row is split after its first word.
+fn rows(head: [&str; 2]) -> Vec<(String, String)> {
     let lib = fs::read_to_string(root().join("host/src/lib.rs")).unwrap();
-    let lines = lib.lines().skip_while(|line| !line.starts_with("//! folder ")).skip(1);
+    let is_head = |line: &str| line.split_whitespace().skip(1).eq(head);
+    let lines = lib.lines().skip_while(|line| !is_head(line)).skip(1);
     let rows = lines.take_while(|line| *line != "//! ```").map(|line| {
-        let (folder, uses) = line.trim_start_matches("//! ").split_once(' ').unwrap_or((line, ""));
-        (folder.to_owned(), uses.split_whitespace().filter(|name| *name != "-").map(str::to_owned).collect())
+        let (first, rest) = line.trim_start_matches("//! ").split_once(' ').unwrap_or((line, ""));
+        (first.to_owned(), rest.trim().to_owned())
     });
     rows.collect()
 }
 
+/// Reads the table of folders in `lib.rs`: each folder, and the folders that it may use.
+fn table() -> Vec<(String, Vec<String>)> {
+    let names = |uses: &str| uses.split_whitespace().filter(|name| *name != "-").map(str::to_owned).collect();
+    rows(["folder", "uses"]).into_iter().map(|(folder, uses)| (folder, names(&uses))).collect()
+}
+
+#[test]
+fn every_folder_has_a_purpose() {
+    let purposes = rows(["folder", "purpose"]);
+    let folders = |rows: Vec<String>| rows.join("\n");
+    assert_eq!(
+        folders(purposes.iter().map(|(folder, _)| folder.clone()).collect()),
+        folders(table().into_iter().map(|(folder, _)| folder).collect()),
+        "both tables in host/src/lib.rs have the same folders, in the same order"
+    );
+    none(
+        purposes.into_iter().filter(|(_, purpose)| purpose.is_empty()).map(|(folder, _)| folder).collect(),
+        "host/src/lib.rs says the purpose of each folder",
+    );
+}
+
 #[test]
 fn the_files_of_changes_exist() {
-    let lib = fs::read_to_string(root().join("host/src/lib.rs")).unwrap();
-    let lines = lib.lines().skip_while(|line| !line.starts_with("//! change ")).skip(1);
-    let files: Vec<&str> =
-        lines.take_while(|line| *line != "//! ```").map(|line| line.rsplit(' ').next().unwrap()).collect();
-    assert!(files.len() > 10, "{files:?}");
-    let missing = files.iter().filter(|file| !root().join("host/src").join(file).is_file());
-    none(missing.map(|file| (*file).to_owned()).collect(), "host/src/lib.rs names files that exist");
+    let rows = rows(["change", "file"]);
+    assert!(rows.len() > 10, "{rows:?}");
+    let mut wrong = Vec::new();
+    for (first, rest) in rows {
+        let files: Vec<&str> = rest.split_whitespace().filter(|word| word.ends_with(".rs")).collect();
+        let exist = files.iter().all(|file| root().join("host/src").join(file).is_file());
+        if files.is_empty() || !exist {
+            wrong.push(format!("{first} {rest}"));
+        }
+    }
+    none(wrong, "each row of the table in host/src/lib.rs names files that exist");
 }
 
 /// Returns the folders or files at the top of `host/src` that each of them uses.
