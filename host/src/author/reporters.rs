@@ -20,7 +20,7 @@ use std::time::SystemTime;
 
 use anstream::StripStream;
 
-pub use self::entry::{CaseResult, Difference, Entry, Totals};
+pub use self::entry::{CaseResult, Difference, Entry, Totals, quoted};
 use self::github::GitHub;
 use self::human::Human;
 use self::json::Json;

@@ -12,14 +12,13 @@ use std::process::ExitStatus;
 pub use self::builds::Builds;
 use super::build::{BuildError, encoded};
 use crate::limits;
+use crate::suite::BUILT;
 use crate::text;
 
 /// Folder below the sources for everything that is built.
 const TARGET: &str = "target";
 /// Name of the component in that folder.
 const COMPONENT: &str = "policy.wasm";
-/// Folders of dependencies and caches, which people do not edit.
-const NOT_SOURCES: [&str; 3] = [TARGET, "node_modules", "__pycache__"];
 /// Folders within folders of sources.
 const DEPTH: usize = 16;
 
@@ -205,7 +204,7 @@ impl Sources {
             let entry = entry.map_err(SourcesError::io(folder))?;
             let (name, path) = (entry.file_name(), entry.path());
             let is_source =
-                !name.as_encoded_bytes().starts_with(b".") && !NOT_SOURCES.iter().any(|other| name == *other);
+                !name.as_encoded_bytes().starts_with(b".") && !BUILT.iter().any(|other| name == *other);
             if !is_source {
                 continue;
             }

@@ -47,7 +47,7 @@ pub(super) struct Arguments {
     /// Suite files, fixtures, or folders of them [default: the current folder]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// host.yaml with the policies, instead of the one beside the cases
+    /// host.yaml with the policies, instead of the nearest one above the cases
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -81,7 +81,7 @@ pub(super) struct Arguments {
     /// Cases judged at once [default: the number of processors]
     #[arg(short, long, value_name = "N", help_heading = "Run")]
     jobs: Option<NonZeroUsize>,
-    /// Judge the cases in an order by chance, which SEED repeats
+    /// Judge the cases in a random order, which SEED repeats
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, help_heading = "Run")]
     shuffle: Option<Option<Seed>>,
     /// Show what no case covers: decisions, and entries of the settings that no case depends on. With
@@ -354,7 +354,7 @@ fn command(arguments: &Arguments) -> String {
     ];
     for (name, value) in options {
         if let Some(value) = value {
-            command.push_str(&format!(" {name} {}", text::path(value)));
+            command.push_str(&format!(" {name} {}", reporters::quoted(&text::path(value))));
         }
     }
     command

@@ -11,6 +11,9 @@ use super::SuiteError;
 use crate::limits;
 use crate::text;
 
+/// Folders of what toolchains build and fetch, beside the sources of a policy.
+pub(crate) const BUILT: [&str; 3] = ["target", "node_modules", "__pycache__"];
+
 /// Files of suites, and the configuration that they share.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Found {
@@ -101,7 +104,8 @@ impl Walk {
             }
             let entry = entry.map_err(|error| failed(path, error))?;
             let (name, path) = (entry.file_name(), entry.path());
-            if name.as_encoded_bytes().starts_with(b".") || name == "host.yaml" {
+            let is_built = BUILT.iter().any(|built| name == *built);
+            if name.as_encoded_bytes().starts_with(b".") || name == "host.yaml" || is_built {
                 continue;
             }
             let is_of_suite = path.extension().is_some_and(|e| e == "json" || e == "yaml" || e == "yml");

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 pub use self::case::{Case, CaseId, Check, Place};
 pub use self::expect::{Expect, Known, Part, Unmet};
 pub use self::file::{KIND, schema};
+pub(crate) use self::find::BUILT;
 pub use self::find::{Found, find, folders};
 pub use self::fixture::FixtureError;
 pub use self::read::{cases_for, read, read_to_update, reviews, with_settings_files};

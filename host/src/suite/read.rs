@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::file::{Reader, SCHEMA, SuiteYaml, UnderTest, beside};
 use super::fixture::{self, FixtureError, no_fixture};
 use super::{Case, Found, KIND, Subject, Suite, SuiteError};
-use crate::config::yaml::{Document, Problem};
+use crate::config::yaml::{Document, Problem, YamlError};
 use crate::config::{self, Config, ConfigError, HostLimits, PolicyName, schema_check};
 use crate::fs::{self, FileError};
 use crate::limits;
@@ -139,9 +139,21 @@ struct SuiteFile {
 }
 
 /// The kind of a file.
+enum Kind {
+    /// A suite file, or the reason why it is no YAML.
+    Suite(Result<Document, YamlError>),
+    /// A host.yaml, or a JSON Schema: no case.
+    Material,
+    /// A fixture, or a file that should be one.
+    Other,
+}
+
+/// The keys of a JSON file that tell its kind.
 #[derive(Deserialize)]
-struct Kind {
+struct Header {
     kind: Option<Value>,
+    #[serde(rename = "$schema")]
+    schema: Option<Value>,
 }
 
 impl Files {
@@ -153,14 +165,14 @@ impl Files {
 
     fn try_add(&mut self, path: &Path) -> Result<(), SuiteError> {
         let bytes = fixture::bytes(path)?;
-        match kind(path, &bytes).as_deref() {
-            Some(KIND) => {
-                let suite = SuiteFile::parse(path, bytes)?;
+        match Kind::of(path, &bytes) {
+            Kind::Suite(document) => {
+                let suite = SuiteFile::parse(path, bytes, document)?;
                 self.named.extend(suite.names());
                 self.suites.push(suite);
             }
-            Some(config::KIND) => {}
-            _ => self.others.push((path.to_owned(), bytes)),
+            Kind::Material => {}
+            Kind::Other => self.others.push((path.to_owned(), bytes)),
         }
         Ok(())
     }
@@ -187,29 +199,44 @@ impl Files {
     }
 }
 
-/// Returns the kind of a file. Returns None if it has none, or cannot be parsed.
-fn kind(path: &Path, bytes: &[u8]) -> Option<String> {
-    let kind = if fixture::is_json(path) {
-        serde_json::from_slice::<Kind>(bytes).ok()?.kind?
-    } else {
+impl Kind {
+    fn of(path: &Path, bytes: &[u8]) -> Kind {
+        if fixture::is_json(path) {
+            return match serde_json::from_slice::<Header>(bytes) {
+                Ok(Header { kind: Some(kind), .. }) if kind == KIND => Kind::Suite(Document::parse(bytes)),
+                Ok(Header { kind: Some(kind), .. }) if kind == config::KIND => Kind::Material,
+                // The schema of suite files, for editors.
+                Ok(Header { kind: None, schema: Some(_) }) => Kind::Material,
+                _ => Kind::Other,
+            };
+        }
         // Only a file that may be a suite or a host.yaml is parsed here.
-        let text = std::str::from_utf8(bytes).ok()?;
+        let text = std::str::from_utf8(bytes).unwrap_or_default();
         if !text.contains(KIND) && !text.contains(config::KIND) {
-            return None;
+            return Kind::Other;
         }
+        // A file that says in a line of its own that it is a suite has its errors reported as a suite.
+        let says_suite = || text.lines().any(|line| line.trim_end() == "kind: Suite");
         match Document::parse(bytes) {
-            Ok(document) => document.value.get("kind")?.clone(),
-            // A file that says in a line of its own that it is a suite has its errors reported as a suite.
-            Err(_) => text.lines().any(|line| line.trim_end() == "kind: Suite").then(|| KIND.into())?,
+            Ok(document) => match document.value.get("kind").and_then(Value::as_str) {
+                Some(KIND) => Kind::Suite(Ok(document)),
+                Some(config::KIND) => Kind::Material,
+                _ => Kind::Other,
+            },
+            Err(error) if says_suite() => Kind::Suite(Err(error)),
+            Err(_) => Kind::Other,
         }
-    };
-    kind.as_str().map(str::to_owned)
+    }
 }
 
 impl SuiteFile {
-    fn parse(path: &Path, bytes: Vec<u8>) -> Result<SuiteFile, SuiteError> {
+    fn parse(
+        path: &Path,
+        bytes: Vec<u8>,
+        document: Result<Document, YamlError>,
+    ) -> Result<SuiteFile, SuiteError> {
         let invalid = |problems| ConfigError::invalid(path, &bytes, problems);
-        let document = Document::parse(&bytes).map_err(|error| invalid(error.problems))?;
+        let document = document.map_err(|error| invalid(error.problems))?;
         let yaml = schema_check::read(&SCHEMA, &document).map_err(invalid)?;
         Ok(SuiteFile { path: path.to_owned(), bytes, document: Arc::new(document), yaml })
     }

@@ -189,7 +189,7 @@ fn filter(name: &str) -> String {
 }
 
 /// Returns a word for a shell.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "._/-+@:=".contains(character);
     match !word.is_empty() && word.chars().all(is_plain) {
         true => word.to_owned(),
