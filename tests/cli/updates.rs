@@ -174,7 +174,7 @@ fn a_file_that_changed_since_it_was_read_stays() {
     let place = Place { path: path.clone(), at: Location::default() };
     let failed = vec![Failed::Unmet(unmet)];
     let report = CaseReport { id, place, failed, verdict: None, took: Duration::ZERO };
-    let updates = update(&[report.clone()], |_| Some(b"a: one\n"));
+    let updates = update(std::slice::from_ref(&report), |_| Some(b"a: one\n"));
     let said =
         format!("not updated: {} has changed since it was read: run the command again", path.display());
     assert_eq!(updates[0].refusals, [said]);

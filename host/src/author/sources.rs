@@ -101,7 +101,7 @@ pub enum SourcesError {
         /// The folder.
         folder: PathBuf,
         /// The reason.
-        error: BuildError,
+        error: Box<BuildError>,
     },
 }
 
@@ -173,8 +173,8 @@ impl Sources {
         let target = self.target();
         fs::create_dir_all(&target).map_err(SourcesError::io(&target))?;
         let module = toolchain::build(self)?;
-        let component =
-            encoded(module).map_err(|error| SourcesError::Build { folder: self.folder.clone(), error })?;
+        let component = encoded(module)
+            .map_err(|error| SourcesError::Build { folder: self.folder.clone(), error: Box::new(error) })?;
         let path = self.component();
         // A watcher must not see a change where there is none.
         if fs::read(&path).is_ok_and(|before| before == component) {

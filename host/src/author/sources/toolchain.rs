@@ -82,12 +82,12 @@ fn rust(sources: &Sources) -> Result<PathBuf, SourcesError> {
     cargo.arg("--target-dir").arg(absolute(&sources.target()));
     let messages = run(sources, &mut cargo, NO_CARGO)?;
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let module = messages.filter_map(|message| {
+    let mut module = messages.filter_map(|message| {
         let files = message.get("filenames")?.as_array()?;
         files.iter().filter_map(Value::as_str).find(|file| file.ends_with(".wasm")).map(PathBuf::from)
     });
     let remedy = "write `crate-type = [\"cdylib\"]` in `[lib]` of Cargo.toml";
-    module.last().ok_or_else(|| SourcesError::NoModule { folder: sources.folder.clone(), remedy })
+    module.next_back().ok_or_else(|| SourcesError::NoModule { folder: sources.folder.clone(), remedy })
 }
 
 /// Compiler that has the standard library for WebAssembly, or its sources.

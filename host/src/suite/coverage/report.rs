@@ -119,7 +119,7 @@ impl PolicyCoverage {
         let missing = match () {
             () if all == 0 => Some(Missing::Case),
             () if denials == 0 => Some(Missing::Denial),
-            () if !counts.keys().any(|answer| is_other(answer)) => Some(Missing::OtherThanDenial),
+            () if !counts.keys().any(is_other) => Some(Missing::OtherThanDenial),
             () => None,
         };
         let answers = counts.into_iter().map(|(answer, cases)| Counted { answer: answer.clone(), cases });
