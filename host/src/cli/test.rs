@@ -7,7 +7,7 @@ mod watch;
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -53,7 +53,13 @@ pub(super) struct Arguments {
     #[command(flatten)]
     policy: OnePolicy,
     /// Cases whose `SUITE › ROW › CASE` contains TEXT; several add up, and `!TEXT` leaves out
-    #[arg(short, long = "filter", value_name = "TEXT|/RE/", help_heading = "Selection")]
+    #[arg(
+        short,
+        long = "filter",
+        value_name = "TEXT|/RE/",
+        allow_hyphen_values = true,
+        help_heading = "Selection"
+    )]
     filters: Vec<Filter>,
     /// Cases that failed in their last run
     #[arg(long, help_heading = "Selection")]
@@ -139,6 +145,7 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
         return watch::watch(&arguments);
     }
     let suites = suites(&arguments, &mut Builds::default())?;
+    check_reports(&arguments.formats, &suites)?;
     let cache = Cache::user_folder();
     let last = cache.as_deref().map(|folder| LastRun::read(folder, &suites)).unwrap_or_default();
     let seed = arguments.shuffle.map(|seed| seed.unwrap_or_else(chance));
@@ -205,6 +212,28 @@ fn suites(arguments: &Arguments, builds: &mut Builds) -> Result<Vec<Suite>, Fail
         resolved.map_err(|error| Failure::new(Exit::NotLoaded, error))?;
     }
     Ok(suites)
+}
+
+/// Rejects a report in the place of a file that the run reads.
+fn check_reports(targets: &[Target], suites: &[Suite]) -> Result<(), Failure> {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let configs =
+        suites.iter().flat_map(|suite| &suite.subjects).filter_map(|subject| subject.config.as_ref());
+    let of_config = |config: &Config| {
+        let modules = config.policies.iter().map(|policy| policy.module.file().to_owned());
+        modules.chain([config.path.clone()]).collect::<Vec<_>>()
+    };
+    let files = suites.iter().flat_map(|suite| suite.files.clone()).chain(configs.flat_map(of_config));
+    let read: Vec<_> = files.filter_map(|file| real(&file)).collect();
+    for file in targets.iter().filter_map(|target| target.file.as_deref()) {
+        if real(file).is_some_and(|file| read.contains(&file)) {
+            let file = text::path(file);
+            return Err(Failure::broken(format_args!(
+                "{file}: the run reads this file, which a report would replace: name another file"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn in_lines(errors: &[SuiteError]) -> String {

@@ -207,6 +207,9 @@ impl<'a> Reader<'a> {
             None => Some(self.facts.clone()),
         };
         let review = self.review(suite, case, at)?;
+        if review.as_ref().is_ok_and(|review| review.images.is_empty()) {
+            return self.no_check(&format!("{at}/review"), "it has no image, so that no policy would run");
+        }
         let mut images = review.as_ref().map(|review| review.images.clone()).unwrap_or_default();
         let mut distinct = std::collections::HashSet::new();
         images.retain(|image| distinct.insert(image.clone()));

@@ -7,6 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -106,10 +107,19 @@ impl LogLines {
     pub fn open(paths: &[PathBuf]) -> Result<LogLines, LogError> {
         let mut files = VecDeque::new();
         for path in paths {
-            if path != Path::new("-") && metadata(path)?.is_dir() {
-                files.extend(of_folder(path)?);
-            } else {
+            if path == Path::new("-") {
                 files.push_back(LogFile::Path(path.clone()));
+                continue;
+            }
+            let kind = metadata(path)?.file_type();
+            if kind.is_char_device() || kind.is_block_device() {
+                // Some devices have no end.
+                let error = io::Error::other("it is a device: name a file");
+                return Err(LogError::Read { path: path.clone(), error });
+            }
+            match kind.is_dir() {
+                true => files.extend(of_folder(path)?),
+                false => files.push_back(LogFile::Path(path.clone())),
             }
         }
         Ok(LogLines { files, current: None, read: HashSet::new() })
