@@ -75,7 +75,14 @@ reason: ''
 > 1:9: every text contains an empty one: write `[]` if there is none
 
 reason: //
-> 1:9: an empty regular expression matches every text
+> 1:9: the regular expression `` matches every text
+
+reason: /.*/
+> 1:9: the regular expression `.*` matches every text
+
+reason: [/x*|y/, /^$/, /$/]
+> 1:10: the regular expression `x*|y` matches every text
+> 1:24: the regular expression `$` matches every text
 
 reason:
 > 1:1: expected a text (`TEXT`, `/EXPRESSION/`, `{ is: TEXT }`), found nothing: write `[]` if there is
