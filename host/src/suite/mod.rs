@@ -33,7 +33,7 @@ use crate::text;
 #[derive(Debug, thiserror::Error)]
 pub enum SuiteError {
     /// A file or folder cannot be read.
-    #[error("{}: {error}", text::path(path))]
+    #[error("{}: {error}{}", text::path(path), next_step(error))]
     Read {
         /// The file or folder.
         path: PathBuf,
@@ -57,6 +57,14 @@ pub enum SuiteError {
         text::path(.0)
     )]
     OwnPolicies(PathBuf),
+}
+
+/// Returns advice for a file or folder that does not exist.
+fn next_step(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => ": name a file or a folder that exists",
+        _ => "",
+    }
 }
 
 impl SuiteError {
