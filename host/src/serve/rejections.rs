@@ -1,10 +1,9 @@
 //! Requests that were no ImageReview. Repeated ones are a problem: with a wrong `server:` in a kubeconfig and
 //! `defaultAllow: true`, every pod is admitted, and the mistake shows nowhere else.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use crate::problem::{Problem, Subject};
 
@@ -28,21 +27,35 @@ struct Run {
     example: String,
 }
 
+impl Run {
+    fn is_recent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last) < QUIET
+    }
+}
+
 impl Rejections {
     /// Records a rejected request. `example` is a line of limited length: the request, its peer and the
     /// reason.
     pub fn record(&self, example: &str) {
+        self.record_at(example, Instant::now());
+    }
+
+    fn record_at(&self, example: &str, now: Instant) {
         let mut current = self.0.lock();
-        let run = current.take().filter(|run| run.last.elapsed() < QUIET);
+        let run = current.take().filter(|run| run.is_recent(now));
         let (count, since) = run.map_or((0, SystemTime::now()), |run| (run.count, run.since));
         let example = example.to_owned();
-        *current = Some(Run { count: count.saturating_add(1), since, last: Instant::now(), example });
+        *current = Some(Run { count: count.saturating_add(1), since, last: now, example });
     }
 
     /// Returns the problem if there are at least `REPEATED` recent rejected requests.
     pub fn problem(&self) -> Option<Problem> {
+        self.problem_at(Instant::now())
+    }
+
+    fn problem_at(&self, now: Instant) -> Option<Problem> {
         let current = self.0.lock();
-        let run = current.as_ref().filter(|run| run.count >= REPEATED && run.last.elapsed() < QUIET)?;
+        let run = current.as_ref().filter(|run| run.count >= REPEATED && run.is_recent(now))?;
         let (count, since) = (run.count, humantime::format_rfc3339_seconds(run.since));
         let example = &run.example;
         let what = format!("{count} requests since {since} were no ImageReview, the last one: {example}");
@@ -58,22 +71,22 @@ impl Rejections {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn rejected_requests_are_a_problem_while_they_repeat() {
+    #[test]
+    fn rejected_requests_are_a_problem_while_they_repeat() {
         let rejections = Rejections::default();
+        let began = Instant::now();
         for _ in 0..2 {
-            rejections.record("GET /favicon.ico");
-            assert_eq!(rejections.problem(), None, "a single request or two");
+            rejections.record_at("GET /favicon.ico", began);
+            assert_eq!(rejections.problem_at(began), None, "a single request or two");
         }
-        rejections.record("POST /validate");
-        let problem = rejections.problem().unwrap().to_string();
+        rejections.record_at("POST /validate", began);
+        let problem = rejections.problem_at(began).unwrap().to_string();
         assert!(problem.starts_with("requests: 3 requests since "), "{problem}");
         assert!(problem.contains("the last one: POST /validate ("), "{problem}");
-        tokio::time::advance(QUIET - Duration::from_secs(1)).await;
-        assert!(rejections.problem().is_some());
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(rejections.problem(), None, "no further one came");
-        rejections.record("POST /validate");
-        assert_eq!(rejections.problem(), None, "the count begins again");
+        let end = began + QUIET;
+        assert!(rejections.problem_at(end - Duration::from_secs(1)).is_some());
+        assert_eq!(rejections.problem_at(end), None, "no further one came");
+        rejections.record_at("POST /validate", end);
+        assert_eq!(rejections.problem_at(end), None, "the count begins again");
     }
 }

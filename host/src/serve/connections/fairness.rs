@@ -173,8 +173,8 @@ mod tests {
     /// at which it was last active.
     type Row = (usize, &'static str, u64);
 
-    #[tokio::test(start_paused = true)]
-    async fn the_connection_to_close_follows_the_rule_of_the_listener() {
+    #[test]
+    fn the_connection_to_close_follows_the_rule_of_the_listener() {
         let began = Instant::now();
         let now = began + limits::FAREWELL_TIME.time() + std::time::Duration::from_secs(100);
         let late = (now - began).as_secs();
