@@ -124,6 +124,9 @@ mod tests {
             assert_eq!(shown.join(" "), expected, "{costs:?}");
             let last = attempts.last().unwrap();
             assert!(last.waits && last.time_limit.is_none(), "{last:?}");
+            for Attempt { lane, time_limit, .. } in &attempts {
+                assert_eq!(time_limit.is_none(), *lane == Pace::Slow, "only the deadline limits {lane:?}");
+            }
         }
     }
 }

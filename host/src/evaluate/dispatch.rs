@@ -169,3 +169,33 @@ fn lower_priority() {
         isolate::lower_priority(NICE);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{HostLimits, Rules};
+    use crate::policy::manifest::Publication;
+
+    fn limits(concurrent_reviews: usize, queue: usize) -> HostLimits {
+        HostLimits { concurrent_reviews, queue, ..HostLimits::default() }
+    }
+
+    #[test]
+    fn lanes_are_those_of_the_latest_generation() {
+        let set = |number, concurrent, queue| {
+            let set = PolicySet::new(Rules::default(), limits(concurrent, queue), Vec::new());
+            set.published(Publication { number, ..Publication::NONE })
+        };
+        let dispatcher = Dispatcher::new(&set(2, 4, 8));
+        let first = dispatcher.lanes(&set(2, 4, 8));
+        for (same, set) in [("limits", set(3, 4, 8)), ("older", set(1, 5, 9))] {
+            assert!(Arc::ptr_eq(&first, &dispatcher.lanes(&set)), "{same}");
+        }
+        let concurrent = dispatcher.lanes(&set(3, 5, 8));
+        assert!(concurrent.fits(&limits(5, 8), u64::MAX));
+        let queue = dispatcher.lanes(&set(4, 5, 9));
+        assert!(queue.fits(&limits(5, 9), u64::MAX));
+        let _slots = [Pace::Steady, Pace::Slow, Pace::Slow].map(|lane| queue.try_enter(lane));
+        assert_eq!(dispatcher.admitted(), (1, 2));
+    }
+}

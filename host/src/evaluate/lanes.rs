@@ -148,3 +148,52 @@ impl Drop for Admitted {
         self.count().fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn limits(concurrent_reviews: usize, queue: usize) -> HostLimits {
+        HostLimits { concurrent_reviews, queue, ..HostLimits::default() }
+    }
+
+    fn counts(lanes: &Lanes) -> (usize, usize) {
+        (lanes.steady.load(Ordering::Relaxed), lanes.slow.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_pace_includes_its_longest_duration_and_has_time_beyond() {
+        let more = Duration::from_nanos(1);
+        let paces = [Pace::Quick, Pace::Steady, Pace::Steady, Pace::Slow];
+        assert_eq!(
+            [QUICK_EXPECTED, QUICK_EXPECTED + more, STEADY_EXPECTED, STEADY_EXPECTED + more].map(Pace::of),
+            paces
+        );
+        assert!(
+            Pace::Quick.time_limit() > Some(QUICK_EXPECTED)
+                && Pace::Steady.time_limit() > Some(STEADY_EXPECTED)
+        );
+    }
+
+    #[tokio::test]
+    async fn slow_reviews_leave_a_slot_to_the_others() {
+        let client = Client::Address(Ipv4Addr::LOCALHOST.into());
+        let lanes = Arc::new(Lanes::new(&limits(3, 0), 1));
+        let slow: Vec<_> = std::iter::from_fn(|| lanes.try_enter(Pace::Slow)).collect();
+        assert_eq!((slow.len(), counts(&lanes)), (2, (0, 2)));
+        let steady = lanes.try_enter(Pace::Steady);
+        assert!(steady.is_some() && lanes.try_enter(Pace::Steady).is_none());
+        assert_eq!(counts(&lanes), (1, 2));
+        for lane in [Pace::Steady, Pace::Slow] {
+            assert!(lanes.enter(lane, &client).await.is_err(), "the queue has no place");
+        }
+        drop((slow, steady));
+        assert_eq!(counts(&lanes), (0, 0));
+
+        let only = Arc::new(Lanes::new(&limits(1, 0), 1));
+        assert!(only.try_enter(Pace::Slow).is_some(), "both lanes take the only slot");
+        assert!(only.enter(Pace::Slow, &client).await.is_ok());
+    }
+}

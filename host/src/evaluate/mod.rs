@@ -350,3 +350,42 @@ fn distinct_images(review: &Review) -> Vec<Judged> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::review::verdict::Outcome;
+
+    /// The reason comes first, then annotations, then warnings, as long as they fit.
+    #[test]
+    fn a_decision_is_cut_to_its_share() {
+        let decision = |reason: &str, values: &[&str], warnings: &[&str]| Decision {
+            outcome: Outcome::Allow,
+            code: "code".to_owned(),
+            reason: reason.to_owned(),
+            audit_annotations: values.iter().map(|value| ("key".to_owned(), (*value).to_owned())).collect(),
+            warnings: warnings.iter().map(|warning| (*warning).to_owned()).collect(),
+        };
+        let whole = decision("reason", &["v", "value"], &["1234", "5"]);
+        let bytes = 4 + 6 + (3 + 1) + (3 + 5) + 4 + 1;
+        assert_eq!(within(Ok(whole.clone()), bytes), Ok(whole.clone()));
+        assert_eq!(within(Ok(whole.clone()), bytes - 1), Ok(decision("reason", &["v", "value"], &["1234"])));
+        assert_eq!(within(Ok(whole.clone()), 14), Ok(decision("reason", &["v"], &[])));
+        assert_eq!(within(Ok(whole.clone()), 13), Ok(decision("reason", &[], &[])));
+        assert_eq!(within(Ok(whole), 5), Ok(decision("re…", &[], &[])));
+        let trap = |why: &str| Err(Malfunction::Trap(why.to_owned()));
+        assert_eq!(within(trap("unreachable"), 11), trap("unreachable"));
+        assert_eq!(within(trap("unreachable"), 10), trap("unreach…"));
+    }
+
+    #[test]
+    fn an_evaluation_ends_by_the_earlier_time() {
+        let set = PolicySet::new(Default::default(), Default::default(), Vec::new());
+        let options = Options::of(&set);
+        let earlier = options.until.checked_sub(Duration::from_secs(1)).unwrap();
+        assert_eq!(options.at_latest(earlier).until, earlier);
+        assert_eq!(options.at_latest(options.until + Duration::from_secs(1)).until, options.until);
+        let whole = options.until.saturating_duration_since(Instant::now());
+        assert!(whole <= set.limits.review_deadline && whole > set.limits.review_deadline / 2, "{whole:?}");
+    }
+}

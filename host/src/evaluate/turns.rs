@@ -201,6 +201,15 @@ mod tests {
         Client::Subject(name.as_bytes().into())
     }
 
+    #[test]
+    fn a_runtime_has_a_thread_more_than_there_are_turns() {
+        let turns = Turns::of_processors();
+        let taken: Vec<_> = std::iter::from_fn(|| turns.try_take()).collect();
+        assert_eq!(taken.len(), std::thread::available_parallelism().unwrap().get());
+        assert_eq!(threads(), taken.len() + 1);
+        assert!(Turns::new(0).try_take().is_some(), "there is a turn at least");
+    }
+
     /// A client with one task waits for one task of another client, not for all of them.
     #[tokio::test]
     async fn a_single_task_waits_for_no_crowd() {

@@ -263,3 +263,28 @@ impl fmt::Display for Differences {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_are_known_where_there_was_a_review() {
+        let shown =
+            |reviews, left_out| Differences { reviews, left_out, ..Differences::default() }.to_string();
+        assert_eq!(shown(0, 0), "not known, since there were no reviews to try it on");
+        let none = "0 newly denied, 0 newly allowed, 0 with another reason";
+        assert_eq!(shown(3, 0), format!("of 3 reviews {none}"));
+        assert_eq!(shown(0, 2), format!("of 0 reviews {none}, 2 more were left out"));
+    }
+
+    #[test]
+    fn differences_tell_nothing_where_no_review_was_compared_in_time() {
+        for (reviews, undecided, left_out, nothing) in
+            [(0, 0, 0, false), (2, 2, 0, true), (2, 1, 0, false), (0, 0, 1, true), (3, 3, 1, true)]
+        {
+            let differences = Differences { reviews, undecided, left_out, ..Differences::default() };
+            assert_eq!(differences.tell_nothing(), nothing, "{differences:?}");
+        }
+    }
+}

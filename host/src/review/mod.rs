@@ -124,3 +124,36 @@ struct Container {
 fn images_of(containers: impl IntoIterator<Item = Object<Container>>) -> Vec<String> {
     containers.into_iter().map(|Object(container)| container.image.unwrap_or_default()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_review_at_its_limits_is_within_them() {
+        let limits = HostLimits { images: 2, annotations: 5, ..HostLimits::default() };
+        let largest = limits::NAMESPACE.size();
+        let review = |images, value: &str, namespace| Review {
+            namespace: "n".repeat(namespace),
+            annotations: vec![("k".to_owned(), value.to_owned()), ("l".to_owned(), String::new())],
+            images: vec!["a".to_owned(); images],
+        };
+        assert_eq!(review(2, "123", largest).within(&limits), Ok(()));
+        assert_eq!(review(3, "123", largest).within(&limits), Err(Refusal::Images(3, 2)));
+        assert_eq!(review(2, "1234", largest).within(&limits), Err(Refusal::Annotations(6, 5)));
+        assert_eq!(review(2, "123", largest + 1).within(&limits), Err(Refusal::Namespace(largest + 1)));
+    }
+
+    #[test]
+    fn the_memory_of_a_review_counts_each_text_and_its_place() {
+        let empty = Review { namespace: String::new(), annotations: Vec::new(), images: Vec::new() };
+        let review = Review {
+            namespace: "1234567".to_owned(),
+            annotations: vec![("key".to_owned(), "value".to_owned())],
+            images: vec!["nginx".to_owned(), "web".to_owned()],
+        };
+        assert_eq!(empty.memory(), size_of::<Review>());
+        let places = size_of::<(String, String)>() + 2 * size_of::<String>();
+        assert_eq!(review.memory(), size_of::<Review>() + 7 + (3 + 5) + (5 + 3) + places);
+    }
+}

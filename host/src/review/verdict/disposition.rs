@@ -118,3 +118,24 @@ impl Disposition {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_basis_has_one_name_and_a_disposition_its_own() {
+        let mut shown: Vec<_> = Disposition::ALL.iter().map(|all| (all.name(), all.decided_by())).collect();
+        for (name, by) in &shown {
+            assert_eq!(serde_json::json!(by), by.name(), "{name}");
+            assert_eq!(by.to_string(), by.name());
+        }
+        shown.dedup();
+        assert_eq!(shown.len(), Disposition::ALL.len());
+        let names = [("allowed", true), ("denied", false), ("refused", false), ("would-deny", true)];
+        for (name, allows) in names {
+            let mut named = Disposition::ALL.iter().filter(|all| all.name() == name).peekable();
+            assert!(named.peek().is_some() && named.all(|all| all.allows() == allows), "{name}");
+        }
+    }
+}
