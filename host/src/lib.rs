@@ -74,17 +74,19 @@
 //! a response's status or headers            serve/webhook.rs
 //! the text of a denial                      review/verdict/reason.rs
 //! the keys of audit annotations             review/verdict/annotations.rs
+//! how decisions make a verdict              review/verdict.rs
 //! the order in which policies run           evaluate/mod.rs
 //! the time of a review in a lane            evaluate/lanes.rs
 //! the default of a limit                    limits/table.rs
 //! a key of host.yaml                        config/raw.rs
 //! the message for an unknown key            config/schema_check.rs
 //! a kind of problem in the status           problem.rs
-//! the pause before a reload                 reload/watch/pause.rs
-//! the time until a file's errors are shown  reload/watch/file_states.rs
+//! the quiet time before a reload            reload/watch/pause.rs
+//! the time until a changed file is settled  reload/watch/file_states.rs
 //! the words for the gate's differences      review/differences.rs
 //! a rollback                                reload/rollback.rs
 //! the cache of compiled code                policy/compile/cache.rs
+//! the key of a cache entry                  policy/compile/keys.rs
 //! the folder of the server's compiled code  reload/history/directory.rs reload/start.rs
 //! the trust in a client certificate         tls/client_certificates.rs
 //! the trust of an open connection           serve/connections/revalidation.rs
@@ -92,13 +94,16 @@
 //! a field of the decision log               telemetry/decision_log/record.rs
 //! a metric                                  serve/metrics/table.rs
 //! the policies of the demo                  install/demo.rs
+//! a field of `host status`                  serve/status.rs
 //! the exit status of `host test`            cli/test.rs
+//! the meaning of exit statuses              cli/exit.rs
 //! the output of `host test` for people      author/reporters/human.rs
 //! the lines of a failed case                suite/report.rs
-//! an expectation in suite files             suite/expect.rs
+//! an expectation in suite files             suite/expect/read.rs suite/expect/unmet.rs
+//! a report format of `host test`            author/reporters.rs
 //! a change of settings for coverage         suite/coverage/change.rs
 //! the output of `host test --replay`        cli/test/replay.rs
-//! the grammar of references                 ../image-reference/src/reference.rs
+//! the grammar of references, its errors     ../image-reference/src/reference.rs
 //! ```
 //!
 //! Invariants, each held by tests:

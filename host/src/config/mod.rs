@@ -415,8 +415,7 @@ impl Config {
         validate::config(path, document, host_yaml).map_err(invalid)
     }
 
-    /// Returns a configuration with the entries in another kind of file, whose key `policies` has the form of
-    /// host.yaml's, and the defaults.
+    /// Returns a configuration of the `policies` entries of a suite file. All other keys have their defaults.
     ///
     /// # Errors
     /// Returns every problem of the entries.

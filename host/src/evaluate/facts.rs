@@ -13,7 +13,7 @@ pub enum FactKey {}
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {}
 
-/// The reason for which a part of a value is no fact.
+/// An error in the facts of a suite file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FactsError {
     /// The value is no map.

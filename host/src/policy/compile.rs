@@ -6,6 +6,7 @@ pub(super) mod worker;
 pub(super) mod confine;
 mod process;
 pub(super) mod cache;
-mod functions;
+mod function_store;
+mod keys;
 pub(super) mod snapshot;
 pub(super) mod scan;

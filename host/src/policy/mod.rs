@@ -7,7 +7,7 @@ mod stats;
 mod load;
 mod world;
 mod capabilities;
-mod audit_only;
+mod audit_only_warning;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,7 +115,7 @@ impl PolicySet {
             limits,
             policies,
         };
-        set.warnings = audit_only::warning(&set.rules, &set.policies).into_iter().collect();
+        set.warnings = audit_only_warning::of(&set.rules, &set.policies).into_iter().collect();
         set.digest = digest(&set.content().identity()).chars().take(12).collect();
         set
     }

@@ -38,7 +38,8 @@ pub(super) fn begin(
     Ok(format!("what generation {to} was made of is in force again, until `host rollback --release`"))
 }
 
-/// Returns the number of the last whole generation before the one in force whose content differs from it.
+/// Returns the number of the latest generation before the one in force that was loaded whole and differs from
+/// it in content. After a rollback to a generation, only those before that one count.
 fn previous(in_force: &InForce) -> Result<u64, CommandError> {
     let current = in_force.current();
     let now = match current.publication().cause {

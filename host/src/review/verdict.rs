@@ -298,10 +298,9 @@ impl Verdict {
                 ImageVerdict { judged, allowed, decided_by, namespace: Arc::clone(&shown) }
             })
             .collect();
-        let denied = || images.iter().filter(|image| !image.allowed);
-        let least_judged = denied().map(|image| image.decided_by).max();
-        let reasons = denied().map(ImageVerdict::count).sum();
-        let reason = reason::join(denied().flat_map(ImageVerdict::named), reasons, limits::REASON.size());
+        let denied = images.iter().filter(|image| !image.allowed);
+        let least_judged = denied.clone().map(|image| image.decided_by).max();
+        let reason = reason::of_denied(denied);
         let disposition = match (least_judged, rules.mode) {
             (Some(by), Mode::Enforce) => Disposition::Denied(by),
             (Some(by), Mode::Audit) => Disposition::WouldDeny(by),

@@ -2,8 +2,8 @@
 //!
 //! An expectation of a review, of one of its images, or of a policy's decision on an image is an outcome
 //! (`allow`), or a map with an outcome and texts (`{ deny: CODE, reason: TEXT }`). `read` has the grammar,
-//! `texts` the texts, `unmet` the comparison with a verdict, and `blank`
-//! the expectations that `--update` adds.
+//! `texts` the texts, `unmet` the comparison with a verdict, and `blank` the
+//! expectations that `--update` adds.
 
 mod blank;
 mod read;

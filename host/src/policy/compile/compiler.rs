@@ -2,19 +2,19 @@
 //! follows in the background.
 
 use std::collections::{HashMap, HashSet};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
 
 use super::cache::Cache;
 use super::confine::Confinement;
-use super::functions::FunctionStore;
+use super::function_store::FunctionStore;
 use super::jobs::{Configured, Job, Shared, unpanicked};
+use super::keys::Keys;
 use super::process;
 use super::worker::Bounds;
 use crate::config::{Grants, HostLimits, PolicyLimits};
@@ -88,8 +88,8 @@ impl Compiler {
     /// # Errors
     /// Returns an error if the system refuses a thread.
     pub fn new(engine: Engine, cache: Cache, program: PathBuf, snapshots: bool) -> std::io::Result<Compiler> {
-        let build = build(&engine, &program);
-        Compiler::of(engine, cache, program, build, Service { functions: None, snapshots })
+        let keys = Keys::of(&engine, &program);
+        Compiler::of(engine, cache, program, keys, Service { functions: None, snapshots })
     }
 
     /// Starts the threads that compile for an author, who waits for them. Compilation takes all processors,
@@ -105,16 +105,16 @@ impl Compiler {
         program: PathBuf,
         snapshots: bool,
     ) -> std::io::Result<Compiler> {
-        let build = format!("author {}", build(&engine, &program));
-        let functions = Some(FunctionStore::new(functions, &build));
-        Compiler::of(engine, cache, program, build, Service { functions, snapshots })
+        let keys = Keys::of(&engine, &program).for_author();
+        let functions = Some(FunctionStore::new(functions, keys.build()));
+        Compiler::of(engine, cache, program, keys, Service { functions, snapshots })
     }
 
     fn of(
         engine: Engine,
         mut cache: Cache,
         program: PathBuf,
-        build: String,
+        keys: Keys,
         Service { functions, snapshots }: Service,
     ) -> std::io::Result<Compiler> {
         let temporary = cache.take_temporary();
@@ -126,7 +126,7 @@ impl Compiler {
             bounds: Mutex::new(bounds(&HostLimits::default())),
             confinement: Mutex::default(),
             program,
-            build,
+            keys,
             work: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -176,7 +176,7 @@ impl Compiler {
     /// Removes queued and unclaimed jobs of components that are not among `wanted`. A job for which a thread
     /// waits stays.
     pub fn retain(&self, wanted: &HashSet<String>) {
-        let keys: HashSet<_> = wanted.iter().map(|digest| self.shared.compiled_key(digest)).collect();
+        let keys: HashSet<_> = wanted.iter().map(|digest| self.shared.keys.compiled(digest)).collect();
         let mut work = self.shared.lock();
         // The queue holds one reference, and each thread that asked for the job another. Only under the lock
         // can a thread get the first one.
@@ -255,7 +255,7 @@ impl Compiler {
     ) -> Result<Arc<Policy>, LoadError> {
         let (shared, LoadRequest { component, settings, limits, grants }) = (&self.shared, *wanted);
         let (digest, settings) = (&component.digest, settings.to_string());
-        let key = shared.configured_key(digest, &settings, limits);
+        let key = shared.keys.configured(digest, &settings, limits);
         if let Some(policy) = self.in_use(&key, grants) {
             return Ok(policy);
         }
@@ -328,15 +328,4 @@ impl Drop for Compiler {
 
 fn bounds(limits: &HostLimits) -> Bounds {
     Bounds { memory: limits.prepare_memory, time: limits.prepare_time }
-}
-
-/// Returns an identity of the program's build, from its file and the engine. A build with a fixed compiler
-/// thus compiles again everything that a faulty compiler made.
-fn build(engine: &Engine, program: &Path) -> String {
-    let file = match std::fs::metadata(program) {
-        Ok(file) => format!("{} {} {} {}", file.len(), file.mtime(), file.mtime_nsec(), file.ino()),
-        // Unique, so that no code of another build is used.
-        Err(_) => format!("{:?} {}", SystemTime::now(), std::process::id()),
-    };
-    format!("{} {:016x} {file}", env!("CARGO_PKG_VERSION"), engine.compatibility())
 }

@@ -12,14 +12,15 @@ use serde::{Deserialize, Serialize};
 use super::cache::Cache;
 use super::compiler::Component;
 use super::confine::Confinement;
-use super::functions::FunctionStore;
+use super::function_store::FunctionStore;
+use super::keys::Keys;
 use super::worker::{self, Bounds, Failure, Made, Task};
 use crate::config::PolicyLimits;
 use crate::fs::frame;
 use crate::isolate;
 use crate::policy::load::{LoadError, Policy, SnapshotError, check_front};
 use crate::policy::sandbox::engine::Engine;
-use crate::policy::sandbox::native::{NativeCode, digest};
+use crate::policy::sandbox::native::NativeCode;
 use crate::review::verdict::LogLine;
 
 /// State that a compiler shares with its threads.
@@ -34,8 +35,8 @@ pub(super) struct Shared {
     pub(super) confinement: Mutex<Option<Confinement>>,
     /// Path of the `host` program that children run.
     pub(super) program: PathBuf,
-    /// Identity of that program's build and of wasmtime. Code from another build is not used.
-    pub(super) build: String,
+    /// Keys of what that program compiles.
+    pub(super) keys: Keys,
     pub(super) work: Mutex<Work>,
     pub(super) changed: Condvar,
 }
@@ -87,19 +88,10 @@ impl Shared {
         self.work.lock()
     }
 
-    pub(super) fn compiled_key(&self, component: &str) -> String {
-        digest(format!("compiled\n{}\n{component}", self.build).as_bytes())
-    }
-
-    pub(super) fn configured_key(&self, component: &str, settings: &str, limits: &PolicyLimits) -> String {
-        let limits = serde_json::to_string(limits).unwrap_or_default();
-        digest(format!("configured\n{}\n{component}\n{limits}\n{settings}", self.build).as_bytes())
-    }
-
     /// Returns the job that compiles `component`: an existing job, a job finished from the cache, or a new
     /// one.
     pub(super) fn job(&self, component: &Component) -> Result<Arc<Job>, LoadError> {
-        let key = self.compiled_key(&component.digest);
+        let key = self.keys.compiled(&component.digest);
         if let Some(job) = self.lock().existing(&key) {
             return Ok(job);
         }
@@ -209,7 +201,7 @@ impl Shared {
 
     pub(super) fn snapshot(&self, policy: &Policy, component: &[u8]) {
         let (settings, limits) = (policy.settings().to_owned(), policy.limits().clone());
-        let key = self.configured_key(policy.digest(), &settings, &limits);
+        let key = self.keys.configured(policy.digest(), &settings, &limits);
         let (decision, code) = match self.compiled_snapshot(settings, limits, component) {
             Ok(compiled) => {
                 // A slow or late snapshot may be neither next time, so this outcome is not cached.

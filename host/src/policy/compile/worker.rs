@@ -18,7 +18,7 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::confine::{Confinement, Profile, confine};
-use super::functions::Functions;
+use super::function_store::Functions;
 use super::process::{Handle, end_with_parent};
 use super::snapshot::snapshot;
 use crate::config::PolicyLimits;

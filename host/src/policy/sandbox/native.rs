@@ -1,4 +1,4 @@
-//! NativeCode code: the only place where bytes become executable.
+//! Native code: the only place where bytes become executable.
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;

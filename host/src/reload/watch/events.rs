@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::inbox::{Change, Inbox};
-use super::plan::Names;
+use super::plan::NameFilter;
 
 /// How long [`Events::arrive`] waits for notify's thread. That thread needs microseconds; one that needs more
 /// than this has failed.
@@ -37,7 +37,7 @@ pub(super) struct Events {
     watcher: RecommendedWatcher,
     inbox: Arc<Inbox>,
     /// The names that matter, by directory. notify's thread reads them.
-    names: Arc<Mutex<HashMap<PathBuf, Names>>>,
+    names: Arc<Mutex<HashMap<PathBuf, NameFilter>>>,
     /// The directories with a watch.
     watched: BTreeMap<PathBuf, Identity>,
     /// Directories whose watch may belong to another directory than the one that has the path now.
@@ -62,7 +62,7 @@ pub(super) struct Heard {
 impl Events {
     /// Returns a source that watches nothing yet, and puts changes into `inbox`.
     pub(super) fn new(inbox: Arc<Inbox>) -> io::Result<Events> {
-        let names: Arc<Mutex<HashMap<PathBuf, Names>>> = Arc::default();
+        let names: Arc<Mutex<HashMap<PathBuf, NameFilter>>> = Arc::default();
         let mark = Mark::new();
         let living = Arc::new(());
         let thread = Arc::downgrade(&living);
@@ -82,7 +82,7 @@ impl Events {
 
     /// Watches these directories and no others. A directory that was deleted and created again counts as a
     /// new one.
-    pub(super) fn watch(&mut self, directories: &BTreeMap<PathBuf, Names>) -> Heard {
+    pub(super) fn watch(&mut self, directories: &BTreeMap<PathBuf, NameFilter>) -> Heard {
         let mut heard = Heard { missed: false, refused: None };
         let plan = self.plan(directories, &mut heard);
         let names = plan.iter().map(|(path, (_, names))| (path.clone(), names.clone())).collect();
@@ -120,16 +120,16 @@ impl Events {
     /// Returns the directories, each by one path only, with the names of all its paths.
     fn plan(
         &self,
-        directories: &BTreeMap<PathBuf, Names>,
+        directories: &BTreeMap<PathBuf, NameFilter>,
         heard: &mut Heard,
-    ) -> BTreeMap<PathBuf, (Identity, Names)> {
+    ) -> BTreeMap<PathBuf, (Identity, NameFilter)> {
         let mut paths: HashMap<Identity, PathBuf> = HashMap::new();
-        let mut plan: BTreeMap<PathBuf, (Identity, Names)> = BTreeMap::new();
+        let mut plan: BTreeMap<PathBuf, (Identity, NameFilter)> = BTreeMap::new();
         for (path, names) in directories {
             match identity(path) {
                 Ok(identity) => {
                     let path = paths.entry(identity).or_insert_with(|| path.clone());
-                    let (_, all) = plan.entry(path.clone()).or_insert((identity, Names::default()));
+                    let (_, all) = plan.entry(path.clone()).or_insert((identity, NameFilter::default()));
                     all.extend(names);
                 }
                 Err(error) => heard.failed(path.clone(), names, error),
@@ -175,7 +175,7 @@ impl Events {
 }
 
 impl Heard {
-    fn failed(&mut self, directory: PathBuf, names: &Names, error: io::Error) {
+    fn failed(&mut self, directory: PathBuf, names: &NameFilter, error: io::Error) {
         match error.kind() {
             // The directory is gone since its path was resolved, and its watch with it.
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => self.missed = true,
@@ -230,7 +230,7 @@ impl Mark {
 /// Puts the events that matter into the inbox. It runs in notify's thread.
 struct Filter {
     inbox: Arc<Inbox>,
-    names: Arc<Mutex<HashMap<PathBuf, Names>>>,
+    names: Arc<Mutex<HashMap<PathBuf, NameFilter>>>,
     mark: Option<PathBuf>,
     _living: Arc<()>,
 }
@@ -256,7 +256,7 @@ impl Filter {
     fn matters(&self, path: &Path, change: Change, kind: EventKind) -> bool {
         let names = self.names.lock();
         // Of a directory without a name that matters, only its coming and going count.
-        let counts = |itself: &Names| {
+        let counts = |itself: &NameFilter| {
             !itself.is_empty() || change != Change::Other || matches!(kind, EventKind::Create(_))
         };
         if names.get(path).is_some_and(counts) {
@@ -285,8 +285,8 @@ fn change(kind: EventKind) -> Option<Change> {
 mod tests {
     use super::*;
 
-    fn all(directories: &[&Path]) -> BTreeMap<PathBuf, Names> {
-        directories.iter().map(|directory| ((*directory).to_owned(), Names::all())).collect()
+    fn all(directories: &[&Path]) -> BTreeMap<PathBuf, NameFilter> {
+        directories.iter().map(|directory| ((*directory).to_owned(), NameFilter::all())).collect()
     }
 
     fn arrived(events: &mut Events) -> Vec<(PathBuf, Change)> {
@@ -299,8 +299,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("policies");
         fs::create_dir(&inner).unwrap();
-        let all =
-            BTreeMap::from([(folder.path().to_owned(), Names::default()), (inner.clone(), Names::default())]);
+        let all = BTreeMap::from([
+            (folder.path().to_owned(), NameFilter::default()),
+            (inner.clone(), NameFilter::default()),
+        ]);
         let mut events = Events::new(Arc::default()).unwrap();
         assert!(events.watch(&all).missed);
         assert!(!events.watch(&all).missed);
@@ -332,7 +334,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let (outer, inner) = (at("a"), at("a/b"));
-        let directories = BTreeMap::from([(outer.clone(), Names::default()), (inner.clone(), Names::all())]);
+        let directories =
+            BTreeMap::from([(outer.clone(), NameFilter::default()), (inner.clone(), NameFilter::all())]);
         let mut events = Events::new(Arc::default()).unwrap();
         for number in 0..100 {
             fs::create_dir_all(&inner).unwrap();
@@ -363,8 +366,8 @@ mod tests {
         let (one, other) = (folder.path().to_owned(), folder.path().join("."));
         let events = Events::new(Arc::default()).unwrap();
         let directories = BTreeMap::from([
-            (one, Names::default()),
-            (other.join("../").join(folder.path().file_name().unwrap()), Names::all()),
+            (one, NameFilter::default()),
+            (other.join("../").join(folder.path().file_name().unwrap()), NameFilter::all()),
         ]);
         let plan = events.plan(&directories, &mut heard);
         assert_eq!(plan.len(), 1);

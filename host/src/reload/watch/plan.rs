@@ -24,17 +24,17 @@ const LEFT: Left = Left { links: 40, names: 1024 };
 
 /// The names in a directory whose changes matter.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Names {
+pub(super) struct NameFilter {
     /// Whether all names matter that do not begin with `.`.
     all: bool,
     these: BTreeSet<OsString>,
 }
 
-impl Names {
+impl NameFilter {
     /// Returns the set of all names that do not begin with `.`.
     #[cfg(test)]
-    pub(super) fn all() -> Names {
-        Names { all: true, these: BTreeSet::new() }
+    pub(super) fn all() -> NameFilter {
+        NameFilter { all: true, these: BTreeSet::new() }
     }
 
     pub(super) fn matters(&self, name: &OsStr) -> bool {
@@ -46,7 +46,7 @@ impl Names {
         !self.all && self.these.is_empty()
     }
 
-    pub(super) fn extend(&mut self, other: &Names) {
+    pub(super) fn extend(&mut self, other: &NameFilter) {
         self.all |= other.all;
         self.these.extend(other.these.iter().cloned());
     }
@@ -60,7 +60,7 @@ fn is_hidden(name: &OsStr) -> bool {
 #[derive(Default)]
 pub(super) struct WatchPlan {
     /// The directories, by paths without symbolic links.
-    pub(super) directories: BTreeMap<PathBuf, Names>,
+    pub(super) directories: BTreeMap<PathBuf, NameFilter>,
     /// The wanted files and folders and the files in those folders, by the paths of [`Wanted`].
     pub(super) files: BTreeSet<PathBuf>,
     /// The real path of each path; None if the path does not resolve.
@@ -109,7 +109,7 @@ impl WatchPlan {
         }
     }
 
-    fn names(&mut self, directory: &Path) -> &mut Names {
+    fn names(&mut self, directory: &Path) -> &mut NameFilter {
         self.directories.entry(directory.to_owned()).or_default()
     }
 

@@ -13,13 +13,13 @@ use crate::config::Mode;
 use crate::limits;
 use crate::text;
 
-/// Key of the host, in every response: the generation that judged the review.
+/// Audit annotation of every response: the generation that judged the review.
 pub(super) const GENERATION: &str = "generation";
-/// Key of the host, in every response: the basis of the verdict.
+/// Audit annotation of every response: the basis of the verdict.
 pub(super) const DECIDED_BY: &str = "decided-by";
-/// Key of the host: the reason of a denial that the host's mode `audit` prevents.
+/// Audit annotation: the reason of a denial that the host's mode `audit` prevents.
 pub(super) const WOULD_DENY: &str = "would-deny";
-/// Key of the host: the id of a review that is denied, or would be in mode `enforce`.
+/// Audit annotation: the id of a review that is denied, or would be in mode `enforce`.
 pub(crate) const REVIEW: &str = "review";
 
 /// Keys below a policy's name that the host writes.

@@ -5,6 +5,12 @@ use crate::config::Mode;
 use crate::limits;
 use crate::text;
 
+/// Returns the reason of a verdict: the reasons of all denied images, in the order of the images.
+pub(super) fn of_denied<'a>(denied: impl Iterator<Item = &'a ImageVerdict> + Clone) -> String {
+    let count = denied.clone().map(ImageVerdict::count).sum();
+    join(denied.flat_map(ImageVerdict::named), count, limits::REASON.size())
+}
+
 impl ImageVerdict {
     /// Returns the reasons of a denied image, an item for each denial (`reason (policy NAME)`), or one item
     /// with the reason why the image is allowed. An item is built when the iterator reaches it.
@@ -35,7 +41,7 @@ impl ImageVerdict {
     }
 
     /// Returns the number of items of [`ImageVerdict::because`].
-    pub(super) fn count(&self) -> usize {
+    fn count(&self) -> usize {
         match self.decided_by {
             DecidedBy::Policies | DecidedBy::FailurePolicy if !self.allowed => {
                 in_force(&self.judged.said, Outcome::Deny).count()
@@ -50,7 +56,7 @@ impl ImageVerdict {
     }
 
     /// Returns the reasons, each with the image.
-    pub(super) fn named(&self) -> impl Iterator<Item = String> + '_ {
+    fn named(&self) -> impl Iterator<Item = String> + '_ {
         let name = text::image(&self.judged.original);
         self.because().map(move |because| format!("{name}: {because}"))
     }
@@ -113,4 +119,28 @@ pub(crate) fn join(parts: impl Iterator<Item = String>, count: usize, bytes: usi
         break;
     }
     joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many parts as fit are whole, together with the number of the others.
+    #[test]
+    fn joined_parts_fit() {
+        for (parts, bytes, expected) in [
+            (&["a", "b", "c"][..], 16, "a; b; c"),
+            (&["a", "b", "c"], 15, "a; and 2 more"),
+            (&["a", "b", "cccccccccc"], 16, "a; b; cccccccccc"),
+            (&["a", "b", "ccccccccccc"], 16, "a; b; and 1 more"),
+            (&["aaaaaaaaaa", "bbbbbbbbbbb"], 22, "aaaaaaaaaa; and 1 more"),
+            (&["aaaaaaaaaa", "bbbbbbbbbbb"], 21, "aaaaaa…; and 1 more"),
+            (&["aaaaaaaaaa"], 9, "aaaaaa…"),
+            (&["aaaaaaaaaa"], 10, "aaaaaaaaaa"),
+            (&[], 0, ""),
+        ] {
+            let joined = join(parts.iter().map(|part| (*part).to_owned()), parts.len(), bytes);
+            assert_eq!(joined, expected, "{parts:?} within {bytes}");
+        }
+    }
 }

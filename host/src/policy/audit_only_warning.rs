@@ -13,7 +13,7 @@ const NAMED: usize = 3;
 
 /// Returns a warning if only policies in mode `audit` apply in some namespace. Returns None for a host in
 /// mode `audit`, which denies nothing anyway.
-pub(super) fn warning(rules: &Rules, policies: &[Entry]) -> Option<String> {
+pub(super) fn of(rules: &Rules, policies: &[Entry]) -> Option<String> {
     let audits = policies.iter().any(|entry| entry.placement.mode == Mode::Audit);
     if rules.mode == Mode::Audit || !audits {
         return None;
