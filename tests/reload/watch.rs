@@ -279,20 +279,19 @@ fn a_file_that_is_written_during_its_read_is_incomplete() {
     };
     for _ in 0..100 {
         assert!(!is_complete(&|| fs::write(&file, "new").unwrap()), "the writer has closed the file");
-        assert!(is_complete(&|| drop(fs::read(&file).unwrap())));
+        // An event of an earlier write may arrive during a read, which is then repeated.
+        assert!((0..1000).any(|_| is_complete(&|| drop(fs::read(&file).unwrap()))));
         // A reader has either of two complete files.
         let replace = || {
             fs::write(&part, "newer").unwrap();
             fs::rename(&part, &file).unwrap();
         };
-        assert!(is_complete(&replace));
+        assert!((0..1000).any(|_| is_complete(&replace)));
         let mut writer = fs::File::create(&file).unwrap();
         writer.write_all(b"new").unwrap();
         assert!(!is_complete(&|| panic!("a file that is open for writing is read")));
         drop(writer);
-        // The event of the end of the writing may arrive during a read, which is then repeated.
-        let complete = (0..1000).any(|_| is_complete(&|| {}));
-        assert!(complete);
+        assert!((0..1000).any(|_| is_complete(&|| {})));
     }
 }
 
