@@ -58,8 +58,8 @@ fn settings_of_a_file_are_followed_whole_or_not_at_all() {
     fs::remove_file(installation.path("lists.yaml")).unwrap();
     started.reloader.reload();
     assert_eq!(said(&started.policies), ["s: two"]);
-    let expected = "policy s: lists.yaml: No such file or directory (os error 2) (`settingsFrom` at \
-        host.yaml:9:17 names it)";
+    let expected = "policy s: lists.yaml: No such file or directory (os error 2): put it there, or name \
+        another file (`settingsFrom` at host.yaml:9:17 names it)";
     assert!(
         installation.problems(&started)[0].starts_with(expected),
         "{:?}",

@@ -198,10 +198,10 @@ fn what_is_no_file_is_not_waited_for() {
     let host = json!({ "policyDirectory": folder.path().display().to_string() });
     let found: Vec<_> = support::candidate(host).problems.iter().map(ToString::to_string).collect();
     let expected = [
-        ("dangling", "No such file or directory (os error 2)"),
-        ("device", "it is no regular file"),
-        ("folder", "it is no regular file"),
-        ("pipe", "it is no regular file"),
+        ("dangling", "No such file or directory (os error 2): put it there, or name another file"),
+        ("device", "it is no regular file: name a file"),
+        ("folder", "it is no regular file: name a file"),
+        ("pipe", "it is no regular file: name a file"),
     ]
     .map(|(name, why)| {
         format!(

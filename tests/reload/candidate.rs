@@ -219,8 +219,8 @@ fn a_removed_file_of_an_entry_leaves_the_entry_in_force() {
     assert_eq!(said(&started.policies), ["a: version1"]);
     assert_eq!(
         installation.problems(&started),
-        ["policy a: policies/a.wasm: No such file or directory (os error 2) (its last good version stays \
-                in force, as it was configured)"]
+        ["policy a: policies/a.wasm: No such file or directory (os error 2): put it there, or name \
+                another file (its last good version stays in force, as it was configured)"]
     );
 }
 

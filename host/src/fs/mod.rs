@@ -31,6 +31,23 @@ pub enum FileError {
     Insecure(String),
 }
 
+impl FileError {
+    /// Returns the next step for a file that a person named, as the end of a message. Returns an empty text
+    /// if the error says enough.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            FileError::Unreadable(error) if error.kind() == io::ErrorKind::NotFound => {
+                ": put it there, or name another file"
+            }
+            FileError::Unreadable(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                ": let this user read it, or name another file"
+            }
+            FileError::Irregular => ": name a file",
+            _ => "",
+        }
+    }
+}
+
 impl From<FileError> for io::Error {
     fn from(error: FileError) -> io::Error {
         match error {

@@ -13,7 +13,7 @@ pub(super) enum SettingsFileError {
     #[error("its settings are being written")]
     BeingWritten,
     /// A file that cannot be read, with the place in host.yaml that names it.
-    #[error("{file}: {error} (`settingsFrom` at {named} names it)")]
+    #[error("{file}: {error}{step} (`settingsFrom` at {named} names it)", step = error.next_step())]
     Unreadable { file: String, error: FileError, named: String },
     /// A file over a limit, with the place in host.yaml that names it.
     #[error("{file}: {limit} (`settingsFrom` at {named} names it)")]

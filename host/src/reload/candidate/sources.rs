@@ -30,7 +30,7 @@ pub(super) enum SourceError {
     #[error("{0}: {error}", error = LoadError::TooLarge(*.1, *.2))]
     TooLarge(String, u64, u64),
     /// A file that cannot be read.
-    #[error("{0}: {1}")]
+    #[error("{file}: {error}{step}", file = .0, error = .1, step = .1.next_step())]
     Unreadable(String, Arc<FileError>),
 }
 

@@ -27,7 +27,7 @@ const SHOWN: usize = 200;
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// A file or folder cannot be read.
-    #[error("{}: {error}", text::path(path))]
+    #[error("{}: {error}{}", text::path(path), next_step(error))]
     Read {
         /// The file or folder.
         path: PathBuf,
@@ -50,6 +50,14 @@ pub enum LogError {
         /// The reason.
         error: FileError,
     },
+}
+
+/// Returns the next step for a log that does not exist.
+fn next_step(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => ": name the decision log of a host, or its folder",
+        _ => "",
+    }
 }
 
 /// The reason for which a line is no record.
