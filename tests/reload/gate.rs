@@ -275,3 +275,55 @@ fn reviews_of_late_are_limited_in_bytes() {
     push(&recent, &[&megabyte.repeat(17)]);
     assert_eq!(recent.newest().len(), 15);
 }
+
+/// Returns the ruling on a candidate of the gate of a host.yaml whose suites are those of a folder.
+fn ruling(folder: &std::path::Path, policies: Value) -> Ruling {
+    let mut gate = Gate::default();
+    let host = json!({ "gate": { "suites": [folder], "replay": 0 }, "policies": policies });
+    gate.configure(&support::config(host));
+    gate.judge(&support::set(denies_bad()), Some(&support::set(allows())))
+}
+
+#[test]
+fn settings_in_a_folder_of_suites_are_no_fixtures() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: String| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    let entry = |file: &str| json!([{ "name": "p", "module": "p.wasm", "settingsFrom": file }]);
+    let suite = |key: &str, value: Value| {
+        let case = json!({ "name": "none", "images": ["x"], "expect": "allow" });
+        json!({ "apiVersion": "image-policy-host/v1alpha1", "kind": "Suite", key: value, "cases": [case] })
+            .to_string()
+    };
+    write("case.json", fixture("x.io/bad", false));
+    let settings = folder.path().join("settings.yaml");
+    write("settings.yaml", "images: {}".to_owned());
+    // No policy names the file.
+    let Ruling::Reject(why) = ruling(folder.path(), json!([])) else { panic!("it is no fixture") };
+    assert!(why.contains("settings.yaml"), "{why}");
+    assert_eq!(
+        ruling(folder.path(), json!([{ "name": "p", "settingsFrom": settings }])),
+        Ruling::Swap(Default::default())
+    );
+    // Those of a suite's own policies, in each way to name them.
+    write("suite.json", suite("policies", entry("./settings.yaml")));
+    assert_eq!(ruling(folder.path(), json!([])), Ruling::Swap(Default::default()));
+    write("suite.json", suite("host", json!("other.json")));
+    write(
+        "other.json",
+        json!({ "kind": "HostConfiguration", "policies": entry("settings.yaml") }).to_string(),
+    );
+    assert_eq!(ruling(folder.path(), json!([])), Ruling::Swap(Default::default()));
+    fs::remove_file(folder.path().join("suite.json")).unwrap();
+    assert!(matches!(ruling(folder.path(), json!([])), Ruling::Reject(_)));
+    write("host.yaml", json!({ "policies": entry("settings.yaml") }).to_string());
+    write("below/case.json", fixture("x.io/bad", false));
+    assert_eq!(ruling(folder.path(), json!([])), Ruling::Swap(Default::default()));
+    // A folder without a case stays a mistake.
+    fs::remove_dir_all(folder.path().join("below")).unwrap();
+    fs::remove_file(folder.path().join("case.json")).unwrap();
+    assert!(matches!(ruling(folder.path(), json!([])), Ruling::Reject(_)));
+}

@@ -78,6 +78,8 @@ pub enum Ruling {
 pub struct Gate {
     config: Option<config::Gate>,
     recent: Arc<Recent>,
+    /// The settings files of the policies. In a folder of suites they are no fixtures.
+    settings: BTreeSet<PathBuf>,
     /// The folder of the decision log.
     log: Option<PathBuf>,
     /// Whether the decision log may hold reviews that are missing in memory.
@@ -126,6 +128,8 @@ impl Gate {
             self.log = log.cloned();
             self.unread = true;
         }
+        let settings = config.policies.iter().filter_map(|policy| policy.settings_from.clone());
+        self.settings = settings.collect();
         self.config = config.gate.clone();
     }
 
@@ -152,7 +156,7 @@ impl Gate {
     /// Returns why the suites, as they are now, could not judge any candidate. Reads only the names and
     /// metadata of their files, so that the problem is reported before a change comes.
     pub fn trouble(&self) -> Option<GateError> {
-        fixtures(&self.config.as_ref()?.suites).err()
+        fixtures(&self.config.as_ref()?.suites, &self.settings).err()
     }
 
     /// Takes the time at which a candidate whose suites could not be run is to be judged again without a
@@ -170,7 +174,7 @@ impl Gate {
         self.retry = None;
         let Some(config) = self.config.clone() else { return Ruling::Swap(Differences::default()) };
         let reject = |why: &GateError| Ruling::Reject(format!("{why}; it is tried again"));
-        let of = match fixtures(&config.suites) {
+        let of = match fixtures(&config.suites, &self.settings) {
             Ok(fixtures) => TrialInputs {
                 candidate: candidate.digest().to_owned(),
                 current: current.map(|current| current.digest().to_owned()),
@@ -288,10 +292,17 @@ impl Trial {
     }
 }
 
-/// Returns the files of the suites, with size and modification time.
-fn fixtures(suites: &[PathBuf]) -> Result<Vec<(PathBuf, u64, Option<SystemTime>)>, GateError> {
+/// Returns the files of the suites without those of `settings`, with size and modification time.
+fn fixtures(
+    suites: &[PathBuf],
+    settings: &BTreeSet<PathBuf>,
+) -> Result<Vec<(PathBuf, u64, Option<SystemTime>)>, GateError> {
     let found = suite::find(suites, true)?;
-    let files = found.into_iter().flat_map(|found| found.files).map(|path| {
+    let settings: BTreeSet<_> = settings.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    let is_of_suite = |path: &PathBuf| {
+        settings.is_empty() || !path.canonicalize().is_ok_and(|path| settings.contains(&path))
+    };
+    let files = found.into_iter().flat_map(|found| found.files).filter(is_of_suite).map(|path| {
         let file =
             std::fs::metadata(&path).map_err(|error| SuiteError::Read { path: path.clone(), error })?;
         Ok((path, file.len(), file.modified().ok()))

@@ -125,7 +125,8 @@ fn failed(path: &Path, error: io::Error) -> SuiteError {
     SuiteError::Read { path: path.to_owned(), error }
 }
 
-fn config_above(file: &Path) -> Result<Option<PathBuf>, SuiteError> {
+/// Returns the nearest host.yaml above a file.
+pub(super) fn config_above(file: &Path) -> Result<Option<PathBuf>, SuiteError> {
     let absolute = std::path::absolute(file).map_err(|error| failed(file, error))?;
     let found =
         absolute.ancestors().skip(1).map(|folder| folder.join("host.yaml")).find(|path| path.is_file());

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::file::{Reader, SCHEMA, SuiteYaml, UnderTest, beside};
+use super::find::config_above;
 use super::fixture::{self, FixtureError, no_fixture};
 use super::{Case, Found, KIND, Subject, Suite, SuiteError};
 use crate::config::yaml::{Document, Problem, YamlError};
@@ -85,6 +86,7 @@ pub fn cases_for(
         }
         read.add(path);
     }
+    read.leave_out_settings();
     let under_test = UnderTest {
         policies: set.policies.iter().map(|entry| entry.name.clone()).collect(),
         limits: set.limits.clone(),
@@ -113,6 +115,7 @@ pub fn reviews(files: &[PathBuf], limits: &HostLimits) -> Result<Vec<Review>, Su
     for path in files {
         read.add(path);
     }
+    read.leave_out_settings();
     read.suites.clear();
     let (cases, errors) = read.fixtures(limits, true, false);
     let reviews = cases.iter().filter_map(|case| case.review().cloned()).collect();
@@ -175,6 +178,21 @@ impl Files {
             Kind::Other => self.others.push((path.to_owned(), bytes)),
         }
         Ok(())
+    }
+
+    /// Leaves out the settings files of policies that the caller does not judge by: those of suites with
+    /// policies of their own, and of every host.yaml above. An unreadable host.yaml names none.
+    fn leave_out_settings(&mut self) {
+        let own =
+            self.suites.iter().filter_map(|suite| Some(beside(&suite.path, suite.yaml.host.as_deref()?)));
+        let folders: BTreeMap<_, _> = self.others.iter().map(|(path, _)| (path.parent(), path)).collect();
+        let above = folders.into_values().filter_map(|path| config_above(path).ok().flatten());
+        let configs: BTreeSet<PathBuf> = own.chain(above).collect();
+        let configs = configs.iter().filter_map(|path| Config::read(path).ok());
+        let named = configs.flat_map(|config| settings_files(&config).collect::<Vec<_>>());
+        let named = named.chain(self.suites.iter().flat_map(SuiteFile::settings_files));
+        let named: BTreeSet<PathBuf> = named.filter_map(|path| path.canonicalize().ok()).collect();
+        self.others.retain(|(path, _)| !path.canonicalize().is_ok_and(|path| named.contains(&path)));
     }
 
     /// Returns the bytes of the fixtures.
@@ -246,6 +264,13 @@ impl SuiteFile {
         let cases = self.yaml.cases.iter().flat_map(|case| [&case.review, &case.facts]);
         let files = cases.chain([&self.yaml.facts]).filter_map(|file| file.as_ref()?.as_str());
         files.chain(self.yaml.host.as_deref()).map(|file| beside(&self.path, file)).collect()
+    }
+
+    /// Returns the settings files of the policies that the suite names.
+    fn settings_files(&self) -> Vec<PathBuf> {
+        let entries = self.document.value.get("policies").and_then(Value::as_array);
+        let files = entries.into_iter().flatten().filter_map(|entry| entry.get("settingsFrom")?.as_str());
+        files.map(|file| beside(&self.path, file)).collect()
     }
 
     /// Reads the cases. `near` is the configuration for a suite that names no policies.
