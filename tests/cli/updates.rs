@@ -20,13 +20,16 @@ const FILES: u64 = 50;
 
 /// Expectations of an image that is not trusted: as written, and after the update.
 const DENIED: [(&str, &str); 7] = [
-    ("allow", "deny"),
-    ("'allow'", "'deny'"),
-    ("{ allow: , images: { nginx: allow } }", "{ deny: , images: { nginx: deny } }"),
+    ("allow", "{ deny: untrusted-registry }"),
+    ("'allow'", "{ deny: untrusted-registry }"),
+    (
+        "{ allow: , images: { nginx: allow } }",
+        "{ deny: untrusted-registry , images: { nginx: { deny: untrusted-registry } } }",
+    ),
     ("{ deny: forbidden-tag, warnings: [ one ] }", "{ deny: untrusted-registry, warnings: [] }"),
     (
         "{deny: untrusted-registry,   images: {nginx: {t: allow}}}",
-        "{deny: untrusted-registry,   images: {nginx: {t: deny}}}",
+        "{deny: untrusted-registry,   images: {nginx: {t: { deny: untrusted-registry }}}}",
     ),
     (
         "{ reason: { is: nothing }, deny: untrusted-registry }",
@@ -93,7 +96,7 @@ impl Pair {
             _ => {
                 self.both(&format!("-   images:{comment}\n      nginx:  "));
                 self.old.push_str("allow");
-                self.new.push_str("deny");
+                self.new.push_str("{ deny: untrusted-registry }");
                 self.both(&format!("{comment}\n      ghcr.io/acme/x: {{ allow: }}\n    name: 'c{number}'\n"));
             }
         }

@@ -2,6 +2,7 @@
 //! `cases` has the changes that make cases pass.
 
 mod cases;
+mod doubt;
 
 use std::fs::{self, Metadata};
 use std::io::{self, Write};
@@ -9,6 +10,7 @@ use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Access;
+use rustix::io::Errno;
 use similar::{ChangeTag, TextDiff};
 
 pub use self::cases::{FileUpdate, add_rows, update};
@@ -41,6 +43,14 @@ pub enum UpdateError {
     /// A folder, a pipe or a device.
     #[error("{} is no regular file", text::path(.0))]
     Irregular(PathBuf),
+    /// Nobody may write the file, or not this user. The superuser could, and respects the mode all the same.
+    #[error(
+        "{path} is read-only (mode {mode:04o}): make it writable, such as by `chmod u+w {path}`, and run the \
+         command again",
+        path = text::path(.0),
+        mode = .1
+    )]
+    ReadOnly(PathBuf, u32),
     /// A system call failed.
     #[error("{} stays as it is: {}", text::path(.0), .1)]
     Io(PathBuf, io::Error),
@@ -65,7 +75,14 @@ fn replace(path: &Path, read: &[u8], new: &[u8]) -> Result<(), UpdateError> {
     let failed = |error: io::Error| UpdateError::Io(path.to_owned(), error);
     let metadata = regular(path)?;
     // A rename needs no permission to write the file itself. A file that is read-only stays so.
-    rustix::fs::access(path, Access::WRITE_OK).map_err(|error| failed(error.into()))?;
+    let read_only = || UpdateError::ReadOnly(path.to_owned(), metadata.mode() & 0o7777);
+    if metadata.mode() & 0o222 == 0 {
+        return Err(read_only());
+    }
+    rustix::fs::access(path, Access::WRITE_OK).map_err(|error| match error {
+        Errno::ACCESS => read_only(),
+        error => failed(error.into()),
+    })?;
     // The walk for suites leaves names out that begin with a dot.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut written =

@@ -1,11 +1,13 @@
 //! Updates of the expectations of cases that failed.
 //!
 //! A case is updated whole or not at all, since half of its new expectations may contradict the old half.
-//! The rows of a matrix share one expectation. A change is made if every row wants the same one.
+//! The rows of a matrix share one expectation. A change is made if every row wants the same one. A result
+//! that looks like an error of the author is never written ([`doubt`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::doubt::doubt;
 use super::{UpdateError, rewrite};
 use crate::author::test::Position;
 use crate::config::yaml::edit::{Change, EditError};
@@ -154,12 +156,18 @@ impl File<'_> {
             (report.place.at, format!("{place}: not updated: {why}"))
         };
         match failed {
-            Failed::Unmet(unmet) => unmet.edit.as_ref().ok_or_else(|| {
-                let span = unmet.pointer.as_ref().map(|pointer| self.document.span(pointer));
-                let span = span.unwrap_or_else(|| report.place.at.into());
-                let found = text::escape(&unmet.found);
-                self.refused(&Problem::new(span, format!("no change is clear: change by hand, got {found}")))
-            }),
+            Failed::Unmet(unmet) => {
+                let refused = |why: String| {
+                    let span = unmet.pointer.as_ref().map(|pointer| self.document.span(pointer));
+                    self.refused(&Problem::new(span.unwrap_or_else(|| report.place.at.into()), why))
+                };
+                let no_change =
+                    || format!("no change is clear: change by hand, got {}", text::escape(&unmet.found));
+                match doubt(&self.document.value, report, unmet) {
+                    Some(doubt) => Err(refused(doubt.to_string())),
+                    None => unmet.edit.as_ref().ok_or_else(|| refused(no_change())),
+                }
+            }
             Failed::Sharing { shared, .. } => Err(at_case(&format!(
                 "{} is not a function of one image, so that no expectation is met each time",
                 text::escape(&shared.policy)

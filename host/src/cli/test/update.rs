@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
+use anstyle::{AnsiColor, Style};
+
 use super::{Arguments, command, jobs, load, not_written, reporters};
 use crate::author::reporters::{CaseResult, Entry, Format, Totals};
 use crate::author::test::{LastRun, Position};
@@ -74,6 +76,25 @@ pub(super) fn judge(
     Ok((totals, last))
 }
 
+/// The colour of a line that an update removes.
+const REMOVED: Style = AnsiColor::Red.on_default();
+/// The colour of a line that an update adds.
+const ADDED: Style = AnsiColor::Green.on_default();
+
+/// Returns a difference with the colours of its marks.
+fn coloured(diff: &str) -> String {
+    let line = |line: &str| {
+        // The mark follows the number of the line and a space.
+        let after = line.trim_start().trim_start_matches(|digit: char| digit.is_ascii_digit());
+        match after.as_bytes() {
+            [b' ', b'-', ..] => format!("{REMOVED}{line}{REMOVED:#}\n"),
+            [b' ', b'+', ..] => format!("{ADDED}{line}{ADDED:#}\n"),
+            _ => format!("{line}\n"),
+        }
+    };
+    diff.lines().map(line).collect()
+}
+
 /// Writes the changed lines of a file, and the expectations that stay.
 fn show(update: &FileUpdate, is_quiet: bool) -> Result<(), Failure> {
     if update.changes > 0 {
@@ -81,7 +102,7 @@ fn show(update: &FileUpdate, is_quiet: bool) -> Result<(), Failure> {
             1 => "1 expectation".to_owned(),
             many => format!("{many} expectations"),
         };
-        let diff = if is_quiet { "" } else { &update.diff };
+        let diff = if is_quiet { String::new() } else { coloured(&update.diff) };
         say(format_args!("{diff}updated {}: {count}", text::path(&update.path)))?;
     }
     for refusal in &update.refusals {

@@ -30,7 +30,7 @@ impl Blank {
         let value = match scope {
             Scope::Review(verdict) if self.is_status => status(verdict),
             Scope::Review(verdict) => of_review(verdict),
-            scope => of_one(scope, None),
+            scope => of_one(scope),
         };
         let pointer = self.pointer.clone();
         match self.key {
@@ -81,17 +81,17 @@ fn of_review(verdict: &Verdict) -> Value {
         verdict.images.iter().map(|image| (image.judged.original.as_str(), image)).collect();
     let is_plain = verdict.allowed() == images.values().all(|image| image.allowed);
     if is_plain && (verdict.allowed() || images.len() <= 1) {
-        return of_one(&Scope::Review(verdict), Some(verdict.answered_reason()));
+        return of_one(&Scope::Review(verdict));
     }
     let of_image =
-        |(name, image): (&&str, &&ImageVerdict)| ((*name).to_owned(), of_one(&Scope::Image(image), None));
+        |(name, image): (&&str, &&ImageVerdict)| ((*name).to_owned(), of_one(&Scope::Image(image)));
     let images: Map<String, Value> = images.iter().map(of_image).collect();
     json!({ "images": images })
 }
 
 /// Returns the expectation of one outcome: a word, or with the first code. A denial without a code has its
 /// reason.
-fn of_one(scope: &Scope<'_>, reason: Option<&str>) -> Value {
+pub(super) fn of_one(scope: &Scope<'_>) -> Value {
     let word = scope.own_word();
     if matches!(word, Word::Allow | Word::Abstain) {
         return json!(word.name());
@@ -99,10 +99,10 @@ fn of_one(scope: &Scope<'_>, reason: Option<&str>) -> Value {
     if let Some(detail) = scope.details(word).first() {
         return json!({ word.name(): detail });
     }
-    let reason = match (reason, scope) {
-        (Some(reason), _) => Some(reason.to_owned()),
-        (None, Scope::Image(image)) => image.because().next(),
-        (None, _) => None,
+    let reason = match scope {
+        Scope::Review(verdict) => Some(verdict.answered_reason().to_owned()),
+        Scope::Image(image) => image.because().next(),
+        Scope::Policy(_) | Scope::Missing(_) => None,
     };
     match reason.filter(|reason| !reason.is_empty()) {
         Some(reason) => json!({ word.name(): null, "reason": as_written(&reason) }),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::json;
 
+use super::blank::of_one;
 use super::{Assertion, Expect, Part, Subject, Unmet, Wanted, WantedOutcome, Word, Written, kind, quoted};
 use crate::config::Mode;
 use crate::config::yaml::edit::Change;
@@ -236,10 +237,12 @@ impl<'a> Scope<'a> {
     fn edit(&self, wanted: &WantedOutcome) -> Change {
         let word = self.word(wanted);
         let pointer = wanted.pointer.clone();
-        // An expectation of any code stays one.
-        let detail = wanted.detail.as_ref().and_then(|_| self.details(word).into_iter().next());
+        // A denial gets its code where the outcome changes: any denial would meet `deny` alone.
+        let is_coded = wanted.detail.is_some()
+            || (word != wanted.word && matches!(word, Word::Deny | Word::Malfunction));
+        let detail = self.details(word).into_iter().next().filter(|_| is_coded);
         match wanted.written {
-            Written::Word => Change::Value { pointer, value: json!(word.name()) },
+            Written::Word => Change::Value { pointer, value: of_one(self) },
             Written::Boolean => Change::Value { pointer, value: json!(wanted.word != Word::Allow) },
             Written::Key if word == wanted.word => Change::Value { pointer, value: json!(detail) },
             Written::Key => Change::Key { pointer, key: word.name().to_owned(), value: json!(detail) },

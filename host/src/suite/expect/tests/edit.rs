@@ -47,12 +47,12 @@ fn outcomes() {
     assert_edits(
         &mixed(),
         &[
-            ("allow", json!("deny")),
-            ("malfunction", json!("deny")),
-            ("allow:", json!({ "deny": null })),
+            ("allow", json!({ "deny": "not-pinned" })),
+            ("malfunction", json!({ "deny": "not-pinned" })),
+            ("allow:", json!({ "deny": "not-pinned" })),
             ("allow: trusted-registry", json!({ "deny": "not-pinned" })),
             ("deny: forbidden-tag", json!({ "deny": "not-pinned" })),
-            ("images: { nginx: allow }", of_nginx(json!("deny"))),
+            ("images: { nginx: allow }", of_nginx(json!({ "deny": "not-pinned" }))),
             (
                 "images: { nginx: { allow: x, log: [not-pinned] } }",
                 of_nginx(json!({
@@ -77,13 +77,13 @@ fn outcomes() {
     assert_edits(
         &verdict(&Rules::default(), failing),
         &[
-            ("allow", json!("malfunction")),
+            ("allow", json!({ "malfunction": "deadline" })),
             ("deny: not-pinned", json!({ "malfunction": "deadline" })),
             ("malfunction: trap", json!({ "malfunction": "deadline" })),
             (
                 "images: { nginx: { deny: x, pinned-images: deny } }",
                 of_nginx(json!({
-                    "malfunction": "deadline", "pinned-images": "malfunction"
+                    "malfunction": "deadline", "pinned-images": { "malfunction": "deadline" }
                 })),
             ),
         ],
