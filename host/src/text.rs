@@ -26,6 +26,22 @@ pub fn escape(text: &str) -> String {
     printed
 }
 
+/// Returns a JSON document with the characters that [`escape`] makes visible as `\u009b`, so that a document
+/// on a terminal cannot control it. Readers get the same values. Line breaks between values stay.
+pub fn escape_json(document: &str) -> String {
+    let mut printed = String::with_capacity(document.len());
+    for character in document.chars() {
+        // A line break within a string is escaped already.
+        if character == '\n' || is_plain(character) {
+            printed.push(character);
+        } else {
+            let units = &mut [0; 2];
+            printed.extend(character.encode_utf16(units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    printed
+}
+
 /// Returns a path, escaped as by [`escape`], with bytes that are not UTF-8 as `\xff`. A file's name is text
 /// from outside too.
 pub fn path(path: &Path) -> String {
@@ -145,6 +161,19 @@ mod tests {
             ("e\u{301}", "e\u{301}"),
         ] {
             assert_eq!(escape(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_json_document_has_the_same_value_and_controls_no_terminal() {
+        let hostile = "\u{9b}31m\u{7f}\u{85}\u{202e}\u{2028}\u{e0001}\u{1b}\n\u{a0}";
+        let value = serde_json::json!({ "ünïcode\u{200b}": ["plain › 𝕏", hostile] });
+        for document in [value.to_string(), format!("{value:#}")] {
+            let escaped = escape_json(&document);
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&escaped).unwrap(), value);
+            assert!(escaped.chars().all(|c| c == '\n' || is_plain(c)), "{escaped:?}");
+            assert!(escaped.contains("plain › 𝕏") && escaped.contains(r"\u009b31m\u007f\u0085"), "{escaped}");
+            assert!(escaped.contains(r"\udb40\udc01"), "{escaped}");
         }
     }
 

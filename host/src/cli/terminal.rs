@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::exit::Failure;
 use super::interrupt;
+use crate::text;
 
 /// Time after which a task has a line of progress.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -91,10 +92,10 @@ pub(super) fn say(text: impl Display) -> Result<(), Failure> {
     }
 }
 
-/// Writes a document as JSON.
+/// Writes a document as JSON, in which no character can control a terminal.
 pub(super) fn say_json(document: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string_pretty(document).map_err(Failure::broken)?;
-    say(json)
+    say(text::escape_json(&json))
 }
 
 /// Runs `work`. While the work takes longer than a second, a terminal shows `verb`, the names and `…`.

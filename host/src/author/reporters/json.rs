@@ -1,4 +1,4 @@
-//! Results as one JSON document.
+//! Results as one JSON document, in which no character can control a terminal.
 
 use std::io::{self, Write};
 
@@ -107,6 +107,7 @@ impl Reporter for Json {
             "coverage": totals.coverage.as_ref().map(coverage::document),
             "suites": suites.into_iter().map(suite).collect::<Vec<_>>(),
         });
-        writeln!(output, "{document:#}").map_err(ReportError::StandardOutput)
+        let document = text::escape_json(&format!("{document:#}"));
+        writeln!(output, "{document}").map_err(ReportError::StandardOutput)
     }
 }
