@@ -98,6 +98,8 @@
 //! the exit status of `host test`            cli/test.rs
 //! the meaning of exit statuses              cli/exit.rs
 //! the output of `host test` for people      author/reporters/human.rs
+//! the problems in reports of `host test`    author/reporters/broken.rs
+//! a result that `--update` does not write   author/update/doubt.rs
 //! the lines of a failed case                suite/report.rs
 //! an expectation in suite files             suite/expect/read.rs suite/expect/unmet.rs
 //! a report format of `host test`            author/reporters.rs

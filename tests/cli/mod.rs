@@ -2,6 +2,7 @@
 
 pub(crate) mod cases;
 mod manifests;
+mod problems;
 mod replay;
 mod reports;
 mod suites;

@@ -10,8 +10,9 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use host::author::reporters::{
-    CaseResult, Detail, Difference, Entry, Options, Reporters, Target, Totals, Workflow,
+    Broken, CaseResult, Detail, Difference, Entry, Options, Reporters, Target, Totals, Workflow,
 };
+use host::suite::coverage::{ConfigCoverage, Coverage, Missing, PolicyCoverage};
 use serde_json::{Value, json};
 
 /// Packages of PyPI. pytest's sources have the schema of JUnit XML that Jenkins publishes.
@@ -124,6 +125,19 @@ fn entry(row: &'static str, number: usize, name: &str) -> Entry<'static> {
 
 /// Writes the reports of a run into a folder.
 fn reports() -> tempfile::TempDir {
+    written(|mut reporters| {
+        for row in ["tags", "digests"] {
+            for (number, name) in NAMES.iter().enumerate() {
+                reporters.case(&entry(row, number, name)).unwrap();
+            }
+        }
+        let totals = Totals { passed: 10, failed: 6, skipped: 2, ..Totals::default() };
+        reporters.finish(&totals).unwrap();
+    })
+}
+
+/// Writes the reports that `write` makes into a folder.
+fn written(write: impl FnOnce(Reporters<'_>)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let targets: Vec<Target> = [("junit", "junit.xml"), ("tap", "report.tap"), ("github", "commands")]
@@ -133,15 +147,62 @@ fn reports() -> tempfile::TempDir {
     let github = Workflow { summary: Some(at("summary.md")), ..Workflow::default() };
     let started = SystemTime::now();
     let options = Options { detail: Detail::Suites, slowest: 0, width: None, started, github };
-    let mut reporters = Reporters::new(&targets, &options, std::io::sink()).unwrap();
-    for row in ["tags", "digests"] {
-        for (number, name) in NAMES.iter().enumerate() {
-            reporters.case(&entry(row, number, name)).unwrap();
-        }
-    }
-    let totals = Totals { passed: 10, failed: 6, skipped: 2, ..Totals::default() };
-    reporters.finish(&totals).unwrap();
+    write(Reporters::new(&targets, &options, std::io::sink()).unwrap());
     folder
+}
+
+#[test]
+fn problems_and_gaps_are_errors_and_failures_to_other_programs() {
+    const JUNIT: &str = "
+import glob, json, os, tarfile, junitparser, xmlschema
+[sources] = glob.glob(os.environ['PYTHONPATH'] + '/pytest-*.tar.gz')
+with tarfile.open(sources) as sources:
+    [schema] = [name for name in sources.getnames() if name.endswith('/junit-10.xsd')]
+    schema = sources.extractfile(schema).read().decode()
+xmlschema.XMLSchema(schema).validate('junit.xml')
+suites = junitparser.JUnitXml.fromfile('junit.xml')
+def case(case): return [case.name, [[type(result).__name__, result.message] for result in case.result]]
+print(json.dumps([
+    [suite.name, suite.tests, suite.failures, suite.errors, [case(each) for each in suite]]
+    for suite in suites
+]))";
+    const TAP: &str = "
+const { Parser } = require('tap-parser');
+const parser = new Parser({ strict: true }, ({ ok, count, fail, bailout }) =>
+    console.log(JSON.stringify([ok, count, fail, bailout])));
+parser.end(require('fs').readFileSync('report.tap', 'utf8'))";
+    let read = |folder: &Path| -> [Value; 2] {
+        [python(JUNIT, folder), node(TAP, folder)].map(|found| serde_json::from_str(&found).unwrap())
+    };
+    let broken = written(|reporters| {
+        let problems = NAMES.map(|name| Broken::of_file(Path::new("a & b.yaml"), name));
+        reporters.broken(&problems, &Totals::default()).unwrap();
+    });
+    let [junit, tap] = read(broken.path());
+    assert_eq!(json!(junit[0].as_array().unwrap()[..4]), json!(["host test", 9, 0, 9]));
+    for ((case, name), number) in junit[0][4].as_array().unwrap().iter().zip(NAMES).zip(1..) {
+        let number = if number == 1 { String::new() } else { format!(" ({number})") };
+        assert_eq!(*case, json!([format!("a & b.yaml{number}"), [["Error", name]]]));
+    }
+    assert_eq!(tap, json!([false, 0, 0, "9 problems: a & b.yaml: our images run"]));
+
+    let gaps = written(|mut reporters| {
+        reporters.case(&entry("tags", 0, NAMES[0])).unwrap();
+        let policy = |name: &str| PolicyCoverage::of(name, [].into_iter());
+        let whole = PolicyCoverage { missing: Vec::new(), ..policy("whole") };
+        let setting = Missing::Setting { place: "host.yaml:4:5: settings/allow/0".to_owned(), value: None };
+        let gaps = PolicyCoverage { missing: vec![setting, Missing::Denial], ..policy("gaps") };
+        let config = ConfigCoverage { file: "host.yaml".to_owned(), policies: vec![whole, gaps], untried: 2 };
+        let (coverage, is_coverage_required) = (Some(Coverage::Of(vec![config])), true);
+        let totals = Totals { passed: 1, coverage, is_coverage_required, ..Totals::default() };
+        reporters.finish(&totals).unwrap();
+    });
+    let [junit, tap] = read(gaps.path());
+    assert_eq!(json!(junit[1].as_array().unwrap()[..4]), json!(["coverage › host.yaml", 3, 2, 0]));
+    assert_eq!(junit[1][4][0], json!(["whole", []]));
+    let first = "host.yaml:4:5: settings/allow/0: no case depends on it";
+    assert_eq!(junit[1][4][1], json!(["gaps", [["Failure", first]]]));
+    assert_eq!(tap, json!([false, 4, 2, false]));
 }
 
 #[test]

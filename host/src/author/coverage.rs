@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::reporters::Broken;
 use super::test::{LOADING, NotLoaded, Run, load};
 use crate::config::{Config, PolicyConfig, PolicyName};
 use crate::fs;
@@ -76,7 +77,7 @@ fn trials<'a>(run: &Run<'a>, met: &Met) -> Result<Vec<Trial<'a>>, CoverageError>
             let config = crate::suite::with_settings_files(config)?;
             let set = match set {
                 Some(set) => Arc::clone(set),
-                None => Arc::new(load(run.compiler, &config).map_err(NotLoaded)?),
+                None => Arc::new(load(run.compiler, &config)?),
             };
             let components =
                 config.policies.iter().map(|policy| component(&config, policy)).collect::<Result<_, _>>()?;
@@ -89,12 +90,15 @@ fn trials<'a>(run: &Run<'a>, met: &Met) -> Result<Vec<Trial<'a>>, CoverageError>
 /// Reads the component of a policy.
 fn component(config: &Config, policy: &PolicyConfig) -> Result<Component, NotLoaded> {
     let bytes = fs::read(policy.module.file(), config.limits.module);
-    let bytes = bytes.map_err(|error| not_loaded(policy, &format_args!("{}: {error}", policy.module)))?;
+    let bytes = bytes.map_err(|error| {
+        not_loaded(policy, &format_args!("{}: {error}{}", policy.module, error.next_step()))
+    })?;
     Ok(Component::new(bytes))
 }
 
 fn not_loaded(policy: &PolicyConfig, error: &dyn Display) -> NotLoaded {
-    NotLoaded(vec![Problem::new(Subject::policy(&policy.name), error)])
+    let problem = Problem::new(Subject::policy(&policy.name), error);
+    NotLoaded(vec![Broken::new(&problem.to_string())])
 }
 
 /// The trials with one configuration file: the rows of a matrix, and the suites that name the file.

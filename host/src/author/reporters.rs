@@ -1,8 +1,10 @@
 //! Outputs of `host test`: for people, and as JSON, JUnit XML, TAP and workflow commands of GitHub.
 //!
 //! Each result becomes an [`Entry`], which every reporter renders. A reporter writes to standard output as
-//! results arrive, or to a file, which is replaced as a whole at the end.
+//! results arrive, or to a file, which is replaced as a whole at the end. A run that cannot judge its cases
+//! ends every format with the problems ([`Reporters::broken`]), so that no report looks green or is missing.
 
+mod broken;
 mod coverage;
 mod entry;
 mod github;
@@ -20,6 +22,7 @@ use std::time::SystemTime;
 
 use anstream::StripStream;
 
+pub use self::broken::Broken;
 pub use self::entry::{CaseResult, Difference, Entry, Totals, quoted};
 use self::github::GitHub;
 use self::human::Human;
@@ -114,6 +117,14 @@ trait Reporter {
 
     /// Ends the output.
     fn finish(&mut self, totals: &Totals, output: &mut dyn Write) -> Result<(), ReportError>;
+
+    /// Ends the output of a run that problems have ended.
+    fn broken(
+        &mut self,
+        problems: &[Broken],
+        totals: &Totals,
+        output: &mut dyn Write,
+    ) -> Result<(), ReportError>;
 }
 
 /// The place that a format is written to.
@@ -176,9 +187,25 @@ impl<'a> Reporters<'a> {
     /// # Errors
     /// Returns the first error.
     pub fn finish(self, totals: &Totals) -> Result<(), ReportError> {
+        self.end(|reporter, output| reporter.finish(totals, output))
+    }
+
+    /// Writes the ends of all formats, and the files, of a run that problems have ended. People on standard
+    /// output read the problems on standard error.
+    ///
+    /// # Errors
+    /// Returns the first error.
+    pub fn broken(self, problems: &[Broken], totals: &Totals) -> Result<(), ReportError> {
+        self.end(|reporter, output| reporter.broken(problems, totals, output))
+    }
+
+    fn end(
+        self,
+        end: impl Fn(&mut dyn Reporter, &mut dyn Write) -> Result<(), ReportError>,
+    ) -> Result<(), ReportError> {
         let mut result = Ok(());
         for (mut reporter, mut sink) in self.0 {
-            let written = sink.write(|output| reporter.finish(totals, output)).and_then(|()| sink.close());
+            let written = sink.write(|output| end(reporter.as_mut(), output)).and_then(|()| sink.close());
             result = result.and(written);
         }
         result
@@ -189,7 +216,7 @@ fn reporter(target: &Target, options: &Options) -> Box<dyn Reporter> {
     match target.format {
         Format::Human => {
             let width = options.width.filter(|_| target.file.is_none());
-            Box::new(Human::new(options.detail, options.slowest, width))
+            Box::new(Human::new(options.detail, options.slowest, width, target.file.is_some()))
         }
         Format::Json => Box::new(Json::default()),
         Format::Junit => Box::new(Junit::new(options.started)),

@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub use self::last_run::LastRun;
 pub use self::select::{Filter, FilterError, Seed, Selection};
+use super::reporters::Broken;
 use crate::config::{Config, PolicyName};
 use crate::fs;
 use crate::isolate;
@@ -29,8 +30,15 @@ pub(super) const LOADING: Duration = Duration::from_secs(3600);
 
 /// A policy under test that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct NotLoaded(pub(super) Vec<Problem>);
+#[error("{}", .0.iter().map(|broken| broken.message.as_str()).collect::<Vec<_>>().join("\n"))]
+pub struct NotLoaded(pub(super) Vec<Broken>);
+
+impl NotLoaded {
+    /// Returns the problems, with their places.
+    pub fn problems(&self) -> &[Broken] {
+        &self.0
+    }
+}
 
 /// The suites of a run, with the policies under test.
 pub struct Run<'a> {
@@ -61,7 +69,7 @@ impl<'a> Run<'a> {
             if let (None, false, Check::Verdict { .. }, Some(config)) =
                 (&set, subject.is_of_case, &case.check, &subject.config)
             {
-                *set = Some(Arc::new(load(compiler, config).map_err(NotLoaded)?));
+                *set = Some(Arc::new(load(compiler, config)?));
             }
         }
         Ok(Run { compiler, suites, sets })
@@ -150,7 +158,7 @@ impl<'a> Run<'a> {
         let loaded = self.sets.get(suite).and_then(|sets| sets.get(case.subject)).cloned().flatten();
         let set = match loaded.map_or_else(|| load(self.compiler, config).map(Arc::new), Ok) {
             Ok(set) => set,
-            Err(problems) => return not_run(NotLoaded(problems).to_string()),
+            Err(problems) => return not_run(problems.to_string()),
         };
         case.run(&set)
     }
@@ -182,7 +190,8 @@ impl<'a> Run<'a> {
         };
         let file = policy.module.file();
         let bytes = fs::read(file, config.limits.module)
-            .map_err(|error| LoadError::NotCompiled(format!("{}: {error}", policy.module)))?;
+            .map_err(|error| format!("{}: {error}{}", policy.module, error.next_step()))
+            .map_err(LoadError::NotCompiled)?;
         let request = LoadRequest {
             component: &Component::new(bytes),
             settings: &policy.settings,
@@ -195,10 +204,13 @@ impl<'a> Run<'a> {
 }
 
 /// Loads the policies of a configuration.
-pub(super) fn load(compiler: &Compiler, config: &Config) -> Result<PolicySet, Vec<Problem>> {
+pub(super) fn load(compiler: &Compiler, config: &Config) -> Result<PolicySet, NotLoaded> {
     let candidate = assemble(compiler, config, Fallback::None, &mut Default::default());
-    let candidate = candidate.map_err(|problem| vec![problem])?;
-    if candidate.problems.is_empty() { Ok(candidate.set) } else { Err(candidate.problems) }
+    let not_loaded = |problems: &[Problem]| {
+        NotLoaded(problems.iter().map(|problem| Broken::of_load(problem, config)).collect())
+    };
+    let candidate = candidate.map_err(|problem| not_loaded(&[problem]))?;
+    if candidate.problems.is_empty() { Ok(candidate.set) } else { Err(not_loaded(&candidate.problems)) }
 }
 
 /// The number of reports that were given to the caller. Threads wait so that few reports are held back by an

@@ -1,6 +1,7 @@
 //! `host test`
 
 mod replay;
+mod stop;
 mod update;
 mod watch;
 
@@ -12,12 +13,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::{
-    Exit, Failure, OnePolicy, Snapshots, author_compiler, broken_config, exit, say, tell, with_progress,
-};
-use crate::author::coverage::{CoverageError, coverage};
+use self::stop::Stop;
+use super::{Exit, Failure, OnePolicy, Snapshots, author_compiler, exit, say, tell, with_progress};
+use crate::author::coverage::coverage;
 use crate::author::reporters::{
-    self, Detail, Entry, ReportError, Reporters, Target, Totals, Workflow, terminal_width,
+    self, Broken, Detail, Entry, ReportError, Reporters, Target, Totals, Workflow, terminal_width,
 };
 use crate::author::sources::Builds;
 use crate::author::test::{Filter, LastRun, Position, Run, Seed, Selection};
@@ -144,8 +144,13 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
     if arguments.watch {
         return watch::watch(&arguments);
     }
-    let suites = suites(&arguments, &mut Builds::default())?;
-    check_reports(&arguments.formats, &suites)?;
+    run_once(&arguments, started).map_err(|stop| stop.report(&arguments))
+}
+
+/// Judges the selected cases once.
+fn run_once(arguments: &Arguments, started: Instant) -> Result<Exit, Stop> {
+    let suites = suites(arguments, &mut Builds::default())?;
+    check_reports(&arguments.formats, &read_by(&suites)).map_err(Stop::without_report)?;
     let cache = Cache::user_folder();
     let last = cache.as_deref().map(|folder| LastRun::read(folder, &suites)).unwrap_or_default();
     let seed = arguments.shuffle.map(|seed| seed.unwrap_or_else(chance));
@@ -153,10 +158,10 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
     let selection = Selection { filters: arguments.filters.clone(), failed, shuffle: seed };
     let mut plan = selection.plan(&suites);
     if plan.is_empty() {
-        return Err(Failure::new(Exit::Nothing, nothing(&arguments, &suites)));
+        return Err(Failure::new(Exit::Nothing, nothing(arguments, &suites)).into());
     }
     if arguments.update {
-        update::prepare(&arguments, &suites, &mut plan)?;
+        update::prepare(arguments, &suites, &mut plan).map_err(Stop::without_report)?;
     }
     if arguments.list {
         for case in plan.iter().filter_map(|(suite, case)| suites.get(*suite)?.cases.get(*case)) {
@@ -165,13 +170,15 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
         return Ok(Exit::Yes);
     }
     let all: usize = suites.iter().map(|suite| suite.cases.len()).sum();
-    let totals = Totals { filtered: all - plan.len(), seed: seed.map(|seed| seed.0), ..Totals::default() };
+    let is_coverage_required = arguments.coverage == Some(CoverageMode::Require);
+    let (filtered, seed) = (all - plan.len(), seed.map(|seed| seed.0));
+    let totals = Totals { filtered, seed, is_coverage_required, ..Totals::default() };
     let compiler = compiler(&plan)?;
     let start = (started, totals);
     let (totals, last) = match arguments.update {
-        true => update::judge(&arguments, &compiler, &suites, &plan, last, start)?,
+        true => update::judge(arguments, &compiler, &suites, &plan, last, start)?,
         false => {
-            let Judged { totals, last, .. } = judge(&arguments, &compiler, &suites, &plan, last, start)?;
+            let Judged { totals, last, .. } = judge(arguments, &compiler, &suites, &plan, last, start)?;
             (totals, last)
         }
     };
@@ -180,17 +187,18 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
         let _ = last.write(folder);
     }
     let gaps = totals.coverage.as_ref().map_or(0, Coverage::missing);
-    let is_covered = gaps == 0 || arguments.coverage != Some(CoverageMode::Require);
+    let is_covered = gaps == 0 || !is_coverage_required;
     Ok(if totals.failed == 0 && is_covered { Exit::Yes } else { Exit::No })
 }
 
 /// Reads the suites that the arguments name, and builds the policies that are folders of sources.
-fn suites(arguments: &Arguments, builds: &mut Builds) -> Result<Vec<Suite>, Failure> {
+fn suites(arguments: &Arguments, builds: &mut Builds) -> Result<Vec<Suite>, Stop> {
     let given = match &arguments.config {
-        Some(path) => Some(Config::read(path).map_err(broken_config)?),
+        Some(path) => Some(Config::read(path).map_err(Stop::of_config)?),
         None => arguments.policy.config()?,
     };
-    let found = suite::find(&arguments.paths, given.is_some()).map_err(Failure::broken)?;
+    let found = suite::find(&arguments.paths, given.is_some());
+    let found = found.map_err(|error| Stop::of_suites(&[error]))?;
     let read = if arguments.update { suite::read_to_update } else { suite::read };
     let mut suites = Vec::new();
     let mut errors = Vec::new();
@@ -201,30 +209,42 @@ fn suites(arguments: &Arguments, builds: &mut Builds) -> Result<Vec<Suite>, Fail
         }
     }
     if !errors.is_empty() {
-        return Err(Failure::broken(in_lines(&errors)));
+        let files = found.into_iter().flat_map(|found| found.files.into_iter().chain(found.config));
+        return Err(Stop::of_suites(&errors).reading(files).reading(read_by(&suites)));
     }
-    let configs = suites.iter_mut().flat_map(|suite| &mut suite.subjects);
-    let policies =
-        configs.filter_map(|subject| subject.config.as_mut()).flat_map(|config| &mut config.policies);
-    for policy in policies {
-        let name = text::path(policy.module.file());
-        let resolved = with_progress("building", &[&name], || builds.resolve(policy));
-        resolved.map_err(|error| Failure::new(Exit::NotLoaded, error))?;
-    }
+    let subjects = suites.iter_mut().flat_map(|suite| &mut suite.subjects);
+    let built =
+        subjects.filter_map(|subject| subject.config.as_mut()).try_for_each(|config| build(config, builds));
+    built.map_err(|problem| Stop::of_build(problem).reading(read_by(&suites)))?;
     Ok(suites)
 }
 
-/// Rejects a report in the place of a file that the run reads.
-fn check_reports(targets: &[Target], suites: &[Suite]) -> Result<(), Failure> {
-    let real = |path: &Path| std::fs::canonicalize(path).ok();
+/// Builds the policies of a configuration that are folders of sources.
+fn build(config: &mut Config, builds: &mut Builds) -> Result<(), Broken> {
+    let mut policies = config.policies.iter_mut();
+    let failed = policies.find_map(|policy| {
+        let name = text::path(policy.module.file());
+        let built = with_progress("building", &[&name], || builds.resolve(policy));
+        built.err().map(|error| (format!("{}/module", policy.pointer), error.to_string()))
+    });
+    failed.map_or(Ok(()), |(pointer, error)| Err(Broken::of_entry(config, &pointer, &error)))
+}
+
+/// Returns the files that suites are read from.
+fn read_by(suites: &[Suite]) -> Vec<PathBuf> {
     let configs =
         suites.iter().flat_map(|suite| &suite.subjects).filter_map(|subject| subject.config.as_ref());
     let of_config = |config: &Config| {
         let modules = config.policies.iter().map(|policy| policy.module.file().to_owned());
         modules.chain([config.path.clone()]).collect::<Vec<_>>()
     };
-    let files = suites.iter().flat_map(|suite| suite.files.clone()).chain(configs.flat_map(of_config));
-    let read: Vec<_> = files.filter_map(|file| real(&file)).collect();
+    suites.iter().flat_map(|suite| suite.files.clone()).chain(configs.flat_map(of_config)).collect()
+}
+
+/// Rejects a report in the place of a file that the run reads.
+fn check_reports(targets: &[Target], read: &[PathBuf]) -> Result<(), Failure> {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let read: Vec<_> = read.iter().filter_map(|file| real(file)).collect();
     for file in targets.iter().filter_map(|target| target.file.as_deref()) {
         if real(file).is_some_and(|file| read.contains(&file)) {
             let file = text::path(file);
@@ -275,8 +295,8 @@ fn judge(
     plan: &[Position],
     mut last: LastRun,
     (started, mut totals): (Instant, Totals),
-) -> Result<Judged, Failure> {
-    let mut reporters = reporters(arguments)?;
+) -> Result<Judged, Stop> {
+    let mut reporters = reporters(arguments).map_err(Stop::without_report)?;
     let run = load(compiler, suites, plan)?;
     let jobs = jobs(arguments);
     let command = command(arguments);
@@ -296,21 +316,24 @@ fn judge(
             false => ControlFlow::Continue(()),
         }
     });
-    result.map_err(not_written)?;
+    result.map_err(Stop::not_written)?;
     for (suite, case) in plan.iter().skip(totals.passed + totals.failed) {
         let Some(case) = suites.get(*suite).and_then(|suite| suite.cases.get(*case)) else { continue };
         totals.skipped += 1;
-        reporters.case(&Entry::skipped(&case.id, &case.place, &command)).map_err(not_written)?;
+        reporters.case(&Entry::skipped(&case.id, &case.place, &command)).map_err(Stop::not_written)?;
     }
     if arguments.coverage.is_some() {
-        totals.coverage = Some(match totals.failed {
-            0 => with_progress("changing", &["settings"], || coverage(&run, &met, jobs))
-                .map_err(not_measured)?,
-            _ => Coverage::NotMeasured,
-        });
+        let measured = match totals.failed {
+            0 => with_progress("changing", &["settings"], || coverage(&run, &met, jobs)),
+            _ => Ok(Coverage::NotMeasured),
+        };
+        match measured {
+            Ok(coverage) => totals.coverage = Some(coverage),
+            Err(error) => return Err(Stop::of_coverage(error).written(reporters, &totals)),
+        }
     }
     totals.took = started.elapsed();
-    reporters.finish(&totals).map_err(not_written)?;
+    reporters.finish(&totals).map_err(Stop::not_written)?;
     let entries = run.sets().flat_map(|set| &set.policies);
     let policies = entries.filter_map(|entry| entry.loaded.as_ref().ok().cloned()).collect();
     Ok(Judged { totals, last, policies })
@@ -324,9 +347,9 @@ fn compiler(plan: &[Position]) -> Result<Compiler, Failure> {
 }
 
 /// Loads the policies of a run, and writes their warnings.
-fn load<'a>(compiler: &'a Compiler, suites: &'a [Suite], plan: &[Position]) -> Result<Run<'a>, Failure> {
+fn load<'a>(compiler: &'a Compiler, suites: &'a [Suite], plan: &[Position]) -> Result<Run<'a>, Stop> {
     let run = with_progress("compiling", &["the policies under test"], || Run::new(compiler, suites, plan));
-    let run = run.map_err(|error| Failure::new(Exit::NotLoaded, error))?;
+    let run = run.map_err(|error| Stop::of_load(&error))?;
     tell_once(run.sets().flat_map(warnings));
     Ok(run)
 }
@@ -349,13 +372,6 @@ fn reporters(arguments: &Arguments) -> Result<Reporters<'static>, Failure> {
         github: Workflow::of_environment(),
     };
     Reporters::new(&arguments.formats, &options, anstream::stdout()).map_err(not_written)
-}
-
-fn not_measured(error: CoverageError) -> Failure {
-    match error {
-        CoverageError::Settings(error) => Failure::broken(error),
-        CoverageError::NotLoaded(error) => Failure::new(Exit::NotLoaded, error),
-    }
 }
 
 fn not_written(error: ReportError) -> Failure {

@@ -1,10 +1,16 @@
-//! Coverage of policies, for people and as JSON.
+//! Coverage of policies: for people, as JSON, and as cases of the formats that have nothing but cases.
+
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use super::Detail;
+use super::broken::place_in;
+use super::entry::Totals;
 use super::style::{BAD, BOLD, DIM, GOOD, LEFT_OUT, Line, PLAIN};
+use crate::config::yaml::Location;
 use crate::suite::coverage::{ConfigCoverage, Coverage, PolicyCoverage};
+use crate::text;
 
 /// Columns before a gap.
 const INDENT: usize = 5;
@@ -51,6 +57,68 @@ pub(super) fn lines(coverage: &Coverage, detail: Detail) -> Vec<Line> {
     };
     lines.push(Line::default().with(style, total));
     lines
+}
+
+/// The coverage of a policy as a case, which fails if there are gaps. Every text but `path` is escaped.
+#[derive(Clone, Debug)]
+pub(super) struct Finding {
+    /// `coverage`, and the file that names the policies.
+    pub(super) suite: String,
+    /// The name of the policy, or the limit that the entries exceed.
+    pub(super) name: String,
+    pub(super) gaps: Vec<Gap>,
+}
+
+/// A gap in the coverage.
+#[derive(Clone, Debug)]
+pub(super) struct Gap {
+    /// The file that names the policy, or has the entry. Empty for a policy of the command line.
+    pub(super) path: PathBuf,
+    pub(super) at: Location,
+    pub(super) message: String,
+}
+
+impl Finding {
+    /// Returns the name of the case in all suites.
+    pub(super) fn id(&self) -> String {
+        format!("{} › {}", self.suite, self.name)
+    }
+}
+
+/// Returns the coverage as cases. Returns nothing if gaps do not fail the run, or if nothing was measured.
+pub(super) fn findings(totals: &Totals) -> Vec<Finding> {
+    let all = match &totals.coverage {
+        Some(Coverage::Of(all)) if totals.is_coverage_required => all,
+        _ => return Vec::new(),
+    };
+    let of_config = |config: &ConfigCoverage| {
+        let suite = match config.file.as_str() {
+            "" => "coverage".to_owned(),
+            file => format!("coverage › {}", text::escape(file)),
+        };
+        let gap = |message: String| {
+            let place = place_in(&message);
+            let (path, at) = place.unwrap_or_else(|| (config.file.clone().into(), Location::default()));
+            Gap { path, at, message: text::escape(&message) }
+        };
+        let mut findings: Vec<_> = config
+            .policies
+            .iter()
+            .map(|policy| Finding {
+                suite: suite.clone(),
+                name: text::escape(&policy.policy),
+                gaps: policy.missing.iter().map(|missing| gap(missing.to_string())).collect(),
+            })
+            .collect();
+        let over_limit = config.over_limit().map(|message| Finding {
+            suite,
+            name: "entries of settings".to_owned(),
+            gaps: vec![gap(message)],
+        });
+        findings.extend(over_limit);
+        findings
+    };
+    all.iter().flat_map(of_config).collect()
 }
 
 /// Returns the coverage as JSON.

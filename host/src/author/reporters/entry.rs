@@ -1,10 +1,12 @@
 //! The result of a case, as reporters see it.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::folder;
+use crate::config::yaml::{Document, Location};
+use crate::limits;
 use crate::review::verdict::Verdict;
 use crate::suite::coverage::Coverage;
 use crate::suite::{CaseId, CaseReport, Failed, Place};
@@ -21,9 +23,9 @@ pub struct Entry<'a> {
     pub name: String,
     /// The file that contains the case.
     pub path: PathBuf,
-    /// Line of the case, counted from 1.
+    /// Line of the case, counted from 1. Of a fixture that failed: of the first expectation that is not met.
     pub line: usize,
-    /// Column of the case, counted from 1.
+    /// Column of the place at `line`, counted from 1.
     pub column: usize,
     /// The place of the case: `path:line:column`, or the path of a fixture.
     pub place: String,
@@ -144,13 +146,22 @@ impl<'a> Entry<'a> {
     /// Returns the entry of a case that ran. `command` is the command of the run without paths and filters:
     /// `host test`.
     pub fn of(report: &'a CaseReport, command: &str) -> Entry<'a> {
+        let skipped = Entry::skipped(&report.id, &report.place, command);
+        let unmet = report.failed.iter().find_map(|failed| match failed {
+            Failed::Unmet(unmet) => unmet.pointer.as_deref(),
+            _ => None,
+        });
+        let at = unmet.filter(|_| skipped.is_fixture()).and_then(|unmet| location(&skipped.path, unmet));
+        let Location { line, column } = at.unwrap_or(report.place.at);
         Entry {
+            line,
+            column,
             result: if report.passed() { CaseResult::Passed } else { CaseResult::Failed },
             differences: report.failed.iter().map(Difference::of).collect(),
             explained: report.explained().iter().map(|line| text::escape(line)).collect(),
             verdict: report.verdict.as_ref(),
             took: report.took,
-            ..Entry::skipped(&report.id, &report.place, command)
+            ..skipped
         }
     }
 
@@ -177,6 +188,12 @@ impl<'a> Entry<'a> {
             took: Duration::ZERO,
         }
     }
+}
+
+/// Returns the place of an expectation in a fixture. Returns None if the fixture was changed meanwhile.
+fn location(fixture: &Path, pointer: &str) -> Option<Location> {
+    let bytes = crate::fs::read(fixture, limits::FIXTURE.default).ok()?;
+    Some(Document::parse(&bytes).ok()?.locate(pointer))
 }
 
 /// Returns the filter that selects a case by its name. A text that begins with `!` or `/` would be another
@@ -245,6 +262,8 @@ pub struct Totals {
     pub seed: Option<u64>,
     /// Coverage of the policies, if it is wanted.
     pub coverage: Option<Coverage>,
+    /// Whether a gap in the coverage fails the run.
+    pub is_coverage_required: bool,
 }
 
 /// The number of cases of each result.
@@ -282,6 +301,12 @@ pub(super) struct Group<T> {
 }
 
 impl<T> Group<T> {
+    /// Returns a group without cases.
+    pub(super) fn new(suite: String) -> Group<T> {
+        let (counts, took) = (Counts::default(), Duration::ZERO);
+        Group { suite, row: None, counts, took, cases: Vec::new() }
+    }
+
     /// Returns `SUITE`, or `SUITE › ROW`.
     pub(super) fn name(&self) -> String {
         match &self.row {
@@ -310,8 +335,7 @@ impl<T> Groups<T> {
         let (suite, row) = (entry.suite.clone(), entry.row.clone());
         let place = *self.places.entry((suite.clone(), row.clone())).or_insert(self.all.len());
         if place == self.all.len() {
-            let (counts, took) = (Counts::default(), Duration::ZERO);
-            self.all.push(Group { suite, row, counts, took, cases: Vec::new() });
+            self.all.push(Group { row, ..Group::new(suite) });
         }
         if let Some(group) = self.all.get_mut(place) {
             group.counts.add(entry.result);
@@ -324,7 +348,6 @@ impl<T> Groups<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::yaml::Location;
 
     #[test]
     fn a_case_is_run_again_by_its_name() {

@@ -6,10 +6,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
+use super::broken::{Broken, counted};
+use super::coverage::{Gap, findings};
 use super::entry::{CaseResult, Counts, Entry, Groups, Totals};
 use super::human::{duration, summary};
 use super::{ReportError, Reporter, Workflow};
 use crate::text;
+
+/// Title of annotations that belong to no case.
+const TITLE: &str = "host test";
 
 /// Errors of a step that GitHub shows.
 const SHOWN: usize = 10;
@@ -25,7 +30,7 @@ pub(super) struct GitHub {
     workflow: Workflow,
     suites: Groups<()>,
     failed: usize,
-    /// The rows of the table of failures.
+    /// The rows of the table of failures, and of the gaps in the coverage.
     failures: String,
 }
 
@@ -42,11 +47,74 @@ impl GitHub {
         text::path(within.unwrap_or(&without_dots(path)))
     }
 
+    /// Writes the annotation of a failure, unless GitHub would not show it. `place` is a property of the
+    /// command: the file, the line and the column.
+    fn annotate(&mut self, place: &str, title: &str, text: &str, output: &mut dyn Write) -> io::Result<()> {
+        self.failed += 1;
+        if self.failed > SHOWN {
+            return Ok(());
+        }
+        writeln!(output, "::error {place}title={}::{}", property(title), message(text))
+    }
+
+    /// Returns the properties of a place.
+    fn place(&self, path: &Path, line: usize, column: usize) -> String {
+        format!("file={},line={line},col={column},", property(&self.file(path)))
+    }
+
+    /// Adds a row to the table of failures.
+    fn add_row(&mut self, title: &str, lines: impl Iterator<Item = String>) {
+        if self.failed < IN_SUMMARY {
+            let lines = lines.map(|line| cell(line.trim())).collect::<Vec<_>>().join("<br>");
+            self.failures.push_str(&format!("| {} | {lines} |\n", cell(title)));
+        }
+    }
+
+    fn gap(&mut self, title: &str, gap: &Gap, output: &mut dyn Write) -> io::Result<()> {
+        let Gap { path, at, message } = gap;
+        let place = match path.as_os_str().is_empty() {
+            true => String::new(),
+            false => self.place(path, at.line, at.column),
+        };
+        self.add_row(title, std::iter::once(message.clone()));
+        self.annotate(&place, title, message, output)
+    }
+
+    fn problem(&mut self, problem: &Broken, output: &mut dyn Write) -> io::Result<()> {
+        let place = match (&problem.path, problem.at) {
+            (Some(path), Some(at)) => self.place(path, at.line, at.column),
+            (Some(path), None) => format!("file={},", property(&self.file(path))),
+            (None, _) => String::new(),
+        };
+        let title = problem.place().unwrap_or_else(|| TITLE.to_owned());
+        self.add_row(&title, problem.without_place().lines().map(str::to_owned));
+        self.annotate(&place, TITLE, problem.without_place(), output)
+    }
+
+    /// Writes the number of failures that GitHub does not show.
+    fn tell_more(&self, output: &mut dyn Write) -> io::Result<()> {
+        match self.failed.checked_sub(SHOWN) {
+            // GitHub shows no further error, but a notice.
+            Some(more @ 1..) => {
+                writeln!(output, "::notice title={TITLE}::{more} more failed: run `host test` to see them")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Appends the summary of the step, whose heading is `totals`.
+    fn append_summary(&self, totals: &str) -> Result<(), ReportError> {
+        let Some(path) = &self.workflow.summary else { return Ok(()) };
+        let append = || {
+            File::options().append(true).create(true).open(path)?.write_all(self.summary(totals).as_bytes())
+        };
+        append().map_err(|error| ReportError::File { path: path.clone(), error })
+    }
+
     /// Returns the summary of the step, in Markdown.
-    fn summary(&self, totals: &Totals) -> String {
-        let word = if totals.failed > 0 { "❌" } else { "✅" };
-        let totals = anstream::adapter::strip_str(&summary(totals).render(None)).to_string();
-        let mut text = format!("### {word} host test: {}\n\n", totals.trim_end());
+    fn summary(&self, totals: &str) -> String {
+        let word = if self.failed > 0 { "❌" } else { "✅" };
+        let mut text = format!("### {word} host test: {totals}\n\n");
         text.push_str("| suite | row | passed | failed | skipped | time |\n|---|---|--:|--:|--:|--:|\n");
         for group in &self.suites.all {
             // `--update` reports to people alone.
@@ -112,42 +180,41 @@ impl Reporter for GitHub {
         if entry.result != CaseResult::Failed {
             return Ok(());
         }
-        self.failed += 1;
-        if self.failed <= IN_SUMMARY {
-            let lines = entry.lines().iter().map(|line| cell(line.trim())).collect::<Vec<_>>().join("<br>");
-            self.failures.push_str(&format!("| {} | {lines} |\n", cell(&entry.title())));
-        }
-        if self.failed > SHOWN {
-            return Ok(());
-        }
-        writeln!(
-            output,
-            "::error file={},line={},col={},title={}::{}",
-            property(&self.file(&entry.path)),
-            entry.line,
-            entry.column,
-            property(&entry.name),
-            message(&entry.body().join("\n"))
-        )
+        self.add_row(&entry.title(), entry.lines().into_iter());
+        let place = self.place(&entry.path, entry.line, entry.column);
+        self.annotate(&place, &entry.name, &entry.body().join("\n"), output)
     }
 
     fn finish(&mut self, totals: &Totals, output: &mut dyn Write) -> Result<(), ReportError> {
         let mut write = || {
-            if let Some(more @ 1..) = self.failed.checked_sub(SHOWN) {
-                // GitHub shows no further error, but a notice.
-                writeln!(
-                    output,
-                    "::notice title=host test::{more} more failed: run `host test` to see them"
-                )?;
+            let mut gaps = 0;
+            for finding in findings(totals) {
+                gaps += finding.gaps.len();
+                finding.gaps.iter().try_for_each(|gap| self.gap(&finding.id(), gap, output))?;
             }
-            output.write_all(summary(totals).render(None).as_bytes())
+            self.tell_more(output)?;
+            let line = summary(totals).render(None);
+            output.write_all(line.as_bytes())?;
+            let gaps = match gaps {
+                0 => String::new(),
+                1 => "; coverage: 1 gap".to_owned(),
+                more => format!("; coverage: {more} gaps"),
+            };
+            Ok(anstream::adapter::strip_str(&line).to_string().trim_end().to_owned() + &gaps)
+        };
+        let totals = write().map_err(ReportError::StandardOutput)?;
+        self.append_summary(&totals)
+    }
+
+    fn broken(&mut self, problems: &[Broken], _: &Totals, output: &mut dyn Write) -> Result<(), ReportError> {
+        let totals = format!("not run: {}", counted(problems));
+        let mut write = || {
+            problems.iter().try_for_each(|problem| self.problem(problem, output))?;
+            self.tell_more(output)?;
+            writeln!(output, "{totals}")
         };
         write().map_err(ReportError::StandardOutput)?;
-        let Some(path) = &self.workflow.summary else { return Ok(()) };
-        let append = || {
-            File::options().append(true).create(true).open(path)?.write_all(self.summary(totals).as_bytes())
-        };
-        append().map_err(|error| ReportError::File { path: path.clone(), error })
+        self.append_summary(&totals)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use super::broken::Broken;
 use super::coverage;
 use super::entry::{CaseResult, Counts, Difference, Entry, Group, Groups, Totals};
 use super::style::{BAD, BOLD, DIM, GOOD, LEFT_OUT, Line, PLAIN, difference, marked};
@@ -16,6 +17,8 @@ pub(super) struct Human {
     detail: Detail,
     slowest: usize,
     width: Option<usize>,
+    /// Whether a file gets the output. Standard error has the problems for people at a terminal.
+    is_file: bool,
     /// The suite whose results are arriving, and its groups: a case has its rendered lines.
     suite: Option<String>,
     groups: Groups<String>,
@@ -30,11 +33,12 @@ pub(super) struct Human {
 }
 
 impl Human {
-    pub(super) fn new(detail: Detail, slowest: usize, width: Option<usize>) -> Human {
+    pub(super) fn new(detail: Detail, slowest: usize, width: Option<usize>, is_file: bool) -> Human {
         Human {
             detail,
             slowest,
             width,
+            is_file,
             suite: None,
             groups: Groups::default(),
             widest: 0,
@@ -222,5 +226,12 @@ impl Reporter for Human {
             Ok(())
         };
         write().map_err(ReportError::StandardOutput)
+    }
+
+    fn broken(&mut self, problems: &[Broken], _: &Totals, output: &mut dyn Write) -> Result<(), ReportError> {
+        let mut problems = problems.iter().filter(|_| self.is_file);
+        problems
+            .try_for_each(|problem| writeln!(output, "{}", problem.line()))
+            .map_err(ReportError::StandardOutput)
     }
 }

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::broken::Broken;
 use super::coverage;
 use super::entry::{Counts, Difference, Entry, Group, Groups, Totals};
 use super::{ReportError, Reporter};
@@ -77,6 +78,16 @@ fn suite(group: Group<Value>) -> Value {
     })
 }
 
+/// Returns a problem that kept cases from being judged.
+fn error(problem: &Broken) -> Value {
+    json!({
+        "file": problem.path.as_ref().map(|path| text::path(path)),
+        "line": problem.at.map(|at| at.line),
+        "column": problem.at.map(|at| at.column),
+        "message": problem.without_place(),
+    })
+}
+
 impl Reporter for Json {
     fn case(&mut self, entry: &Entry<'_>, _: &mut dyn Write) -> io::Result<()> {
         let document = CaseDocument {
@@ -96,6 +107,26 @@ impl Reporter for Json {
     }
 
     fn finish(&mut self, totals: &Totals, output: &mut dyn Write) -> Result<(), ReportError> {
+        self.write(totals, &[], output)
+    }
+
+    fn broken(
+        &mut self,
+        problems: &[Broken],
+        totals: &Totals,
+        output: &mut dyn Write,
+    ) -> Result<(), ReportError> {
+        self.write(totals, problems, output)
+    }
+}
+
+impl Json {
+    fn write(
+        &mut self,
+        totals: &Totals,
+        problems: &[Broken],
+        output: &mut dyn Write,
+    ) -> Result<(), ReportError> {
         let suites = std::mem::take(&mut self.suites).all;
         let document = json!({
             "passed": totals.passed,
@@ -104,6 +135,7 @@ impl Reporter for Json {
             "filtered": totals.filtered,
             "seconds": totals.took.as_secs_f64(),
             "seed": totals.seed,
+            "errors": problems.iter().map(error).collect::<Vec<_>>(),
             "coverage": totals.coverage.as_ref().map(coverage::document),
             "suites": suites.into_iter().map(suite).collect::<Vec<_>>(),
         });

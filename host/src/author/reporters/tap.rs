@@ -6,6 +6,8 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
+use super::broken::{Broken, counted};
+use super::coverage::{Finding, findings};
 use super::entry::{CaseResult, Entry, Totals};
 use super::{ReportError, Reporter};
 use crate::text;
@@ -36,13 +38,43 @@ fn diagnostic(entry: &Entry<'_>) -> String {
     format!("  ---\n{fields}  ...\n")
 }
 
-impl Reporter for Tap {
-    fn case(&mut self, entry: &Entry<'_>, output: &mut dyn Write) -> io::Result<()> {
+/// Returns the lines of the diagnostic of gaps.
+fn gaps(finding: &Finding) -> String {
+    let at = finding
+        .gaps
+        .first()
+        .map(|gap| json!({ "file": text::path(&gap.path), "line": gap.at.line, "column": gap.at.column }));
+    let gaps: Vec<_> = finding.gaps.iter().map(|gap| gap.message.as_str()).collect();
+    format!(
+        "  ---\n  message: {}\n  at: {}\n  gaps: {}\n  ...\n",
+        json!(gaps.first()),
+        json!(at),
+        json!(gaps)
+    )
+}
+
+impl Tap {
+    /// Returns the number of the next case. The version precedes the first.
+    fn number(&mut self, output: &mut dyn Write) -> io::Result<usize> {
         if self.cases == 0 {
             writeln!(output, "TAP version 14")?;
         }
         self.cases += 1;
-        let (number, name) = (self.cases, escape(&entry.id()));
+        Ok(self.cases)
+    }
+
+    fn finding(&mut self, finding: &Finding, output: &mut dyn Write) -> io::Result<()> {
+        let (number, name) = (self.number(output)?, escape(&finding.id()));
+        match finding.gaps.is_empty() {
+            true => writeln!(output, "ok {number} - {name}"),
+            false => write!(output, "not ok {number} - {name}\n{}", gaps(finding)),
+        }
+    }
+}
+
+impl Reporter for Tap {
+    fn case(&mut self, entry: &Entry<'_>, output: &mut dyn Write) -> io::Result<()> {
+        let (number, name) = (self.number(output)?, escape(&entry.id()));
         match entry.result {
             CaseResult::Passed | CaseResult::Updated => writeln!(output, "ok {number} - {name}"),
             CaseResult::Skipped => writeln!(output, "ok {number} - {name} # SKIP"),
@@ -52,6 +84,7 @@ impl Reporter for Tap {
 
     fn finish(&mut self, totals: &Totals, output: &mut dyn Write) -> Result<(), ReportError> {
         let mut write = || {
+            findings(totals).iter().try_for_each(|finding| self.finding(finding, output))?;
             if self.cases == 0 {
                 writeln!(output, "TAP version 14")?;
             }
@@ -60,6 +93,21 @@ impl Reporter for Tap {
                 writeln!(output, "# --shuffle={seed}")?;
             }
             Ok(())
+        };
+        write().map_err(ReportError::StandardOutput)
+    }
+
+    fn broken(&mut self, problems: &[Broken], _: &Totals, output: &mut dyn Write) -> Result<(), ReportError> {
+        let mut write = || {
+            if self.cases == 0 {
+                writeln!(output, "TAP version 14")?;
+            }
+            for problem in problems {
+                problem.line().lines().try_for_each(|line| writeln!(output, "# {line}"))?;
+            }
+            let first = problems.first().map(Broken::line).unwrap_or_default();
+            let first = first.lines().next().unwrap_or_default();
+            writeln!(output, "Bail out! {}: {first}", counted(problems))
         };
         write().map_err(ReportError::StandardOutput)
     }
