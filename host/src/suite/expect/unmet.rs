@@ -160,7 +160,21 @@ impl<'a> Scope<'a> {
 
     fn meets(&self, wanted: &WantedOutcome) -> bool {
         let is_wanted = |detail| self.details(wanted.word).contains(detail);
-        self.is(wanted.word) && wanted.detail.as_ref().is_none_or(is_wanted)
+        // A fixture's `allowed: false` has no word for a malfunction.
+        let is_malfunction = wanted.word == Word::Deny
+            && wanted.written != Written::Boolean
+            && self.is_denied_by_malfunctions();
+        self.is(wanted.word) && !is_malfunction && wanted.detail.as_ref().is_none_or(is_wanted)
+    }
+
+    /// Returns whether malfunctions deny, and no decision does.
+    fn is_denied_by_malfunctions(&self) -> bool {
+        let decided_by = match self {
+            Scope::Review(verdict) => Some(verdict.disposition.decided_by()),
+            Scope::Image(image) => Some(image.decided_by),
+            Scope::Policy(_) | Scope::Missing(_) => None,
+        };
+        decided_by == Some(DecidedBy::FailurePolicy) && self.details(Word::Deny).is_empty()
     }
 
     /// Returns whether the outcome has a name. A malfunction of any policy is a malfunction.
@@ -202,14 +216,8 @@ impl<'a> Scope<'a> {
 
     /// Returns the name of the outcome.
     pub(super) fn own_word(&self) -> Word {
-        let decided_by = match self {
-            Scope::Review(verdict) => Some(verdict.disposition.decided_by()),
-            Scope::Image(image) => Some(image.decided_by),
-            Scope::Policy(_) | Scope::Missing(_) => None,
-        };
-        let is_failed = decided_by == Some(DecidedBy::FailurePolicy) && self.details(Word::Deny).is_empty();
         match Word::ALL.into_iter().find(|word| self.is(*word)) {
-            Some(Word::Deny) if is_failed => Word::Malfunction,
+            Some(Word::Deny) if self.is_denied_by_malfunctions() => Word::Malfunction,
             Some(word) => word,
             None => Word::Deny,
         }

@@ -1,8 +1,9 @@
 //! Expectations compared with verdicts.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::Unmet;
+use super::super::{Expect, Unmet};
 use super::{in_one_line, lines, read, rows};
 use crate::config::{FailurePolicy, Mode, Rules, Unjudged};
 use crate::image::Image;
@@ -266,8 +267,12 @@ images: { nginx: { malfunction: deadline } }
 images: { nginx: { pinned-images: { malfunction: deadline } } }
 
 deny
+> expected deny
+> got malfunction deadline: no answer within its deadline of 1s
 
 images: { nginx: deny }
+> nginx: expected deny
+> got malfunction deadline: no answer within its deadline of 1s
 
 images: { nginx: { pinned-images: deny } }
 > nginx, pinned-images: expected deny
@@ -286,10 +291,16 @@ images: { nginx: { malfunction: trap } }
 > got malfunction deadline: no answer within its deadline of 1s
 "#,
     );
+    // The response of the server is the same.
+    assert_eq!(Expect::of_status(false, None, BTreeMap::new()).unmet(&failed), []);
     let with_denial = images(&[denies("trusted-registries"), fails("pinned-images", FailurePolicy::Fail)]);
     assert_unmet(
         &verdict(&Rules::default(), with_denial),
         r#"
+deny
+
+images: { nginx: deny }
+
 images: { nginx: { deny: x } }
 > nginx: expected deny x
 > got deny not-pinned: it has no digest; malfunction deadline: no answer within its deadline of 1s
