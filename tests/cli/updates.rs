@@ -147,6 +147,11 @@ fn an_update_of_many_files_changes_expectations_alone() {
     for (seed, pair) in (0..).zip(&pairs) {
         fs::write(path(seed), &pair.old).unwrap();
     }
+    // Comments, anchors with aliases, flow collections, and CRLF are each in files that change.
+    for part in ["# ", ": &n", "{ ", "\r\n"] {
+        let changed = pairs.iter().filter(|pair| pair.old != pair.new && pair.old.contains(part)).count();
+        assert!(changed >= 10, "{part:?} is in {changed} files that change");
+    }
     let names: Vec<String> = (0..FILES).map(|seed| format!("suite{seed:02}.yaml")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let updated = host(folder.path(), &[&["test", "--update", "-q"], names.as_slice()].concat());
