@@ -1,6 +1,7 @@
 //! The verbs for authors.
 
 pub(crate) mod cases;
+mod complaints;
 mod fixtures;
 mod manifests;
 mod problems;
