@@ -327,6 +327,9 @@ async fn who_was_quick_and_spins_holds_nobody_up() {
 
 /// Accepted reviews take no longer than with as many clients as there are places; the others are rejected at
 /// once, and nothing piles up.
+///
+/// On a busy machine the policy may be slow. The slow lane has one slot less than the steady one, so these
+/// clients fit into either.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn overload_is_refused_and_not_felt_by_who_is_accepted() {
     let _alone = TIMED.lock().await;
@@ -342,7 +345,7 @@ async fn overload_is_refused_and_not_felt_by_who_is_accepted() {
             let accepted = tally.end(asking).await;
             (percentile(&accepted, 99), accepted.len(), tally.refused.load(Ordering::Relaxed))
         };
-        let capacity = concurrent + queue;
+        let capacity = concurrent - 1 + queue;
         let (at_capacity, _, refused) = phase(capacity).await;
         assert_eq!(refused, 0, "there is room for {capacity}");
         let before = host.process.resident();
