@@ -52,11 +52,12 @@ pub(super) struct Arguments {
     config: Option<PathBuf>,
     #[command(flatten)]
     policy: OnePolicy,
-    /// Cases whose `SUITE › ROW › CASE` contains TEXT; several add up, and `!TEXT` leaves out
+    /// Cases whose `SUITE › ROW › CASE` contains TEXT, or the one with this NAME; several add up, and `!TEXT`
+    /// leaves out
     #[arg(
         short,
         long = "filter",
-        value_name = "TEXT|/RE/",
+        value_name = "TEXT|=NAME|/RE/",
         allow_hyphen_values = true,
         help_heading = "Selection"
     )]

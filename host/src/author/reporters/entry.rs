@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::folder;
+use crate::author::test::Filter;
 use crate::config::yaml::{Document, Location};
 use crate::limits;
 use crate::review::verdict::Verdict;
@@ -171,9 +172,14 @@ impl<'a> Entry<'a> {
         let name = text::escape(&id.within_suite());
         // A fixture that belongs to no suite file belongs to its folder.
         let is_fixture = id.row.is_none() && id.name.is_none();
-        let filter = if is_fixture { String::new() } else { format!(" -f {}", quoted(&filter(&name))) };
+        let filter = match is_fixture {
+            true => String::new(),
+            false => format!(" -f {}", quoted(&Filter::of_case(id))),
+        };
+        // A path that begins with `-` would be an option.
+        let here = if suite.starts_with('-') { "./" } else { "" };
         Entry {
-            again: format!("{command} {}{filter}", quoted(&suite)),
+            again: format!("{command} {}{filter}", quoted(&format!("{here}{suite}"))),
             suite: if is_fixture { text::path(folder(&id.suite)) } else { suite },
             row: id.row.as_deref().map(text::escape),
             name,
@@ -196,19 +202,11 @@ fn location(fixture: &Path, pointer: &str) -> Option<Location> {
     Some(Document::parse(&bytes).ok()?.locate(pointer))
 }
 
-/// Returns the filter that selects a case by its name. A text that begins with `!` or `/` would be another
-/// filter.
-fn filter(name: &str) -> String {
-    match name.starts_with(['!', '/']) {
-        true => format!("/{}/", regex::escape(name)),
-        false => name.to_owned(),
-    }
-}
-
 /// Returns a word for a shell.
 pub fn quoted(word: &str) -> String {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "._/-+@:=".contains(character);
-    match !word.is_empty() && word.chars().all(is_plain) {
+    // zsh replaces `=WORD` by the path of a program.
+    match !word.is_empty() && !word.starts_with('=') && word.chars().all(is_plain) {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', "'\\''")),
     }
@@ -352,12 +350,13 @@ mod tests {
     #[test]
     fn a_case_is_run_again_by_its_name() {
         for (suite, row, name, again) in [
-            ("s/a.yaml", None, Some("others do not"), "host test s/a.yaml -f 'others do not'"),
-            ("s/a.yaml", Some("tags"), Some("x"), "host test s/a.yaml -f 'tags › x'"),
-            ("a b.yaml", None, Some("x"), "host test 'a b.yaml' -f x"),
-            ("a.yaml", None, Some("it's"), "host test a.yaml -f 'it'\\''s'"),
-            ("a.yaml", None, Some("!x.y"), "host test a.yaml -f '/!x\\.y/'"),
-            ("a.yaml", None, Some("/x/ y"), "host test a.yaml -f '//x/ y/'"),
+            ("s/a.yaml", None, Some("others do not"), "host test s/a.yaml -f '=others do not'"),
+            ("s/a.yaml", Some("tags"), Some("x"), "host test s/a.yaml -f '=tags › x'"),
+            ("a b.yaml", None, Some("x"), "host test 'a b.yaml' -f '=x'"),
+            ("-a.yaml", None, Some("x"), "host test ./-a.yaml -f '=x'"),
+            ("a.yaml", None, Some("it's"), "host test a.yaml -f '=it'\\''s'"),
+            ("a.yaml", None, Some("!x.y"), "host test a.yaml -f '=!x.y'"),
+            ("a.yaml", None, Some("/x/"), "host test a.yaml -f '=/x/'"),
             ("own/b.yaml", None, None, "host test own/b.yaml"),
             ("b.yaml", None, None, "host test b.yaml"),
         ] {

@@ -19,6 +19,8 @@ pub struct Filter {
 #[derive(Clone, Debug)]
 enum Text {
     Contained(String),
+    /// The whole name, with or without its suite.
+    Is(String),
     Expression(Regex),
 }
 
@@ -26,7 +28,7 @@ enum Text {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum FilterError {
     /// An empty text, which every name contains.
-    #[error("the text is empty: write a part of a name, or /RE/")]
+    #[error("the text is empty: write a part of a name, `=` and a whole name, or /RE/")]
     Empty,
     /// A regular expression that does not compile.
     #[error("{0}")]
@@ -36,27 +38,37 @@ pub enum FilterError {
 impl FromStr for Filter {
     type Err = FilterError;
 
-    /// Reads `TEXT`, `/RE/`, `!TEXT` or `!/RE/`.
+    /// Reads `TEXT`, `=NAME` or `/RE/`, each of them also after `!`.
     fn from_str(text: &str) -> Result<Filter, FilterError> {
         let (is_excluding, text) = text.strip_prefix('!').map_or((false, text), |text| (true, text));
         let expression = text.strip_prefix('/').and_then(|text| text.strip_suffix('/'));
-        let text = match expression {
-            _ if text.is_empty() => return Err(FilterError::Empty),
-            Some(expression) => {
+        let text = match (expression, text.strip_prefix(IS)) {
+            _ if matches!(text, "" | "=") => return Err(FilterError::Empty),
+            (Some(expression), _) => {
                 let mut builder = RegexBuilder::new(expression);
                 Text::Expression(builder.size_limit(limits::EXPRESSION_SIZE.size()).build()?)
             }
-            None => Text::Contained(text.to_owned()),
+            (None, Some(name)) => Text::Is(name.to_owned()),
+            (None, None) => Text::Contained(text.to_owned()),
         };
         Ok(Filter { is_excluding, text })
     }
 }
 
+/// The mark of a whole name.
+const IS: char = '=';
+
 impl Filter {
-    fn finds(&self, name: &str) -> bool {
+    /// Returns the text of the filter that finds this case alone in its suite.
+    pub fn of_case(id: &CaseId) -> String {
+        format!("{IS}{}", id.within_suite())
+    }
+
+    fn finds(&self, id: &CaseId) -> bool {
         match &self.text {
-            Text::Contained(text) => name.contains(text.as_str()),
-            Text::Expression(expression) => expression.is_match(name),
+            Text::Contained(text) => id.to_string().contains(text.as_str()),
+            Text::Is(name) => id.within_suite() == *name || id.to_string() == *name,
+            Text::Expression(expression) => expression.is_match(&id.to_string()),
         }
     }
 }
@@ -127,10 +139,9 @@ impl Selection {
     }
 
     fn selects(&self, suite: &Suite, id: &CaseId) -> bool {
-        let name = id.to_string();
         let mut including = self.filters.iter().filter(|filter| !filter.is_excluding).peekable();
-        (including.peek().is_none() || including.any(|filter| filter.finds(&name)))
-            && !self.filters.iter().any(|filter| filter.is_excluding && filter.finds(&name))
+        (including.peek().is_none() || including.any(|filter| filter.finds(id)))
+            && !self.filters.iter().any(|filter| filter.is_excluding && filter.finds(id))
             && self.failed.as_ref().is_none_or(|last| last.failed(suite, id))
     }
 }
@@ -141,7 +152,11 @@ mod tests {
 
     #[test]
     fn filters_find_parts_of_names() {
-        let name = "suites/images.yaml › digests › others do not";
+        let id = CaseId {
+            suite: "suites/images.yaml".into(),
+            row: Some("digests".to_owned()),
+            name: Some("others do not".to_owned()),
+        };
         for (filter, expected) in [
             ("others", true),
             ("digests › others", true),
@@ -150,12 +165,21 @@ mod tests {
             ("/(?i)OTHERS/", true),
             ("/^others/", false),
             ("/", true),
+            ("=digests › others do not", true),
+            ("=suites/images.yaml › digests › others do not", true),
+            ("=others do not", false),
+            ("=digests › others", false),
+            ("==digests › others do not", false),
+            ("!=digests › others do not", true),
         ] {
             let filter: Filter = filter.parse().unwrap();
-            assert_eq!(filter.finds(name), expected, "{filter:?}");
+            assert_eq!(filter.finds(&id), expected, "{filter:?}");
         }
         assert!("!x".parse::<Filter>().unwrap().is_excluding);
-        for (text, expected) in [("", "empty"), ("!", "empty"), ("/(/", "unclosed group"), ("//", "")] {
+        assert!(Filter::of_case(&id).parse::<Filter>().unwrap().finds(&id));
+        for (text, expected) in
+            [("", "empty"), ("!", "empty"), ("=", "empty"), ("/(/", "unclosed group"), ("//", "")]
+        {
             let parsed = text.parse::<Filter>();
             if expected.is_empty() {
                 assert!(parsed.is_ok(), "{text}");
