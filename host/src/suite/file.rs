@@ -2,6 +2,7 @@
 
 mod cases;
 mod facts;
+mod names;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{CaseYaml, Row, SuiteYaml, facts};
+use super::{CaseYaml, Row, SuiteYaml, facts, names};
 use crate::config::yaml::{Document, Problem, Span, quote};
 use crate::config::{Config, HostLimits, Mode, Overlay, PolicyName, list, pointer, suggestion};
 use crate::evaluate::Facts;
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
         mut self,
         suite: &SuiteYaml,
     ) -> Result<(Vec<Subject>, Vec<Case>), Vec<Problem>> {
-        self.check_names(suite);
+        self.problems = names::check(&self.document, suite);
         if let Some(facts) = &suite.facts {
             self.facts = self.facts(facts, "/facts").unwrap_or_default();
         }
@@ -96,53 +96,6 @@ impl<'a> Reader<'a> {
             }
         }
         if seen.is_empty() { Ok((self.subjects, self.cases)) } else { Err(seen) }
-    }
-
-    fn check_names(&mut self, suite: &SuiteYaml) {
-        if suite.cases.is_empty() {
-            self.problem("/cases", "there is no case, so that nothing could fail");
-        }
-        let named = |list: &str, names: Vec<&str>| {
-            names
-                .iter()
-                .enumerate()
-                .map(|(index, name)| (format!("/{list}/{index}/name"), (*name).to_owned()))
-                .collect()
-        };
-        self.distinct(named("matrix", suite.matrix.iter().map(|row| row.name.as_str()).collect()));
-        self.distinct(named("cases", suite.cases.iter().map(|case| case.name.as_str()).collect()));
-        let rows: Vec<_> = suite.matrix.iter().map(|row| row.name.as_str()).collect();
-        for (index, case) in suite.cases.iter().enumerate() {
-            let lists = [("only", case.only.as_deref().unwrap_or_default()), ("except", &case.except)];
-            for (key, names) in lists {
-                for (item, name) in
-                    names.iter().enumerate().filter(|(_, name)| !rows.contains(&name.as_str()))
-                {
-                    self.unknown(&format!("/cases/{index}/{key}/{item}"), "row", name, &rows);
-                }
-            }
-            let is_judged = |row: &&str| is_judged(case, row);
-            if !rows.is_empty() && !rows.iter().any(is_judged) {
-                self.problem(
-                    &format!("/cases/{index}"),
-                    "no row of the matrix judges the case, so that it cannot fail",
-                );
-            }
-        }
-    }
-
-    fn distinct(&mut self, names: Vec<(String, String)>) {
-        let mut first: BTreeMap<String, String> = BTreeMap::new();
-        for (at, name) in names {
-            if name.trim().is_empty() {
-                self.problem(&at, "the name is empty");
-            } else if let Some(other) = first.get(&name) {
-                let other = self.document.locate(other);
-                self.problem(&at, &format!("the name {} is taken: the first is at {other}", quote(&name)));
-            } else {
-                first.insert(name, at);
-            }
-        }
     }
 
     /// Reads the cases of a row, or all cases of a suite without rows.
@@ -433,22 +386,19 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem::new(at, format!("no policy {} is under test{hint}", quote(name))));
     }
 
-    fn unknown(&mut self, at: &str, kind: &str, name: &str, names: &[&str]) {
-        self.problem(at, &format!("there is no {kind} {}{}", quote(name), hint(name, names, "there are")));
-    }
-
     fn problem(&mut self, at: &str, message: &str) {
         self.problems.push(Problem::new(self.document.span(at), message));
     }
 }
 
-fn is_judged(case: &CaseYaml, row: &str) -> bool {
+/// Returns whether a case is judged in a row.
+pub(super) fn is_judged(case: &CaseYaml, row: &str) -> bool {
     let named = |names: &[String]| names.iter().any(|name| name == row);
     case.only.as_deref().is_none_or(named) && !named(&case.except)
 }
 
 /// Returns the nearest name, or all names.
-fn hint(name: &str, names: &[&str], all: &str) -> String {
+pub(super) fn hint(name: &str, names: &[&str], all: &str) -> String {
     match suggestion(name, names) {
         Some(hint) => format!(": {hint}"),
         None if names.is_empty() => String::new(),
