@@ -317,10 +317,11 @@ limits! {
         GATE_BUDGET = time("gate-budget", "time of a candidate's suites, and time of its replay", 5 * SECOND)
             .key("gate.budget", 100, 5 * MINUTE)
             .message("its suites were not run to their end within {limit} ({key})");
-        FIXTURE = bytes("fixture", "a fixture of a suite", MI)
+        FIXTURE = bytes("fixture", "a file of a suite", MI)
             .fixed("a YAML file takes a hundred times its size in memory, and a review of 256 images is a \
                     hundredth of it")
-            .message("the fixture has {found} bytes, the limit is {limit}: split it");
+            .message("the file has {found} bytes, the limit is {limit}: split it, or move it to a folder \
+                      without suites if it is no case");
         SUITE_DEPTH = count("suite-depth", "folders within folders of a suite", 32)
             .fixed("people sort fixtures by two or three properties")
             .message("folders are nested deeper than {limit}: move the fixtures up, or name folders below as \

@@ -9,13 +9,17 @@ use serde_json::Value;
 use super::SuiteError;
 use super::case::{Case, CaseId, Check, Place};
 use super::expect::Expect;
-use crate::config::ConfigError;
-use crate::config::HostLimits;
+use super::file::KIND;
 use crate::config::yaml::{self, Location};
+use crate::config::{API_VERSION, ConfigError, HostLimits};
 use crate::evaluate::Facts;
 use crate::fs::{self, FileError};
 use crate::limits;
 use crate::review::{Refusal, Review, ReviewError, image_review};
+use crate::text;
+
+/// Advice for a file that is no case.
+const NO_CASE: &str = "move it to a folder without suites, or let its name begin with `.`";
 
 /// Advice for a file that is not a fixture.
 const ONE_REVIEW: &str = "a fixture is one ImageReview with the `status` that you expect; a suite file \
@@ -42,6 +46,24 @@ pub enum FixtureError {
     /// It is no ImageReview.
     #[error("{0}: {ONE_REVIEW}")]
     NotAnImageReview(String),
+    /// It has cases, and is no suite file.
+    #[error(
+        "it has `cases` and no `kind: {KIND}`: begin a suite file with `apiVersion: {API_VERSION}` and \
+        `kind: {KIND}`"
+    )]
+    NoKind,
+    /// It is a report of `host test`.
+    #[error("it is a report of `host test --format json`: {NO_CASE}")]
+    Report,
+    /// It is something else than a Kubernetes object.
+    #[error("it is no Kubernetes object, which has a `kind`: {NO_CASE}; {ONE_REVIEW}")]
+    NoObject,
+    /// It is a WebAssembly module.
+    #[error(
+        "it is WebAssembly, and `host test` takes suites, fixtures and folders of them: test the policy by \
+         `host test --policy {0} FOLDER`, or name it as `module` in a suite file"
+    )]
+    Module(String),
     /// It is no JSON value.
     #[error("{0}")]
     Json(serde_json::Error),
@@ -69,13 +91,21 @@ struct Expected {
 /// Reads the bytes of a file of a suite.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read or is too large.
+/// Returns an error if the file cannot be read, is too large, or is a WebAssembly module.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, SuiteError> {
-    fs::read(path, limits::FIXTURE.default).map_err(|error| match error {
-        FileError::TooLarge(size, most) => no_fixture(path, FixtureError::TooLarge(size, most)),
-        error => SuiteError::Read { path: path.to_owned(), error: error.into() },
-    })
+    let module = || no_fixture(path, FixtureError::Module(text::path(path)));
+    let is_named_so = path.extension().is_some_and(|extension| extension == "wasm");
+    match fs::read(path, limits::FIXTURE.default) {
+        Ok(bytes) if bytes.starts_with(WEBASSEMBLY) => Err(module()),
+        Ok(bytes) => Ok(bytes),
+        Err(FileError::TooLarge(..)) if is_named_so => Err(module()),
+        Err(FileError::TooLarge(size, most)) => Err(no_fixture(path, FixtureError::TooLarge(size, most))),
+        Err(error) => Err(SuiteError::Read { path: path.to_owned(), error: error.into() }),
+    }
 }
+
+/// First bytes of a module, and of a component.
+const WEBASSEMBLY: &[u8] = b"\0asm";
 
 pub(super) fn no_fixture(path: &Path, problem: FixtureError) -> SuiteError {
     SuiteError::Fixture { path: path.to_owned(), problem }
@@ -146,6 +176,20 @@ pub(super) fn document(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Suit
     })
 }
 
+/// Returns the error of a file that is no ImageReview, by the keys that tell its kind.
+fn other(json: &[u8], problem: String) -> FixtureError {
+    let Ok(value) = serde_json::from_slice::<Value>(json) else {
+        return FixtureError::NotAnImageReview(problem);
+    };
+    let has = |keys: &[&str]| keys.iter().all(|key| value.get(key).is_some());
+    match value.get("kind").and_then(Value::as_str) {
+        _ if has(&["cases"]) => FixtureError::NoKind,
+        Some(_) => FixtureError::NotAnImageReview(problem),
+        None if has(&["passed", "failed", "filtered", "suites"]) => FixtureError::Report,
+        None => FixtureError::NoObject,
+    }
+}
+
 /// The `status` of a fixture.
 enum Status {
     Written(Expected),
@@ -163,7 +207,7 @@ fn parse(json: &[u8], limits: &HostLimits) -> Result<(Result<Review, Refusal>, S
     let review = match image_review::parse(json, limits) {
         Ok(review) => Ok(review),
         Err(ReviewError::Refused(refusal)) => Err(refusal),
-        Err(ReviewError::NotAnImageReview(problem)) => return Err(FixtureError::NotAnImageReview(problem)),
+        Err(ReviewError::NotAnImageReview(problem)) => return Err(other(json, problem)),
     };
     // Parsing goes through a value: a line and column of JSON that was made from YAML would mislead.
     let fixture: Value = serde_json::from_slice(json).map_err(FixtureError::Json)?;

@@ -205,12 +205,10 @@ impl Files {
         let Files { others, named, mut errors, .. } = self;
         let mut cases = Vec::new();
         for (path, bytes) in others.into_iter().filter(|(path, _)| !named.contains(path)) {
-            match is_judged {
-                true => match Case::of_fixture(&path, &bytes, limits, is_update) {
-                    Ok(case) => cases.push(case),
-                    Err(error) => errors.push(error),
-                },
-                false => errors.push(no_fixture(&path, FixtureError::NoConfig)),
+            match Case::of_fixture(&path, &bytes, limits, is_update) {
+                Ok(case) if is_judged => cases.push(case),
+                Ok(_) => errors.push(no_fixture(&path, FixtureError::NoConfig)),
+                Err(error) => errors.push(error),
             }
         }
         (cases, errors)
