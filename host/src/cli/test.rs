@@ -3,12 +3,13 @@
 mod replay;
 mod stop;
 mod update;
+mod usage;
 mod watch;
 
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -86,7 +87,7 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with_all = ["list", "fail_fast"], help_heading = "Run")]
     update: bool,
     /// Cases judged at once [default: the number of processors]
-    #[arg(short, long, value_name = "N", help_heading = "Run")]
+    #[arg(short, long, value_name = "N", value_parser = usage::jobs, help_heading = "Run")]
     jobs: Option<NonZeroUsize>,
     /// Judge the cases in a random order, which SEED repeats
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, help_heading = "Run")]
@@ -139,6 +140,7 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
         return replay::run(&arguments);
     }
     let started = Instant::now();
+    usage::check_values(&arguments)?;
     if arguments.paths.is_empty() {
         arguments.paths.push(PathBuf::from("."));
     }
@@ -151,7 +153,7 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
 /// Judges the selected cases once.
 fn run_once(arguments: &Arguments, started: Instant) -> Result<Exit, Stop> {
     let suites = suites(arguments, &mut Builds::default())?;
-    check_reports(&arguments.formats, &read_by(&suites)).map_err(Stop::without_report)?;
+    usage::check_reports(arguments, &usage::read_by(&suites)).map_err(Stop::without_report)?;
     let cache = Cache::user_folder();
     let last = cache.as_deref().map(|folder| LastRun::read(folder, &suites)).unwrap_or_default();
     let seed = arguments.shuffle.map(|seed| seed.unwrap_or_else(chance));
@@ -211,12 +213,12 @@ fn suites(arguments: &Arguments, builds: &mut Builds) -> Result<Vec<Suite>, Stop
     }
     if !errors.is_empty() {
         let files = found.into_iter().flat_map(|found| found.files.into_iter().chain(found.config));
-        return Err(Stop::of_suites(&errors).reading(files).reading(read_by(&suites)));
+        return Err(Stop::of_suites(&errors).reading(files).reading(usage::read_by(&suites)));
     }
     let subjects = suites.iter_mut().flat_map(|suite| &mut suite.subjects);
     let built =
         subjects.filter_map(|subject| subject.config.as_mut()).try_for_each(|config| build(config, builds));
-    built.map_err(|problem| Stop::of_build(problem).reading(read_by(&suites)))?;
+    built.map_err(|problem| Stop::of_build(problem).reading(usage::read_by(&suites)))?;
     Ok(suites)
 }
 
@@ -229,32 +231,6 @@ fn build(config: &mut Config, builds: &mut Builds) -> Result<(), Broken> {
         built.err().map(|error| (format!("{}/module", policy.pointer), error.to_string()))
     });
     failed.map_or(Ok(()), |(pointer, error)| Err(Broken::of_entry(config, &pointer, &error)))
-}
-
-/// Returns the files that suites are read from.
-fn read_by(suites: &[Suite]) -> Vec<PathBuf> {
-    let configs =
-        suites.iter().flat_map(|suite| &suite.subjects).filter_map(|subject| subject.config.as_ref());
-    let of_config = |config: &Config| {
-        let modules = config.policies.iter().map(|policy| policy.module.file().to_owned());
-        modules.chain([config.path.clone()]).collect::<Vec<_>>()
-    };
-    suites.iter().flat_map(|suite| suite.files.clone()).chain(configs.flat_map(of_config)).collect()
-}
-
-/// Rejects a report in the place of a file that the run reads.
-fn check_reports(targets: &[Target], read: &[PathBuf]) -> Result<(), Failure> {
-    let real = |path: &Path| std::fs::canonicalize(path).ok();
-    let read: Vec<_> = read.iter().filter_map(|file| real(file)).collect();
-    for file in targets.iter().filter_map(|target| target.file.as_deref()) {
-        if real(file).is_some_and(|file| read.contains(&file)) {
-            let file = text::path(file);
-            return Err(Failure::broken(format_args!(
-                "{file}: the run reads this file, which a report would replace: name another file"
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn in_lines(errors: &[SuiteError]) -> String {

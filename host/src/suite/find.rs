@@ -2,6 +2,7 @@
 //! than with a part of the files.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -105,20 +106,29 @@ impl Walk {
             let entry = entry.map_err(|error| failed(path, error))?;
             let (name, path) = (entry.file_name(), entry.path());
             let is_built = BUILT.iter().any(|built| name == *built);
-            if name.as_encoded_bytes().starts_with(b".") || name == "host.yaml" || is_built {
+            if is_hidden(&name) || name == "host.yaml" || is_built {
                 continue;
             }
-            let is_of_suite = path.extension().is_some_and(|e| e == "json" || e == "yaml" || e == "yml");
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => self.folder(&path, &metadata)?,
                 // For a file that cannot be read, the reader reports the reason.
-                _ if is_of_suite => self.files.push(path),
+                _ if is_of_suite(&path) => self.files.push(path),
                 _ => {}
             }
         }
         self.above.pop();
         Ok(())
     }
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+/// Returns whether a file in a folder of suites belongs to a suite, by its name.
+pub fn is_of_suite(path: &Path) -> bool {
+    !path.file_name().is_some_and(is_hidden)
+        && path.extension().is_some_and(|extension| ["json", "yaml", "yml"].iter().any(|of| extension == *of))
 }
 
 fn failed(path: &Path, error: io::Error) -> SuiteError {

@@ -21,7 +21,7 @@ pub use self::case::{Case, CaseId, Check, Place};
 pub use self::expect::{Expect, Known, Part, Unmet};
 pub use self::file::{KIND, schema};
 pub(crate) use self::find::BUILT;
-pub use self::find::{Found, find, folders};
+pub use self::find::{Found, find, folders, is_of_suite};
 pub use self::fixture::FixtureError;
 pub use self::read::{cases_for, read, read_to_update, reviews, with_settings_files};
 pub use self::refused::{ExpectError, ExpectRefused};

@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use super::{Arguments, check_reports, in_lines, not_written, reporters};
+use super::usage::check_reports;
+use super::{Arguments, in_lines, not_written, reporters};
 use crate::author::coverage::CoverageError;
 use crate::author::reporters::{Broken, ReportError, Reporters, Totals};
 use crate::author::test::NotLoaded;
@@ -98,7 +99,7 @@ impl Stop {
             let given = given.into_iter().flatten().chain(&arguments.paths);
             let read = given.chain(self.problems.iter().filter_map(|problem| problem.path.as_ref()));
             let read: Vec<_> = read.chain(&self.read).cloned().collect();
-            let reporters = check_reports(&arguments.formats, &read).and_then(|()| reporters(arguments));
+            let reporters = check_reports(arguments, &read).and_then(|()| reporters(arguments));
             let totals = Totals::default();
             let written = reporters.and_then(|all| all.broken(&self.problems, &totals).map_err(not_written));
             self.add(written);
