@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -127,18 +127,15 @@ fn an_ignored_signal_stays_ignored() {
     wait_until("the end of the child", || !compilers.iter().any(|process| runs(process)));
 }
 
-/// The shell of the terminal sees status 130.
-#[test]
-fn a_terminal_shows_progress_and_ends_the_verb_by_ctrl_c() {
-    let folder = tempfile::tempdir().unwrap();
-    slow(folder.path());
-    host(folder.path());
+/// Starts a command line on a terminal of its own. Returns the parts of the output as they come.
+fn on_a_terminal(folder: &Path, line: &str) -> (Child, Receiver<String>) {
+    host(folder);
     let mut terminal = Command::new("script")
-        .args(["-qec", &format!("exec '{HOST}' review --policy slow.wasm nginx"), "/dev/null"])
-        .current_dir(folder.path())
+        .args(["-qec", line, "/dev/null"])
+        .current_dir(folder)
         .env("TERM", "xterm")
-        .env("TMPDIR", folder.path().join("temporary"))
-        .env("XDG_CACHE_HOME", folder.path().join("cache"))
+        .env("TMPDIR", folder.join("temporary"))
+        .env("XDG_CACHE_HOME", folder.join("cache"))
         .env("SHELL", "/bin/sh")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -154,6 +151,16 @@ fn a_terminal_shows_progress_and_ends_the_verb_by_ctrl_c() {
             }
         }
     });
+    (terminal, parts)
+}
+
+/// The shell of the terminal sees status 130.
+#[test]
+fn a_terminal_shows_progress_and_ends_the_verb_by_ctrl_c() {
+    let folder = tempfile::tempdir().unwrap();
+    slow(folder.path());
+    let line = format!("exec '{HOST}' review --policy slow.wasm nginx");
+    let (mut terminal, parts) = on_a_terminal(folder.path(), &line);
     let mut shown = String::new();
     let mut wait_for = |text: &str| {
         while !shown.contains(text) {
@@ -169,4 +176,33 @@ fn a_terminal_shows_progress_and_ends_the_verb_by_ctrl_c() {
     assert!(shown.contains("\r\x1b[K"), "{shown:?}");
     assert!(!shown.contains("host: "), "{shown:?}");
     assert_eq!(names(&folder.path().join("temporary")), [""; 0]);
+}
+
+/// A case of a policy that never returns lasts three deadlines.
+#[test]
+fn a_terminal_shows_that_cases_are_judged_and_a_pipe_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let component = wat_policy(&project("tests/hostile/loop-in-evaluate.wat")).unwrap();
+    fs::write(folder.path().join("loop.wasm"), component).unwrap();
+    let suite = "{ apiVersion: image-policy-host/v1alpha1, kind: Suite, \
+            policies: [{ name: loop, module: loop.wasm, limits: { deadline: 800ms } }], cases: [\
+            { name: one, images: { nginx: { malfunction: deadline } } },\
+            { name: other, images: { nginx: { malfunction: deadline } } }] }";
+    fs::write(folder.path().join("suite.yaml"), suite).unwrap();
+    let results = ["TAP version 14", "ok 1 - suite.yaml › one", "ok 2 - suite.yaml › other", "1..2"];
+
+    let (mut terminal, parts) =
+        on_a_terminal(folder.path(), &format!("exec '{HOST}' test -j 1 --format tap"));
+    let shown: String = parts.iter().collect();
+    assert_eq!(terminal.wait().unwrap().code(), Some(0), "{shown:?}");
+    let judging = shown.matches("judging 2 cases…").count();
+    assert!(judging > 0, "{shown:?}");
+    // The line of progress is erased before each result.
+    let lines = shown.replace("judging 2 cases…\r\x1b[K", "");
+    let lines: Vec<&str> = lines.lines().map(|line| line.rsplit("\x1b[K").next().unwrap()).collect();
+    assert_eq!(lines, results, "{shown:?}");
+
+    let output = host(folder.path()).args(["test", "-j", "1", "--format", "tap"]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().collect::<Vec<_>>(), results);
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
 }

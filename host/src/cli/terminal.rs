@@ -92,6 +92,38 @@ pub(super) fn say(text: impl Display) -> Result<(), Failure> {
     }
 }
 
+/// Standard output for a writer of parts. It writes whole lines, between which a line of progress may stand.
+pub(super) struct StandardOutput {
+    output: anstream::Stdout,
+    /// The beginning of a line.
+    line: Vec<u8>,
+}
+
+impl StandardOutput {
+    pub(super) fn new() -> StandardOutput {
+        StandardOutput { output: anstream::stdout(), line: Vec::new() }
+    }
+}
+
+impl Write for StandardOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        let end = self.line.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let lines: Vec<u8> = self.line.drain(..end).collect();
+        if !lines.is_empty() {
+            whole(|| self.output.write_all(&lines))?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match std::mem::take(&mut self.line) {
+            rest if rest.is_empty() => self.output.flush(),
+            rest => whole(|| self.output.write_all(&rest).and_then(|()| self.output.flush())),
+        }
+    }
+}
+
 /// Writes a document as JSON, in which no character can control a terminal.
 pub(super) fn say_json(document: &impl Serialize) -> Result<(), Failure> {
     let json = serde_json::to_string_pretty(document).map_err(Failure::broken)?;

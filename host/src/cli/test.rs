@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use self::stop::Stop;
+use super::terminal::StandardOutput;
 use super::{Exit, Failure, OnePolicy, Snapshots, author_compiler, exit, say, tell, with_progress};
 use crate::author::coverage::coverage;
 use crate::author::reporters::{
@@ -26,7 +27,7 @@ use crate::config::Config;
 use crate::policy::{Cache, Compiler, Policy};
 use crate::serve::status::warnings;
 use crate::suite::coverage::{Coverage, Met};
-use crate::suite::{self, Suite, SuiteError};
+use crate::suite::{self, CaseReport, Suite, SuiteError};
 use crate::text;
 
 /// Number of cases from which on the policies start from snapshots.
@@ -139,8 +140,8 @@ fn test(mut arguments: Arguments) -> Result<Exit, Failure> {
     if !arguments.replay.is_empty() {
         return replay::run(&arguments);
     }
-    let started = Instant::now();
     usage::check_values(&arguments)?;
+    let started = Instant::now();
     if arguments.paths.is_empty() {
         arguments.paths.push(PathBuf::from("."));
     }
@@ -177,14 +178,17 @@ fn run_once(arguments: &Arguments, started: Instant) -> Result<Exit, Stop> {
     let (filtered, seed) = (all - plan.len(), seed.map(|seed| seed.0));
     let totals = Totals { filtered, seed, is_coverage_required, ..Totals::default() };
     let compiler = compiler(&plan)?;
-    let start = (started, totals);
-    let (totals, last) = match arguments.update {
-        true => update::judge(arguments, &compiler, &suites, &plan, last, start)?,
-        false => {
-            let Judged { totals, last, .. } = judge(arguments, &compiler, &suites, &plan, last, start)?;
-            (totals, last)
-        }
+    let task = Task {
+        arguments,
+        compiler: &compiler,
+        suites: &suites,
+        plan: &plan,
+        last,
+        totals,
+        started,
     };
+    let judge = if arguments.update { update::judge } else { judge };
+    let Judged { totals, last, .. } = judge(task)?;
     if let Some(folder) = &cache {
         // A cache that cannot be written costs `--failed` alone.
         let _ = last.write(folder);
@@ -256,6 +260,38 @@ fn nothing(arguments: &Arguments, suites: &[Suite]) -> String {
     )
 }
 
+/// A run that is about to begin.
+struct Task<'a> {
+    arguments: &'a Arguments,
+    compiler: &'a Compiler,
+    suites: &'a [Suite],
+    plan: &'a [Position],
+    last: LastRun,
+    /// The numbers that are known before the run.
+    totals: Totals,
+    started: Instant,
+}
+
+impl<'a> Task<'a> {
+    /// Loads the policies under test, and writes their warnings.
+    fn load(&self) -> Result<Run<'a>, Stop> {
+        let load = || Run::new(self.compiler, self.suites, self.plan);
+        let run = with_progress("compiling", &["the policies under test"], load);
+        let run = run.map_err(|error| Stop::of_load(&error))?;
+        tell_once(run.sets().flat_map(warnings));
+        Ok(run)
+    }
+
+    /// Judges the cases, and gives each report to `report`, which may end the run.
+    fn judge(&self, run: &Run<'a>, report: impl FnMut(&'a Suite, CaseReport) -> ControlFlow<()>) {
+        let cases = match self.plan.len() {
+            1 => "1 case".to_owned(),
+            many => format!("{many} cases"),
+        };
+        with_progress("judging", &[&cases], || run.run(self.plan, jobs(self.arguments), report));
+    }
+}
+
 /// Result of a run.
 struct Judged {
     totals: Totals,
@@ -264,22 +300,24 @@ struct Judged {
     policies: Vec<Arc<Policy>>,
 }
 
+impl Judged {
+    fn of(run: &Run<'_>, totals: Totals, last: LastRun) -> Judged {
+        let entries = run.sets().flat_map(|set| &set.policies);
+        let policies = entries.filter_map(|entry| entry.loaded.as_ref().ok().cloned()).collect();
+        Judged { totals, last, policies }
+    }
+}
+
 /// Judges the cases of a plan, and writes the reports.
-fn judge(
-    arguments: &Arguments,
-    compiler: &Compiler,
-    suites: &[Suite],
-    plan: &[Position],
-    mut last: LastRun,
-    (started, mut totals): (Instant, Totals),
-) -> Result<Judged, Stop> {
+fn judge(mut task: Task<'_>) -> Result<Judged, Stop> {
+    let arguments = task.arguments;
     let mut reporters = reporters(arguments).map_err(Stop::without_report)?;
-    let run = load(compiler, suites, plan)?;
-    let jobs = jobs(arguments);
+    let run = task.load()?;
     let command = command(arguments);
+    let (mut last, mut totals) = (std::mem::take(&mut task.last), std::mem::take(&mut task.totals));
     let mut met = Met::default();
     let mut result = Ok(());
-    run.run(plan, jobs, |suite, report| {
+    task.judge(&run, |suite, report| {
         last.add(suite, &report);
         met.add(&report);
         if report.passed() {
@@ -294,14 +332,14 @@ fn judge(
         }
     });
     result.map_err(Stop::not_written)?;
-    for (suite, case) in plan.iter().skip(totals.passed + totals.failed) {
-        let Some(case) = suites.get(*suite).and_then(|suite| suite.cases.get(*case)) else { continue };
+    for (suite, case) in task.plan.iter().skip(totals.passed + totals.failed) {
+        let Some(case) = task.suites.get(*suite).and_then(|suite| suite.cases.get(*case)) else { continue };
         totals.skipped += 1;
         reporters.case(&Entry::skipped(&case.id, &case.place, &command)).map_err(Stop::not_written)?;
     }
     if arguments.coverage.is_some() {
         let measured = match totals.failed {
-            0 => with_progress("changing", &["settings"], || coverage(&run, &met, jobs)),
+            0 => with_progress("changing", &["settings"], || coverage(&run, &met, jobs(arguments))),
             _ => Ok(Coverage::NotMeasured),
         };
         match measured {
@@ -309,11 +347,9 @@ fn judge(
             Err(error) => return Err(Stop::of_coverage(error).written(reporters, &totals)),
         }
     }
-    totals.took = started.elapsed();
+    totals.took = task.started.elapsed();
     reporters.finish(&totals).map_err(Stop::not_written)?;
-    let entries = run.sets().flat_map(|set| &set.policies);
-    let policies = entries.filter_map(|entry| entry.loaded.as_ref().ok().cloned()).collect();
-    Ok(Judged { totals, last, policies })
+    Ok(Judged::of(&run, totals, last))
 }
 
 /// Returns the compiler for the policies of a plan.
@@ -321,14 +357,6 @@ fn compiler(plan: &[Position]) -> Result<Compiler, Failure> {
     // A snapshot takes as long as a few hundred cases.
     let snapshots = if plan.len() < MANY { Snapshots::None } else { Snapshots::Taken };
     author_compiler(snapshots, Exit::NotLoaded)
-}
-
-/// Loads the policies of a run, and writes their warnings.
-fn load<'a>(compiler: &'a Compiler, suites: &'a [Suite], plan: &[Position]) -> Result<Run<'a>, Stop> {
-    let run = with_progress("compiling", &["the policies under test"], || Run::new(compiler, suites, plan));
-    let run = run.map_err(|error| Stop::of_load(&error))?;
-    tell_once(run.sets().flat_map(warnings));
-    Ok(run)
 }
 
 fn jobs(arguments: &Arguments) -> usize {
@@ -348,7 +376,7 @@ fn reporters(arguments: &Arguments) -> Result<Reporters<'static>, Failure> {
         started: SystemTime::now(),
         github: Workflow::of_environment(),
     };
-    Reporters::new(&arguments.formats, &options, anstream::stdout()).map_err(not_written)
+    Reporters::new(&arguments.formats, &options, StandardOutput::new()).map_err(not_written)
 }
 
 fn not_written(error: ReportError) -> Failure {

@@ -2,16 +2,15 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Instant;
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Arguments, command, jobs, load, not_written, reporters};
-use crate::author::reporters::{CaseResult, Entry, Format, Totals};
-use crate::author::test::{LastRun, Position};
+use super::stop::Stop;
+use super::{Arguments, Judged, Task, command, not_written, reporters};
+use crate::author::reporters::{CaseResult, Entry, Format};
+use crate::author::test::Position;
 use crate::author::update::{FileUpdate, add_rows, update};
 use crate::cli::{Failure, say};
-use crate::policy::Compiler;
 use crate::suite::{CaseReport, Suite};
 use crate::text;
 
@@ -32,18 +31,13 @@ pub(super) fn prepare(
 }
 
 /// Judges the cases of a plan, updates the files of those that fail, and writes the reports.
-pub(super) fn judge(
-    arguments: &Arguments,
-    compiler: &Compiler,
-    suites: &[Suite],
-    plan: &[Position],
-    mut last: LastRun,
-    (started, mut totals): (Instant, Totals),
-) -> Result<(Totals, LastRun), Failure> {
+pub(super) fn judge(mut task: Task<'_>) -> Result<Judged, Stop> {
+    let Task { arguments, suites, .. } = task;
     let mut reporters = reporters(arguments)?;
-    let run = load(compiler, suites, plan)?;
+    let run = task.load()?;
+    let (mut last, mut totals) = (std::mem::take(&mut task.last), std::mem::take(&mut task.totals));
     let (mut of_suites, mut reports): (Vec<&Suite>, Vec<CaseReport>) = Default::default();
-    run.run(plan, jobs(arguments), |suite, report| {
+    task.judge(&run, |suite, report| {
         of_suites.push(suite);
         reports.push(report);
         ControlFlow::Continue(())
@@ -71,9 +65,9 @@ pub(super) fn judge(
         }
         reporters.case(&entry).map_err(not_written)?;
     }
-    totals.took = started.elapsed();
+    totals.took = task.started.elapsed();
     reporters.finish(&totals).map_err(not_written)?;
-    Ok((totals, last))
+    Ok(Judged::of(&run, totals, last))
 }
 
 /// The colour of a line that an update removes.

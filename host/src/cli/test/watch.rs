@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::{Arguments, Judged, chance, judge, nothing, suites};
+use super::{Arguments, Judged, Task, chance, judge, nothing, suites};
 use crate::author::reporters::Totals;
 use crate::author::sources::{Builds, Watched};
 use crate::author::test::{LastRun, Selection};
@@ -84,9 +84,16 @@ impl Session<'_> {
         let totals =
             Totals { filtered: all - plan.len(), seed: seed.map(|seed| seed.0), ..Totals::default() };
         if !plan.is_empty() {
-            let start = (started, totals);
-            let judged = judge(self.arguments, &self.compiler, &suites, &plan, last, start)?;
-            let Judged { last, policies, .. } = judged;
+            let task = Task {
+                arguments: self.arguments,
+                compiler: &self.compiler,
+                suites: &suites,
+                plan: &plan,
+                last,
+                totals,
+                started,
+            };
+            let Judged { last, policies, .. } = judge(task)?;
             // Policies of cases that the change does not concern stay in use.
             self.policies.retain(|known| !policies.iter().any(|new| Arc::ptr_eq(known, new)));
             self.policies.extend(policies);
