@@ -19,7 +19,7 @@ use crate::config::{Config, PolicyName};
 use crate::fs;
 use crate::isolate;
 use crate::policy::{Compiler, Component, LoadError, LoadRequest, PolicySet};
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 use crate::reload::{Fallback, assemble};
 use crate::suite::{Case, CaseReport, Check, ExpectError, ExpectRefused, Failed, Subject, Suite};
 
@@ -30,7 +30,7 @@ pub(super) const LOADING: Duration = Duration::from_secs(3600);
 
 /// A policy under test that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .0.iter().map(|broken| broken.message.as_str()).collect::<Vec<_>>().join("\n"))]
+#[error("{}", .0.iter().map(Broken::line).collect::<Vec<_>>().join("\n"))]
 pub struct NotLoaded(pub(super) Vec<Broken>);
 
 impl NotLoaded {

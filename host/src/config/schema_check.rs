@@ -82,7 +82,12 @@ impl<'a> Shape<'a> {
         });
         for required in strings(schema.get("required")) {
             if !map.contains_key(required) {
-                let message = format!("{}`{required}` is missing", place(parent));
+                let words = properties.get(required).map(|schema| words(self.resolve(schema)));
+                let next = match words.as_deref() {
+                    Some([word]) => format!(": write `{required}: {word}`"),
+                    _ => String::new(),
+                };
+                let message = format!("{}`{required}` is missing{next}", place(parent));
                 self.problems.push(Problem::new(self.document.span(parent), message));
             }
         }

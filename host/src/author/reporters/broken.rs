@@ -80,7 +80,11 @@ impl Broken {
                     return Broken { path: Some(path), at, ..Broken::new(&message) };
                 }
                 let entry = config.policies.iter().find(|policy| policy.name.as_str() == name);
-                Broken::of_entry(config, entry.map_or("", |policy| &policy.pointer), &message)
+                let pointer = entry.map(|policy| match problem.what.starts_with(&policy.module.to_string()) {
+                    true => format!("{}/module", policy.pointer),
+                    false => policy.pointer.clone(),
+                });
+                Broken::of_entry(config, &pointer.unwrap_or_default(), &message)
             }
             Subject::HostYaml(path) | Subject::File(path) => {
                 let broken = Broken::of_message(&message);
@@ -97,7 +101,7 @@ impl Broken {
     }
 
     /// Returns the message with its place at the beginning.
-    pub(super) fn line(&self) -> String {
+    pub(in crate::author) fn line(&self) -> String {
         match self.place().filter(|place| !self.message.starts_with(place)) {
             Some(place) => format!("{place}: {}", self.message),
             None => self.message.clone(),
