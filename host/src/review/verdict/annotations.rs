@@ -178,6 +178,20 @@ impl Key<'_> {
     }
 }
 
+/// The keys of the host in a verdict.
+pub(crate) const OWN: [&str; 3] = [DECIDED_BY, GENERATION, WOULD_DENY];
+
+/// Returns whether an annotation of a policy may have this key in a response.
+pub(crate) fn may_be_of(policy: &str, key: &str) -> bool {
+    let is_clean = |key: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        key.chars().all(fits) && key.ends_with(|c: char| c.is_ascii_alphanumeric())
+    };
+    let of_policy = key.strip_prefix(policy).and_then(|key| key.strip_prefix('.'));
+    // Before a digest the policy's name may be cut.
+    of_policy.is_some_and(is_clean) || ends_in_digest(key)
+}
+
 /// Hexadecimal digits of a digest in a key.
 const DIGEST: usize = 12;
 

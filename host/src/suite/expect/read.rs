@@ -8,10 +8,10 @@ use super::blank::Blank;
 use super::texts::TextReader;
 use super::{Assertion, Expect, Known, Part, Subject, Wanted, WantedOutcome, Word, Written};
 use crate::config::yaml::{Document, Problem, Span, quote};
-use crate::config::{Mode, found, list, pointer, suggestion};
+use crate::config::{Mode, PolicyName, found, list, pointer, suggestion};
 use crate::image::Image;
 use crate::limits;
-use crate::review::verdict::{Decision, MalfunctionKind};
+use crate::review::verdict::{Decision, MalfunctionKind, annotations};
 use crate::text;
 
 const REASON: &str = "reason";
@@ -151,7 +151,7 @@ impl<'a> Reader<'a> {
                 (REASON, _) => self.part(subject, Part::Reason, value, &child),
                 (WARNINGS, _) => self.part(subject, Part::Warnings, value, &child),
                 (LOG, _) => self.part(subject, Part::Log, value, &child),
-                (AUDIT_ANNOTATIONS, _) => self.annotations(subject, value, &child),
+                (AUDIT_ANNOTATIONS, _) => self.annotations(level, subject, value, &child),
                 (IMAGES, _) if level == Level::Review => self.images(&child),
                 (policy, _) if level == Level::Image && self.policies.contains(policy) => {
                     let subject = Subject { policy: Some(policy.to_owned()), ..subject.clone() };
@@ -202,18 +202,36 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn annotations(&mut self, subject: &Subject, value: &Value, pointer: &str) {
+    fn annotations(&mut self, level: Level, subject: &Subject, value: &Value, pointer: &str) {
         let Some(map) = self.filled(value, pointer, "a map from keys to texts") else { return };
         for (key, value, child) in self.entries(map, pointer) {
-            if key.len() > limits::AUDIT_KEY.size() {
-                let most = limits::AUDIT_KEY.default;
-                let message =
-                    format!("no audit annotation has the key {}: it has over {most} bytes", quote(key));
-                self.problems.push(Problem::new(self.document.key_span(&child), message));
-            } else {
-                self.part(subject, Part::AuditAnnotation(key.to_owned()), value, &child);
+            match self.no_annotation(level, key) {
+                Some(why) => {
+                    let message = format!("no audit annotation has the key {}: {why}", quote(key));
+                    self.problems.push(Problem::new(self.document.key_span(&child), message));
+                }
+                None => self.part(subject, Part::AuditAnnotation(key.to_owned()), value, &child),
             }
         }
+    }
+
+    /// Returns the reason why no verdict has an audit annotation with a key: `[]` could not fail. Returns
+    /// None if one may.
+    fn no_annotation(&self, level: Level, key: &str) -> Option<String> {
+        if key.len() > limits::AUDIT_KEY.size() {
+            return Some(format!("it has over {} bytes", limits::AUDIT_KEY.default));
+        }
+        let mut policies = self.known.policies.iter().map(PolicyName::as_str);
+        let is_own = level == Level::Review && annotations::OWN.contains(&key);
+        if level == Level::Policy || is_own || policies.any(|policy| annotations::may_be_of(policy, key)) {
+            return None;
+        }
+        let first = self.known.policies.first().map_or("POLICY", PolicyName::as_str);
+        let own = match level {
+            Level::Review => format!("; the host's own are {}", list(&annotations::OWN, ", ")),
+            _ => String::new(),
+        };
+        Some(format!("here a policy's keys begin with its name, as in `{first}.KEY`{own}"))
     }
 
     fn images(&mut self, pointer: &str) {

@@ -128,9 +128,9 @@ fn texts() {
             ),
             ("images: { nginx: { warnings: za } }", json!({ "images": { "nginx": { "warnings": both } } })),
             (
-                "auditAnnotations: { no-such: x, generation: [{ is: g2 }] }",
+                "auditAnnotations: { pinned-images.no: x, generation: [{ is: g2 }] }",
                 json!({
-                    "auditAnnotations": { "no-such": [], "generation": [{ "is": "g1" }] }
+                    "auditAnnotations": { "pinned-images.no": [], "generation": [{ "is": "g1" }] }
                 }),
             ),
         ],

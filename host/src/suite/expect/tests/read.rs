@@ -27,7 +27,7 @@ fn every_notation_is_read() {
         "{ reason: { is: '' } }",
         "{ reason: [one, /two/, { is: three }] }",
         "{ warnings: [], log: [] }",
-        "{ auditAnnotations: { trusted-registries.pattern: 'ghcr.io/**', decided-by: /^pol/, other: [] } }",
+        "{ auditAnnotations: { pinned-images.pattern: 'ghcr.io/**', decided-by: /^pol/, would-deny: [] } }",
         "{ images: { nginx: deny, 'ghcr.io/acme/web:1': { allow: , reason: trusted, warnings: [] } } }",
         "{ images: { nginx: { trusted-registries: abstain, pinned-images: { abstain: none } } } }",
         "{ images: { nginx: { deny: , pinned-images: { malfunction: deadline, log: [started] } } } }",
@@ -234,6 +234,32 @@ auditAnnotations: deny
 > 1:19: expected a map from keys to texts, found the string `deny`
 "#,
     );
+}
+
+#[test]
+fn annotations_that_no_verdict_has_are_refused() {
+    const OF_POLICIES: &str = "here a policy's keys begin with its name, as in `trusted-registries.KEY`";
+    const OWN: &str = "; the host's own are `decided-by`, `generation`, `would-deny`";
+    let digest = "pinned.k-0123456789ab";
+    for (yaml, expected) in [
+        ("auditAnnotations: { decided-by: [], generation: [], would-deny: [] }", None),
+        ("auditAnnotations: { pinned-images.a_b.c-D9: [], pinned-images.warnings: x }", None),
+        (&format!("auditAnnotations: {{ {digest}: [] }}"), None),
+        ("images: { nginx: { auditAnnotations: { pinned-images.k: [] } } }", None),
+        ("images: { nginx: { pinned-images: { auditAnnotations: { any key: [] } } } }", None),
+        ("auditAnnotations: { pattern: [] }", Some(("1:21", "pattern", OWN))),
+        ("auditAnnotations: { pattern: x }", Some(("1:21", "pattern", OWN))),
+        ("auditAnnotations: { review: [] }", Some(("1:21", "review", OWN))),
+        ("auditAnnotations: { 'pinned-images.k ': [] }", Some(("1:21", "pinned-images.k ", OWN))),
+        ("auditAnnotations: { pinned-images.: [] }", Some(("1:21", "pinned-images.", OWN))),
+        ("auditAnnotations: { other.k: [] }", Some(("1:21", "other.k", OWN))),
+        ("images: { nginx: { auditAnnotations: { decided-by: [] } } }", Some(("1:40", "decided-by", ""))),
+    ] {
+        let expected = expected.map(|(place, key, own)| {
+            format!("{place}: no audit annotation has the key `{key}`: {OF_POLICIES}{own}")
+        });
+        assert_eq!(lines(&read(yaml)), Vec::from_iter(expected), "{yaml}");
+    }
 }
 
 #[test]

@@ -425,7 +425,7 @@ fn audit_annotations() {
     assert_unmet(
         &mixed(),
         r#"
-auditAnnotations: { decided-by: policies, generation: { is: g1 }, no-such: [] }
+auditAnnotations: { decided-by: policies, generation: { is: g1 }, pinned-images.no: [] }
 
 auditAnnotations: { trusted-registries.pattern: { is: 'trusted-registry/**' } }
 
@@ -435,8 +435,8 @@ auditAnnotations: { generation: g2 }
 > auditAnnotations["generation"]: expected a text that contains "g2"
 > got "g1"
 
-auditAnnotations: { pattern: x }
-> auditAnnotations["pattern"]: expected a text that contains "x"
+auditAnnotations: { pinned-images.no: x }
+> auditAnnotations["pinned-images.no"]: expected a text that contains "x"
 > got none; there are decided-by, generation, pinned-images.pattern, pinned-images.warnings,
 > trusted-registries.pattern, trusted-registries.warnings
 
@@ -446,8 +446,8 @@ auditAnnotations: { generation: [] }
 
 images: { nginx: { auditAnnotations: { pinned-images.pattern: { is: 'not-pinned/**' } } } }
 
-images: { nginx: { auditAnnotations: { pattern: x } } }
-> nginx: auditAnnotations["pattern"]: expected a text that contains "x"
+images: { nginx: { auditAnnotations: { pinned-images.no: x } } }
+> nginx: auditAnnotations["pinned-images.no"]: expected a text that contains "x"
 > got none; there are pinned-images.pattern, pinned-images.warnings, trusted-registries.pattern,
 > trusted-registries.warnings
 
