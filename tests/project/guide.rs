@@ -2,10 +2,11 @@
 //!
 //! The words after the language of a block say what becomes of it; `CONTRIBUTING.md` lists them. The commands
 //! of a page run in one folder, one block after the other. The folder is empty but for the files of
-//! [`prepare`]: those that the blocks before would have built.
+//! [`prepare`]: those that the blocks before would have built, and a decision log.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,7 +14,7 @@ use host::config::Config;
 use host::config::yaml::Document;
 use serde_json::Value;
 
-use crate::cli::cases::root;
+use crate::cli::cases::{copy_folder, root};
 
 /// A block of a page: the line of its fence, the words after the fence, and the text.
 struct Block<'a> {
@@ -67,8 +68,11 @@ fn none(wrong: Vec<String>) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// Puts into `folder` the files that a page's blocks would have built: the components.
+/// Puts into `folder` the files that a page's blocks would have built, the components, and a decision log.
 fn prepare(folder: &Path) {
+    let log = folder.join("decisions");
+    copy_folder(&root().join("tests/cases/cli/replay-differs/decisions"), &log);
+    fs::set_permissions(&log, fs::Permissions::from_mode(0o700)).unwrap();
     fs::create_dir(folder.join("policies")).unwrap();
     for (from, to) in [
         ("plugins/dist/trusted-registries.wasm", "policies/trusted-registries.wasm"),

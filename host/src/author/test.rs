@@ -19,7 +19,7 @@ use crate::config::{Config, PolicyName};
 use crate::fs;
 use crate::isolate;
 use crate::policy::{Compiler, Component, LoadError, LoadRequest, PolicySet};
-use crate::problem::{self, Problem};
+use crate::problem::Problem;
 use crate::reload::{Fallback, assemble};
 use crate::suite::{Case, CaseReport, Check, ExpectError, ExpectRefused, Failed, Subject, Suite};
 
