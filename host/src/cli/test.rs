@@ -178,15 +178,7 @@ fn run_once(arguments: &Arguments, started: Instant) -> Result<Exit, Stop> {
     let (filtered, seed) = (all - plan.len(), seed.map(|seed| seed.0));
     let totals = Totals { filtered, seed, is_coverage_required, ..Totals::default() };
     let compiler = compiler(&plan)?;
-    let task = Task {
-        arguments,
-        compiler: &compiler,
-        suites: &suites,
-        plan: &plan,
-        last,
-        totals,
-        started,
-    };
+    let task = Task { arguments, compiler: &compiler, suites: &suites, plan: &plan, last, totals, started };
     let judge = if arguments.update { update::judge } else { judge };
     let Judged { totals, last, .. } = judge(task)?;
     if let Some(folder) = &cache {

@@ -80,10 +80,11 @@ impl Broken {
                     return Broken { path: Some(path), at, ..Broken::new(&message) };
                 }
                 let entry = config.policies.iter().find(|policy| policy.name.as_str() == name);
-                let pointer = entry.map(|policy| match problem.what.starts_with(&policy.module.to_string()) {
-                    true => format!("{}/module", policy.pointer),
-                    false => policy.pointer.clone(),
-                });
+                let pointer =
+                    entry.map(|policy| match problem.what.starts_with(&policy.module.to_string()) {
+                        true => format!("{}/module", policy.pointer),
+                        false => policy.pointer.clone(),
+                    });
                 Broken::of_entry(config, &pointer.unwrap_or_default(), &message)
             }
             Subject::HostYaml(path) | Subject::File(path) => {
