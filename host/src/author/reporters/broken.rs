@@ -101,9 +101,9 @@ impl Broken {
         Some(self.at.map_or(path.clone(), |at| format!("{path}:{at}")))
     }
 
-    /// Returns the message with its place at the beginning.
+    /// Returns the message with its place.
     pub(in crate::author) fn line(&self) -> String {
-        match self.place().filter(|place| !self.message.starts_with(place)) {
+        match self.place().filter(|place| !self.message.contains(place)) {
             Some(place) => format!("{place}: {}", self.message),
             None => self.message.clone(),
         }

@@ -46,7 +46,8 @@ pub(super) fn check_values(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Rejects a report in the place of one of the files that this run has `read`, or where the next run would read the report.
+/// Rejects a report in the place of one of the files that this run has `read`, or where the next run would
+/// read the report.
 pub(super) fn check_reports(arguments: &Arguments, read: &[PathBuf]) -> Result<(), Failure> {
     let files = arguments.formats.iter().filter_map(|target| target.file.as_deref());
     let files: Vec<_> = files.map(|file| (file, real(file))).collect();
