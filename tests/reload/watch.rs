@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host::config::Unjudged;
+use host::fs::Fingerprint;
 use host::policy::PolicyReader;
 use host::problem::Problem;
 use host::reload::Started;
-use host::reload::watch::{Change, Changes, FileStates, Fingerprint, Wanted, Watcher};
+use host::reload::watch::{Change, Changes, FileStates, Wanted, Watcher};
 
 use crate::config::settings_files::says;
 use crate::reload::candidate::{Installation, problems, said};
@@ -22,7 +23,7 @@ use crate::support::version;
 /// Time limit of a reaction, less than the interval at which the watcher states without an event.
 const SOON: Duration = Duration::from_secs(9);
 
-fn soon(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn soon(what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < SOON, "not {what} after {SOON:?}");
@@ -32,7 +33,7 @@ fn soon(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// Runs `act` while a watcher follows the files.
-fn watched(started: Started, act: impl FnOnce(&PolicyReader, &dyn Fn() -> Vec<Problem>)) {
+pub(crate) fn watched(started: Started, act: impl FnOnce(&PolicyReader, &dyn Fn() -> Vec<Problem>)) {
     let Started { reloader, policies, status, .. } = started;
     let (watcher, stop) = Watcher::new();
     let following = std::thread::spawn(move || reloader.run(watcher));
@@ -81,7 +82,7 @@ fn a_watcher_follows_files_and_folders() {
 }
 
 /// Writes files of a Kubernetes volume as the kubelet does: links through `..data`, which a rename swaps.
-fn publish(volume: &Path, number: usize, files: &[(&str, &[u8])]) {
+pub(crate) fn publish(volume: &Path, number: usize, files: &[(&str, &[u8])]) {
     let folder = volume.join(format!("..{number}"));
     fs::create_dir(&folder).unwrap();
     for (name, content) in files {

@@ -9,8 +9,9 @@ use std::time::SystemTime;
 
 pub use self::concern::{Changed, watched};
 use super::sources::Watched;
+use crate::fs::Fingerprint;
 use crate::limits;
-use crate::reload::watch::{Fingerprint, StopWatching, Wanted, Watcher};
+use crate::reload::watch::{StopWatching, Wanted, Watcher};
 
 /// Files that have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,11 +26,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::events::Events;
-pub use self::file_states::{FileStates, Fingerprint};
+pub use self::file_states::FileStates;
 use self::inbox::Inbox;
 pub use self::inbox::{Change, Changes};
 use self::pause::{Burst, QUIET, QUIET_AFTER_RENAME};
 use self::plan::WatchPlan;
+use crate::fs::Fingerprint;
 use crate::limits;
 use crate::text;
 
