@@ -80,6 +80,7 @@
 //! the default of a limit                    limits/table.rs
 //! a key of host.yaml                        config/raw.rs
 //! the message for an unknown key            config/schema_check.rs
+//! the reading of files with settings        config/settings/reader.rs
 //! a kind of problem in the status           problem.rs
 //! the quiet time before a reload            reload/watch/pause.rs
 //! the time until a changed file is settled  reload/watch/file_states.rs

@@ -9,6 +9,6 @@ mod rollback;
 mod start;
 mod state;
 mod thread;
-mod watch;
+pub(crate) mod watch;
 mod pending;
 mod records;

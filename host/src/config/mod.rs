@@ -6,6 +6,7 @@
 
 pub mod yaml;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -28,7 +29,9 @@ pub use namespace::{NamespacePattern, NamespacePatterns};
 pub use raw::schema;
 pub(crate) use raw::{Policy as PolicyEntry, schema_of};
 pub(crate) use schema_check::{found, list, suggestion};
-pub use settings::{Overlay, SettingsFile};
+pub use settings::{
+    Overlay, ReadFile, SettingsFile, SettingsFileError, SettingsReader, TextSource, Unusable,
+};
 
 mod raw;
 pub(crate) mod pointer;
@@ -257,8 +260,12 @@ pub struct PolicyConfig {
     pub settings: Value,
     /// File with more settings, or None.
     pub settings_from: Option<PathBuf>,
+    /// Files whose texts are settings, by their keys.
+    pub settings_files: BTreeMap<String, TextSource>,
     /// The file of `settings_from`, once its settings are added to `settings`.
     pub settings_file: Option<SettingsFile>,
+    /// Whether the settings of `settings_from` and `settings_files` are added to `settings`.
+    pub has_file_settings: bool,
     /// Settings of a suite that replace parts of `settings`, in the order in which they were merged.
     pub overlays: Vec<Overlay>,
     /// Its place among the policies.
@@ -282,7 +289,9 @@ impl PolicyConfig {
             module: ModuleSource::File(module),
             settings: json!({}),
             settings_from: None,
+            settings_files: BTreeMap::new(),
             settings_file: None,
+            has_file_settings: false,
             overlays: Vec::new(),
             placement: Placement::default(),
             message: None,

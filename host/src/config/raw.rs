@@ -1,5 +1,6 @@
 //! host.yaml as written. The doc comments are the descriptions in its JSON Schema.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use schemars::generate::SchemaSettings;
@@ -142,6 +143,12 @@ pub(crate) struct Policy {
     /// in both places is joined.
     #[serde(default)]
     pub(super) settings_from: Option<String>,
+    /// Files with settings that are texts. The value of each key is the path of a file, whose text is the
+    /// setting, or the path of a folder, with `/` at its end: then the setting is a map with the text of each
+    /// file under its name. A change of a file is loaded like a change of this file.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub(super) settings_files: BTreeMap<String, Value>,
     /// Namespaces and images that the policy applies to. Absent: all.
     #[serde(rename = "match", default)]
     pub(super) scope: Match,

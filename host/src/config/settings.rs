@@ -1,15 +1,21 @@
-//! Settings of a policy: those in its entry of host.yaml, and those in the file that `settingsFrom` names.
+//! Settings of a policy: those in its entry of host.yaml, those in the file that `settingsFrom` names, and
+//! the texts in the files that `settingsFiles` names.
 //!
-//! A top-level key belongs in one of the two places, unless both hold a list. Two lists are joined, so that
-//! the lists of several owners add up. Any other duplicate is an error, because nothing indicates which of
-//! the two counts.
+//! A top-level key belongs in one place, unless the entry and the file of `settingsFrom` both hold a list.
+//! Two lists are joined, so that the lists of several owners add up. Any other duplicate is an error, because
+//! nothing indicates which of the two counts.
+
+mod reader;
+mod texts;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+pub use self::reader::{ReadFile, SettingsFileError, SettingsReader, Unusable};
+pub use self::texts::TextSource;
 use super::{Config, ConfigError, PolicyConfig, pointer};
 use crate::config::yaml::{Document, Location, Problem, quote};
 use crate::text;
@@ -67,23 +73,13 @@ impl PolicyConfig {
         if document.value.is_null() {
             return broken("", "the file is empty: write `{}` if no settings are meant".to_owned());
         }
-        if !document.value.is_object() && !own.is_empty() {
-            return broken("", "expected a map, since it adds to the entry's `settings`".to_owned());
+        let others = [("settings", !own.is_empty()), ("settingsFiles", !self.settings_files.is_empty())];
+        if let Some((key, _)) = others.iter().find(|(_, is_there)| *is_there)
+            && !document.value.is_object()
+        {
+            return broken("", format!("expected a map, since it adds to the entry's `{key}`"));
         }
-        let mut twice = Vec::new();
-        for (key, value) in document.value.as_object().into_iter().flatten() {
-            let Some(first) = own.get(key).filter(|first| !(first.is_array() && value.is_array())) else {
-                continue;
-            };
-            let pointer = format!("/{}", pointer::escape(key));
-            let place = config.locate(&format!("{}/settings{pointer}", self.pointer));
-            let why = match first.is_array() || value.is_array() {
-                true => "both must be lists to be joined",
-                false => "only lists are joined: remove one",
-            };
-            let message = format!("{} is set twice, also at {place}: {why}", quote(key));
-            twice.push(Problem::new(document.key_span(&pointer), message));
-        }
+        let twice = self.set_twice(own, &document, config);
         if !twice.is_empty() {
             return Err(ConfigError::invalid(path, bytes, twice));
         }
@@ -105,9 +101,56 @@ impl PolicyConfig {
         Ok(())
     }
 
-    /// Returns the files of the policy: its component and its settings file.
+    /// Returns a problem for each key of a settings file that the entry sets too, unless both are lists.
+    fn set_twice(&self, own: &Map<String, Value>, document: &Document, config: &Config) -> Vec<Problem> {
+        let mut twice = Vec::new();
+        for (key, value) in document.value.as_object().into_iter().flatten() {
+            let (first, why) = match own.get(key) {
+                Some(Value::Array(_)) if value.is_array() => continue,
+                Some(first) if first.is_array() || value.is_array() => {
+                    ("settings", "both must be lists to be joined")
+                }
+                Some(_) => ("settings", "only lists are joined: remove one"),
+                None if self.settings_files.contains_key(key) => ("settingsFiles", "remove one"),
+                None => continue,
+            };
+            let pointer = format!("/{}", pointer::escape(key));
+            let place = config.locate(&format!("{}/{first}{pointer}", self.pointer));
+            let message = format!("{} is set twice, also at {place}: {why}", quote(key));
+            twice.push(Problem::new(document.key_span(&pointer), message));
+        }
+        twice
+    }
+
+    /// Sets a key of the settings to the texts of its source in `settings_files`.
+    fn add_texts(&mut self, key: String, texts: Value) {
+        // The checks of the entry and of its settings file allow texts beside a map only.
+        if let Value::Object(settings) = &mut self.settings {
+            settings.insert(key, texts);
+        }
+    }
+
+    /// Returns the files that the entry names: its component, its settings file, and the files of texts.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        std::iter::once(self.module.file()).chain(self.settings_from.as_deref())
+        let texts = self.settings_files.values().filter_map(|source| match source {
+            TextSource::File(path) => Some(path.as_path()),
+            TextSource::Folder(_) => None,
+        });
+        std::iter::once(self.module.file()).chain(self.settings_from.as_deref()).chain(texts)
+    }
+
+    /// Returns the folders of texts that the entry names.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.settings_files.values().filter_map(|source| match source {
+            TextSource::File(_) => None,
+            TextSource::Folder(path) => Some(path.as_path()),
+        })
+    }
+
+    /// Returns the files and folders of the settings, with the files that are in the folders now.
+    pub fn files_of_settings(&self) -> impl Iterator<Item = PathBuf> {
+        let texts = self.settings_files.values().flat_map(TextSource::files);
+        self.settings_from.clone().into_iter().chain(texts)
     }
 }
 
@@ -123,6 +166,9 @@ impl Config {
         if let Some(Overlay { path, document, pointer: at }) = policy.overlays.iter().rev().find(in_overlay) {
             return located(path, document, &format!("{at}{pointer}"), pointer, within);
         }
+        if let Some(place) = self.locate_text(policy, pointer, within) {
+            return place;
+        }
         if let Some(file) = &policy.settings_file
             && let Some(pointer) = file.pointer(pointer)
         {
@@ -137,14 +183,27 @@ impl Config {
             }
         }
     }
+
+    /// Returns the position of a setting from `settingsFiles` as [`Config::locate_setting`] does: a place in
+    /// a text by the file of the text, and anything else by the key in host.yaml. Returns None for a setting
+    /// from elsewhere.
+    fn locate_text(&self, policy: &PolicyConfig, pointer: &str, within: Option<Location>) -> Option<String> {
+        let mut tokens = pointer.split('/').skip(1).map(pointer::unescape);
+        let key = tokens.next()?;
+        let source = policy.settings_files.get(&key)?;
+        let text = policy.settings.pointer(pointer).and_then(Value::as_str);
+        let file = text.and_then(|_| source.file_of(tokens.next().as_deref()));
+        let file = file.as_deref().map(text::path);
+        if let (Some(file), Some(at)) = (&file, within.filter(|at| text.is_some_and(|text| at.is_in(text)))) {
+            return Some(format!("{file}:{at}"));
+        }
+        let named = self.locate(&format!("{}/settingsFiles/{}", policy.pointer, pointer::escape(&key)));
+        let source = file.unwrap_or_else(|| text::path(source.path()));
+        Some(format!("{named}: {} (from {source})", setting(pointer, within)))
+    }
 }
 
 impl SettingsFile {
-    /// Returns the path of the file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Translates a JSON Pointer into the joined settings to a pointer into the file. Returns None for a
     /// value of the entry.
     fn pointer(&self, pointer: &str) -> Option<String> {

@@ -6,15 +6,15 @@ use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 use super::raw::{self, ClientAuthKind, HostYaml, Quantity};
-use super::schema_check::place;
+use super::schema_check::{found, place};
 use super::units::{parse_duration, parse_quantity};
 use super::{
     API_VERSION, ClientAuth, Config, DecisionLogConfig, Gate, HostLimits, ImageScope, KIND, ModuleSource,
     NamespacePattern, NamespacePatterns, Placement, PolicyConfig, PolicyLimits, PolicyName, Rules, Scope,
-    Serving, TlsConfig,
+    Serving, TextSource, TlsConfig, pointer,
 };
 use crate::config::yaml::{Document, Problem, quote};
 use crate::image::Pattern;
@@ -166,10 +166,15 @@ impl Checker<'_> {
         let module = self.path(&format!("{pointer}/module"), &raw.module);
         let settings_from = raw.settings_from.as_ref();
         let settings_from = settings_from.map(|path| self.path(&format!("{pointer}/settingsFrom"), path));
-        if settings_from.is_some() && !raw.settings.is_object() {
-            let message = "expected a map, since `settingsFrom` adds to it";
+        let adding = match &settings_from {
+            Some(_) => Some("settingsFrom"),
+            None => (!raw.settings_files.is_empty()).then_some("settingsFiles"),
+        };
+        if let Some(key) = adding.filter(|_| !raw.settings.is_object()) {
+            let message = format!("expected a map, since `{key}` adds to it");
             self.problem(&format!("{pointer}/settings"), message);
         }
+        let settings_files = self.settings_files(&pointer, &raw.settings, &raw.settings_files);
         let scope = self.scope(&format!("{pointer}/match"), &raw.scope);
         let limits = self.policy_limits(&pointer, &raw.limits);
         let message = raw.message.map(|text| self.message(&format!("{pointer}/message"), &text));
@@ -178,7 +183,9 @@ impl Checker<'_> {
             module: ModuleSource::File(module),
             settings: raw.settings,
             settings_from,
+            settings_files,
             settings_file: None,
+            has_file_settings: false,
             overlays: Vec::new(),
             placement: Placement { scope, mode: raw.mode, failure_policy: raw.failure_policy },
             message,
@@ -186,6 +193,36 @@ impl Checker<'_> {
             capabilities: raw.capabilities.into_iter().collect(),
             pointer,
         })
+    }
+
+    /// Returns the sources of texts in an entry, whose own settings have none of their keys.
+    fn settings_files(
+        &mut self,
+        entry: &str,
+        settings: &Value,
+        raw: &BTreeMap<String, Value>,
+    ) -> BTreeMap<String, TextSource> {
+        let mut sources = BTreeMap::new();
+        for (key, path) in raw {
+            let token = pointer::escape(key);
+            let at = format!("{entry}/settingsFiles/{token}");
+            if settings.get(key).is_some() {
+                let first = self.document.locate(&format!("{entry}/settings/{token}"));
+                let message = format!(
+                    "{}{} is set twice, also at {first}: remove one",
+                    place(&format!("{entry}/settingsFiles")),
+                    quote(key)
+                );
+                self.problems.push(Problem::new(self.document.key_span(&at), message));
+            }
+            let Some(text) = path.as_str() else {
+                self.problem(&at, format!("expected the path of a file or a folder, found {}", found(path)));
+                continue;
+            };
+            let path = self.path(&at, text);
+            sources.insert(key.clone(), TextSource::of(text, path));
+        }
+        sources
     }
 
     /// Returns the message of a policy's entry as shown to people: on one line, escaped.

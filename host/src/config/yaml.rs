@@ -231,6 +231,14 @@ impl Document {
     }
 }
 
+/// Returns bytes as a text, without a byte order mark.
+///
+/// # Errors
+/// Returns the place of the first byte that is not UTF-8.
+pub fn utf8(bytes: &[u8]) -> Result<&str, Problem> {
+    syntax::utf8(bytes, 0)
+}
+
 /// Returns the documents of a text. A broken document does not affect the others: inside a document no text
 /// can begin a line with `---` or `...` (YAML 1.2.2, section 9.1.2), so these lines alone separate documents.
 pub fn documents(bytes: &[u8]) -> impl Iterator<Item = Result<Document, YamlError>> {

@@ -197,6 +197,12 @@ limits! {
         SETTINGS_FILES = bytes("settings-files", "settings files of all policies of a set together", 16 * MI)
             .fixed("the record of a generation has to hold them")
             .message("with it the settings files of this host are larger than {limit} bytes together");
+        SETTINGS_TEXT = bytes("settings-text", "a file of `settingsFiles`", MI)
+            .fixed("a ConfigMap has 1 MiB at most")
+            .message("larger than {limit} bytes");
+        SETTINGS_TEXTS = count("settings-texts", "files of `settingsFiles` of all policies together", 4096)
+            .fixed("each of them is checked after every change")
+            .message("with it there are more than {limit} files of `settingsFiles`");
         POLICIES = count("policies", "policies in a set", 1000)
             .key("limits.policies", 1, 10_000)
             .message("there are {found} policies; this host takes at most {limit} ({key})");

@@ -1,7 +1,6 @@
 //! A candidate for the next generation: every configured policy, loaded or replaced by its fallback.
 
 mod load;
-mod settings;
 mod sources;
 
 use std::time::{Duration, Instant};

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use self::recent::Recent;
-use crate::config::{self, Config, OnDifference};
+use crate::config::{self, Config, OnDifference, PolicyConfig};
 use crate::evaluate::{Options, evaluate_again};
 use crate::isolate;
 use crate::limits;
@@ -128,8 +128,7 @@ impl Gate {
             self.log = log.cloned();
             self.unread = true;
         }
-        let settings = config.policies.iter().filter_map(|policy| policy.settings_from.clone());
-        self.settings = settings.collect();
+        self.settings = config.policies.iter().flat_map(PolicyConfig::files_of_settings).collect();
         self.config = config.gate.clone();
     }
 

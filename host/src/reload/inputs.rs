@@ -92,7 +92,8 @@ impl Inputs {
         let Some(watcher) = watcher else { return };
         let policies = config.policies.iter().flat_map(PolicyConfig::files);
         let files = policies.chain(tls.files()).chain([config.path.as_path()]);
-        let folders = config.policy_directory.clone().into_iter().chain(gate.folders());
+        let texts = config.policies.iter().flat_map(PolicyConfig::folders).map(Path::to_owned);
+        let folders = config.policy_directory.clone().into_iter().chain(gate.folders()).chain(texts);
         let wanted = Wanted { files: files.map(Path::to_owned).collect(), folders: folders.collect() };
         watcher.watch(&wanted);
     }

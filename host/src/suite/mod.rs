@@ -26,7 +26,7 @@ pub use self::fixture::FixtureError;
 pub use self::read::{cases_for, read, read_to_update, reviews, with_settings_files};
 pub use self::refused::{ExpectError, ExpectRefused};
 pub use self::report::{CaseReport, Failed};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, SettingsFileError};
 use crate::text;
 
 /// The reason for which a suite cannot be run.
@@ -51,6 +51,9 @@ pub enum SuiteError {
     /// A suite file, a fixture or a host.yaml has errors.
     #[error(transparent)]
     Invalid(#[from] ConfigError),
+    /// A file of settings cannot be used.
+    #[error(transparent)]
+    Settings(SettingsFileError),
     /// A suite file names policies, and the caller brings others.
     #[error(
         "{}: the suite names the policies under test: leave `--config`, `--policy` and `--settings` out",
@@ -64,6 +67,15 @@ fn next_step(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::NotFound => ": name a file or a folder that exists",
         _ => "",
+    }
+}
+
+impl From<SettingsFileError> for SuiteError {
+    fn from(error: SettingsFileError) -> SuiteError {
+        match error {
+            SettingsFileError::Invalid(error) => SuiteError::Invalid(error),
+            error => SuiteError::Settings(error),
+        }
     }
 }
 
@@ -84,6 +96,7 @@ impl SuiteError {
             | SuiteError::Fixture { path, .. }
             | SuiteError::OwnPolicies(path) => Some(path),
             SuiteError::Invalid(error) => error.path(),
+            SuiteError::Settings(error) => error.path(),
         }
     }
 }

@@ -12,9 +12,10 @@ use super::find::config_above;
 use super::fixture::{self, FixtureError, no_fixture};
 use super::{Case, Found, KIND, Subject, Suite, SuiteError};
 use crate::config::yaml::{Document, Problem, YamlError};
-use crate::config::{self, Config, ConfigError, HostLimits, PolicyName, schema_check};
-use crate::fs::{self, FileError};
-use crate::limits;
+use crate::config::{
+    self, Config, ConfigError, HostLimits, PolicyConfig, PolicyName, SettingsReader, TextSource, schema_check,
+};
+use crate::fs;
 use crate::policy::PolicySet;
 use crate::review::Review;
 
@@ -267,8 +268,12 @@ impl SuiteFile {
     /// Returns the settings files of the policies that the suite names.
     fn settings_files(&self) -> Vec<PathBuf> {
         let entries = self.document.value.get("policies").and_then(Value::as_array);
-        let files = entries.into_iter().flatten().filter_map(|entry| entry.get("settingsFrom")?.as_str());
-        files.map(|file| beside(&self.path, file)).collect()
+        let paths = entries.into_iter().flatten().flat_map(|entry| {
+            let texts = entry.get("settingsFiles").and_then(Value::as_object);
+            let texts = texts.into_iter().flat_map(|texts| texts.values());
+            entry.get("settingsFrom").into_iter().chain(texts).filter_map(Value::as_str)
+        });
+        paths.flat_map(|path| TextSource::of(path, beside(&self.path, path)).files()).collect()
     }
 
     /// Reads the cases. `near` is the configuration for a suite that names no policies.
@@ -302,7 +307,6 @@ impl SuiteFile {
         }
         let mut files = self.names();
         files.push(self.path.clone());
-        files.extend(config.policies.iter().filter_map(|policy| policy.settings_from.clone()));
         add_settings_files(&mut config)?;
         let under_test =
             UnderTest { policies, limits: config.limits.clone(), mode: config.rules.mode, is_update };
@@ -326,18 +330,9 @@ pub fn with_settings_files(config: &Config) -> Result<Config, SuiteError> {
 /// Adds the settings in separate files, so that rows and cases can be merged over them.
 fn add_settings_files(config: &mut Config) -> Result<(), SuiteError> {
     let whole = config.clone();
-    for policy in &mut config.policies {
-        let Some(path) = policy.settings_from.take() else { continue };
-        let bytes = fs::read(&path, limits::SETTINGS_FILE.default).map_err(|error| match error {
-            FileError::TooLarge(size, limit) => {
-                let error = std::io::Error::other(limits::SETTINGS_FILE.says(size, limit));
-                SuiteError::Read { path: path.clone(), error }
-            }
-            error => SuiteError::Read { path: path.clone(), error: error.into() },
-        })?;
-        policy.add_settings(&path, &bytes, &whole)?;
-    }
-    Ok(())
+    let read = |path: &Path, most: u64| Some(fs::read(path, most));
+    let mut reader = SettingsReader::new(&whole, &read);
+    config.policies.iter_mut().try_for_each(|policy| reader.add(policy)).map_err(SuiteError::from)
 }
 
 /// Returns the names of the policies of a configuration. Of `policyDirectory` these are the names of its
@@ -357,12 +352,7 @@ fn policies(config: &Config) -> Vec<PolicyName> {
 
 /// Returns the settings files of a configuration.
 fn settings_files(config: &Config) -> impl Iterator<Item = PathBuf> {
-    config.policies.iter().filter_map(|policy| {
-        policy
-            .settings_from
-            .clone()
-            .or_else(|| policy.settings_file.as_ref().map(|file| file.path().to_owned()))
-    })
+    config.policies.iter().flat_map(PolicyConfig::files_of_settings)
 }
 
 impl Suite {

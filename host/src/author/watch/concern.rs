@@ -36,12 +36,12 @@ impl Changed {
 
     fn changes(&self, config: &Config) -> bool {
         let files = config.policies.iter().flat_map(|policy| policy.files());
-        let directory = config.policy_directory.as_deref().map(absolute);
-        let in_directory =
-            |path: &PathBuf| directory.as_deref().is_some_and(|own| path.parent() == Some(own));
+        let folders: Vec<_> = folders(config).map(absolute).collect();
+        let in_folders =
+            |path: &PathBuf| folders.iter().any(|folder| path.parent() == Some(folder.as_path()));
         self.has(&config.path)
             || files.into_iter().any(|file| self.has(file))
-            || directory.is_some() && self.0.iter().any(in_directory)
+            || self.0.iter().any(in_folders)
     }
 
     fn has(&self, path: &Path) -> bool {
@@ -58,10 +58,16 @@ pub fn watched(suites: &[Suite]) -> Watched {
         for config in suite.subjects.iter().filter_map(|subject| subject.config.as_ref()) {
             files.insert(absolute(&config.path));
             files.extend(config.policies.iter().flat_map(|policy| policy.files()).map(absolute));
-            folders.extend(config.policy_directory.as_deref().map(absolute));
+            folders.extend(self::folders(config).map(absolute));
         }
     }
     Watched { files: files.into_iter().collect(), folders: folders.into_iter().collect() }
+}
+
+/// Returns the folders of policies and of texts.
+fn folders(config: &Config) -> impl Iterator<Item = &Path> {
+    let of_texts = config.policies.iter().flat_map(|policy| policy.folders());
+    config.policy_directory.as_deref().into_iter().chain(of_texts)
 }
 
 fn absolute(path: &Path) -> PathBuf {

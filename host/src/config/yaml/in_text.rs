@@ -7,6 +7,17 @@ impl Location {
     pub(crate) fn in_words(self) -> String {
         format!("line {}, column {}", self.line, self.column)
     }
+
+    /// Returns whether a text has the position, which may be the end of a line.
+    pub(crate) fn is_in(self, text: &str) -> bool {
+        self.line_in(text).is_some()
+    }
+
+    /// Returns the line of a text in which the position stands. Returns None if there is no such position.
+    fn line_in(self, text: &str) -> Option<&str> {
+        let line = text.split('\n').nth(self.line.checked_sub(1)?)?;
+        self.column.checked_sub(1).filter(|column| *column <= line.chars().count()).map(|_| line)
+    }
 }
 
 impl Document {
@@ -19,10 +30,8 @@ impl Document {
             return None;
         };
         let value = value.as_str()?;
-        let row = within.line.checked_sub(1)?;
-        let line = value.split('\n').nth(row)?;
-        // The place may also be the end of the line.
-        let column = within.column.checked_sub(1).filter(|column| *column <= line.chars().count())?;
+        let line = within.line_in(value)?;
+        let (row, column) = (within.line.checked_sub(1)?, within.column.checked_sub(1)?);
 
         let first = at.line.checked_sub(self.above + 1)?;
         let indentation = at.column.checked_sub(1)?;

@@ -6,7 +6,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, StrInput, Tag};
 use serde_json::Value;
 
 use super::scalar::plain;
-use super::syntax::{not_utf8, syntax_error};
+use super::syntax::{syntax_error, utf8};
 use super::{Data, Form, Mark, Node, Problem, Span, location, quote};
 
 /// Maximum depth of lists and maps, with aliases expanded: half the limit of serde_json, with which policies
@@ -59,10 +59,8 @@ impl Offsets<'_> {
 impl<'a> Loader<'a> {
     /// Reads a document that stands below `above` lines. A syntax error is the last problem.
     pub(super) fn load(bytes: &'a [u8], above: usize) -> Result<Node, Vec<Problem>> {
-        let whole =
-            std::str::from_utf8(bytes).map_err(|error| vec![not_utf8(bytes, error.valid_up_to(), above)])?;
-        let text = whole.strip_prefix('\u{feff}').unwrap_or(whole);
-        let before = whole.len() - text.len();
+        let text = utf8(bytes, above).map_err(|problem| vec![problem])?;
+        let before = bytes.len() - text.len();
         let mut loader = Loader {
             text,
             above,

@@ -38,7 +38,13 @@ fn indenting_tab(text: &str, from_line: usize, above: usize) -> Option<Location>
     })
 }
 
-pub(super) fn not_utf8(bytes: &[u8], valid: usize, above: usize) -> Problem {
+/// Returns a text that stands below `above` lines, without a byte order mark.
+pub(super) fn utf8(bytes: &[u8], above: usize) -> Result<&str, Problem> {
+    let text = std::str::from_utf8(bytes).map_err(|error| not_utf8(bytes, error.valid_up_to(), above))?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+fn not_utf8(bytes: &[u8], valid: usize, above: usize) -> Problem {
     let before = String::from_utf8_lossy(bytes.get(..valid).unwrap_or_default());
     let line = above + before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;

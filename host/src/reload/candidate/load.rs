@@ -1,13 +1,14 @@
 //! Loads the configured policies, and reuses those that are already loaded.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::Fallback;
-use super::settings::{self, SettingsFileError};
 use super::sources::{Fetched, SourceError, Sources};
-use crate::config::{Config, PolicyConfig, PolicyName};
+use crate::config::{Config, PolicyConfig, PolicyName, SettingsFileError, SettingsReader};
+use crate::fs;
 use crate::limits;
 use crate::policy::{
     Compiler, Component, Entry, LoadError, LoadRequest, NotLoaded, Policy, SettingsError, digest,
@@ -73,7 +74,9 @@ impl Attempt {
         until: Instant,
     ) -> Attempt {
         let mut sources = Sources::default();
-        let settings = settings::read(config, &mut configured, fallback);
+        let read = |path: &Path, most: u64| fallback.read_complete(path, || fs::read(path, most));
+        let mut reader = SettingsReader::new(config, &read);
+        let settings: Vec<_> = configured.iter_mut().map(|policy| reader.add(policy)).collect();
         // The component is read even if its settings are unusable, so that its compiled form is kept.
         let found = configured.iter().zip(settings).map(|(policy, settings)| {
             let found = find(config, policy, fallback, rejected, &mut sources);
@@ -89,7 +92,9 @@ impl Attempt {
                 }
                 Err(error) => {
                     attempt.entries.push(entry(policy, Err(error.to_string().into())));
-                    match policy.files().any(|file| fallback.is_unfinished(file)) {
+                    let component = policy.module.file().to_owned();
+                    let mut files = policy.files_of_settings().chain([component]);
+                    match files.any(|file| fallback.is_unfinished(&file)) {
                         true => attempt.awaited.push(policy.name.clone()),
                         false => attempt.failed.push((policy.name.clone(), error)),
                     }

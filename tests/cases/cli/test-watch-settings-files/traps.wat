@@ -1,0 +1,45 @@
+;; A policy that traps on every image.
+(component
+  (import "image-policy:host/types@0.1.0" (instance $types
+    (type $image (record (field "original" string) (field "registry" string) (field "repository" string)
+      (field "tag" (option string)) (field "digest" (option string))))
+    (export "image" (type (eq $image)))
+    (type $context (record (field "namespace" string) (field "annotations" (list (tuple string string)))))
+    (export "context" (type (eq $context)))
+    (type $outcome (enum "allow" "deny" "abstain"))
+    (export "outcome" (type $outcome-named (eq $outcome)))
+    (type $decision (record (field "outcome" $outcome-named) (field "code" string) (field "reason" string)
+      (field "audit-annotations" (list (tuple string string))) (field "warnings" (list string))))
+    (export "decision" (type (eq $decision)))
+    (type $text-position (record (field "line" u32) (field "column" u32)))
+    (export "text-position" (type $named-text-position (eq $text-position)))
+    (type $settings-error (record (field "pointer" string) (field "message" string)
+      (field "position" (option $named-text-position))))
+    (export "settings-error" (type (eq $settings-error)))))
+  (alias export $types "image" (type $image))
+  (alias export $types "context" (type $context))
+  (alias export $types "decision" (type $decision))
+  (alias export $types "settings-error" (type $settings-error))
+
+  (core module $module
+    (memory (export "memory") 16)
+    (global $free (mut i32) (i32.const 4096))
+    ;; Gives memory and never takes any back.
+    (func (export "realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32) (result i32)
+      (local $given i32)
+      (local.set $given (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+      (global.set $free (i32.add (local.get $given) (local.get $size)))
+      (local.get $given))
+    ;; Takes any settings: zeros are `ok`.
+    (func (export "configure") (param i32 i32) (result i32) (i32.const 0))
+    ;; Twelve parameters are the image, four the context.
+    (func (export "evaluate")
+      (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+      unreachable))
+  (core instance $instance (instantiate $module))
+  (func $configure (param "settings" string) (result (result (error (list $settings-error))))
+    (canon lift (core func $instance "configure") (memory (core memory $instance "memory")) (realloc (core func $instance "realloc"))))
+  (func $evaluate (param "image" $image) (param "context" $context) (result (result $decision (error string)))
+    (canon lift (core func $instance "evaluate") (memory (core memory $instance "memory")) (realloc (core func $instance "realloc"))))
+  (instance $policy (export "configure" (func $configure)) (export "evaluate" (func $evaluate)))
+  (export "image-policy:host/policy@0.1.0" (instance $policy)))
