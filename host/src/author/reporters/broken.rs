@@ -68,6 +68,10 @@ impl Broken {
             SuiteError::Read { path, .. }
             | SuiteError::Fixture { path, .. }
             | SuiteError::OwnPolicies(path) => vec![Broken::of_file(path, &error.to_string())],
+            SuiteError::Settings(of_settings) => vec![match of_settings.path() {
+                Some(path) => Broken::of_file(path, &error.to_string()),
+                None => Broken::of_message(&error.to_string()),
+            }],
         }
     }
 

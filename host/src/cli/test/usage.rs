@@ -7,7 +7,7 @@ use clap::ValueEnum as _;
 
 use super::{Arguments, CoverageMode, Seed};
 use crate::cli::Failure;
-use crate::config::{Config, PolicyConfig};
+use crate::config::Config;
 use crate::suite::{self, Suite};
 use crate::text;
 
@@ -79,9 +79,10 @@ pub(super) fn read_by(suites: &[Suite]) -> Vec<PathBuf> {
     let configs =
         suites.iter().flat_map(|suite| &suite.subjects).filter_map(|subject| subject.config.as_ref());
     let of_config = |config: &Config| {
-        let of_policy =
-            |policy: &PolicyConfig| policy.files_of_settings().chain([policy.module.file().to_owned()]);
-        config.policies.iter().flat_map(of_policy).chain([config.path.clone()]).collect::<Vec<_>>()
+        let policies = config.policies.iter();
+        let files =
+            policies.flat_map(|policy| policy.files_of_settings().chain([policy.module.file().to_owned()]));
+        files.chain([config.path.clone()]).collect::<Vec<_>>()
     };
     suites.iter().flat_map(|suite| suite.files.clone()).chain(configs.flat_map(of_config)).collect()
 }
