@@ -56,6 +56,17 @@ fn suites_pass_and_cover_the_settings() {
 }
 
 #[test]
+fn a_suite_that_runs_natively_runs_in_the_host_too() {
+    let output = Command::new(env!("CARGO_BIN_EXE_host"))
+        .args(["test", "tests/guests/team-images/suite"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("4 passed"), "host test: {}\n{out}{err}", output.status);
+}
+
+#[test]
 fn every_policy_has_a_suite_and_a_component() {
     let dist = root().join("plugins/dist");
     let manifest = manifest(&dist);
@@ -88,8 +99,8 @@ fn sources(folder: &str, name: &str) -> String {
     for start in [
         &format!("{folder}/{name}/Cargo.toml"),
         &format!("{folder}/{name}/src"),
-        "plugins/policy-kit/Cargo.toml",
-        "plugins/policy-kit/src",
+        "plugins/sdk/Cargo.toml",
+        "plugins/sdk/src",
         "host/image-reference/Cargo.toml",
         "host/image-reference/src",
         "wit",

@@ -203,6 +203,12 @@ fn blocks_are_of_a_known_kind() {
                     let read = Document::parse(block.text.as_bytes()).is_ok() || block.text.contains('…');
                     wrong.extend((!read).then(|| format!("{place}: no YAML")));
                 }
+                // Lines of a file that is compiled and tested.
+                ["rust", file] => {
+                    let source = fs::read_to_string(root().join(file)).unwrap_or_default();
+                    let same = source.contains(&block.text);
+                    wrong.extend((!same).then(|| format!("{place}: {file} has no such lines")));
+                }
                 ["rust"] => {
                     let other = block.text.lines().find(|line| !policy.contains(line));
                     wrong.extend(other.map(|line| format!("{place}: the policy has no line {line:?}")));

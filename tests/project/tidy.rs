@@ -209,6 +209,15 @@ fn the_contract_is_documented() {
     none(undocumented, "every item of the contract has a doc comment right above it");
 }
 
+#[test]
+fn the_sdk_has_the_contract() {
+    let own = |folder: &str| {
+        let files = sources(folder, "wit").into_iter();
+        files.map(|(path, text)| (path.trim_start_matches(folder).to_owned(), text)).collect::<Vec<_>>()
+    };
+    assert_eq!(own("plugins/sdk/wit"), own("wit"), "cp wit/*.wit plugins/sdk/wit/");
+}
+
 /// Returns whether a line of WIT begins an item, a field, a case or a function, which need documentation.
 /// (`enum` cases on their enum's line are documented with it.)
 fn is_item(line: &str) -> bool {

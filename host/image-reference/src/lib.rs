@@ -14,6 +14,8 @@
 //! assert!(patterns.matches(&image.reference()));
 //! ```
 //!
+//! With the feature `serde` patterns are read from their text, and with `schemars` they have a JSON Schema.
+//!
 //! The crate needs no standard library, does no I/O, and takes time linear in what it reads.
 #![no_std]
 
@@ -25,6 +27,11 @@ pub mod reference;
 mod excerpt;
 mod patterns;
 mod registry;
+#[cfg(feature = "schemars")]
+mod schema;
+#[cfg(feature = "serde")]
+mod setting;
+mod text;
 
 pub use excerpt::{Excerpt, shorten};
 pub use pattern::{Pattern, PatternError, TagPattern};

@@ -18,96 +18,107 @@
 //! `forbiddenTagsBesideDigest: true`: the runtime ignores such a tag, so the option concerns readers of the
 //! manifest.
 //!
-//! An exempt image is not allowed: the policy abstains, and the other policies decide.
-//! The pattern that exempts is the audit annotation `pattern`. Patterns are those of [`policy_kit::pattern`].
+//! An exempt image is not allowed: the policy abstains, and the other policies decide. The pattern that
+//! exempts is the audit annotation `pattern`. Patterns are those of [`image_policy::pattern`].
 
-use std::fmt;
-
-use policy_kit::settings::Settings;
-use policy_kit::{Pattern, Patterns, Reference, TagPattern, shorten};
-
-pub use policy_kit::contract::{Context, Decision, Image, Outcome, Policy, SettingsError};
+use image_policy::{Context, Decision, Image, Malfunction, Mistakes, Policy, abstain, allow, deny};
+use image_policy::{Patterns, Reference, TagPattern, log, policy, shorten};
+use serde::Deserialize;
 
 /// In characters: one name inside a reason.
 const MAX_NAME: usize = 120;
 
-/// The settings, read.
-#[derive(Debug)]
+/// The settings.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rules {
+    /// An image without a digest is denied.
+    #[serde(default = "yes")]
     require_digest: bool,
+    /// Tags that are denied where there is no digest.
+    #[serde(default = "latest")]
     forbidden_tags: Vec<TagPattern>,
-    /// A forbidden tag is one beside a digest too.
-    beside_digest: bool,
+    /// A forbidden tag is denied beside a digest too.
+    #[serde(default)]
+    forbidden_tags_beside_digest: bool,
+    /// Images that this policy has nothing to say of.
+    #[serde(default)]
     except: Patterns,
 }
 
-policy_kit::export_policy!(crate::Rules);
+fn yes() -> bool {
+    true
+}
+
+fn latest() -> Vec<TagPattern> {
+    TagPattern::parse("latest").into_iter().collect()
+}
+
+policy!(Rules);
 
 impl Policy for Rules {
-    fn parse(json: &str) -> Result<Self, Vec<SettingsError>> {
-        let mut settings = Settings::read(json)?;
-        let require_digest = settings.flag("requireDigest").unwrap_or(true);
-        let forbidden_tags = settings.list("forbiddenTags", TagPattern::parse);
-        let beside_digest = settings.flag("forbiddenTagsBesideDigest").unwrap_or(false);
-        let except = Patterns::new(settings.list("except", Pattern::parse).unwrap_or_default());
-        if !require_digest && forbidden_tags.as_ref().is_some_and(Vec::is_empty) && settings.is_sound() {
-            settings.mistake("", "nothing is required: leave requireDigest out, or list forbiddenTags");
-        }
-        if beside_digest && forbidden_tags.as_ref().is_some_and(Vec::is_empty) && settings.is_sound() {
-            settings.mistake("/forbiddenTagsBesideDigest", "no tag is forbidden: list some in forbiddenTags");
-        }
-        let latest = || TagPattern::parse("latest").into_iter().collect();
-        let forbidden_tags = forbidden_tags.unwrap_or_else(latest);
-        settings.finish(Self { require_digest, forbidden_tags, beside_digest, except })
+    fn evaluate(&self, image: &Image, _: &Context) -> Result<Decision, Malfunction> {
+        Ok(self.judge(image))
     }
 
-    fn judge(&self, image: &Image, _: &Context) -> Decision {
+    fn check(&self, mistakes: &mut Mistakes) {
+        let no_tag = self.forbidden_tags.is_empty();
+        if no_tag && !self.require_digest {
+            mistakes.add("", "nothing is required: leave requireDigest out, or list forbiddenTags");
+        }
+        if no_tag && self.forbidden_tags_beside_digest {
+            let message = "no tag is forbidden: list some in forbiddenTags";
+            mistakes.add("/forbiddenTagsBesideDigest", message);
+        }
+    }
+
+    fn loaded(&self) {
+        let exempt = self.except.all().len();
+        match self.require_digest {
+            true => log::info!("a digest is required, {exempt} patterns are exempt"),
+            false => log::info!(
+                "{} tag patterns are forbidden, {exempt} patterns are exempt",
+                self.forbidden_tags.len()
+            ),
+        }
+    }
+}
+
+impl Rules {
+    fn judge(&self, image: &Image) -> Decision {
         let mut exempt = self.except.first_match(&image.reference());
-        if exempt.is_none() && self.beside_digest {
+        if exempt.is_none() && self.forbidden_tags_beside_digest {
             // Where a tag beside a digest counts, it also counts for an exemption.
             exempt = self.except.first_match(&Reference { digest: None, ..image.reference() });
         }
         if let Some(pattern) = exempt {
             let reason = format!("pattern {} is exempt", shorten(pattern.as_str(), MAX_NAME));
-            let audit_annotations = vec![("pattern".to_owned(), pattern.as_str().to_owned())];
-            return Decision { audit_annotations, ..decision(Outcome::Abstain, "exempt", reason) };
+            return abstain("exempt", reason).annotate("pattern", pattern.as_str());
         }
         // The host gives an image without a digest its tag; should it ever not, the runtime pulls `latest`.
         let tag = image.tag.as_deref().or(if image.digest.is_none() { Some("latest") } else { None });
         let forbidden = tag.filter(|tag| self.forbidden_tags.iter().any(|forbidden| forbidden.matches(tag)));
         match forbidden {
-            Some(tag) if image.digest.is_some() && self.beside_digest => {
+            Some(tag) if image.digest.is_some() && self.forbidden_tags_beside_digest => {
                 let tag = shorten(tag, MAX_NAME);
                 let reason =
                     format!("tag {tag} is forbidden, beside a digest too: write a version, or leave it out");
-                decision(Outcome::Deny, "forbidden-tag", reason)
+                deny("forbidden-tag", reason)
             }
-            _ if image.digest.is_some() => {
-                decision(Outcome::Allow, "pinned", "it is named by a digest".into())
-            }
+            _ if image.digest.is_some() => allow("pinned", "it is named by a digest"),
             _ if self.require_digest => {
-                decision(Outcome::Deny, "not-pinned", format!("it has no digest: {}", how_to_pin(image)))
+                deny("not-pinned", format!("it has no digest: {}", how_to_pin(image)))
             }
             Some(tag) => {
                 let tag = shorten(tag, MAX_NAME);
                 let reason = format!("tag {tag} is forbidden: write a version, or a digest");
-                decision(Outcome::Deny, "forbidden-tag", reason)
+                deny("forbidden-tag", reason)
             }
             None => {
                 let tag = shorten(tag.unwrap_or_default(), MAX_NAME);
-                decision(Outcome::Allow, "tag-allowed", format!("tag {tag} is not forbidden"))
+                allow("tag-allowed", format!("tag {tag} is not forbidden"))
             }
         }
-    }
-}
-
-impl fmt::Display for Rules {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.require_digest {
-            true => write!(f, "a digest is required")?,
-            false => write!(f, "{} tag patterns are forbidden", self.forbidden_tags.len())?,
-        }
-        write!(f, ", {} patterns are exempt", self.except.all().len())
     }
 }
 
@@ -118,8 +129,4 @@ fn how_to_pin(image: &Image) -> String {
     let fits = !name.is_empty() && shorten(name, MAX_NAME) == name;
     let name = if fits { name } else { "IMAGE" };
     format!("write {name}@sha256:…, which `crane digest {name}` prints")
-}
-
-fn decision(outcome: Outcome, code: &str, reason: String) -> Decision {
-    Decision { outcome, code: code.to_owned(), reason, audit_annotations: Vec::new(), warnings: Vec::new() }
 }

@@ -1,9 +1,11 @@
 //! The decisions of the policy on images, under various settings.
 
-use pinned_images::{Context, Image, Outcome, Policy, Rules};
+use image_policy::test::{in_namespace, settings};
+use image_policy::{Decision, Image, Malfunction, Outcome, Policy};
+use pinned_images::Rules;
 
-fn context() -> Context {
-    Context { namespace: "default".into(), annotations: Vec::new() }
+fn judge(rules: &Rules, image: &Image) -> Result<Decision, Malfunction> {
+    rules.evaluate(image, &in_namespace("default"))
 }
 
 /// An image of `registry.k8s.io/pause`, spelled so.
@@ -33,7 +35,7 @@ fn decisions() {
     let beside = "tag 1-dev is forbidden, beside a digest too: write a version, or leave it out";
     let pin_dev = "it has no digest: write registry.k8s.io/pause:1-dev@sha256:…, which `crane digest \
         registry.k8s.io/pause:1-dev` prints";
-    for (settings, tag, digest, outcome, code, reason) in [
+    for (json, tag, digest, outcome, code, reason) in [
         ("{}", None, digest, Allow, "pinned", "it is named by a digest"),
         ("{}", Some("latest"), digest, Allow, "pinned", "it is named by a digest"),
         ("{}", Some("3.9"), None, Deny, "not-pinned", pin),
@@ -118,30 +120,30 @@ fn decisions() {
             "pattern registry.k8s.io/pause:3.* is exempt",
         ),
     ] {
-        let rules = Rules::parse(settings).unwrap_or_else(|mistakes| panic!("{settings}: {mistakes:?}"));
-        let decision = rules.judge(&image(tag, digest), &context());
-        assert_eq!(decision.outcome, outcome, "{settings} {tag:?}");
-        assert_eq!((decision.code.as_str(), decision.reason.as_str()), (code, reason), "{settings} {tag:?}");
-        assert_eq!(decision.audit_annotations.len(), usize::from(outcome == Abstain), "{settings} {tag:?}");
+        let rules: Rules = settings(json).unwrap_or_else(|mistakes| panic!("{json}: {mistakes}"));
+        let decision = judge(&rules, &image(tag, digest)).unwrap();
+        assert_eq!(decision.outcome, outcome, "{json} {tag:?}");
+        assert_eq!((decision.code.as_str(), decision.reason.as_str()), (code, reason), "{json} {tag:?}");
+        assert_eq!(decision.audit_annotations.len(), usize::from(outcome == Abstain), "{json} {tag:?}");
         assert!(decision.warnings.is_empty());
     }
 }
 
 #[test]
 fn a_name_that_is_long_or_unprintable_is_not_repeated() {
-    let rules = Rules::parse("{}").unwrap();
+    let rules: Rules = settings("{}").unwrap();
     for original in ["x".repeat(4096), "a\nb".into(), String::new()] {
-        let reason = rules.judge(&Image { original, ..image(Some("1"), None) }, &context()).reason;
+        let reason = judge(&rules, &Image { original, ..image(Some("1"), None) }).unwrap().reason;
         assert_eq!(reason, "it has no digest: write IMAGE@sha256:…, which `crane digest IMAGE` prints");
     }
-    let rules = Rules::parse(r#"{"requireDigest":false,"forbiddenTags":["*"]}"#).unwrap();
-    let reason = rules.judge(&image(Some(&"x\n".repeat(4096)), None), &context()).reason;
+    let rules: Rules = settings(r#"{"requireDigest":false,"forbiddenTags":["*"]}"#).unwrap();
+    let reason = judge(&rules, &image(Some(&"x\n".repeat(4096)), None)).unwrap().reason;
     assert!(reason.len() < 700 && !reason.contains('\n'), "{reason}");
 }
 
 #[test]
 fn mistakes_in_the_settings() {
-    for (settings, expected) in [
+    for (json, expected) in [
         (r#"{"requireDigest":false,"forbiddenTags":[]}"#, vec![("", "nothing is required")]),
         (r#"{"requireDigest":"yes"}"#, vec![("/requireDigest", "wanted true or false, found a string")]),
         (
@@ -149,14 +151,14 @@ fn mistakes_in_the_settings() {
             vec![
                 ("/forbiddenTags/1", "is no tag"),
                 ("/except/0", "write `docker.io/library/pause`"),
-                ("/x", "there are requireDigest, forbiddenTags, forbiddenTagsBesideDigest, except"),
+                ("/x", "valid here: requireDigest, forbiddenTags, forbiddenTagsBesideDigest, except"),
             ],
         ),
     ] {
-        let found = Rules::parse(settings).expect_err(settings);
-        assert_eq!(found.len(), expected.len(), "{settings}: {found:?}");
+        let found = settings::<Rules>(json).expect_err(json);
+        assert_eq!(found.len(), expected.len(), "{json}: {found:?}");
         for (mistake, (pointer, part)) in found.iter().zip(expected) {
-            assert!(mistake.pointer == pointer && mistake.message.contains(part), "{settings}: {mistake:?}");
+            assert!(mistake.pointer == pointer && mistake.message.contains(part), "{json}: {mistake:?}");
         }
     }
 }

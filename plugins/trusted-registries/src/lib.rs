@@ -17,63 +17,91 @@
 //! it.
 //!
 //! If a denied image differs from a pattern in one field, the reason names that field. The pattern that
-//! decided is the audit annotation `pattern`. Patterns are those of [`policy_kit::pattern`].
+//! decided is the audit annotation `pattern`. Patterns are those of [`image_policy::pattern`].
 
-use std::fmt;
+use image_policy::{Context, Decision, Image, Line, Malfunction, Mistakes, Policy, abstain, allow, deny};
+use image_policy::{Nearest, Pattern, Patterns, Separation, denying, log, policy, shorten};
+use serde::Deserialize;
 
-use policy_kit::settings::Settings;
-use policy_kit::{Nearest, Pattern, Patterns, Separation, shorten};
-
-pub use policy_kit::contract::{Context, Decision, Image, Outcome, Policy, SettingsError};
-
-/// In bytes: the line appended to denials.
-const MAX_MESSAGE: usize = 300;
 /// In characters: one name inside a reason.
 const MAX_NAME: usize = 120;
 /// Limit of the patterns in one kind of warning.
 const MAX_WARNINGS: usize = 8;
 
-/// The settings, read.
-#[derive(Debug)]
+/// The settings.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rules {
-    /// None: this policy only denies.
+    /// Images that are trusted: with this list, every other image is denied. Without it this policy only
+    /// denies.
     allow: Option<Patterns>,
+    /// Images that are denied, whatever `allow` says.
+    #[serde(default, deserialize_with = "denying")]
     deny: Patterns,
-    /// The policy abstains on an image that no list has.
-    abstain: bool,
-    message: Option<String>,
+    /// The outcome for an image that no list has; by default `Deny` with `allow`.
+    unmatched: Option<Unmatched>,
+    /// In brackets after every denial: where to ask.
+    message: Option<Line<300>>,
 }
 
-policy_kit::export_policy!(crate::Rules);
+/// The outcome for an image that no list has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum Unmatched {
+    /// The image is denied.
+    Deny,
+    /// Other policies decide.
+    Abstain,
+}
+
+policy!(Rules);
 
 impl Policy for Rules {
-    fn parse(json: &str) -> Result<Self, Vec<SettingsError>> {
-        let mut settings = Settings::read(json)?;
-        let allow = settings.list("allow", Pattern::parse);
-        let deny = settings.list("deny", Pattern::parse);
-        let unmatched = settings.choice("unmatched", &["Deny", "Abstain"]);
-        let message = settings.line("message", MAX_MESSAGE);
-        if allow.is_none() && deny.as_ref().is_none_or(Vec::is_empty) && settings.is_sound() {
-            settings.mistake("", "nothing to judge by: write allow: [\"ghcr.io/acme/**\"], or deny, or both");
+    fn evaluate(&self, image: &Image, _: &Context) -> Result<Decision, Malfunction> {
+        if let Some(pattern) = self.deny.first_match(&image.reference()) {
+            let reason = self.denial(format!("pattern {} is denied", shorten(pattern.as_str(), MAX_NAME)));
+            return Ok(deny("denied-registry", reason).annotate("pattern", pattern.as_str()));
         }
-        if allow.as_ref().is_some_and(Vec::is_empty) && settings.is_sound() {
-            settings.mistake(
-                "/allow",
-                "an empty list would deny every image: list patterns, or leave the key out",
-            );
-        }
-        if allow.is_none() && unmatched == Some("Deny") && settings.is_sound() {
-            settings.mistake(
-                "/unmatched",
-                "without a list `allow` it would deny every image: list patterns there",
-            );
-        }
-        let deny = Patterns::denying(deny.unwrap_or_default());
-        let abstain = unmatched == Some("Abstain");
-        settings.finish(Self { allow: allow.map(Patterns::new), deny, abstain, message })
+        let Some(trusted) = &self.allow else {
+            return Ok(abstain("not-denied", "no deny pattern matches"));
+        };
+        Ok(match trusted.first_match(&image.reference()) {
+            Some(pattern) => {
+                let reason = format!("pattern {} is trusted", shorten(pattern.as_str(), MAX_NAME));
+                allow("trusted-registry", reason).annotate("pattern", pattern.as_str())
+            }
+            None if self.unmatched == Some(Unmatched::Abstain) => abstain("unmatched", "no pattern matches"),
+            None => deny("untrusted-registry", self.denial(untrusted(trusted, image))),
+        })
     }
 
-    fn warnings(&self) -> Vec<String> {
+    fn check(&self, mistakes: &mut Mistakes) {
+        match &self.allow {
+            None if self.deny.all().is_empty() => {
+                mistakes.add("", "nothing to judge by: write allow: [\"ghcr.io/acme/**\"], or deny, or both")
+            }
+            None if self.unmatched == Some(Unmatched::Deny) => mistakes
+                .add("/unmatched", "without a list `allow` it would deny every image: list patterns there"),
+            Some(allow) if allow.all().is_empty() => mistakes
+                .add("/allow", "an empty list would deny every image: list patterns, or leave the key out"),
+            _ => {}
+        }
+    }
+
+    fn loaded(&self) {
+        let deny = self.deny.all().len();
+        match &self.allow {
+            Some(allow) => log::info!("{} allow and {deny} deny patterns", allow.all().len()),
+            None => log::info!("{deny} deny patterns and no allow list: this policy allows no image"),
+        }
+        for warning in self.warnings() {
+            log::warn!("{warning}");
+        }
+    }
+}
+
+impl Rules {
+    /// Returns a line for each pattern that does not hold as its author may think.
+    pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let allowed = self.allow.iter().flat_map(|allow| allow.all());
         let strangers = allowed.filter_map(|pattern| Some((pattern, pattern.trusts_strangers()?)));
@@ -100,46 +128,10 @@ impl Policy for Rules {
         warnings
     }
 
-    fn judge(&self, image: &Image, _: &Context) -> Decision {
-        if let Some(pattern) = self.deny.first_match(&image.reference()) {
-            let reason = self.denial(format!("pattern {} is denied", shorten(pattern.as_str(), MAX_NAME)));
-            return decision(Outcome::Deny, "denied-registry", reason, Some(pattern));
-        }
-        let Some(allow) = &self.allow else {
-            return decision(Outcome::Abstain, "not-denied", "no deny pattern matches".into(), None);
-        };
-        match allow.first_match(&image.reference()) {
-            Some(pattern) => {
-                let reason = format!("pattern {} is trusted", shorten(pattern.as_str(), MAX_NAME));
-                decision(Outcome::Allow, "trusted-registry", reason, Some(pattern))
-            }
-            None if self.abstain => {
-                decision(Outcome::Abstain, "unmatched", "no pattern matches".into(), None)
-            }
-            None => decision(Outcome::Deny, "untrusted-registry", self.denial(untrusted(allow, image)), None),
-        }
-    }
-}
-
-impl Rules {
     fn denial(&self, reason: String) -> String {
         match &self.message {
             Some(message) => format!("{reason} ({message})"),
             None => reason,
-        }
-    }
-}
-
-impl fmt::Display for Rules {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.allow {
-            Some(allow) => {
-                write!(f, "{} allow and {} deny patterns", allow.all().len(), self.deny.all().len())
-            }
-            None => {
-                let deny = self.deny.all().len();
-                write!(f, "{deny} deny patterns and no allow list: this policy allows no image")
-            }
         }
     }
 }
@@ -193,10 +185,4 @@ fn list<'a>(mut patterns: impl Iterator<Item = &'a Pattern>) -> Option<String> {
             more => format!("are {first} and {} more", more.saturating_add(1)),
         },
     })
-}
-
-fn decision(outcome: Outcome, code: &str, reason: String, pattern: Option<&Pattern>) -> Decision {
-    let audit_annotations =
-        pattern.iter().map(|pattern| ("pattern".to_owned(), pattern.as_str().to_owned())).collect();
-    Decision { outcome, code: code.to_owned(), reason, audit_annotations, warnings: Vec::new() }
 }

@@ -1,10 +1,8 @@
 //! The decisions of the policy on images, under various settings.
 
-use trusted_registries::{Context, Decision, Image, Outcome, Policy, Rules, SettingsError};
-
-fn context() -> Context {
-    Context { namespace: "default".into(), annotations: Vec::new() }
-}
+use image_policy::test::{in_namespace, settings};
+use image_policy::{Decision, Image, Malfunction, Outcome, Policy};
+use trusted_registries::Rules;
 
 /// `REGISTRY REPOSITORY TAG DIGEST`, `-` for none.
 fn image(fields: &str) -> Image {
@@ -14,8 +12,9 @@ fn image(fields: &str) -> Image {
     Image { original: "for messages only".into(), registry, repository, tag: next(), digest: next() }
 }
 
-fn judge(settings: &str, fields: &str) -> Result<Decision, Vec<SettingsError>> {
-    Ok(Rules::parse(settings)?.judge(&image(fields), &context()))
+fn judge(json: &str, fields: &str) -> Result<Decision, Malfunction> {
+    let rules: Rules = settings(json)?;
+    rules.evaluate(&image(fields), &in_namespace("default"))
 }
 
 const ALLOW: &str = r#"{"allow":["registry.k8s.io/**","ghcr.io/acme/**","ghcr.io/tools/app:v*"]}"#;
@@ -206,16 +205,14 @@ fn a_reason_is_bounded_whatever_the_image_and_the_patterns() {
 
 #[test]
 fn mistakes_in_the_settings() {
-    for (settings, expected) in [
+    for (json, expected) in [
         ("{}", vec![("", "write allow: [\"ghcr.io/acme/**\"]")]),
         (r#"{"deny":[]}"#, vec![("", "nothing to judge by")]),
         (r#"{"message":"x"}"#, vec![("", "nothing to judge by")]),
         (r#"{"allow":[]}"#, vec![("/allow", "an empty list would deny every image")]),
-        (r#"{"allow":"ghcr.io/**"}"#, vec![("/allow", "wanted a list of strings")]),
-        (
-            r#"{"allowed":["ghcr.io/**"]}"#,
-            vec![("", "nothing to judge by"), ("/allowed", "there are allow, deny, unmatched, message")],
-        ),
+        (r#"{"allow":null,"deny":["ghcr.io/**"]}"#, vec![("/allow", "null is no value")]),
+        (r#"{"allow":"ghcr.io/**"}"#, vec![("/allow", "wanted a list, found a string")]),
+        (r#"{"allowed":["ghcr.io/**"]}"#, vec![("/allowed", "did you mean `allow`?")]),
         (
             r#"{"allow":["ghcr.io/**","nginx"],"deny":[3],"message":"a\nb"}"#,
             vec![
@@ -224,22 +221,24 @@ fn mistakes_in_the_settings() {
                 ("/message", "one line"),
             ],
         ),
+        // An empty list that is the consequence of a mistake is none.
+        (r#"{"allow":["nginx"]}"#, vec![("/allow/0", "write `docker.io/library/nginx`")]),
         (r#"{"allow":["ghcr.io/**"],"unmatched":"Ignore"}"#, vec![("/unmatched", "wanted Deny or Abstain")]),
         (r#"{"allow":["ghcr.io/**"],"unmatched":true}"#, vec![("/unmatched", "wanted Deny or Abstain")]),
         (r#"{"deny":["ghcr.io/**"],"unmatched":"Deny"}"#, vec![("/unmatched", "it would deny every image")]),
     ] {
-        let found = Rules::parse(settings).expect_err(settings);
-        assert_eq!(found.len(), expected.len(), "{settings}: {found:?}");
+        let found = settings::<Rules>(json).expect_err(json);
+        assert_eq!(found.len(), expected.len(), "{json}: {found:?}");
         for (mistake, (pointer, part)) in found.iter().zip(expected) {
-            assert!(mistake.pointer == pointer && mistake.message.contains(part), "{settings}: {mistake:?}");
+            assert!(mistake.pointer == pointer && mistake.message.contains(part), "{json}: {mistake:?}");
         }
     }
-    assert!(Rules::parse(r#"{"allow":["ghcr.io/**"],"deny":[]}"#).is_ok());
+    assert!(settings::<Rules>(r#"{"allow":["ghcr.io/**"],"deny":[]}"#).is_ok());
 }
 
 #[test]
 fn settings_that_do_not_hold_are_warned_of() {
-    for (settings, expected) in [
+    for (json, expected) in [
         (r#"{"allow":["ghcr.io/acme/**","*.corp.example/**"]}"#, vec![]),
         (r#"{"allow":["ghcr.io/acme/**"],"deny":["docker.io/**"]}"#, vec![]),
         (r#"{"allow":["ghcr.io/**"]}"#, vec!["allow: ghcr.io/** trusts registries of strangers"]),
@@ -257,10 +256,10 @@ fn settings_that_do_not_hold_are_warned_of() {
             vec!["deny: ghcr.io/acme/app:v1 does not hold"],
         ),
     ] {
-        let found = Rules::parse(settings).unwrap().warnings();
-        assert_eq!(found.len(), expected.len(), "{settings}: {found:?}");
+        let found = settings::<Rules>(json).unwrap().warnings();
+        assert_eq!(found.len(), expected.len(), "{json}: {found:?}");
         for (warning, part) in found.iter().zip(expected) {
-            assert!(warning.contains(part) && warning.len() < 1024, "{settings}: {warning}");
+            assert!(warning.contains(part) && warning.len() < 1024, "{json}: {warning}");
         }
     }
 }
@@ -269,7 +268,7 @@ fn settings_that_do_not_hold_are_warned_of() {
 fn warnings_are_few_however_many_patterns_there_are() {
     let list: Vec<String> = (0..500).map(|n| format!("\"*.azurecr.io/{n}/{}\"", "x".repeat(800))).collect();
     let tags: Vec<String> = (0..500).map(|n| format!("\"ghcr.io/{n}:v1\"")).collect();
-    let settings = format!(r#"{{"allow":[{}],"deny":[{}]}}"#, list.join(","), tags.join(","));
-    let found = Rules::parse(&settings).unwrap().warnings();
+    let json = format!(r#"{{"allow":[{}],"deny":[{}]}}"#, list.join(","), tags.join(","));
+    let found = settings::<Rules>(json).unwrap().warnings();
     assert!(found.len() == 16 && found.iter().all(|warning| warning.len() < 1024), "{found:?}");
 }

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 
 use super::{parse, services};
-use crate::shorten;
+use crate::{shorten, text};
 
 /// Returns the message about a text that is no pattern, if it is one of another notation.
 pub(super) fn message(text: &str) -> Option<String> {
@@ -12,7 +12,7 @@ pub(super) fn message(text: &str) -> Option<String> {
         let rest = parse::show(rest);
         return Some(format!("`!` denies in other tools: write `{rest}`, in the list `deny`"));
     }
-    if text.contains("${") || text.contains("$(") || text.contains("{{") {
+    if ["${", "$(", "{{"].iter().any(|part| text::contains(text, part)) {
         return Some(format!("`{}` is an unfilled template: write the pattern itself", parse::show(text)));
     }
     if is_regular_expression(text) {
@@ -37,17 +37,17 @@ fn is_regular_expression(text: &str) -> bool {
     let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
     // `.*` before anything but another label: a label alone may be `*`.
     let any = |part: &str| {
-        part.starts_with(".*")
-            || part.match_indices(".*").any(|(at, _)| {
-                part.get(at.saturating_add(2)..)
-                    .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
-            })
+        let mut rest = part;
+        let mut found = part.starts_with(".*");
+        while let Some((_, after)) = text::split_once(rest, ".*") {
+            found |= after.starts_with(|c: char| c.is_ascii_alphanumeric());
+            rest = after;
+        }
+        found
     };
     text.contains(['^', '\\', '(', '+'])
         || text.ends_with('$')
-        || text.contains("[^")
-        || text.contains("[a-z")
-        || text.contains("[0-9")
+        || ["[^", "[a-z", "[0-9"].iter().any(|part| text::contains(text, part))
         || any(host)
         || text.split('/').any(|segment| segment == ".*")
 }
@@ -70,7 +70,7 @@ fn plain(text: &str) -> Option<String> {
         (".*", "*"),
         (".+", "*"),
     ] {
-        pattern = pattern.replace(from, to);
+        pattern = text::replace(&pattern, from, to);
     }
     // `.*` before the path may match another host.
     let (host, path) = pattern.split_once('/').unwrap_or((&pattern, ""));

@@ -3,11 +3,10 @@
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use super::{Pattern, PatternError, Shape, Version, foreign, services};
 use crate::registry::{self, DOCKER_HUB, DOCKER_INDEX, RegistryError, is_label, split_port};
-use crate::shorten;
+use crate::{shorten, text};
 
 /// More than the longest reference there is: 255 bytes of registry, 255 of path, 128 of tag, 135 of digest.
 pub(super) const MAX_BYTES: usize = 1024;
@@ -27,7 +26,7 @@ pub(super) fn pattern(text: &str) -> Result<Pattern, PatternError> {
 
 /// Reads a pattern of bounded length, without a look at other notations.
 pub(super) fn parts(text: &str) -> Result<Pattern, PatternError> {
-    if let Some((scheme, rest)) = text.split_once("://") {
+    if let Some((scheme, rest)) = text::split_once(text, "://") {
         return Err(PatternError::Scheme(show(scheme), show(rest)));
     }
     if let Some(c) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"._-/:@*[]".contains(*c)) {
@@ -137,7 +136,7 @@ fn wildcards(registry: &str) -> Result<Shape, PatternError> {
     if let Some(port) = port {
         registry::check_port(port).map_err(|error| PatternError::Registry(show(registry), error))?;
     }
-    if host.contains("**") {
+    if text::contains(host, "**") {
         return Err(PatternError::DeepRegistry);
     }
     let shown = || show(host);
@@ -185,9 +184,16 @@ fn path(name: &str, path: &str) -> Result<(), PatternError> {
             deep = true;
             continue;
         }
-        if segment.contains("**") {
-            let one = segment.split('*').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("*");
-            let right = if one.is_empty() { "**".to_owned() } else { format!("{one}/**") };
+        if text::contains(segment, "**") {
+            let mut right = String::new();
+            for part in segment.split('*').filter(|part| !part.is_empty()) {
+                right.push_str(part);
+                right.push('*');
+            }
+            let right = match right.strip_suffix('*') {
+                Some(one) => format!("{one}/**"),
+                None => "**".to_owned(),
+            };
             return Err(PatternError::DeepPart(show(&right)));
         }
         if segment.contains(|c: char| c.is_ascii_uppercase()) {
@@ -210,7 +216,7 @@ fn tag_of(text: &str, name: &str) -> Result<(), PatternError> {
     if text.is_empty() {
         return Err(PatternError::TagMissing(show(name)));
     }
-    if text.contains("**") {
+    if text::contains(text, "**") {
         return Err(PatternError::TagDeep(show(name)));
     }
     tag(text)
@@ -220,7 +226,7 @@ pub(super) fn tag(text: &str) -> Result<(), PatternError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-*".contains(c);
     if text.is_empty() {
         Err(PatternError::TagEmpty)
-    } else if text.contains("**") {
+    } else if text::contains(text, "**") {
         Err(PatternError::TagSegments)
     } else if text.contains('/') {
         Err(PatternError::TagBeforePath(show(text)))

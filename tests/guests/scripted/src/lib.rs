@@ -8,11 +8,11 @@
 //!   team/bad: { trap: the message that is logged first }
 //! ```
 
-pub mod guest;
-
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use image_policy::{Context, Decision, Image, Malfunction, Mistakes, Outcome, Policy, TextPosition};
+use image_policy::{log, policy};
 use serde::Deserialize;
 
 /// The settings.
@@ -119,20 +119,29 @@ enum Word {
     Abstain,
 }
 
-/// An image and its context.
-struct Question<'a> {
-    image: String,
-    namespace: &'a str,
-    annotations: &'a [(String, String)],
-}
+policy!(Settings);
 
-/// The answer of a script.
-struct Answer {
-    outcome: Word,
-    code: String,
-    reason: String,
-    annotations: Vec<(String, String)>,
-    warnings: Vec<String>,
+impl Policy for Settings {
+    fn evaluate(&self, image: &Image, context: &Context) -> Result<Decision, Malfunction> {
+        let script = self.script(&image.repository);
+        script.act()?;
+        Ok(script.answer(image, context))
+    }
+
+    fn check(&self, mistakes: &mut Mistakes) {
+        if let Err(message) = self.configure.run.act() {
+            mistakes.add("", message);
+            return;
+        }
+        for Mistake { pointer, message, position } in &self.configure.errors {
+            match *position {
+                Some((line, column)) => {
+                    mistakes.add_in_text(pointer, TextPosition { line, column }, message);
+                }
+                None => mistakes.add(pointer, message),
+            }
+        }
+    }
 }
 
 thread_local! {
@@ -149,12 +158,12 @@ impl Settings {
 
 impl Script {
     /// Runs the steps before an answer.
-    fn act(&self, log: fn(&str)) -> Result<(), String> {
+    fn act(&self) -> Result<(), &str> {
         for _ in 0..self.log_times {
-            self.log.iter().for_each(|line| log(line));
+            self.log.iter().for_each(|line| log::info!("{line}"));
         }
         if self.log_bytes > 0 {
-            log(&"x".repeat(self.log_bytes));
+            log::info!("{}", "x".repeat(self.log_bytes));
         }
         if self.spin {
             loop {
@@ -171,25 +180,25 @@ impl Script {
             deeper(std::hint::black_box(0));
         }
         if let Some(last) = &self.trap {
-            log(last);
+            log::info!("{last}");
         }
         if self.abort || self.trap.is_some() {
             std::process::abort();
         }
-        self.error.clone().map_or(Ok(()), Err)
+        self.error.as_deref().map_or(Ok(()), Err)
     }
 
-    fn answer(self, question: &Question<'_>) -> Answer {
+    fn answer(self, image: &Image, context: &Context) -> Decision {
         let calls = CALLS.with(|calls| {
             calls.set(calls.get().saturating_add(1));
             calls.get()
         });
         let Script { mut outcome, code, mut reason, annotations, warnings, .. } = self;
-        if let Some(word) = self.namespaces.get(question.namespace) {
+        if let Some(word) = self.namespaces.get(&context.namespace) {
             outcome = *word;
         }
         if let Some((key, word)) = &self.annotation
-            && let Some((_, value)) = question.annotations.iter().find(|(found, _)| found == key)
+            && let Some(value) = context.annotation(key)
         {
             (outcome, reason) = (*word, format!("{key} is {value}"));
         }
@@ -200,14 +209,23 @@ impl Script {
             }
         }
         if self.echo {
-            reason = format!("{} in {} with {:?}", question.image, question.namespace, question.annotations);
+            let Image { original, registry, repository, tag, digest } = image;
+            let Context { namespace, annotations } = context;
+            reason = format!(
+                "{original} = {registry} {repository} {tag:?} {digest:?} in {namespace} with {annotations:?}"
+            );
         }
         if self.reason_bytes > 0 {
             reason = reason.chars().cycle().take(self.reason_bytes).collect();
         }
         let times = warnings.len().saturating_mul(self.warnings_times);
         let warnings = warnings.into_iter().cycle().take(times).collect();
-        Answer { outcome, code, reason, annotations, warnings }
+        let outcome = match outcome {
+            Word::Allow => Outcome::Allow,
+            Word::Deny => Outcome::Deny,
+            Word::Abstain => Outcome::Abstain,
+        };
+        Decision { outcome, code, reason, audit_annotations: annotations, warnings }
     }
 }
 

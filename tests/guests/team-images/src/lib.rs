@@ -1,27 +1,30 @@
 //! A namespace runs the images that its own team has built: `ghcr.io/acme/NAMESPACE/…`.
 
-wit_bindgen::generate!({ path: "wit", world: "image-policy" });
+use image_policy::{Context, Decision, Image, allow, deny, policy};
 
-use exports::image_policy::host::policy::{Context, Decision, Guest, Image, Outcome, SettingsError};
-
-struct TeamImages;
-
-impl Guest for TeamImages {
-    fn configure(_settings: String) -> Result<(), Vec<SettingsError>> {
-        Ok(())
+fn team_images(image: &Image, context: &Context) -> Decision {
+    let team = format!("acme/{}/", context.namespace);
+    let reason = format!("namespace {} runs images of ghcr.io/{team}", context.namespace);
+    if image.registry == "ghcr.io" && image.repository.starts_with(&team) {
+        return allow("own-image", reason);
     }
-
-    fn evaluate(image: Image, context: Context) -> Result<Decision, String> {
-        let team = format!("acme/{}/", context.namespace);
-        let own = image.registry == "ghcr.io" && image.repository.starts_with(&team);
-        Ok(Decision {
-            outcome: if own { Outcome::Allow } else { Outcome::Deny },
-            code: if own { "own-image" } else { "foreign-image" }.to_owned(),
-            reason: format!("namespace {} runs images of ghcr.io/{team}", context.namespace),
-            audit_annotations: vec![],
-            warnings: vec![],
-        })
-    }
+    deny("foreign-image", reason)
 }
 
-export!(TeamImages);
+policy!(fn team_images);
+
+#[cfg(test)]
+mod tests {
+    use image_policy::{assert_allows, assert_denies};
+
+    use super::team_images;
+
+    image_policy::suite!(fn team_images, "suite");
+
+    #[test]
+    fn a_team_runs_its_own_images() {
+        assert_allows!(team_images, "ghcr.io/acme/shop/web:1", "own-image", in "shop");
+        assert_denies!(team_images, "ghcr.io/acme/shop/web:1", "foreign-image", in "billing");
+        assert_denies!(team_images, "ghcr.io/acme/shop-evil/web:1", "foreign-image", in "shop");
+    }
+}
