@@ -79,8 +79,9 @@ fn texts_are_followed_whole_or_not_at_all() {
         assert!(problems[0].starts_with(&format!("policy p: {expected}")), "{problems:?}");
     }
     put("text.rego", "two\n");
+    let missing = "No such file or directory (os error 2): put it there, or name another file";
     for (gone, expected) in [
-        ("text.rego", format!("text.rego: No such file or directory (os error 2) ({named})")),
+        ("text.rego", format!("text.rego: {missing} ({named})")),
         ("rules", "rules: No such file or directory (os error 2)".to_owned()),
     ] {
         fs::rename(installation.path(gone), installation.path("gone")).unwrap();

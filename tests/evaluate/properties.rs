@@ -241,11 +241,16 @@ proptest! {
         images in prop::collection::vec(prop_oneof!["[a-z]{1,9}", any::<String>()], 1..4),
         namespace in any::<String>(),
     ) {
-        let set = support::scripted_set(json!({ "*": {
+        let mut decision = json!({
             "outcome": outcome, "code": code, "reason": reason, "reasonBytes": reason_bytes,
             "annotations": annotations, "warnings": warnings, "warningsTimes": warnings_times,
-            "error": error, "trap": trap,
-        } }));
+        });
+        for (key, text) in [("error", error), ("trap", trap)] {
+            if let Some(text) = text {
+                decision[key] = json!(text);
+            }
+        }
+        let set = support::scripted_set(json!({ "*": decision }));
         let review = Review { namespace, annotations: Vec::new(), images };
         well_formed(&evaluate(&set, &review))?;
     }
