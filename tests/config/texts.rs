@@ -64,11 +64,7 @@ fn texts_are_followed_whole_or_not_at_all() {
     let named = "`settingsFiles` at host.yaml:10:26 names it";
     let cases: [(&str, &[u8], String); 3] = [
         ("text.rego", b"a\n\xff", "text.rego:2:1: not UTF-8: a byte 0xff".to_owned()),
-        (
-            "text.rego",
-            b"",
-            format!("text.rego: it is empty: write a line break if no text is meant ({named})"),
-        ),
+        ("text.rego", b"", format!("text.rego: it is empty: write the text, or remove the key ({named})")),
         ("text.rego", &[b'x'; (1 << 20) + 1], format!("text.rego: larger than 1048576 bytes ({named})")),
     ];
     for (name, content, expected) in cases {

@@ -74,7 +74,8 @@ pub(super) struct Arguments {
     /// other policies, and show those that are decided otherwise; LOG is a file, its folder, or `-` for
     /// standard input
     #[arg(long, value_name = "LOG", num_args = 1.., help_heading = "Selection", conflicts_with_all = [
-        "paths", "filters", "failed", "list", "fail_fast", "shuffle", "slowest",
+        "paths", "filters", "failed", "list", "fail_fast", "update", "shuffle", "coverage", "watch",
+        "slowest",
     ])]
     replay: Vec<PathBuf>,
     /// End at the first case that fails
@@ -85,7 +86,7 @@ pub(super) struct Arguments {
     /// All rows of a case are judged, since they share one expectation. A case is updated whole or not at
     /// all.
     /// Exit status 1: a case still fails.
-    #[arg(long, conflicts_with_all = ["list", "fail_fast"], help_heading = "Run")]
+    #[arg(long, conflicts_with_all = ["list", "fail_fast", "coverage", "watch"], help_heading = "Run")]
     update: bool,
     /// Cases judged at once [default: the number of processors]
     #[arg(short, long, value_name = "N", value_parser = usage::jobs, help_heading = "Run")]

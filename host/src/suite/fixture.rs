@@ -52,6 +52,9 @@ pub enum FixtureError {
         `kind: {KIND}`"
     )]
     NoKind,
+    /// It has cases, and is of another kind than a suite file.
+    #[error("it has `cases` and is of kind `{0}`: write `kind: {KIND}`")]
+    OtherKind(String),
     /// It is a report of `host test`.
     #[error("it is a report of `host test --format json`: {NO_CASE}")]
     Report,
@@ -178,12 +181,15 @@ pub(super) fn document(path: &Path, bytes: &[u8]) -> Result<yaml::Document, Suit
 
 /// Returns the error of a file that is no ImageReview, by the keys that tell its kind.
 fn other(json: &[u8], problem: String) -> FixtureError {
-    let Ok(value) = serde_json::from_slice::<Value>(json) else {
-        return FixtureError::NotAnImageReview(problem);
+    let value = match serde_json::from_slice::<Value>(json) {
+        Ok(value) => value,
+        Err(_) if json.trim_ascii().is_empty() => return FixtureError::NotAnImageReview(problem),
+        Err(error) => return FixtureError::NotAnImageReview(format!("this is no JSON: {error}")),
     };
     let has = |keys: &[&str]| keys.iter().all(|key| value.get(key).is_some());
     match value.get("kind").and_then(Value::as_str) {
-        _ if has(&["cases"]) => FixtureError::NoKind,
+        None if has(&["cases"]) => FixtureError::NoKind,
+        Some(kind) if has(&["cases"]) => FixtureError::OtherKind(text::escape_and_truncate(kind, 64)),
         Some(_) => FixtureError::NotAnImageReview(problem),
         None if has(&["passed", "failed", "filtered", "suites"]) => FixtureError::Report,
         None => FixtureError::NoObject,

@@ -106,8 +106,10 @@ impl Reader<'_> {
 
     fn unknown(&mut self, at: &str, key: &str, policies: &[PolicyName]) {
         let names: Vec<_> = policies.iter().map(PolicyName::as_str).collect();
-        let hint = suggestion(key, &names)
-            .unwrap_or_else(|| format!("the case changes the settings of {}", list(&names, ", ")));
+        let hint = suggestion(key, &names).unwrap_or_else(|| {
+            let names = list(&names, ", ");
+            format!("the case changes the settings of {names}; the pointer of a setting begins with `/`")
+        });
         let message = format!("{}: {hint}", text::escape_and_truncate(key, 64));
         self.problems.push(Problem::new(self.document.key_span(at), message));
     }

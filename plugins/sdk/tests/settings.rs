@@ -72,6 +72,8 @@ fn sound_settings_have_no_mistakes() {
     for json in [
         "{}",
         r#"{"patterns":["ghcr.io/**"],"tags":["latest"],"flag":false,"line":"ten bytes!"}"#,
+        r#"{"line":"ten bytes!\n"}"#,
+        r#"{"line":"ten bytes!\r\n"}"#,
         r#" {"p\u0061tterns" : [ "ghcr.io\/acme\/\u002a" ] } "#,
         r#"{"small":255,"signed":-32768,"ratio":1.5e3,"letter":"\ud83d\ude00","pair":["a",4294967295]}"#,
         r#"{"mode":"Off"}"#,

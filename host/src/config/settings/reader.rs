@@ -62,7 +62,7 @@ pub enum Unusable {
     #[error("its name is not UTF-8: rename it")]
     Name,
     /// A text without a byte.
-    #[error("it is empty: write a line break if no text is meant")]
+    #[error("it is empty: write the text, or remove the key")]
     Empty,
 }
 

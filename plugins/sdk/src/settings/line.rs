@@ -6,7 +6,8 @@ use core::fmt;
 
 use serde_core::de::{Deserialize, Deserializer, Error, Visitor};
 
-/// A setting that is one line of at most `MOST` bytes, without control characters, and not empty.
+/// A setting that is one line of at most `MOST` bytes, without control characters, and not empty. The line
+/// break at the end of a file, or of a block of YAML, is no part of the line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line<const MOST: usize>(String);
 
@@ -34,6 +35,8 @@ impl<'de, const MOST: usize> Deserialize<'de> for Line<MOST> {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Line<MOST>, E> {
+                let text = text.strip_suffix('\n').unwrap_or(text);
+                let text = text.strip_suffix('\r').unwrap_or(text);
                 if text.chars().all(char::is_whitespace) {
                     Err(E::custom("empty: write a line, or leave the key out"))
                 } else if text.contains(char::is_control) {
