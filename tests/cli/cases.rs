@@ -49,7 +49,7 @@ fn run(case: &Path) -> Option<String> {
         let _ = fs::remove_file(copy.join(expectation));
     }
     fs::create_dir(copy.join("policies")).unwrap();
-    for name in ["trusted-registries.wasm", "pinned-images.wasm"] {
+    for name in ["trusted-registries.wasm", "pinned-images.wasm", "cel.wasm"] {
         symlink(root().join("plugins/dist").join(name), copy.join("policies").join(name)).unwrap();
     }
 

@@ -77,6 +77,7 @@ fn prepare(folder: &Path) {
     for (from, to) in [
         ("plugins/dist/trusted-registries.wasm", "policies/trusted-registries.wasm"),
         ("plugins/dist/pinned-images.wasm", "policies/pinned-images.wasm"),
+        ("plugins/dist/cel.wasm", "cel.wasm"),
         ("tests/guests/dist/team-images.wasm", "team-images.wasm"),
     ] {
         fs::copy(root().join(from), folder.join(to)).unwrap();
