@@ -71,6 +71,7 @@
 //! ```text
 //! change                                    file
 //! a capability, or an import of policies    policy/capabilities.rs
+//! the message of a load that fails          policy/load.rs
 //! a response's status or headers            serve/webhook.rs
 //! the text of a denial                      review/verdict/reason.rs
 //! the keys of audit annotations             review/verdict/annotations.rs
@@ -79,6 +80,7 @@
 //! the time of a review in a lane            evaluate/lanes.rs
 //! the default of a limit                    limits/table.rs
 //! a key of host.yaml                        config/raw.rs
+//! the reading of settings files             config/settings/reader.rs
 //! the message for an unknown key            config/schema_check.rs
 //! the reading of files with settings        config/settings/reader.rs
 //! a kind of problem in the status           problem.rs

@@ -28,7 +28,7 @@ const ROUND: usize = 50;
 const TOUCHES: usize = 20;
 /// Page size of Linux where policies run, in bytes.
 const PAGE: u64 = 4096;
-/// Time limit of a load. The process that compiles has limits of its own.
+/// Time limit for loading the policy. The process that compiles it has shorter limits of its own.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// References of all forms, used without fixtures.

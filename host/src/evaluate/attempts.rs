@@ -53,7 +53,7 @@ struct Images<'a> {
 }
 
 impl Images<'_> {
-    /// Returns the maximum number of images that a policy judges.
+    /// Returns the number of images of this review that a policy may judge. Equal images count each time.
     fn judged_by(&mut self, entry: &Entry) -> u32 {
         let count = if entry.placement.scope.images.is_all() {
             self.review.images.len()

@@ -52,7 +52,8 @@ pub(in crate::serve) struct Lifetime {
     protocol: Protocol,
     /// Number of requests without a response.
     requests: usize,
-    /// Responses that the client has not yet received in full, with the time of their heads.
+    /// Responses that the client has not yet received in full, by number, each with the time at which its
+    /// head was sent.
     responses: BTreeMap<u64, Instant>,
     responded: u64,
     /// Time at which the last request ended, with or without a response.

@@ -94,7 +94,7 @@ pub struct LogLines {
 enum LogFile {
     /// A path that the caller names.
     Path(PathBuf),
-    /// A file of a log's folder.
+    /// A rotated file: the folder of its log, and its name there.
     Rotated(Rc<PrivateFolder>, String),
     /// The current file of a log.
     Current(PathBuf, File),
