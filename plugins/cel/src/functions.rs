@@ -12,7 +12,7 @@ use regex_lite::{Regex, RegexBuilder};
 
 use crate::document;
 
-/// The function around the range of each comprehension: see [`ordered`]. No text can name it.
+/// The function around the range of each comprehension: see `ordered`. No text can name it.
 pub const ORDERED: &str = "@ordered";
 
 /// A function, and the number of its arguments.
