@@ -7,6 +7,9 @@
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
+#[path = "../support/go.rs"]
+mod go;
+#[cfg(test)]
 mod upstream;
 
 #[cfg(test)]

@@ -9,6 +9,9 @@
 #[cfg(test)]
 mod make;
 #[cfg(test)]
+#[path = "../support/go.rs"]
+mod go;
+#[cfg(test)]
 mod upstream;
 
 #[cfg(test)]
