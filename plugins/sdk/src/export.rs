@@ -65,10 +65,10 @@ mod wasm {
         let set =
             |policy| slot.set(policy).map_err(|_| Mistakes::of("", "configure was called a second time"));
         let read = read(settings).and_then(set);
-        read.map_err(|mistakes| mistakes.into_iter().map(told).collect())
+        read.map_err(|mistakes| mistakes.into_iter().map(contract_error).collect())
     }
 
-    fn told(mistake: crate::SettingsError) -> wit::SettingsError {
+    fn contract_error(mistake: crate::SettingsError) -> wit::SettingsError {
         let position =
             mistake.position.map(|TextPosition { line, column }| wit::TextPosition { line, column });
         wit::SettingsError { pointer: mistake.pointer, message: mistake.message, position }

@@ -72,7 +72,7 @@
 //! | for | there is |
 //! |---|---|
 //! | decisions | [`allow`], [`deny`], [`abstain`], and `?` for a [`Malfunction`] |
-//! | settings | [`Pattern`], [`Patterns`], [`TagPattern`], [`denying`], [`Line`], and whatever serde derives |
+//! | settings | [`Pattern`], [`Patterns`], [`TagPattern`], [`denying`], [`Line`], and all that serde derives |
 //! | mistakes of several settings together | [`Policy::check`] |
 //! | the host's log | [`log`] |
 //! | tests | the feature `test`: the module `test`, `assert_allows!`, `assert_denies!`, `assert_abstains!` |

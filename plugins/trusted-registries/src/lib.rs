@@ -136,7 +136,7 @@ impl Rules {
     }
 }
 
-/// Returns what separates the image from the nearest pattern; else what is trusted of its registry, else of
+/// Describes the difference to the nearest pattern; else the trusted part of the registry, else of
 /// all.
 fn untrusted(allow: &Patterns, image: &Image) -> String {
     let Image { registry, repository, .. } = image;

@@ -35,7 +35,7 @@ impl<'a> Value<'a> {
     }
 
     fn wrong(self, wanted: impl core::fmt::Display) -> Error {
-        Error::told(format!("wanted {wanted}, found {}", self.kind())).or_at(self.at)
+        Error::of_message(format!("wanted {wanted}, found {}", self.kind())).or_at(self.at)
     }
 
     /// Returns the text of a number.
@@ -62,7 +62,7 @@ impl<'a> Value<'a> {
     fn beyond(self, text: &str, least: i64, most: u64) -> Error {
         let text = image_reference::shorten(text, 40);
         let message = format!("wanted a whole number from {least} to {most}, found {text}");
-        Error::told(message).or_at(self.at)
+        Error::of_message(message).or_at(self.at)
     }
 
     /// Returns the positions of what is inside, and the end.
@@ -84,7 +84,7 @@ impl<'a> Value<'a> {
         };
         match text {
             Ok(text) => visitor.visit_str(&text).map_err(|error: Error| error.or_at(self.at)),
-            Err(error) => Err(Error::told(format!("{error}")).or_at(self.at)),
+            Err(error) => Err(Error::of_message(format!("{error}")).or_at(self.at)),
         }
     }
 
@@ -97,7 +97,7 @@ impl<'a> Value<'a> {
         let read = visitor.visit_seq(&mut items).map_err(|error: Error| error.or_at(self.at))?;
         match items.left() {
             0 => Ok(read),
-            left => Err(Error::told(format!("{left} items too many")).or_at(self.at)),
+            left => Err(Error::of_message(format!("{left} items too many")).or_at(self.at)),
         }
     }
 
@@ -204,7 +204,7 @@ impl<'de> Deserializer<'de> for Value<'_> {
         match self.kind() {
             Kind::Null => {
                 let message = "null is no value: write one, or leave the key out";
-                Err(Error::told(message.into()).or_at(self.at))
+                Err(Error::of_message(message.into()).or_at(self.at))
             }
             Kind::Fill => visitor.visit_none(),
             _ => visitor.visit_some(self),
@@ -377,7 +377,7 @@ fn name<'de, T: DeserializeSeed<'de>>(
 ) -> Result<T::Value, Error> {
     let read = match document.string(key) {
         Ok(key) => seed.deserialize(text(&key)),
-        Err(error) => Err(Error::told(format!("{error}"))),
+        Err(error) => Err(Error::of_message(format!("{error}"))),
     };
     read.map_err(|error| error.or_at(value))
 }
@@ -395,7 +395,7 @@ impl<'a> Variant<'a> {
     fn value(&self) -> Result<Value<'a>, Error> {
         let value = self.value.map(|at| Value::new(self.document, at));
         let names = || list(self.variants, " or ");
-        value.ok_or_else(|| Error::told(format!("wanted a mapping of {} to its value", names())))
+        value.ok_or_else(|| Error::of_message(format!("wanted a mapping of {} to its value", names())))
     }
 }
 
@@ -418,7 +418,7 @@ impl<'de> VariantAccess<'de> for Variant<'_> {
 
     fn unit_variant(self) -> Result<(), Error> {
         match self.value {
-            Some(at) => Err(Error::told("wanted the name alone, found a mapping".into()).or_at(at)),
+            Some(at) => Err(Error::of_message("wanted the name alone, found a mapping".into()).or_at(at)),
             None => Ok(()),
         }
     }

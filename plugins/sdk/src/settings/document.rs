@@ -28,7 +28,7 @@ pub(super) struct Filled {
     pub(super) node: usize,
 }
 
-/// The settings, and what is known of their mistakes.
+/// The settings, and the mistakes found in them so far.
 #[derive(Debug)]
 pub(super) struct Document<'a> {
     json: &'a str,
@@ -113,7 +113,7 @@ impl<'a> Document<'a> {
                 return self.again();
             }
         } else if !self.is_changed(at) {
-            // Otherwise the mistake may be a consequence of those that were told.
+            // Otherwise the mistake may be a consequence of those reported before.
             self.mistakes.add(self.pointer(at), fault.to_string());
         }
         if let Some(node) = self.nodes.get_mut(at) {

@@ -21,12 +21,12 @@ pub(super) struct Error(Box<(Fault, Option<usize>)>);
 pub(super) enum Fault {
     /// The key is missing in the mapping.
     Missing(&'static str),
-    Told(String),
+    Message(String),
 }
 
 impl Error {
-    pub(super) fn told(message: String) -> Error {
-        Error(Box::new((Fault::Told(message), None)))
+    pub(super) fn of_message(message: String) -> Error {
+        Error(Box::new((Fault::Message(message), None)))
     }
 
     /// Names the value that the mistake is in, if no value inside it is named.
@@ -44,7 +44,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Missing(key) => write!(f, "the key `{key}` is missing"),
-            Fault::Told(message) => f.write_str(message),
+            Fault::Message(message) => f.write_str(message),
         }
     }
 }
@@ -59,7 +59,7 @@ impl core::error::Error for Error {}
 
 impl serde_core::de::Error for Error {
     fn custom<T: fmt::Display>(message: T) -> Error {
-        Error::told(message.to_string())
+        Error::of_message(message.to_string())
     }
 
     fn invalid_type(found: Unexpected<'_>, wanted: &dyn Expected) -> Error {
@@ -72,24 +72,26 @@ impl serde_core::de::Error for Error {
             Unexpected::Map => "a mapping",
             _ => "another value",
         };
-        Error::told(format!("wanted {wanted}, found {found}"))
+        Error::of_message(format!("wanted {wanted}, found {found}"))
     }
 
     fn invalid_value(found: Unexpected<'_>, wanted: &dyn Expected) -> Error {
         match found {
-            Unexpected::Str(text) => Error::told(format!("wanted {wanted}, found `{}`", shorten(text, NAME))),
-            Unexpected::Unsigned(number) => Error::told(format!("wanted {wanted}, found {number}")),
-            Unexpected::Signed(number) => Error::told(format!("wanted {wanted}, found {number}")),
+            Unexpected::Str(text) => {
+                Error::of_message(format!("wanted {wanted}, found `{}`", shorten(text, NAME)))
+            }
+            Unexpected::Unsigned(number) => Error::of_message(format!("wanted {wanted}, found {number}")),
+            Unexpected::Signed(number) => Error::of_message(format!("wanted {wanted}, found {number}")),
             other => Error::invalid_type(other, wanted),
         }
     }
 
     fn invalid_length(length: usize, wanted: &dyn Expected) -> Error {
-        Error::told(format!("wanted {wanted}, found {length} items"))
+        Error::of_message(format!("wanted {wanted}, found {length} items"))
     }
 
     fn unknown_variant(found: &str, variants: &'static [&'static str]) -> Error {
-        Error::told(format!("wanted {}, found `{}`", list(variants, " or "), shorten(found, NAME)))
+        Error::of_message(format!("wanted {}, found `{}`", list(variants, " or "), shorten(found, NAME)))
     }
 
     fn unknown_field(key: &str, fields: &'static [&'static str]) -> Error {
@@ -98,7 +100,7 @@ impl serde_core::de::Error for Error {
             None if fields.is_empty() => "there are no keys here".to_owned(),
             None => format!("valid here: {}", list(fields, ", ")),
         };
-        Error::told(format!("unknown key `{}`: {hint}", shorten(key, NAME)))
+        Error::of_message(format!("unknown key `{}`: {hint}", shorten(key, NAME)))
     }
 
     fn missing_field(key: &'static str) -> Error {
@@ -106,7 +108,7 @@ impl serde_core::de::Error for Error {
     }
 
     fn duplicate_field(key: &'static str) -> Error {
-        Error::told(format!("the key `{key}` is there twice"))
+        Error::of_message(format!("the key `{key}` is there twice"))
     }
 }
 
