@@ -1,5 +1,5 @@
-//! A Go program in the folder of a test's package, with the versions of its go.mod: its build, and its answers
-//! to lines on its standard input. Packages whose tests need one include this file.
+//! A Go program in the folder of a test's package: its build, with the versions of go.mod, and its answers to
+//! lines on its standard input. Packages whose tests need such a program include this file.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
